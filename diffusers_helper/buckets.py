@@ -1,0 +1,30 @@
+"""The sizes that a video can have: buckets of about the same number of pixels and different shapes."""
+
+SIZE_MULTIPLE = 16
+"""Pixels to one transformer patch: 8 in the VAE times 2 in the patch embedding."""
+BUCKET_MULTIPLE = 32
+BASE_RESOLUTION = 640
+_BASE_BUCKETS = ((416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640))
+"""FramePack's own table for 640; each also stands on its side."""
+
+
+def bucket_table(resolution: int) -> list[tuple[int, int]]:
+    """Sizes (height, width) in ascending height, multiples of 32, about `resolution` squared pixels.
+
+    Other resolutions are the 640 table scaled, so they span the same aspect ratios.
+    """
+
+    def scaled(side: int) -> int:
+        return max(round(side * resolution / BASE_RESOLUTION / BUCKET_MULTIPLE), 1) * BUCKET_MULTIPLE
+
+    lying = {(scaled(height), scaled(width)) for height, width in _BASE_BUCKETS}
+    return sorted(lying | {(width, height) for height, width in lying})
+
+
+def nearest_bucket(height: int, width: int, resolution: int) -> tuple[int, int]:
+    """The bucket (height, width) whose shape is nearest to a picture's; of two as near, the taller one."""
+
+    def distance(bucket: tuple[int, int]) -> int:
+        return abs(height * bucket[1] - width * bucket[0])
+
+    return min(reversed(bucket_table(resolution)), key=distance)

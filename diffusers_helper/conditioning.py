@@ -1,0 +1,100 @@
+"""Everything a job encodes before it samples: pictures, prompts, each model loaded only if it is needed."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .buckets import nearest_bucket
+from .embedding_cache import EmbeddingCache, embedding_key
+from .events import Event, Notice, StageStarted
+from .images import fit_image, read_image
+from .loading import ModelLoader
+from .prompts import encode_prompts, pad_prompt
+from .request import GenerationRequest
+from .sections import Plan, start_picture
+from .transformer import PromptEmbeds
+from .vae import encode_picture
+from .vision import encode_vision
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A job's inputs, encoded: latents `(1, 16, 1, h, w)` by picture, embeddings by prompt."""
+
+    latents: dict[str, torch.Tensor]
+    prompts: dict[str, PromptEmbeds]
+    image_embeds: torch.Tensor
+
+
+def read_pictures(request: GenerationRequest) -> dict[str, np.ndarray]:
+    """Read all pictures of a request and cut them to the size of the video, by the name they have there.
+
+    The start picture alone decides the size, so that others of any shape fit.
+    """
+    first = start_picture(request)
+    names = [first, request.end_image, *(keyframe.image for keyframe in request.keyframes)]
+    pictures = {first: read_image(first)}
+    if request.height is not None and request.width is not None:
+        height, width = request.height, request.width
+    else:
+        height, width = nearest_bucket(*pictures[first].shape[:2], request.resolution)
+    for name in names:
+        if name is not None:
+            picture = pictures[name] if name in pictures else read_image(name)
+            pictures[name] = fit_image(picture, height, width)
+    return pictures
+
+
+def encode_all(
+    request: GenerationRequest,
+    plan: Plan,
+    pictures: dict[str, np.ndarray],
+    loader: ModelLoader,
+    cache: EmbeddingCache,
+) -> Generator[Event, None, Conditioning]:
+    """Encode what the plan needs, telling what begins."""
+    prompts = yield from _encode_prompts(request, plan, loader, cache)
+    image_embeds = yield from _encode_vision(pictures[start_picture(request)], loader, cache)
+    yield StageStarted("images")
+    with loader.vae() as vae:
+        latents = {name: encode_picture(picture, vae) for name, picture in pictures.items()}
+    return Conditioning(latents, prompts, image_embeds)
+
+
+def _encode_prompts(
+    request: GenerationRequest, plan: Plan, loader: ModelLoader, cache: EmbeddingCache
+) -> Generator[Event, None, dict[str, PromptEmbeds]]:
+    wanted = dict.fromkeys(section.prompt for section in plan.sections)  # each once, in order
+    if request.guidance_scale != 1:
+        wanted[request.negative_prompt] = None
+    encoders = [loader.files.text_encoder, loader.files.text_encoder_2]
+    keys = {text: embedding_key(text.encode(), encoders, loader.compute.encoders) for text in wanted}
+    found = {text: cache.get(key) for text, key in keys.items()}
+    missing = [text for text, tensors in found.items() if tensors is None]
+    if missing:
+        yield StageStarted("prompt")
+        for text, tensors in encode_prompts(missing, loader).items():
+            found[text] = tensors
+            cache.put(keys[text], tensors)
+    prompts = {}
+    for text, known in found.items():
+        assert known is not None
+        if dropped := int(known["num_dropped"]):
+            yield Notice("prompt_too_long", {"prompt": text[:40], "tokens": dropped})
+        prompts[text] = pad_prompt(known)
+    return prompts
+
+
+def _encode_vision(
+    picture: np.ndarray, loader: ModelLoader, cache: EmbeddingCache
+) -> Generator[Event, None, torch.Tensor]:
+    content = str(picture.shape).encode() + picture.tobytes()
+    key = embedding_key(content, [loader.files.image_encoder], loader.compute.encoders)
+    known = cache.get(key)
+    if known is None:
+        yield StageStarted("vision")
+        known = {"image_embeds": encode_vision(picture, loader)}
+        cache.put(key, known)
+    return known["image_embeds"][None]

@@ -1,0 +1,91 @@
+"""Embeddings kept on the disk, so that the same words or picture are encoded once, ever.
+
+An entry is found by what was encoded and by what encoded it; prompts and pictures are not readable from
+it. The folder is bounded: the entries that went unused longest go first. A folder that cannot be written
+only costs time.
+"""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from .model_files import ModelPart
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 256 * 2**20
+_SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
+
+
+class EmbeddingCache:
+    """A folder of safetensors files named by their key."""
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+
+    def get(self, key: str) -> dict[str, torch.Tensor] | None:
+        """The tensors kept under `key`, or None. A damaged entry counts as none."""
+        path = self._path(key)
+        try:
+            tensors = load(path.read_bytes())
+            os.utime(path)
+        except (OSError, SafetensorError, ValueError):
+            return None
+        return tensors
+
+    def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Keep tensors under `key`, atomically; then forget the oldest entries over the limit."""
+        path = self._path(key)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            self._forget_oldest()
+        except OSError as error:
+            logger.warning("embeddings are not kept: %s", error)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _forget_oldest(self) -> None:
+        entries = sorted(
+            ((entry.stat(), entry) for entry in self.folder.glob("*.safetensors")),
+            key=lambda pair: pair[0].st_mtime_ns,
+        )
+        excess = sum(stat.st_size for stat, _ in entries) - self.max_bytes
+        for stat, entry in entries:
+            if excess <= 0:
+                break
+            entry.unlink(missing_ok=True)
+            excess -= stat.st_size
+
+
+def embedding_key(content: bytes, parts: list[ModelPart], dtype: torch.dtype, version: int = 1) -> str:
+    """The name under which the embedding of `content` by the models `parts` is kept."""
+    digest = hashlib.sha256(f"{version} {dtype} {len(content)} ".encode() + content)
+    for part in parts:
+        digest.update(_fingerprint(part))
+    return digest.hexdigest()
+
+
+def _fingerprint(part: ModelPart) -> bytes:
+    """What tells one model's files from another's without reading all of them: names, sizes, times, samples."""
+    digest = hashlib.sha256()
+    for path in part.files:
+        stat = path.stat()
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns} ".encode())
+        with path.open("rb") as file:
+            for sample in range(_SAMPLES):
+                file.seek(stat.st_size * sample // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.digest()

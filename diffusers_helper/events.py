@@ -1,0 +1,83 @@
+"""What the engine tells while it works. Who listens is not its business."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .sections import Plan
+
+Stage = Literal["images", "prompt", "vision", "transformer", "sampling", "decoding", "saving"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The request is understood: what will come out, exactly."""
+
+    plan: Plan
+    width: int
+    height: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A part of the work begins; `section` counts from 0 where the stage belongs to one."""
+
+    stage: Stage
+    section: int | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user would want to know, though the work goes on. Shown as `notice.<code>`."""
+
+    code: str
+    values: dict[str, object]
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One denoising step is done. `step` counts from 1; `preview` is `(height, width, 3)` uint8, the
+    section's latent frames side by side."""
+
+    section: int
+    sections: int
+    step: int
+    steps: int
+    computed: bool
+    preview: np.ndarray
+
+
+@dataclass(frozen=True)
+class SectionDone:
+    """A section is decoded and kept; the video has `pixel_frames` frames so far, its end first."""
+
+    section: int
+    sections: int
+    pixel_frames: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The video is there."""
+
+    video: Path
+    frames: int
+    seconds: float
+    width: int
+    height: int
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Somebody asked to stop. `kept` holds what was finished: the END of the video; None for nothing."""
+
+    kept: Path | None
+    sections_done: int
+    sections: int
+
+
+Event = Planned | StageStarted | Notice | StepDone | SectionDone | Finished | Stopped

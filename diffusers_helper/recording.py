@@ -1,0 +1,106 @@
+"""The request inside the files that we write: reading it back out of an MP4 or PNG, and packing it.
+
+Both carry the request's JSON as their comment, with the cropped pictures in it as `data:` URIs, so that
+the file alone is enough to make the same video again.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from .errors import InputError
+from .images import to_data_uri
+from .request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
+from .sections import start_picture
+
+COMMENT = "comment"
+
+
+def load_request(path: Path) -> GenerationRequest:
+    """Read a request from a JSON file, or from an MP4 or PNG that we wrote.
+
+    Raises:
+        InputError: the file is missing, is something else, or holds a bad request.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(12)
+    except IsADirectoryError as error:
+        raise InputError("request_is_folder", path=str(path)) from error
+    except OSError as error:
+        raise InputError("request_missing", path=str(path), reason=error.strerror or str(error)) from error
+    if start.startswith(b"\x89PNG"):
+        return _parse_comment(_png_comment(path), path, own_picture=str(path.absolute()))
+    if start[4:8] == b"ftyp":
+        return _parse_comment(_mp4_comment(path), path)
+    if size > MAX_REQUEST_BYTES:
+        raise InputError("request_too_large", path=str(path))
+    return GenerationRequest.from_dict(parse_request_json(path.read_bytes()), path.absolute().parent)
+
+
+def pack_request(request: GenerationRequest, pictures: Mapping[str, np.ndarray], seed: int) -> dict[str, object]:
+    """The request as JSON values that stand alone: real seed, real size, pictures inside.
+
+    Args:
+        pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
+    """
+    height, width = pictures[start_picture(request)].shape[:2]
+    packed = request.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
+    return dataclasses.replace(packed, seed=seed, width=width, height=height).to_dict()
+
+
+def without_start(packed: Mapping[str, object]) -> dict[str, object]:
+    """A packed request for the start picture's own PNG, which need not hold that picture twice."""
+    is_own = packed.get("start_image") is not None
+    return {key: value for key, value in packed.items() if key != "start_image" or not is_own}
+
+
+def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> None:
+    """Write a picture `(height, width, 3)` uint8 with the request in it, atomically.
+
+    A request without the key `start_image` means that picture.
+    """
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(COMMENT, json.dumps(packed, ensure_ascii=False))
+    part = path.with_name(path.name + ".part")
+    try:
+        Image.fromarray(picture).save(part, "PNG", pnginfo=info)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _png_comment(path: Path) -> str | None:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            assert isinstance(image, PngImagePlugin.PngImageFile)
+            return image.text.get(COMMENT)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError("image_broken", image=str(path), reason=str(error)) from error
+
+
+def _mp4_comment(path: Path) -> str | None:
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get(COMMENT)
+    except (OSError, ValueError) as error:  # av's errors are OSErrors or ValueErrors
+        raise InputError("video_broken", path=str(path), reason=str(error)) from error
+
+
+def _parse_comment(comment: str | None, path: Path, own_picture: str | None = None) -> GenerationRequest:
+    try:
+        values = parse_request_json(comment or "")
+    except InputError as error:
+        raise InputError("not_made_by_us", path=str(path)) from error
+    if not isinstance(values, dict) or "seed" not in values:
+        raise InputError("not_made_by_us", path=str(path))
+    if own_picture is not None:
+        values.setdefault("start_image", own_picture)
+    return GenerationRequest.from_dict(values, path.absolute().parent)

@@ -1,0 +1,281 @@
+"""The one description of a video to make, checked once, here.
+
+The page fills it, a request file holds it, every MP4 and PNG that we write carries it. Pictures are
+named by a path or hold their bytes in a `data:` URI; this module does not open them.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .buckets import SIZE_MULTIPLE
+from .errors import InputError
+from .sections import SectionSize, count_sections
+
+MAX_SEED = 2**63 - 1
+MAX_REQUEST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """What one section has of its own. Section 0 is generated first: it is the END of the video."""
+
+    section: int
+    image: str | None = None
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A video to make. `seed=None` asks for a random seed; `seconds` and sizes are what the user wishes.
+
+    `width` and `height`, where given, win over `resolution`.
+    """
+
+    start_image: str | None = None
+    end_image: str | None = None
+    end_frame_strength: float = 1.0
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int | None = None
+    seconds: float = 1.0
+    section_seconds: float = 1.0
+    steps: int = 16
+    teacache: bool = True
+    teacache_threshold: float = 0.40
+    distilled_guidance_scale: float = 10.0
+    guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    all_padding: float | None = None
+    keyframes: tuple[Keyframe, ...] = field(default=())
+    resolution: int = 640
+    width: int | None = None
+    height: int | None = None
+    crf: int = 16
+    keep_section_videos: bool = False
+    save_section_stills: bool = False
+
+    @property
+    def section_size(self) -> SectionSize:
+        return SectionSize.of(self.section_seconds)
+
+    @property
+    def num_sections(self) -> int:
+        return count_sections(self.seconds, self.section_size)
+
+    @classmethod
+    def from_dict(cls, values: object, base: Path | None = None) -> "GenerationRequest":
+        """Check `values` (parsed JSON) and build the request; relative picture paths start at `base`.
+
+        Raises:
+            InputError: naming the key, what it holds and what it may hold.
+        """
+        checked = _check_object(values, _REQUEST_FIELDS, "")
+        request = cls(**checked)
+        _check_pictures_and_size(request)
+        _check_keyframes(request)
+        return request if base is None else request.with_base(base)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that `from_dict` reads back to an equal request."""
+        values = dataclasses.asdict(self)
+        values["keyframes"] = [
+            {key: value for key, value in dataclasses.asdict(keyframe).items() if value not in (None, "")}
+            for keyframe in self.keyframes
+        ]
+        return values
+
+    def with_base(self, base: Path) -> "GenerationRequest":
+        """The same request with picture paths made absolute, seen from the folder `base`."""
+
+        def resolve(image: str | None) -> str | None:
+            return image if image is None or is_data_uri(image) else str((base / image).absolute())
+
+        return self.map_images(resolve)
+
+    def map_images(self, change: Callable[[str | None], str | None]) -> "GenerationRequest":
+        """The same request with each picture's name run through `change`."""
+        keyframes = tuple(dataclasses.replace(k, image=change(k.image)) for k in self.keyframes)
+        return dataclasses.replace(
+            self, start_image=change(self.start_image), end_image=change(self.end_image), keyframes=keyframes
+        )
+
+
+def is_data_uri(image: str) -> bool:
+    """Whether a picture's name holds the picture itself (`data:image/...;base64,...`)."""
+    return image.startswith("data:")
+
+
+def parse_request_json(text: str | bytes) -> object:
+    """Parse a request's JSON text. Raises InputError instead of the parser's own errors."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("request_not_json", reason=str(error)) from error
+
+
+# -- checks of one value: take what the JSON holds, return what the dataclass holds ----------------
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[object, str], float]:
+    def check(value: object, key: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError("not_a_number", key=key, value=_shown(value), low=low, high=high)
+        if not low <= value <= high or (open_low and value == low):  # NaN fails this too
+            code = "out_of_range_above" if open_low else "out_of_range"
+            raise InputError(code, key=key, value=_shown(value), low=low, high=high)
+        return float(value)
+
+    return check
+
+
+def _whole_number(low: int, high: int) -> Callable[[object, str], int]:
+    def check(value: object, key: str) -> int:
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not is_whole:
+            raise InputError("not_a_whole_number", key=key, value=_shown(value), low=low, high=high)
+        number = int(value)  # type: ignore[call-overload]
+        if not low <= number <= high:
+            raise InputError("out_of_range", key=key, value=_shown(value), low=low, high=high)
+        return int(number)
+
+    return check
+
+
+def _flag(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError("not_true_or_false", key=key, value=_shown(value))
+    return value
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise InputError("not_a_text", key=key, value=_shown(value))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError("broken_text", key=key) from error
+    return value
+
+
+def _picture(value: object, key: str) -> str:
+    name = _text(value, key)
+    if not name.strip() or "\0" in name:
+        raise InputError("no_picture_name", key=key)
+    return name
+
+
+def _section_seconds(value: object, key: str) -> float:
+    if isinstance(value, bool) or value not in (0.5, 1):
+        raise InputError("section_seconds", key=key, value=_shown(value))
+    return float(value)  # type: ignore[arg-type]
+
+
+def _optional(check: Callable[[object, str], Any]) -> Callable[[object, str], Any]:
+    return lambda value, key: None if value is None else check(value, key)
+
+
+def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
+    if not isinstance(value, list):
+        raise InputError("keyframes_not_a_list", key=key, value=_shown(value))
+    keyframes = []
+    for number, item in enumerate(value):
+        checked = _check_object(item, _KEYFRAME_FIELDS, f"{key}[{number}].")
+        if "section" not in checked:
+            raise InputError("keyframe_without_section", number=number)
+        keyframes.append(Keyframe(**checked))
+    return tuple(keyframes)
+
+
+_KEYFRAME_FIELDS: dict[str, Callable[[object, str], Any]] = {
+    "section": _whole_number(0, 10**6),
+    "image": _optional(_picture),
+    "prompt": lambda value, key: "" if value is None else _text(value, key),
+}
+
+_REQUEST_FIELDS: dict[str, Callable[[object, str], Any]] = {
+    "start_image": _optional(_picture),
+    "end_image": _optional(_picture),
+    "end_frame_strength": _number(0, 1),
+    "prompt": _text,
+    "negative_prompt": _text,
+    "seed": _optional(_whole_number(0, MAX_SEED)),
+    "seconds": _number(0, 120, open_low=True),
+    "section_seconds": _section_seconds,
+    "steps": _whole_number(1, 100),
+    "teacache": _flag,
+    "teacache_threshold": _number(0, 10),
+    "distilled_guidance_scale": _number(0, 32),
+    "guidance_scale": _number(0, 32),
+    "guidance_rescale": _number(0, 1),
+    "all_padding": _optional(_number(0, 10)),
+    "keyframes": _keyframes,
+    "resolution": _whole_number(64, 1536),
+    "width": _optional(_whole_number(16, 2048)),
+    "height": _optional(_whole_number(16, 2048)),
+    "crf": _whole_number(1, 51),
+    "keep_section_videos": _flag,
+    "save_section_stills": _flag,
+}
+
+
+def _check_object(values: object, fields: Mapping[str, Callable], prefix: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise InputError("not_an_object", key=prefix.rstrip("."), value=_shown(values))
+    for key in values:
+        if key not in fields:
+            nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
+            raise InputError("unknown_key", key=prefix + _shown_key(key), nearest=nearest)
+    return {key: fields[key](value, prefix + key) for key, value in values.items()}
+
+
+# -- checks of the values together ------------------------------------------------------------------
+
+
+def _check_pictures_and_size(request: GenerationRequest) -> None:
+    if request.start_image is None and not any(k.image for k in request.keyframes):
+        raise InputError("no_start_image")
+    if (request.width is None) != (request.height is None):
+        raise InputError("width_without_height")
+    for key in ("width", "height"):
+        size = getattr(request, key)
+        if size is not None and size % SIZE_MULTIPLE:
+            below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
+            raise InputError("size_not_multiple", key=key, value=size, multiple=SIZE_MULTIPLE, nearest=below)
+
+
+def _check_keyframes(request: GenerationRequest) -> None:
+    seen = set()
+    for keyframe in request.keyframes:
+        if keyframe.section in seen:
+            raise InputError("keyframe_twice", section=keyframe.section)
+        seen.add(keyframe.section)
+        if keyframe.section >= request.num_sections:
+            raise InputError(
+                "keyframe_out_of_range",
+                section=keyframe.section,
+                sections=request.num_sections,
+                last=request.num_sections - 1,
+            )
+        if keyframe.image is None and not keyframe.prompt.strip():
+            raise InputError("keyframe_empty", section=keyframe.section)
+
+
+def _shown(value: object) -> str:
+    """A value as a short piece of JSON for a message."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shown_key(key: object) -> str:
+    text = str(key)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,100 @@
+"""The noise levels of a section and the solver that walks down them: plain functions of tensors."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+MU_BASE = (256, 0.5)
+MU_MAX = (4096, 1.15)
+MAX_SHIFT = 7.0
+
+
+def flow_shift_mu(latent_shape: tuple[int, ...]) -> float:
+    """How far the noise levels shift towards noise for latents `(b, c, t, h, w)`: a line through two
+    sequence lengths as Flux has it, capped at `ln 7`."""
+    _, _, frames, height, width = latent_shape
+    length = frames * height * width // 4
+    slope = (MU_MAX[1] - MU_BASE[1]) / (MU_MAX[0] - MU_BASE[0])
+    return min(slope * (length - MU_BASE[0]) + MU_BASE[1], math.log(MAX_SHIFT))
+
+
+def flow_sigmas(steps: int, mu: float) -> torch.Tensor:
+    """`steps + 1` noise levels from 1 to 0, float32."""
+    times = torch.linspace(1, 0, steps + 1)
+    return math.exp(mu) / (math.exp(mu) + (1 / times - 1))
+
+
+def sample_unipc(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, sigmas: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Walk from noise to data with UniPC (arXiv 2302.04867): multistep, data prediction, B1(h) = h.
+
+    Yields the predicted clean data after each model evaluation; the last one is the result. The order
+    grows from 1 to `min(3, steps - 1)`.
+
+    Args:
+        predict: `(x, sigma) -> x0`, the clean data predicted from `x` at noise level `sigma` (0-d).
+        noise: `x` at the first sigma, float32.
+        sigmas: `steps + 1` descending noise levels; the last, 0, is not evaluated.
+    """
+    max_order = min(3, len(sigmas) - 2)
+    x = noise
+    predictions = [predict(x, sigmas[0])]
+    yield predictions[-1]
+    for i in range(1, len(sigmas) - 1):
+        order = min(i, max_order)
+        update = _UniPCUpdate(sigmas[i - order : i + 1], predictions[-order:], x)
+        predicted = predict(update.predictor(), sigmas[i])
+        x = update.corrector(predicted)
+        predictions = [*predictions, predicted][-3:]
+        yield predicted
+
+
+class _UniPCUpdate:
+    """One step of UniPC, from the second to last of `sigmas` to the last.
+
+    With lambda = -ln(sigma) and alpha = 1 for flow matching's data prediction, the first-order solution is
+    `sigma_t / sigma_s * x - (e^-h - 1) * m_s`. UniP adds the differences D of earlier predictions, UniC
+    those and the difference of the new one, weighted by the solution of the paper's R rho = b.
+
+    The scalars are float32 like the method's own: at small h they cancel, and rounding them otherwise
+    would give another video for the same seed.
+    """
+
+    def __init__(self, sigmas: torch.Tensor, predictions: list[torch.Tensor], x: torch.Tensor) -> None:
+        lambdas = -sigmas.log()
+        self.h = lambdas[-1] - lambdas[-2]
+        self.last = predictions[-1]
+        past = lambdas[:-2].flip(0)
+        self.ratios = torch.cat([(past - lambdas[-2]) / self.h, torch.ones(1)])
+        earlier = reversed(predictions[:-1])
+        self.differences = [(m - self.last) / float(r) for m, r in zip(earlier, self.ratios[:-1], strict=True)]
+        self.base = float(sigmas[-1] / sigmas[-2]) * x - float(torch.expm1(-self.h)) * self.last
+
+    def predictor(self) -> torch.Tensor:
+        """UniP: `x` at the new sigma before the model has been asked there."""
+        return self._add(self.differences)
+
+    def corrector(self, predicted: torch.Tensor) -> torch.Tensor:
+        """UniC: `x` at the new sigma with the model's prediction there (its ratio is 1)."""
+        return self._add([*self.differences, predicted - self.last])
+
+    def _add(self, differences: list[torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros_like(self.base)
+        for weight, difference in zip(self._weights(len(differences)), differences, strict=True):
+            total = total + weight * difference
+        return self.base + float(self.h) * total
+
+    def _weights(self, count: int) -> list[float]:
+        """rho for the first `count` differences."""
+        if count < 2:
+            return [0.5] * count  # the paper's simplification: the exact value tends to 1/2
+        powers = torch.stack([self.ratios[:count] ** k for k in range(count)])
+        b, factorial = [], 1
+        phi = torch.expm1(-self.h) / -self.h - 1
+        for k in range(1, count + 1):
+            b.append(phi * factorial / -self.h)
+            factorial *= k + 1
+            phi = phi / -self.h - 1 / factorial
+        return torch.linalg.solve(powers, torch.stack(b)).tolist()

@@ -1,0 +1,1 @@
+"""The rooms of the app around the engine."""

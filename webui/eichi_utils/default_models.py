@@ -1,0 +1,31 @@
+"""Which models to use when nobody names a folder: the download if there is one, else a tiny stand-in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.model_files import ModelFiles, find_models
+
+from .translations import Translator
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADED = ROOT / "webui" / "hf_download"
+RANDOM = ROOT / "demo_models" / "random"
+
+
+def default_models(words: Translator, say: Callable[[str], None]) -> ModelFiles:
+    """The downloaded models; where nothing was downloaded, tiny ones with random weights, and says so.
+
+    Raises:
+        InputError: there is a download, but it is not complete.
+    """
+    try:
+        return find_models(DOWNLOADED)
+    except InputError as error:
+        if error.code != "models_folder_missing":
+            raise
+    say(words("random_models", path=DOWNLOADED))
+    from demo_models.random_models import build_random_models
+
+    build_random_models(RANDOM)
+    return find_models(RANDOM)

@@ -1,0 +1,157 @@
+"""Making one video without a page: from a request file to the files, told on the terminal."""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, StepDone, Stopped
+
+from .default_models import default_models
+from .output_names import check_name, new_name
+from .translations import Translator
+
+if TYPE_CHECKING:
+    from diffusers_helper.device import DeviceChoice
+
+logger = logging.getLogger(__name__)
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class HeadlessOptions:
+    """What the command line says. `models` None means whatever is there, `name` None a new one."""
+
+    request: Path
+    models: Path | None
+    output: Path
+    name: str | None
+    cache: Path
+    device: "DeviceChoice"
+    save_latents: bool
+
+
+def run_headless(options: HeadlessOptions, words: Translator) -> int:
+    """Make the video; returns the exit status. Every failure is one sentence on the error stream."""
+    stop = threading.Event()
+    with _stop_on_ctrl_c(stop, words):
+        try:
+            return _report(_generate(options, words, stop), words)
+        except EngineError as error:
+            _say(words("failed", reason=words(f"error.{error.code}", **error.values)))
+            return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        except KeyboardInterrupt:
+            _say(words("stopped.at_once"))
+            return EXIT_STOPPED
+        except Exception as error:  # noqa: BLE001  (the edge of the app: no traceback reaches the user)
+            logger.debug("unexpected failure", exc_info=True)
+            _say(words("failed.unexpected", **_where(error)))
+            return EXIT_FAILED
+
+
+def _generate(options: HeadlessOptions, words: Translator, stop: threading.Event) -> Iterator[Event]:
+    """Check what is quick to check, and only then import what is slow."""
+    from diffusers_helper.model_files import find_models
+    from diffusers_helper.recording import load_request
+
+    request = load_request(options.request)
+    name = check_name(options.name) if options.name is not None else new_name(options.output)
+    files = find_models(options.models) if options.models is not None else default_models(words, _say)
+
+    from diffusers_helper.device import choose_compute
+    from diffusers_helper.embedding_cache import EmbeddingCache
+    from diffusers_helper.loading import ModelLoader
+    from diffusers_helper.pipeline import Target, generate
+
+    loader = ModelLoader(files, choose_compute(options.device))
+    target = Target(options.output, name, options.save_latents)
+    yield from generate(request, target, loader, EmbeddingCache(options.cache), stop)
+
+
+def _report(events: Iterable[Event], words: Translator) -> int:
+    """Tell the events on the terminal until the last one; returns the exit status."""
+    bar = tqdm(disable=None, unit=words("progress.unit"), file=sys.stderr, dynamic_ncols=True)
+    with bar:
+        for event in events:
+            match event:
+                case Planned(plan=plan, width=width, height=height):
+                    frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
+                    _say(words("planned", frames=frames, seconds=seconds, width=width, height=height))
+                case StageStarted(stage=stage):
+                    bar.set_postfix_str(words(f"stage.{stage}"))
+                case Notice(code=code, values=values):
+                    _say(words(f"notice.{code}", **values))
+                case StepDone():
+                    _advance(bar, event, words)
+                case SectionDone(section=section, sections=sections) if bar.disable:
+                    _say(words("section_done", number=section + 1, sections=sections))
+                case Finished():
+                    bar.close()
+                    _announce(event, words)
+                case Stopped(kept=kept, sections_done=done, sections=sections):
+                    bar.close()
+                    key = "stopped" if kept is None else "stopped.kept"
+                    _say(words(key, done=done, sections=sections, kept=kept))
+                    return EXIT_STOPPED
+    return EXIT_DONE
+
+
+def _advance(bar: tqdm, event: StepDone, words: Translator) -> None:
+    bar.total = event.sections * event.steps
+    bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
+    bar.set_postfix_str(words("progress.step", step=event.step, steps=event.steps))
+    bar.update()
+
+
+def _announce(event: Finished, words: Translator) -> None:
+    line = words(
+        "finished",
+        video=event.video,
+        frames=event.frames,
+        seconds=f"{event.seconds:.2f}",
+        width=event.width,
+        height=event.height,
+        elapsed=f"{event.elapsed:.1f}",
+    )
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    with tqdm.external_write_mode(file=sys.stderr):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _where(error: Exception) -> dict[str, str]:
+    """An unexpected error as short values for a sentence: what it was and the place in the code."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return {"reason": reason, "place": f"{Path(place.filename).name}:{place.lineno}"}
+
+
+@contextlib.contextmanager
+def _stop_on_ctrl_c(stop: threading.Event, words: Translator) -> Iterator[None]:
+    """The first Ctrl-C asks to stop after the step, the second ends at once."""
+
+    def ask(_signal: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        _say(words("stopping"))
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
