@@ -66,7 +66,7 @@ class Checkpoint:
 
         stored = self.tensors[name]
         buffer = torch.empty(stored.num_bytes, dtype=torch.uint8)
-        read_into(stored, memoryview(buffer.numpy()))
+        read_into(stored, buffer.numpy().data)
         return buffer.view(getattr(torch, _TORCH_NAMES[stored.dtype])).reshape(stored.shape)
 
 

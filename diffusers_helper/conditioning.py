@@ -39,7 +39,8 @@ def read_pictures(request: GenerationRequest) -> dict[str, np.ndarray]:
     if request.height is not None and request.width is not None:
         height, width = request.height, request.width
     else:
-        height, width = nearest_bucket(*pictures[first].shape[:2], request.resolution)
+        own_height, own_width = pictures[first].shape[:2]
+        height, width = nearest_bucket(own_height, own_width, request.resolution)
     for name in names:
         if name is not None:
             picture = pictures[name] if name in pictures else read_image(name)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .model_files import ModelPart
+from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,10 @@ class EmbeddingCache:
 
     def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
         """Keep tensors under `key`, atomically; then forget the oldest entries over the limit."""
-        path = self._path(key)
-        part = path.with_suffix(f".{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
+            with whole_file(self._path(key)) as part:
                 part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
             self._forget_oldest()
         except OSError as error:
             logger.warning("embeddings are not kept: %s", error)
@@ -79,7 +75,7 @@ def embedding_key(content: bytes, parts: list[ModelPart], dtype: torch.dtype, ve
 
 
 def _fingerprint(part: ModelPart) -> bytes:
-    """What tells one model's files from another's without reading all of them: names, sizes, times, samples."""
+    """What tells a model's files from another's without reading all: names, sizes, times, samples."""
     digest = hashlib.sha256()
     for path in part.files:
         stat = path.stat()

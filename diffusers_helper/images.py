@@ -118,7 +118,7 @@ def _deep_to_8_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """To sRGB by the picture's own colour profile (a phone's Display P3, a printer's CMYK) where it has one."""
+    """To sRGB by the picture's own colour profile (a phone's Display P3, a printer's CMYK), if any."""
     if profile and image.mode in ("RGB", "CMYK", "L", "LAB"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -6,7 +6,7 @@ frames are then skipped.
 """
 
 import json
-import os
+import math
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from .whole_file import whole_file
 
 BYTES_PER_PIXEL = 3
 
@@ -63,7 +65,7 @@ class JobFolder:
         if self._sections:
             frames = torch.cat([frames[: -self._overlap], self._cross_fade(frames[-self._overlap :])])
         path = self.path / f"section_{len(self._sections):03d}.frames"
-        with _whole_file(path) as part, part.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             for frame in frames:
                 file.write(frame.round().to(torch.uint8).contiguous().numpy().tobytes())
         self._sections.append(_Stored(path, len(frames)))
@@ -82,19 +84,18 @@ class JobFolder:
     def add_latents(self, latents: torch.Tensor) -> None:
         """Put latents `(1, channels, t, h, w)` float32 in front."""
         path = self.path / f"section_{len(self._latents):03d}.latents"
-        with _whole_file(path) as part:
+        with whole_file(path) as part:
             part.write_bytes(latents[0].contiguous().numpy().tobytes())
         self._latents.append(_Stored(path, latents.shape[2]))
 
     def save_latents(self, path: Path, channels: int, metadata: Mapping[str, str]) -> None:
         """Write all latents as `latents` `[1, channels, t, h/8, w/8]` float32 in a safetensors file."""
         height, width = self._shape[0] // 8, self._shape[1] // 8
-        frames = sum(stored.frames for stored in self._latents)
-        num_bytes = channels * frames * height * width * 4
-        entry = {"dtype": "F32", "shape": [1, channels, frames, height, width], "data_offsets": [0, num_bytes]}
+        shape = [1, channels, sum(stored.frames for stored in self._latents), height, width]
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
         header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
         header += b" " * (-len(header) % 8)
-        with _whole_file(path) as part, part.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for channel in range(channels):
                 for stored in reversed(self._latents):
@@ -114,22 +115,6 @@ class JobFolder:
             file.seek(begin * size)
             for _ in range(begin, end):
                 yield np.frombuffer(file.read(size), dtype=np.uint8).reshape(self._shape)
-
-
-class _whole_file:  # noqa: N801  (used like a function)
-    """`with _whole_file(path) as part`: write `part`; it becomes `path` when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(path.name + ".part")
-
-    def __enter__(self) -> Path:
-        return self._part
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self._part, self._path)
-        self._part.unlink(missing_ok=True)
 
 
 def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:

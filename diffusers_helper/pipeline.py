@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +25,18 @@ from .loading import ModelLoader
 from .recording import pack_request, without_start, write_png
 from .request import GenerationRequest
 from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
-from .sections import HISTORY_1X, HISTORY_2X, HISTORY_4X, HISTORY_FRAMES, Plan, Section
-from .sections import decoded_latent_frames, make_plan, pixel_frames, start_picture
+from .sections import (
+    HISTORY_1X,
+    HISTORY_2X,
+    HISTORY_4X,
+    HISTORY_FRAMES,
+    Plan,
+    Section,
+    decoded_latent_frames,
+    make_plan,
+    pixel_frames,
+    start_picture,
+)
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
@@ -34,6 +45,7 @@ from .video import write_mp4
 logger = logging.getLogger(__name__)
 
 LATENT_CHANNELS = 16
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -253,7 +265,7 @@ def _keep_finished(job: _Job, folder: JobFolder) -> Path | None:
     return path
 
 
-def _until_stopped(events: Generator, job: _Job) -> Generator:
+def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[Event, None, _T]:
     """Pass on a generator's events and its result, looking at the stop before each."""
     try:
         while True:

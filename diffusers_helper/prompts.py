@@ -46,9 +46,7 @@ def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
     return PromptEmbeds(padded, mask, encoded["pooled"][None])
 
 
-def _encode_hidden(
-    prompts: list[str], loader: ModelLoader
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The Llama's hidden states after the template's head. Nothing is padded: attention is causal, so
     what would stand behind the prompt changes nothing."""
     from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE

@@ -6,7 +6,6 @@ the file alone is enough to make the same video again.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from .errors import InputError
 from .images import to_data_uri
 from .request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
 from .sections import start_picture
+from .whole_file import whole_file
 
 COMMENT = "comment"
 
@@ -45,7 +45,9 @@ def load_request(path: Path) -> GenerationRequest:
     return GenerationRequest.from_dict(parse_request_json(path.read_bytes()), path.absolute().parent)
 
 
-def pack_request(request: GenerationRequest, pictures: Mapping[str, np.ndarray], seed: int) -> dict[str, object]:
+def pack_request(
+    request: GenerationRequest, pictures: Mapping[str, np.ndarray], seed: int
+) -> dict[str, object]:
     """The request as JSON values that stand alone: real seed, real size, pictures inside.
 
     Args:
@@ -69,12 +71,8 @@ def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> 
     """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(COMMENT, json.dumps(packed, ensure_ascii=False))
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         Image.fromarray(picture).save(part, "PNG", pnginfo=info)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _png_comment(path: Path) -> str | None:

@@ -175,7 +175,7 @@ def _picture(value: object, key: str) -> str:
 def _section_seconds(value: object, key: str) -> float:
     if isinstance(value, bool) or value not in (0.5, 1):
         raise InputError("section_seconds", key=key, value=_shown(value))
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _optional(check: Callable[[object, str], Any]) -> Callable[[object, str], Any]:

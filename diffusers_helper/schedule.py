@@ -69,7 +69,8 @@ class _UniPCUpdate:
         past = lambdas[:-2].flip(0)
         self.ratios = torch.cat([(past - lambdas[-2]) / self.h, torch.ones(1)])
         earlier = reversed(predictions[:-1])
-        self.differences = [(m - self.last) / float(r) for m, r in zip(earlier, self.ratios[:-1], strict=True)]
+        pairs = zip(earlier, self.ratios[:-1].tolist(), strict=True)
+        self.differences = [(prediction - self.last) / ratio for prediction, ratio in pairs]
         self.base = float(sigmas[-1] / sigmas[-2]) * x - float(torch.expm1(-self.h)) * self.last
 
     def predictor(self) -> torch.Tensor:

@@ -72,7 +72,7 @@ class BlockStack(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.computed = True
         if self.cache is not None:
-            modulated_input = self.blocks[0].norm1(hidden_states, emb=temb)[0]
+            modulated_input = self.blocks[0].get_submodule("norm1")(hidden_states, emb=temb)[0]
             self.computed = self.cache.should_compute(modulated_input)
             if not self.computed:
                 return self.cache.apply(hidden_states), encoder_hidden_states
@@ -134,7 +134,7 @@ class SectionDenoiser:
         self._stack.cache = cache
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
-            timestep=self._on_device((sigma.float() * TIMESTEPS)[None]),  # rounded as float32, then the model's
+            timestep=self._on_device((sigma * TIMESTEPS)[None]),
             encoder_hidden_states=self._on_device(prompt.embeds),
             encoder_attention_mask=prompt.mask.to(self._compute.device),
             pooled_projections=self._on_device(prompt.pooled),

@@ -1,8 +1,6 @@
 """Writing MP4 files that play everywhere: H.264, yuv420p, BT.709, the index in front."""
 
-import os
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,8 +8,10 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from .sections import FPS
+from .whole_file import whole_file
 
 BT709 = 1
+FASTSTART = {"movflags": "+faststart"}
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: str) -> int:
@@ -25,26 +25,22 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: st
     Raises:
         OSError: the disk is full or the folder is gone.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            container.metadata["comment"] = comment
-            count = 0
-            stream = None
-            for count, frame in enumerate(frames, 1):
-                if stream is None:
-                    stream = _add_stream(container, frame, crf)
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture = picture.reformat(
-                    format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-                )
-                container.mux(stream.encode(picture))
-            if stream is not None:
-                container.mux(stream.encode(None))
-        os.replace(part, path)
-        return count
-    finally:
-        part.unlink(missing_ok=True)
+    count = 0
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4", options=FASTSTART) as container:
+        container.metadata["comment"] = comment
+        stream = None
+        for frame in frames:
+            if stream is None:
+                stream = _add_stream(container, frame, crf)
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture = picture.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            container.mux(stream.encode(picture))
+            count += 1
+        if stream is not None:
+            container.mux(stream.encode(None))
+    return count
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
@@ -57,7 +53,8 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 def _add_stream(
     container: av.container.OutputContainer, frame: np.ndarray, crf: int
 ) -> av.video.stream.VideoStream:
-    stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": str(crf), "preset": "medium"})
+    options = {"crf": str(crf), "preset": "medium"}
+    stream = container.add_stream("libx264", rate=FPS, options=options)
     stream.height, stream.width = frame.shape[:2]
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, StepDone, Stopped
+from diffusers_helper.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    SectionDone,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
 
 from .default_models import default_models
 from .output_names import check_name, new_name
@@ -53,7 +62,7 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
         except KeyboardInterrupt:
             _say(words("stopped.at_once"))
             return EXIT_STOPPED
-        except Exception as error:  # noqa: BLE001  (the edge of the app: no traceback reaches the user)
+        except Exception as error:  # the edge of the app: no traceback reaches the user
             logger.debug("unexpected failure", exc_info=True)
             _say(words("failed.unexpected", **_where(error)))
             return EXIT_FAILED
