@@ -7,11 +7,12 @@ Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON hea
 
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_HEADER_BYTES = 100_000_000
+SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8,
          "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
@@ -60,12 +63,15 @@ class Checkpoint:
     def num_bytes(self) -> int:
         return sum(tensor.num_bytes for tensor in self.tensors.values())
 
-    def read(self, name: str) -> "torch.Tensor":
-        """Read one tensor into new memory on the CPU, in the dtype it is stored in."""
+    def read(self, name: str, staging: "torch.Tensor") -> "torch.Tensor":
+        """Read one tensor in the dtype it is stored in, as a view of `staging` (CPU, uint8, long enough).
+
+        One staging buffer for many tensors: a new one for each leaves the memory full of holes.
+        """
         import torch
 
         stored = self.tensors[name]
-        buffer = torch.empty(stored.num_bytes, dtype=torch.uint8)
+        buffer = staging[: stored.num_bytes]
         read_into(stored, buffer.numpy().data)
         return buffer.view(getattr(torch, _TORCH_NAMES[stored.dtype])).reshape(stored.shape)
 
@@ -73,21 +79,46 @@ class Checkpoint:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up a model folder, in order; each exists."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
-    if indices:
-        try:
-            names = sorted(set(json.loads(indices[0].read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError("model_file_broken", path=str(indices[0])) from error
-        files = [folder / name for name in names]
-    else:
-        names = ["model.safetensors", "diffusion_pytorch_model.safetensors"]
-        files = [folder / name for name in names if (folder / name).is_file()][:1]
-        if not files:
-            raise InputError("model_file_missing", path=str(folder / "*.safetensors"))
+    files = _indexed_files(indices[0]) if indices else [_single_file(folder)]
     for path in files:
         if not path.is_file():
             raise InputError("model_file_missing", path=str(path))
     return files
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError("model_file_broken", path=str(index))
+    return [index.parent / Path(name).name for name in sorted(set(names.values()))]
+
+
+def _single_file(folder: Path) -> Path:
+    found = [folder / name for name in SINGLE_FILES if (folder / name).is_file()]
+    if found:
+        return found[0]
+    shards = (_SHARD.fullmatch(path.name) for path in sorted(folder.glob("*.safetensors")))
+    index = next((f"{shard[1]}.safetensors.index.json" for shard in shards if shard), "*.safetensors")
+    raise InputError("model_file_missing", path=str(folder / index))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or something else.
+    """
+    if not path.is_file():
+        raise InputError("model_file_missing", path=str(path))
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError("model_file_broken", path=str(path)) from error
+    if not isinstance(values, dict):
+        raise InputError("model_file_broken", path=str(path))
+    return values
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -96,13 +127,17 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
-            if length > min(size, MAX_HEADER_BYTES):
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            if size < 8 + length:
+                raise InputError("model_file_cut_short", path=str(path), size=size, expected=8 + length)
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         begin = 8 + length
         tensors = {name: _stored_tensor(path, begin, entry) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise InputError("model_file_broken", path=str(path)) from error
     expected = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=begin)
     if size != expected:
@@ -122,14 +157,19 @@ def read_into(stored: StoredTensor, target: memoryview) -> None:
                     raise InputError("model_file_changed", path=str(stored.path))
                 done += count
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError("model_file_unreadable", path=str(stored.path), reason=reason) from error
+        raise _unreadable(stored.path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError("model_file_unreadable", path=str(path), reason=error.strerror or str(error))
 
 
 def _stored_tensor(path: Path, begin: int, entry: dict) -> StoredTensor:
     first, last = entry["data_offsets"]
-    shape = tuple(int(side) for side in entry["shape"])
+    shape = tuple(entry["shape"])
+    if not all(isinstance(number, int) and number >= 0 for number in (first, last, *shape)):
+        raise ValueError(f"a tensor {shape} from byte {first} to {last}")
     num_bytes = math.prod(shape) * _BITS[entry["dtype"]] // 8
-    if last - first != num_bytes or first < 0:
+    if last - first != num_bytes:
         raise ValueError(f"a tensor of {num_bytes} bytes stored in {last - first}")
     return StoredTensor(path, entry["dtype"], shape, begin + first, num_bytes)

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from .attention import hide_broken_xformers
 from .errors import InputError, MachineError
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
@@ -25,12 +26,13 @@ class Compute:
 
 
 def choose_compute(choice: DeviceChoice) -> Compute:
-    """Pick the device; `auto` takes a CUDA card where there is one that works, else the CPU.
+    """Pick the device, before any model class is imported; `auto` takes a CUDA card, else the CPU.
 
     Raises:
         InputError: CUDA was asked for and there is none.
         MachineError: the card is too old, or this PyTorch has no kernels for it.
     """
+    hide_broken_xformers()
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
         return Compute(torch.device("cpu"), torch.float32, torch.float32, torch.float32)
     if not torch.cuda.is_available():

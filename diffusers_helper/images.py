@@ -3,42 +3,47 @@
 import base64
 import binascii
 import io
+import stat
+import struct
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from .errors import InputError
-from .request import is_data_uri
+from .request import MAX_REQUEST_BYTES, is_data_uri
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs, stated here so that the message can name it."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
 def read_image(name: str) -> np.ndarray:
     """Read a picture as `(height, width, 3)` uint8 sRGB, turned upright, transparency over white.
 
-    `name` is a path, or a `data:` URI that holds the file.
+    Of a moving picture, the first frame. `name` is a path, or a `data:` URI that holds the file.
 
     Raises:
         InputError: saying what is wrong with it.
     """
     source, shown = _open_source(name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source, formats=FORMATS) as image:
-                _check_size(image.size, shown)
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except Image.DecompressionBombError as error:
-        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6) from error
-    except UnidentifiedImageError as error:
-        raise InputError("not_an_image", image=shown) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError("image_broken", image=shown, reason=str(error)) from error
+    with source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files
+        return np.asarray(_to_rgb(_read_upright(source, shown)))
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -64,26 +69,57 @@ def to_data_uri(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _open_source(name: str) -> tuple[Path | io.BytesIO, str]:
+def allow_long_text() -> None:
+    """Let Pillow open PNG files with as much text as a request may have: ours hold pictures in theirs."""
+    PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, MAX_REQUEST_BYTES)
+
+
+def _open_source(name: str) -> tuple[IO[bytes], str]:
+    """The opened file, and what to call it in a message."""
     if is_data_uri(name):
-        try:
-            header, _, payload = name.partition(",")
-            if not header.endswith(";base64"):
-                raise InputError("data_uri_broken")
-            return io.BytesIO(base64.b64decode(payload, validate=True)), header.partition(";")[0]
-        except binascii.Error as error:
-            raise InputError("data_uri_broken") from error
-    path = Path(name)
+        return _open_data_uri(name)
     try:
-        if path.is_dir():
-            raise InputError("image_is_folder", image=name)
-        if not path.exists():
-            raise InputError("image_missing", image=name)
-        if path.stat().st_size == 0:
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise InputError("image_not_a_file", image=name)
+        if status.st_size == 0:
             raise InputError("image_empty", image=name)
-    except OSError as error:  # a name too long for the file system, a folder we may not enter
-        raise InputError("image_broken", image=name[:200], reason=error.strerror or str(error)) from error
-    return path, name
+        return Path(name).open("rb"), name
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError("image_missing", image=name) from error
+    except OSError as error:  # a name too long for the file system, a file that we may not read
+        reason = error.strerror or str(error)
+        raise InputError("image_unreadable", image=name[:200], reason=reason) from error
+
+
+def _open_data_uri(uri: str) -> tuple[IO[bytes], str]:
+    header, _, payload = uri.partition(",")
+    try:
+        if not header.endswith(";base64"):
+            raise InputError("data_uri_broken")
+        return io.BytesIO(base64.b64decode(payload, validate=True)), header.partition(";")[0][:40]
+    except (binascii.Error, ValueError) as error:
+        raise InputError("data_uri_broken") from error
+
+
+def _read_upright(source: IO[bytes], shown: str) -> Image.Image:
+    allow_long_text()
+    Image.init()
+    try:
+        # Only formats that this Pillow was built with: it stumbles over others' names.
+        with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            _check_size(image.size, shown)
+            image.load()
+            return _turn_upright(image)
+    except (InputError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6) from error
+    except UnidentifiedImageError as error:
+        raise InputError("not_an_image", image=shown) from error
+    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+        reason = str(error) or type(error).__name__
+        raise InputError("image_broken", image=shown, reason=reason) from error
 
 
 def _check_size(size: tuple[int, int], shown: str) -> None:
@@ -94,39 +130,64 @@ def _check_size(size: tuple[int, int], shown: str) -> None:
         raise InputError("image_too_small", image=shown, width=width, height=height, least=MIN_SIDE)
 
 
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a loaded picture as its EXIF data says. The rest of that data, often odd, is left alone."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (*_DAMAGED, OSError, SyntaxError):
+        return image.copy()  # a damaged note beside the picture is no reason to refuse it
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image.copy() if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_deep_to_8_bit(np.asarray(image, dtype=np.float64))).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        colours = _to_srgb(image.convert("RGB"), image.info.get("icc_profile"))
-        white = Image.new("RGB", image.size, "white")
-        return Image.composite(colours, white, alpha)
-    return _to_srgb(image, image.info.get("icc_profile"))
+        return Image.fromarray(_deep_to_8_bit(image)).convert("RGB")
+    profile = image.info.get("icc_profile")
+    if not image.has_transparency_data:
+        return _to_srgb(image, profile)
+    alpha = image.convert("RGBA").getchannel("A")
+    colours = _to_srgb(image.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
+    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
 
 
-def _deep_to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits to 8: 0..1 floats, 0..255, 0..65535, or whatever wider range."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    tops = [top for top in (1.0, 255.0, 65535.0) if high <= top and low >= 0]
-    if not tops:
-        values, tops = values - low, [max(high - low, 1.0)]
-    elif tops[0] == 1.0 and np.all(values == np.rint(values)):
-        tops = tops[2:]  # whole numbers of at most 1 are a very dark 16-bit picture
-    return np.rint(np.nan_to_num(values) * (255.0 / tops[0])).clip(0, 255).astype(np.uint8)
+def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
+    """Grey values of more than 8 bits to 8; where the file doesn't tell their range, by the values."""
+    values = np.asarray(image).astype(np.float32)
+    has_16_bits = image.mode.startswith("I;16")
+    low, top = (0.0, 65535.0) if has_16_bits else _value_range(values, image.mode)
+    if has_16_bits and "transparency" in image.info:
+        values[values == image.info["transparency"]] = top
+    values = np.nan_to_num(values, posinf=top, neginf=low)
+    return np.rint((values - low) * (255 / (top - low))).clip(0, 255).astype(np.uint8)
+
+
+def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
+    """Which values mean black and white: 0 and 1 (floats only), 255 or 65535, else the extremes."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    known = next((top for top in tops if low >= 0 and high <= top), None)
+    return (0.0, known) if known is not None else (low, max(high, low + 1))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """To sRGB by the picture's own colour profile (a phone's Display P3, a printer's CMYK), if any."""
-    if profile and image.mode in ("RGB", "CMYK", "L", "LAB"):
-        try:
+    if image.mode not in ("RGB", "CMYK", "L", "LAB"):
+        image = image.convert("RGB")
+    try:
+        if profile:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "sRGB" not in (ImageCms.getProfileDescription(source) or ""):
-                changed = ImageCms.profileToProfile(
-                    image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-                )
-                return changed if changed is not None else image.convert("RGB")
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile is no reason to refuse the picture
+                return _transform(image, source)
+    except (ImageCms.PyCMSError, OSError):
+        pass  # a broken profile is no reason to refuse the picture
+    if image.mode == "LAB":
+        return _transform(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     return image.convert("RGB")
+
+
+def _transform(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    changed = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert changed is not None  # it is where nothing is changed in place
+    return changed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from .attention import choose_attention
 from .checkpoint import Checkpoint
 from .device import Compute
 from .errors import InputError, MachineError
@@ -77,6 +78,9 @@ class ModelLoader:
         with self._loaded(self.files.transformer, make_transformer, self.compute.transformer) as model:
             model.proj_out.to(self.compute.projection)
             model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
+            backend = choose_attention(self.compute.device, self.compute.transformer)
+            if backend is not None:
+                model.set_attention_backend(backend)
             yield model
 
     @contextmanager
@@ -171,10 +175,14 @@ def _make_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module
 
 
 def _fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    names = match_tensors(module, checkpoint)
     weights = {}
     try:
-        for name, stored in match_tensors(module, checkpoint).items():
-            weights[name] = checkpoint.read(stored).to(device, dtype)
+        staging = torch.empty(
+            max(checkpoint.tensors[stored].num_bytes for stored in names.values()), dtype=torch.uint8
+        )
+        for name, stored in names.items():
+            weights[name] = checkpoint.read(stored, staging).to(device, dtype, copy=True)
         module.load_state_dict(weights, assign=True)
         _fill_buffers(module)
         module.to(device)

@@ -4,13 +4,12 @@ Accepts plain folders `ORG/NAME/...` and a Hugging Face cache (`models--ORG--NAM
 below `hub/`), so that a download made by any FramePack is used as it is. Touches no network.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_json
 from .errors import InputError
 
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
@@ -26,18 +25,21 @@ class PartSpec:
     folder: str
     classes: tuple[str, ...]
     processor: str | None = None
-    """The folder of its tokenizer or image processor, and the files of which it needs at least one."""
-    processor_files: tuple[str, ...] = ()
+    """The folder of its tokenizer or image processor, and sets of files of which it needs one."""
+    processor_files: tuple[tuple[str, ...], ...] = ()
 
+
+_TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
+_BPE_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt")
 
 PARTS = {
     "text_encoder": PartSpec(HUNYUAN, "text_encoder", ("LlamaModel", "LlamaForCausalLM"), "tokenizer",
-                             ("tokenizer.json",)),
+                             (_TOKENIZER,)),
     "text_encoder_2": PartSpec(HUNYUAN, "text_encoder_2", ("CLIPTextModel",), "tokenizer_2",
-                               ("tokenizer.json", "vocab.json")),
+                               (_BPE_TOKENIZER, _TOKENIZER)),
     "vae": PartSpec(HUNYUAN, "vae", ("AutoencoderKLHunyuanVideo",)),
     "image_encoder": PartSpec(FLUX_REDUX, "image_encoder", ("SiglipVisionModel",), "feature_extractor",
-                              ("preprocessor_config.json",)),
+                              (("preprocessor_config.json",),)),
     "transformer": PartSpec(FRAMEPACK, "", ("HunyuanVideoTransformer3DModelPacked",
                                             "HunyuanVideoFramepackTransformer3DModel")),
 }  # fmt: skip
@@ -82,9 +84,13 @@ def find_models(root: Path) -> ModelFiles:
     Raises:
         InputError: the first thing that is missing, cut short or foreign.
     """
-    if not root.is_dir():
-        raise InputError("models_folder_missing", path=str(root))
-    files = ModelFiles(**{name: _find_part(root, spec) for name, spec in PARTS.items()})
+    try:
+        if not root.is_dir():
+            raise InputError("models_folder_missing", path=str(root))
+        files = ModelFiles(**{name: _find_part(root, spec) for name, spec in PARTS.items()})
+    except OSError as error:  # a folder that may not be entered, a name too long for the file system
+        path, reason = error.filename or root, error.strerror or str(error)
+        raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
     _check_fit(files)
     return files
 
@@ -108,7 +114,8 @@ def _repository_folders(root: Path, repository: str) -> list[Path]:
     found = [root / repository]
     for cache in (root, root / "hub"):
         base = cache / ("models--" + repository.replace("/", "--"))
-        snapshots = sorted((base / "snapshots").glob("*"), key=_modified, reverse=True)
+        snapshots = [path for path in (base / "snapshots").glob("*") if path.is_dir()]
+        snapshots.sort(key=_modified, reverse=True)
         try:
             main = (base / "refs" / "main").read_text("utf-8").strip()
         except (OSError, ValueError):
@@ -124,27 +131,23 @@ def _modified(path: Path) -> float:
 def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
     folder = repository / spec.folder if spec.folder else repository
     config_path = folder / "config.json"
-    config = _read_config(config_path)
+    config = read_json(config_path)
     names = [config.get("_class_name"), *_as_list(config.get("architectures"))]
-    if not set(names) & set(spec.classes):
+    if not any(name in spec.classes for name in names):
         found = next((str(name) for name in names if name), "?")
         raise InputError("model_foreign", path=str(config_path), found=found, expected=spec.classes[0])
     processor = repository / spec.processor if spec.processor else None
-    if processor is not None and not any((processor / name).is_file() for name in spec.processor_files):
-        raise InputError("model_file_missing", path=str(processor / spec.processor_files[0]))
+    if processor is not None:
+        _check_processor(processor, spec.processor_files)
     return ModelPart(config, Checkpoint.open(folder), processor)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError("model_file_missing", path=str(path))
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("model_file_broken", path=str(path)) from error
-    if not isinstance(config, dict):
-        raise InputError("model_file_broken", path=str(path))
-    return config
+def _check_processor(folder: Path, alternatives: tuple[tuple[str, ...], ...]) -> None:
+    """One of the sets of files must be there as a whole; else names what lacks of the most complete one."""
+    missing = [[name for name in names if not (folder / name).is_file()] for names in alternatives]
+    fewest = min(missing, key=len)
+    if fewest:
+        raise InputError("model_file_missing", path=str(folder / fewest[0]))
 
 
 def _as_list(value: object) -> list:

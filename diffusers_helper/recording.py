@@ -6,6 +6,7 @@ the file alone is enough to make the same video again.
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from .errors import InputError
-from .images import to_data_uri
+from .images import allow_long_text, to_data_uri
 from .request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
 from .sections import start_picture
 from .whole_file import whole_file
@@ -28,21 +29,15 @@ def load_request(path: Path) -> GenerationRequest:
     Raises:
         InputError: the file is missing, is something else, or holds a bad request.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(12)
-    except IsADirectoryError as error:
-        raise InputError("request_is_folder", path=str(path)) from error
-    except OSError as error:
-        raise InputError("request_missing", path=str(path), reason=error.strerror or str(error)) from error
+    path = path.absolute()
+    start = _read_start(path)
     if start.startswith(b"\x89PNG"):
-        return _parse_comment(_png_comment(path), path, own_picture=str(path.absolute()))
+        return _parse_comment(_png_comment(path), path, own_picture=str(path))
     if start[4:8] == b"ftyp":
         return _parse_comment(_mp4_comment(path), path)
-    if size > MAX_REQUEST_BYTES:
+    if path.stat().st_size > MAX_REQUEST_BYTES:
         raise InputError("request_too_large", path=str(path))
-    return GenerationRequest.from_dict(parse_request_json(path.read_bytes()), path.absolute().parent)
+    return GenerationRequest.from_dict(parse_request_json(path.read_bytes()), path.parent)
 
 
 def pack_request(
@@ -75,21 +70,38 @@ def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> 
         Image.fromarray(picture).save(part, "PNG", pnginfo=info)
 
 
-def _png_comment(path: Path) -> str | None:
+def _read_start(path: Path) -> bytes:
+    """The first bytes, which tell what kind of file it is."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            assert isinstance(image, PngImagePlugin.PngImageFile)
-            return image.text.get(COMMENT)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise InputError("request_not_a_file", path=str(path))
+        with path.open("rb") as file:
+            return file.read(12)
+    except OSError as error:
+        raise InputError("request_missing", path=str(path), reason=error.strerror or str(error)) from error
+
+
+def _png_comment(path: Path) -> str | None:
+    """The comment of a PNG file, which we write in front of the picture; the picture is not read."""
+    allow_long_text()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a picture so large that Pillow wonders is not ours anyway
+            with Image.open(path, formats=("PNG",)) as image:
+                return image.info.get(COMMENT)
+    except Image.DecompressionBombError:
+        return None
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise InputError("image_broken", image=str(path), reason=str(error)) from error
 
 
 def _mp4_comment(path: Path) -> str | None:
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             return container.metadata.get(COMMENT)
-    except (OSError, ValueError) as error:  # av's errors are OSErrors or ValueErrors
-        raise InputError("video_broken", path=str(path), reason=str(error)) from error
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError("video_broken", path=str(path), reason=reason) from error
 
 
 def _parse_comment(comment: str | None, path: Path, own_picture: str | None = None) -> GenerationRequest:
@@ -101,4 +113,4 @@ def _parse_comment(comment: str | None, path: Path, own_picture: str | None = No
         raise InputError("not_made_by_us", path=str(path))
     if own_picture is not None:
         values.setdefault("start_image", own_picture)
-    return GenerationRequest.from_dict(values, path.absolute().parent)
+    return GenerationRequest.from_dict(values, path.parent)

@@ -7,7 +7,6 @@ named by a path or hold their bytes in a `data:` URI; this module does not open 
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from .sections import SectionSize, count_sections
 
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
+MAX_DIGITS = 4000
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class GenerationRequest:
         Raises:
             InputError: naming the key, what it holds and what it may hold.
         """
-        checked = _check_object(values, _REQUEST_FIELDS, "")
+        if not isinstance(values, dict):
+            raise InputError("request_not_an_object", value=_shown(values))
+        checked = _check_fields(values, _REQUEST_FIELDS, "")
         request = cls(**checked)
         _check_pictures_and_size(request)
         _check_keyframes(request)
@@ -116,9 +119,18 @@ def parse_request_json(text: str | bytes) -> object:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json.loads(text, parse_int=_parse_int)
+    except UnicodeDecodeError as error:
+        raise InputError("request_not_utf8") from error
+    except ValueError as error:
         raise InputError("request_not_json", reason=str(error)) from error
+    except RecursionError as error:
+        raise InputError("request_too_deep") from error
+
+
+def _parse_int(digits: str) -> int | float:
+    """A whole number; one of more digits than Python converts is as good as infinite here."""
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 # -- checks of one value: take what the JSON holds, return what the dataclass holds ----------------
@@ -187,7 +199,9 @@ def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
         raise InputError("keyframes_not_a_list", key=key, value=_shown(value))
     keyframes = []
     for number, item in enumerate(value):
-        checked = _check_object(item, _KEYFRAME_FIELDS, f"{key}[{number}].")
+        if not isinstance(item, dict):
+            raise InputError("keyframe_not_an_object", number=number, value=_shown(item))
+        checked = _check_fields(item, _KEYFRAME_FIELDS, f"{key}[{number}].")
         if "section" not in checked:
             raise InputError("keyframe_without_section", number=number)
         keyframes.append(Keyframe(**checked))
@@ -195,7 +209,7 @@ def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
 
 
 _KEYFRAME_FIELDS: dict[str, Callable[[object, str], Any]] = {
-    "section": _whole_number(0, 10**6),
+    "section": _whole_number(-MAX_SEED, MAX_SEED),  # the video's own range is checked with its length
     "image": _optional(_picture),
     "prompt": lambda value, key: "" if value is None else _text(value, key),
 }
@@ -226,13 +240,11 @@ _REQUEST_FIELDS: dict[str, Callable[[object, str], Any]] = {
 }
 
 
-def _check_object(values: object, fields: Mapping[str, Callable], prefix: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise InputError("not_an_object", key=prefix.rstrip("."), value=_shown(values))
+def _check_fields(values: dict, fields: Mapping[str, Callable], prefix: str) -> dict[str, Any]:
     for key in values:
         if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
-            raise InputError("unknown_key", key=prefix + _shown_key(key), nearest=nearest)
+            nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], fields, n=1, cutoff=0.0)[0]
+            raise InputError("unknown_key", key=prefix + _shortened(key), nearest=nearest)
     return {key: fields[key](value, prefix + key) for key, value in values.items()}
 
 
@@ -247,8 +259,8 @@ def _check_pictures_and_size(request: GenerationRequest) -> None:
     for key in ("width", "height"):
         size = getattr(request, key)
         if size is not None and size % SIZE_MULTIPLE:
-            below = max(size // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
-            raise InputError("size_not_multiple", key=key, value=size, multiple=SIZE_MULTIPLE, nearest=below)
+            near = round(size / SIZE_MULTIPLE) * SIZE_MULTIPLE
+            raise InputError("size_not_multiple", key=key, value=size, multiple=SIZE_MULTIPLE, nearest=near)
 
 
 def _check_keyframes(request: GenerationRequest) -> None:
@@ -257,7 +269,7 @@ def _check_keyframes(request: GenerationRequest) -> None:
         if keyframe.section in seen:
             raise InputError("keyframe_twice", section=keyframe.section)
         seen.add(keyframe.section)
-        if keyframe.section >= request.num_sections:
+        if not 0 <= keyframe.section < request.num_sections:
             raise InputError(
                 "keyframe_out_of_range",
                 section=keyframe.section,
@@ -270,12 +282,10 @@ def _check_keyframes(request: GenerationRequest) -> None:
 
 def _shown(value: object) -> str:
     """A value as a short piece of JSON for a message."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, list | dict):  # what is inside may be megabytes, or nested a thousandfold
+        return "[...]" if isinstance(value, list) else "{...}"
+    return _shortened(json.dumps(value, ensure_ascii=False))
 
 
-def _shown_key(key: object) -> str:
-    text = str(key)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."

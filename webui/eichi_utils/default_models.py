@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import MachineError
 from diffusers_helper.model_files import ModelFiles, find_models
 
 from .translations import Translator
@@ -18,14 +18,16 @@ def default_models(words: Translator, say: Callable[[str], None]) -> ModelFiles:
 
     Raises:
         InputError: there is a download, but it is not complete.
+        MachineError: the stand-in cannot be written.
     """
-    try:
+    if DOWNLOADED.is_dir() and any(DOWNLOADED.iterdir()):
         return find_models(DOWNLOADED)
-    except InputError as error:
-        if error.code != "models_folder_missing":
-            raise
     say(words("random_models", path=DOWNLOADED))
     from demo_models.random_models import build_random_models
 
-    build_random_models(RANDOM)
+    try:
+        build_random_models(RANDOM)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MachineError("cannot_write", path=str(RANDOM), reason=reason) from error
     return find_models(RANDOM)

@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 import traceback
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ from diffusers_helper.events import (
 )
 
 from .default_models import default_models
-from .output_names import check_name, new_name
+from .output_names import UNSEEN, check_name, new_name
 from .translations import Translator
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
         except KeyboardInterrupt:
             _say(words("stopped.at_once"))
             return EXIT_STOPPED
+        except MemoryError:
+            _say(words("failed", reason=words("error.out_of_memory")))
+            return EXIT_FAILED
         except Exception as error:  # the edge of the app: no traceback reaches the user
             logger.debug("unexpected failure", exc_info=True)
             _say(words("failed.unexpected", **_where(error)))
@@ -132,14 +136,26 @@ def _announce(event: Finished, words: Translator) -> None:
         height=event.height,
         elapsed=f"{event.elapsed:.1f}",
     )
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    _write_line(line, sys.stdout)
 
 
 def _say(line: str) -> None:
     with tqdm.external_write_mode(file=sys.stderr):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        _write_line(line, sys.stderr)
+
+
+def _write_line(text: str, stream: TextIO) -> None:
+    """Write text as one line, whatever is in it and whatever the terminal can show."""
+    visible = "".join(_escaped(character) for character in text)
+    encoding = stream.encoding or "utf-8"
+    stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _escaped(character: str) -> str:
+    """What moves the cursor or hides is written as its code: file names and requests come from anywhere."""
+    is_unseen = unicodedata.category(character) in UNSEEN
+    return character.encode("unicode_escape").decode("ascii") if is_unseen else character
 
 
 def _where(error: Exception) -> dict[str, str]:

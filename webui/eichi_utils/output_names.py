@@ -1,14 +1,20 @@
 """Names of output files: only names, on every system, never a way out of the output folder."""
 
+import os
 import re
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 
 from diffusers_helper.errors import InputError
 
 MAX_LENGTH = 100
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+MAX_BYTES = 200
+"""File systems take 255; the longest ending that we add has 21."""
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of what cannot be seen in a name: controls, halves of characters, line ends."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def check_name(name: str) -> str:
@@ -18,7 +24,8 @@ def check_name(name: str) -> str:
         InputError: it holds a path, a reserved word or a character that is not allowed.
     """
     bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
-    if bad or not name or len(name) > MAX_LENGTH or len(name.encode("utf-8", "replace")) > 200:
+    bad = bad or any(unicodedata.category(character) in UNSEEN for character in name)
+    if bad or not name or len(name) > MAX_LENGTH or len(name.encode()) > MAX_BYTES:
         raise InputError("bad_name", name=name[:60], length=MAX_LENGTH)
     return name
 
@@ -27,7 +34,7 @@ def new_name(folder: Path) -> str:
     """A name that nothing in `folder` has yet: the date and time."""
     base = datetime.now().strftime("%y%m%d_%H%M%S_%f")[:-3]
     name, number = base, 1
-    while any((folder / f"{name}{ending}").exists() for ending in (".mp4", ".png", ".job")):
+    while any(os.path.lexists(folder / f"{name}{ending}") for ending in (".mp4", ".png", ".job")):
         number += 1
         name = f"{base}_{number}"
     return name

@@ -1,0 +1,66 @@
+"""Which device computes, and what is said where none can."""
+
+import pytest
+import torch
+
+from diffusers_helper.device import choose_compute
+from diffusers_helper.errors import InputError, MachineError
+
+
+class Card:
+    """A CUDA card as far as choosing one goes."""
+
+    def __init__(self, monkeypatch, capability, error=None):
+        cuda = torch.cuda
+        monkeypatch.setattr(cuda, "is_available", lambda: True)
+        monkeypatch.setattr(cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(cuda, "get_device_name", lambda _: "RTX")
+        monkeypatch.setattr(cuda, "get_device_capability", lambda _: capability)
+        self.error = error
+        monkeypatch.setattr(torch, "ones", self.ones)
+
+    def ones(self, *_size, device, dtype):
+        assert device.type == "cuda"
+        if self.error:
+            raise self.error
+        return torch.full((16, 16), 1.0, dtype=dtype)
+
+
+def test_the_cpu_computes_in_float32():
+    compute = choose_compute("cpu")
+    assert {compute.encoders, compute.vae, compute.transformer, compute.projection} == {torch.float32}
+
+
+def test_auto_takes_the_cpu_where_there_is_no_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_compute("auto").device.type == "cpu"
+
+
+def test_asking_for_a_card_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError) as caught:
+        choose_compute("cuda")
+    assert caught.value.code == "no_cuda"
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((8, 9), torch.bfloat16), ((7, 5), torch.float16)])
+def test_a_card_gets_the_formats_it_can_compute_in(monkeypatch, capability, dtype):
+    Card(monkeypatch, capability)
+    compute = choose_compute("auto")
+    assert compute.device.type == "cuda"
+    assert (compute.transformer, compute.encoders, compute.vae) == (dtype, torch.float16, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "error", "code"),
+    [
+        ((6, 1), None, "card_too_old"),
+        ((12, 0), RuntimeError("CUDA error: no kernel image is available"), "card_not_supported"),
+        ((8, 6), torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+    ],
+)
+def test_a_card_that_cannot_compute_is_told_at_once(monkeypatch, capability, error, code):
+    Card(monkeypatch, capability, error)
+    with pytest.raises(MachineError) as caught:
+        choose_compute("auto")
+    assert caught.value.code == code
