@@ -7,6 +7,7 @@ Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON hea
 
 import json
 import math
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8,
          "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
-_TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
                 "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
                 "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
 
@@ -41,11 +42,24 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
+class FileSignature:
+    """What tells whether a file is still the one that was looked at."""
+
+    num_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "FileSignature":
+        return cls(stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of one model folder, by name."""
+    """All tensors of one model folder, by name, and the files as they were when this was read."""
 
     folder: Path
     tensors: dict[str, StoredTensor]
+    signatures: dict[Path, FileSignature]
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -55,9 +69,11 @@ class Checkpoint:
             InputError: a file is missing, cut short or something else.
         """
         tensors: dict[str, StoredTensor] = {}
+        signatures = {}
         for path in weight_files(folder):
+            signatures[path] = FileSignature.of(path.stat())
             tensors |= read_header(path)
-        return cls(folder, tensors)
+        return cls(folder, tensors, signatures)
 
     @cached_property
     def num_bytes(self) -> int:
@@ -73,7 +89,7 @@ class Checkpoint:
         stored = self.tensors[name]
         buffer = staging[: stored.num_bytes]
         read_into(stored, buffer.numpy().data)
-        return buffer.view(getattr(torch, _TORCH_NAMES[stored.dtype])).reshape(stored.shape)
+        return buffer.view(getattr(torch, TORCH_NAMES[stored.dtype])).reshape(stored.shape)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -23,6 +23,8 @@ class Compute:
     vae: torch.dtype
     transformer: torch.dtype
     projection: torch.dtype = torch.float32
+    memory_limit: int | None = None
+    """The most bytes of VRAM (on the CPU, of RAM) that may be used; None for all that is free."""
 
 
 def choose_compute(choice: DeviceChoice) -> Compute:

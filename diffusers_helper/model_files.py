@@ -4,6 +4,9 @@ Accepts plain folders `ORG/NAME/...` and a Hugging Face cache (`models--ORG--NAM
 below `hub/`), so that a download made by any FramePack is used as it is. Touches no network.
 """
 
+import json
+import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +18,21 @@ from .errors import InputError
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 FLUX_REDUX = "lllyasviel/flux_redux_bfl"
 FRAMEPACK = "lllyasviel/FramePackI2V_HY"
+SIGLIP_SIDE = 224
+"""Pixels of SigLIP's square pictures where its config doesn't say."""
+MAX_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One model of the set: where it belongs and which classes its config may name."""
+    """One model of the set: where it belongs and what tells that it is the right one."""
 
     repository: str
     folder: str
     classes: tuple[str, ...]
+    """Names of which its config must hold one."""
+    counts: dict[str, str]
+    """Keys of its config that count layers, and what stands before a layer's number in its tensors' names."""
     processor: str | None = None
     """The folder of its tokenizer or image processor, and sets of files of which it needs one."""
     processor_files: tuple[tuple[str, ...], ...] = ()
@@ -33,16 +42,47 @@ _TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 _BPE_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt")
 
 PARTS = {
-    "text_encoder": PartSpec(HUNYUAN, "text_encoder", ("LlamaModel", "LlamaForCausalLM"), "tokenizer",
-                             (_TOKENIZER,)),
-    "text_encoder_2": PartSpec(HUNYUAN, "text_encoder_2", ("CLIPTextModel",), "tokenizer_2",
-                               (_BPE_TOKENIZER, _TOKENIZER)),
-    "vae": PartSpec(HUNYUAN, "vae", ("AutoencoderKLHunyuanVideo",)),
-    "image_encoder": PartSpec(FLUX_REDUX, "image_encoder", ("SiglipVisionModel",), "feature_extractor",
-                              (("preprocessor_config.json",),)),
-    "transformer": PartSpec(FRAMEPACK, "", ("HunyuanVideoTransformer3DModelPacked",
-                                            "HunyuanVideoFramepackTransformer3DModel")),
-}  # fmt: skip
+    "text_encoder": PartSpec(
+        HUNYUAN,
+        "text_encoder",
+        classes=("LlamaModel", "LlamaForCausalLM"),
+        counts={"num_hidden_layers": "layers"},
+        processor="tokenizer",
+        processor_files=(_TOKENIZER,),
+    ),
+    "text_encoder_2": PartSpec(
+        HUNYUAN,
+        "text_encoder_2",
+        classes=("CLIPTextModel",),
+        counts={"num_hidden_layers": "layers"},
+        processor="tokenizer_2",
+        processor_files=(_BPE_TOKENIZER, _TOKENIZER),
+    ),
+    "vae": PartSpec(
+        HUNYUAN,
+        "vae",
+        classes=("AutoencoderKLHunyuanVideo",),
+        counts={"layers_per_block": "encoder.down_blocks.0.resnets"},
+    ),
+    "image_encoder": PartSpec(
+        FLUX_REDUX,
+        "image_encoder",
+        classes=("SiglipVisionModel",),
+        counts={"num_hidden_layers": "layers"},
+        processor="feature_extractor",
+        processor_files=(("preprocessor_config.json",),),
+    ),
+    "transformer": PartSpec(
+        FRAMEPACK,
+        "",
+        classes=("HunyuanVideoTransformer3DModelPacked", "HunyuanVideoFramepackTransformer3DModel"),
+        counts={
+            "num_layers": "transformer_blocks",
+            "num_single_layers": "single_transformer_blocks",
+            "num_refiner_layers": "refiner_blocks",
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +179,34 @@ def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
     processor = repository / spec.processor if spec.processor else None
     if processor is not None:
         _check_processor(processor, spec.processor_files)
-    return ModelPart(config, Checkpoint.open(folder), processor)
+    checkpoint = Checkpoint.open(folder)
+    _check_config(config_path, config, spec, checkpoint)
+    return ModelPart(config, checkpoint, processor)
+
+
+def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint: Checkpoint) -> None:
+    """Refuse what would be built all the same: too few layers (a wrong result) or a billion (no memory)."""
+    for key, prefix in spec.counts.items():
+        pattern = re.compile(rf"(?:.*\.)?{re.escape(prefix)}\.(\d+)\..*")
+        numbers = {found[1] for name in checkpoint.tensors if (found := pattern.fullmatch(name))}
+        if key in config and config[key] != len(numbers):
+            raise _wrong_setting(path, key, config[key], len(numbers))
+    for key, size in {"scaling_factor": None, "rope_theta": None, "rope_axes_dim": 3}.items():
+        if key in config and not _is_setting(config[key], size):
+            raise _wrong_setting(path, key, config[key], "> 0")
+
+
+def _is_setting(value: object, size: int | None) -> bool:
+    """Whether this is a number above 0, or where there is a size, a list of so many."""
+    if size is not None:
+        return isinstance(value, list) and len(value) == size and all(_is_setting(v, None) for v in value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _wrong_setting(path: Path, key: str, value: object, expected: object) -> InputError:
+    text = json.dumps(value)
+    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return InputError("model_config_value", path=str(path), field=key, value=text, expected=expected)
 
 
 def _check_processor(folder: Path, alternatives: tuple[tuple[str, ...], ...]) -> None:
@@ -156,6 +223,7 @@ def _as_list(value: object) -> list:
 
 def _check_fit(files: ModelFiles) -> None:
     """Refuse parts that cannot work together: each width that one hands to another must agree."""
+    _check_image_processor(files.image_encoder)
     transformer = files.transformer
     pairs = [
         ("text_embed_dim", files.text_encoder, "hidden_size"),
@@ -169,7 +237,17 @@ def _check_fit(files: ModelFiles) -> None:
             raise InputError(
                 "models_do_not_fit",
                 path=str(other.folder / "config.json"),
-                key=other_key,
+                field=other_key,
                 value=theirs,
                 expected=own,
             )
+
+
+def _check_image_processor(encoder: ModelPart) -> None:
+    assert encoder.processor is not None
+    path = encoder.processor / "preprocessor_config.json"
+    side = encoder.config.get("image_size", SIGLIP_SIDE)
+    size = read_json(path).get("size")
+    expected = {"height": side, "width": side}
+    if not isinstance(size, dict) or size | expected != size:
+        raise _wrong_setting(path, "size", size, json.dumps(expected))

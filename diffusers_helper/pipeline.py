@@ -37,6 +37,7 @@ from .sections import (
     pixel_frames,
     start_picture,
 )
+from .streamed_models import count_tokens
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
@@ -150,17 +151,20 @@ def _make_sections(
         history[:, :, :1] = conditioning.latents[request.end_image] * request.end_frame_strength
     newest = history[:, :, :0]  # the front of what is generated, as far as decoding needs it
     yield StageStarted("transformer")
-    with loader.transformer() as model:
+    noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
+    sigmas = flow_sigmas(request.steps, flow_shift_mu(noise_shape))
+    tokens = count_tokens(*noise_shape[-3:])
+    with loader.transformer(tokens) as transformer:
         for section in job.plan.sections:
-            noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
             inputs = _section_inputs(job, section, conditioning, history)
             guidance = Guidance(
                 request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
             )
             caches = _teacaches(request)
-            denoiser = SectionDenoiser(model, inputs, guidance, loader.compute, caches)
-            latents = yield from _sample(job, section, denoiser, noise.to(loader.compute.device))
+            yield StageStarted("sampling", section.index)
+            denoiser = SectionDenoiser(transformer, inputs, guidance, loader.compute, sigmas[:-1], caches)
+            latents = yield from _sample(job, section, denoiser, noise.to(loader.compute.device), sigmas)
             if section.is_last:
                 latents = torch.cat([start_latent, latents], dim=2)
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
@@ -197,11 +201,9 @@ def _teacaches(request: GenerationRequest) -> tuple[TeaCache, TeaCache] | None:
 
 
 def _sample(
-    job: _Job, section: Section, denoiser: SectionDenoiser, noise: torch.Tensor
+    job: _Job, section: Section, denoiser: SectionDenoiser, noise: torch.Tensor, sigmas: torch.Tensor
 ) -> Generator[Event, None, torch.Tensor]:
     steps = job.request.steps
-    sigmas = flow_sigmas(steps, flow_shift_mu(tuple(noise.shape)))
-    yield StageStarted("sampling", section.index)
     evaluations: list[int] = []
     job.check_stop()
     latents = noise

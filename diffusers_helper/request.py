@@ -139,10 +139,10 @@ def _parse_int(digits: str) -> int | float:
 def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[object, str], float]:
     def check(value: object, key: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError("not_a_number", key=key, value=_shown(value), low=low, high=high)
+            raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
         if not low <= value <= high or (open_low and value == low):  # NaN fails this too
             code = "out_of_range_above" if open_low else "out_of_range"
-            raise InputError(code, key=key, value=_shown(value), low=low, high=high)
+            raise InputError(code, field=key, value=_shown(value), low=low, high=high)
         return float(value)
 
     return check
@@ -152,10 +152,10 @@ def _whole_number(low: int, high: int) -> Callable[[object, str], int]:
     def check(value: object, key: str) -> int:
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not is_whole:
-            raise InputError("not_a_whole_number", key=key, value=_shown(value), low=low, high=high)
+            raise InputError("not_a_whole_number", field=key, value=_shown(value), low=low, high=high)
         number = int(value)  # type: ignore[call-overload]
         if not low <= number <= high:
-            raise InputError("out_of_range", key=key, value=_shown(value), low=low, high=high)
+            raise InputError("out_of_range", field=key, value=_shown(value), low=low, high=high)
         return int(number)
 
     return check
@@ -163,30 +163,30 @@ def _whole_number(low: int, high: int) -> Callable[[object, str], int]:
 
 def _flag(value: object, key: str) -> bool:
     if not isinstance(value, bool):
-        raise InputError("not_true_or_false", key=key, value=_shown(value))
+        raise InputError("not_true_or_false", field=key, value=_shown(value))
     return value
 
 
 def _text(value: object, key: str) -> str:
     if not isinstance(value, str):
-        raise InputError("not_a_text", key=key, value=_shown(value))
+        raise InputError("not_a_text", field=key, value=_shown(value))
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError("broken_text", key=key) from error
+        raise InputError("broken_text", field=key) from error
     return value
 
 
 def _picture(value: object, key: str) -> str:
     name = _text(value, key)
     if not name.strip() or "\0" in name:
-        raise InputError("no_picture_name", key=key)
+        raise InputError("no_picture_name", field=key)
     return name
 
 
 def _section_seconds(value: object, key: str) -> float:
     if isinstance(value, bool) or value not in (0.5, 1):
-        raise InputError("section_seconds", key=key, value=_shown(value))
+        raise InputError("section_seconds", field=key, value=_shown(value))
     return float(value)
 
 
@@ -196,7 +196,7 @@ def _optional(check: Callable[[object, str], Any]) -> Callable[[object, str], An
 
 def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
     if not isinstance(value, list):
-        raise InputError("keyframes_not_a_list", key=key, value=_shown(value))
+        raise InputError("keyframes_not_a_list", field=key, value=_shown(value))
     keyframes = []
     for number, item in enumerate(value):
         if not isinstance(item, dict):
@@ -244,7 +244,7 @@ def _check_fields(values: dict, fields: Mapping[str, Callable], prefix: str) -> 
     for key in values:
         if key not in fields:
             nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], fields, n=1, cutoff=0.0)[0]
-            raise InputError("unknown_key", key=prefix + _shortened(key), nearest=nearest)
+            raise InputError("unknown_key", field=prefix + _shortened(key), nearest=nearest)
     return {key: fields[key](value, prefix + key) for key, value in values.items()}
 
 
@@ -260,7 +260,7 @@ def _check_pictures_and_size(request: GenerationRequest) -> None:
         size = getattr(request, key)
         if size is not None and size % SIZE_MULTIPLE:
             near = round(size / SIZE_MULTIPLE) * SIZE_MULTIPLE
-            raise InputError("size_not_multiple", key=key, value=size, multiple=SIZE_MULTIPLE, nearest=near)
+            raise InputError("size_not_multiple", field=key, value=size, multiple=SIZE_MULTIPLE, nearest=near)
 
 
 def _check_keyframes(request: GenerationRequest) -> None:

@@ -1,21 +1,15 @@
-"""Asking the FramePack transformer for clean latents: its inputs for a section, guidance, TeaCache.
+"""Asking the FramePack transformer for clean latents: its inputs for a section, guidance, memory."""
 
-diffusers' model stays as it is; only its blocks are gathered into one `BlockStack`, which is where steps
-are left out and where blocks may come from anywhere.
-"""
-
+import copy
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from .device import Compute
 from .sections import Positions
+from .streamed_models import StreamedTransformer
 from .teacache import TeaCache
-
-if TYPE_CHECKING:
-    from diffusers import HunyuanVideoFramepackTransformer3DModel
 
 TIMESTEPS = 1000.0
 
@@ -52,75 +46,54 @@ class Guidance:
     rescale: float = 0.0
 
 
-class BlockStack(nn.Module):
-    """All transformer blocks as one. With a TeaCache in `cache`, it may leave them all out."""
-
-    def __init__(self, blocks: list[nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.cache: TeaCache | None = None
-        self.computed = True
-        """Whether the last call ran the blocks."""
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        temb: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.computed = True
-        if self.cache is not None:
-            modulated_input = self.blocks[0].get_submodule("norm1")(hidden_states, emb=temb)[0]
-            self.computed = self.cache.should_compute(modulated_input)
-            if not self.computed:
-                return self.cache.apply(hidden_states), encoder_hidden_states
-        before = hidden_states
-        for block in self.blocks:
-            hidden_states, encoder_hidden_states = block(
-                hidden_states, encoder_hidden_states, temb, attention_mask, rotary
-            )
-        if self.cache is not None:
-            self.cache.remember(before, hidden_states)
-        return hidden_states, encoder_hidden_states
-
-
-def gather_blocks(model: "HunyuanVideoFramepackTransformer3DModel") -> BlockStack:
-    """Put all of a model's blocks into one BlockStack in their place, once; returns it."""
-    first = model.transformer_blocks[0]
-    if isinstance(first, BlockStack):
-        return first
-    stack = BlockStack([*model.transformer_blocks, *model.single_transformer_blocks])
-    model.transformer_blocks = nn.ModuleList([stack])
-    model.single_transformer_blocks = nn.ModuleList()
-    return stack
-
-
 class SectionDenoiser:
     """Predicts the clean latents of one section; `predict(x, sigma)` is called once a step."""
 
     def __init__(
         self,
-        model: "HunyuanVideoFramepackTransformer3DModel",
+        transformer: StreamedTransformer,
         inputs: SectionInputs,
         guidance: Guidance,
         compute: Compute,
-        caches: tuple[TeaCache, TeaCache] | None,
+        sigmas: torch.Tensor,
+        caches: tuple[TeaCache, TeaCache] | None = None,
     ) -> None:
-        self._model = model
-        self._stack = gather_blocks(model)
+        """
+        Args:
+            sigmas: all noise levels that will be asked for; what depends on them alone is computed now.
+            caches: TeaCache states for the positive and the negative pass.
+        """
+        self._model, self._stack = transformer.model, transformer.stack
         self._guidance = guidance
         self._compute = compute
-        self._caches = caches or (None, None)
         self._positive, self._negative = inputs.positive, inputs.negative
+        self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
         self.computed = True
         """Whether the last step ran the blocks."""
+        self._prepare(sigmas)
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Clean latents seen from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`; float32."""
+        """Clean latents seen from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`; float32.
+
+        Where the card's memory does not suffice, resident layers are given up and the step is repeated.
+
+        Raises:
+            torch.OutOfMemoryError: there is none left to give up.
+        """
+        while True:
+            before = [copy.copy(cache) for cache in self._caches]
+            try:
+                return self._predict(x, sigma)
+            except torch.OutOfMemoryError:
+                if not self._stack.layers.num_resident:
+                    raise
+            self._caches = before
+            self._stack.cache = None
+            self._stack.layers.give_up_resident()
+
+    def _predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         velocity = self._ask(x, sigma, self._positive, self._caches[0])
         self.computed = self._stack.computed
         if self._guidance.scale != 1 and self._negative is not None:
@@ -132,9 +105,10 @@ class SectionDenoiser:
         self, x: torch.Tensor, sigma: torch.Tensor, prompt: PromptEmbeds, cache: TeaCache | None
     ) -> torch.Tensor:
         self._stack.cache = cache
+        self._stack.key = _key(prompt, sigma)
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
-            timestep=self._on_device((sigma * TIMESTEPS)[None]),
+            timestep=self._timestep(sigma),
             encoder_hidden_states=self._on_device(prompt.embeds),
             encoder_attention_mask=prompt.mask.to(self._compute.device),
             pooled_projections=self._on_device(prompt.pooled),
@@ -142,6 +116,18 @@ class SectionDenoiser:
             return_dict=False,
         )
         return velocity.float()
+
+    @torch.inference_mode()
+    def _prepare(self, sigmas: torch.Tensor) -> None:
+        """Compute the blocks' modulation for all steps; a section like the last one finds it there."""
+        prompts = [prompt for prompt in (self._positive, self._negative) if prompt is not None]
+        embeddings = {}
+        for prompt in prompts:
+            for sigma in sigmas:
+                embeddings[_key(prompt, sigma)], _ = self._model.time_text_embed(
+                    self._timestep(sigma), self._on_device(prompt.pooled), self._shared["guidance"]
+                )
+        self._stack.table.add(embeddings)
 
     def _shared_arguments(self, inputs: SectionInputs) -> dict[str, torch.Tensor]:
         positions = inputs.positions
@@ -157,8 +143,16 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
+    def _timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        return self._on_device((sigma * TIMESTEPS)[None])
+
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._compute.device, self._compute.transformer)
+
+
+def _key(prompt: PromptEmbeds, sigma: torch.Tensor) -> Hashable:
+    """What a step's modulation depends on (the guidance is one for the whole job)."""
+    return prompt.pooled.cpu().float().numpy().tobytes(), float(sigma)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:

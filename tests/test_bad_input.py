@@ -1,7 +1,6 @@
-"""Whatever the command is given, it answers with one sentence, the right exit status and no half of a file."""
+"""Whatever the command is given: one sentence, the right exit status, and no half of a file."""
 
 import contextlib
-import errno
 import io
 import json
 import os
@@ -9,7 +8,7 @@ import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,8 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_helper import pipeline
-from tests.conftest import Command, files_below
 from tests.tiny import MODELS, START
 
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
@@ -208,7 +205,7 @@ def test_a_value_that_cannot_be_used_is_named(command, values, said):
         ("promt", "promt", "prompt"),
         ("Start_Image", "Start_Image", "start_image"),
         ("step", "step", "steps"),
-        ("", "", "s"),
+        ("", "", ""),
         ("全く違う", "全く違う", ""),
         ("x" * 5_000_000, "x" * 57 + "...", ""),
         ("line\nbreak\x1b[31m", "line\\nbreak\\x1b[31m", ""),
@@ -437,7 +434,15 @@ def test_weights_that_contradict_themselves_are_refused(command, models, entry):
 
 @pytest.mark.parametrize(
     "index",
-    ["", "[]", "null", "{}", '{"weight_map": []}', '{"weight_map": {"a": 5}}', '{"weight_map": {"a": ["b"]}}'],
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {"a": 5}}',
+        '{"weight_map": {"a": ["b"]}}',
+    ],
 )
 def test_a_broken_index_is_named(command, models, index):
     path = models / TRANSFORMER / "diffusion_pytorch_model.safetensors.index.json"
@@ -454,7 +459,9 @@ def test_an_index_cannot_name_files_elsewhere(command, models):
 
 
 @pytest.mark.parametrize("part", [f"{HUNYUAN}/text_encoder", f"{HUNYUAN}/vae", TRANSFORMER])
-@pytest.mark.parametrize("content", ["", "<html></html>", "[]", "[" * 40_000, '{"hidden_size": ', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", ["", "<html></html>", "[]", "[" * 40_000, '{"hidden_size": ', b"\xff\xfe"]
+)
 def test_a_broken_config_is_named(command, models, part, content):
     path = models / part / "config.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -482,11 +489,16 @@ def test_a_config_of_another_model_is_named(command, models, part, values, found
 @pytest.mark.parametrize(
     ("part", "values", "said"),
     [
-        (f"{HUNYUAN}/text_encoder", {"hidden_size": 128}, '"hidden_size" is 128, but the transformer needs 64'),
+        (
+            f"{HUNYUAN}/text_encoder",
+            {"hidden_size": 128},
+            '"hidden_size" is 128, but the transformer needs 64',
+        ),
         (f"{HUNYUAN}/vae", {"latent_channels": 4}, '"latent_channels" is 4'),
         (TRANSFORMER, {"image_proj_dim": 1152}, "but the transformer needs 1152"),
         (TRANSFORMER, {"num_attention_heads": 24}, "has shape"),
-        (TRANSFORMER, {"num_layers": 20}, "is missing"),
+        (TRANSFORMER, {"num_layers": 20}, '"num_layers" is 20 instead of 2'),
+        (TRANSFORMER, {"num_single_layers": 2}, '"num_single_layers" is 2 instead of 3'),
         (TRANSFORMER, {"has_image_proj": False, "out_channels": 8}, "has shape"),
         (f"{HUNYUAN}/text_encoder", {"intermediate_size": 256}, "has shape"),
         (f"{HUNYUAN}/text_encoder", {"vocab_size": 128_320}, "has shape"),
@@ -546,11 +558,19 @@ def test_a_broken_tokenizer_is_named(command, models, tokenizer, content):
     assert f"The tokenizer in {path} cannot be read; download it again" in sentence
 
 
-@pytest.mark.parametrize("content", ["", "<html></html>", "[]", '{"size": "large"}', '{"size": null}'])
+@pytest.mark.parametrize("content", ["", "<html></html>", "[]"])
 def test_a_broken_image_processor_is_named(command, models, content):
     path = models / REDUX / "feature_extractor" / "preprocessor_config.json"
     path.write_text(content)
-    assert f"{path} cannot be read; download it again" in command.refuse({}, models=models, begun=True)
+    assert f"{path} cannot be read; download it again" in command.refuse({}, models=models)
+
+
+@pytest.mark.parametrize("size", ["large", None, 64, {"height": 384, "width": 384}, {"shortest_edge": 64}])
+def test_an_image_processor_of_another_model_is_named(command, models, size):
+    path = models / REDUX / "feature_extractor" / "preprocessor_config.json"
+    change_json(path, size=size)
+    sentence = command.refuse({}, models=models)
+    assert f'{path} do not belong to the model: "size" is {json.dumps(size)} instead of' in sentence
 
 
 # -- where to write, what to compute on ---------------------------------------------------------------
@@ -575,21 +595,26 @@ def test_an_output_folder_with_a_name_too_long_is_refused(command):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no files")
 def test_an_output_folder_that_takes_no_files_is_refused(command):
-    assert "The output folder /proc/videos cannot" in command.refuse({}, output=Path("/proc/videos"), begun=True)
+    assert "The output folder /proc/videos cannot" in command.refuse(
+        {}, output=Path("/proc/videos"), begun=True
+    )
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../video", "/tmp/video", "a/b", "a\\b", "", ".", "..", " video", "video ", "video.", ".hidden"]
-    + ["CON", "nul", "com1", "LPT9.txt", "aux .mp4", "COM¹", "conin$", "a:b", "a*b", "a?", 'a"b', "a|b", "<a>"]
-    + ["a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\u202eb", "a\0b", "a\ud800b", "a" * 101, "猫" * 70],
+BAD_NAMES = (
+    *("../video", "/tmp/video", "a/b", "a\\b", "", ".", "..", " video", "video ", "video.", ".hidden"),
+    *("CON", "nul", "com1", "LPT9.txt", "aux .mp4", "COM¹", "conin$"),
+    *("a:b", "a*b", "a?", 'a"b', "a|b", "<a>"),
+    *("a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\u202eb", "a\0b", "a\ud800b", "a" * 101, "猫" * 70),
 )
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_a_name_that_is_no_plain_file_name_is_refused(command, name):
     assert "cannot be a file name" in command.refuse({}, "--name", name)
 
 
-@pytest.mark.parametrize("name", ["a.b-c_d (1)", "猫の動画", "Zoë's video", "a" * 100, "%d%s", "a;b&c$d"])
-def test_a_plain_file_name_is_taken(command, name):
+def test_a_name_with_spaces_signs_and_any_script_is_taken(command):
+    name = "猫の動画 (1) Zoë's %d%s;&$!"
     assert command({}, "--name", name).files == (f"{name}.mp4", f"{name}.png")
 
 
@@ -614,7 +639,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
@@ -622,3 +647,20 @@ def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
         sentence = command.refuse({}, output=disk, status=1, begun=True)
         assert "Making this video needs" in sentence
         assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "phase"),
+    [(4, "picture"), (100, "frames"), (270, "latents of a section"), (300, "all latents"), (320, "video")],
+)
+def test_a_disk_that_fills_up_leaves_no_half_of_a_file(command, monkeypatch, kilobytes, phase):
+    plenty = SimpleNamespace(total=2**40, used=0, free=2**40)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: plenty)
+    with small_disk(command.folder / "disk", kilobytes) as disk:
+        answer = command({"crf": 1}, "--save-latents", output=disk)
+        assert answer.status == 1
+        assert answer.lines[-1].startswith("Error: The disk is full (")
+        assert str(disk) in answer.lines[-1]
+        whole = {"picture": (), "video": ("video.png", "video.safetensors")}
+        assert answer.files == whole.get(phase, ("video.png",))
+        assert not (disk / "video.job").exists()

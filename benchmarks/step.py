@@ -1,0 +1,174 @@
+"""Seconds a denoising step, resident against streamed, on a card with little free memory.
+
+Writes random weights in the transformer's real shapes as sharded safetensors files (25.7 GB, once), takes
+the card's memory away with one dummy tensor until `--vram-gib` are free, and measures each way in the same
+run. Prints a table and writes `benchmarks/results/DATE-GPU-step.json`.
+
+    python benchmarks/step.py --weights DIR [--vram-gib 8 6 24 all] [--width 640 --height 608] [--steps 5]
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from benchmarks.random_weights import write_transformer  # noqa: E402
+from diffusers_helper.device import Compute, choose_compute  # noqa: E402
+from diffusers_helper.model_files import ModelPart  # noqa: E402
+from diffusers_helper.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
+from diffusers_helper.sections import section_positions  # noqa: E402
+from diffusers_helper.streamed_models import count_tokens, stream_transformer  # noqa: E402
+from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
+
+GIB = 2**30
+LATENT_FRAMES = 9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--vram-gib", nargs="+", default=["8"])
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=608)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--peers", action="store_true", help="also diffusers' group offloading")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    part = write_transformer(options.weights)
+    compute = choose_compute("cuda")
+    inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
+    rows, reference = [], None
+    for way, vram in [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib)]:
+        row, result = measure(way, vram, part, compute, inputs, noise, sigmas)
+        reference = result if reference is None else reference
+        row["relative_error"] = float((result - reference).norm() / reference.norm())
+        row |= {"width": options.width, "height": options.height}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if options.peers:
+        from benchmarks.group_offloading import measure_group_offloading
+
+        row, result = measure_group_offloading(part, compute, inputs, noise, sigmas, options.vram_gib[0])
+        row["relative_error"] = float((result - reference).norm() / reference.norm())
+        rows.append(row | {"width": options.width, "height": options.height})
+        print(json.dumps(rows[-1]), flush=True)
+    show(rows)
+    card = torch.cuda.get_device_name().replace(" ", "-")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{date.today()}-{card}-step.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def make_inputs(height: int, width: int, steps: int) -> tuple[SectionInputs, torch.Tensor, torch.Tensor]:
+    """A section's inputs in the real shapes, random but for their seed."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    h, w = height // 8, width // 8
+    prompt = PromptEmbeds(randn(1, 512, 4096), torch.arange(512)[None] < 120, randn(1, 768))
+    positions = section_positions(9, LATENT_FRAMES)
+    history = randn(1, 16, 20, h, w)
+    inputs = SectionInputs(
+        prompt,
+        None,
+        randn(1, 729, 1152),
+        history[:, :, :2],
+        history[:, :, 2:4],
+        history[:, :, 4:20],
+        positions,
+    )
+    noise = randn(1, 16, LATENT_FRAMES, h, w)
+    return inputs, noise, flow_sigmas(steps, flow_shift_mu(tuple(noise.shape)))
+
+
+def measure(
+    way: str,
+    vram: str,
+    part: ModelPart,
+    compute: Compute,
+    inputs: SectionInputs,
+    noise: torch.Tensor,
+    sigmas: torch.Tensor,
+) -> tuple[dict, torch.Tensor]:
+    """Run the steps one way; what it took, and the last prediction."""
+    tokens = count_tokens(*noise.shape[-3:])
+    with taken_away(vram, compute.device) as dummy_bytes:
+        free = torch.cuda.mem_get_info()[0] / GIB
+        torch.cuda.reset_peak_memory_stats()
+        with stream_transformer(part, compute, tokens, None) as transformer:
+            begin = time.perf_counter()
+            denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), compute, sigmas[:-1])
+            torch.cuda.synchronize()
+            prepared = time.perf_counter() - begin
+            x, seconds = noise.to(compute.device), []
+            for sigma in sigmas[:-1]:
+                begin = time.perf_counter()
+                result = denoiser.predict(x, sigma)
+                torch.cuda.synchronize()
+                seconds.append(round(time.perf_counter() - begin, 4))
+            row = {
+                "name": way,
+                "gpu": torch.cuda.get_device_name(),
+                "free_vram_gib": round(free, 2),
+                "resident_layers": transformer.stack.layers.num_resident,
+                "modulation_seconds": round(prepared, 3),
+                "seconds_per_step": seconds,
+                "vram_peak_gib": round((torch.cuda.max_memory_allocated() - dummy_bytes) / GIB, 3),
+                "vram_reserved_peak_gib": round((torch.cuda.max_memory_reserved() - dummy_bytes) / GIB, 3),
+                "process_peak_gib": round(process_bytes() / GIB, 3),
+            }
+            return row, result.cpu()
+
+
+@contextlib.contextmanager
+def taken_away(vram: str, device: torch.device) -> Iterator[int]:
+    """Leave `vram` GiB of the card free (`all` leaves everything); yields the bytes taken."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    dummy = None
+    if vram != "all":
+        free = torch.cuda.mem_get_info()[0]
+        dummy = torch.empty(max(int(free - float(vram) * GIB), 0), dtype=torch.uint8, device=device)
+    try:
+        yield 0 if dummy is None else dummy.numel()
+    finally:
+        del dummy
+        torch.cuda.empty_cache()
+
+
+def process_bytes() -> int:
+    """This process's own memory now: anonymous pages and pinned (which the system counts as shared)."""
+    values = {}
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, rest = line.partition(":")
+        values[key] = rest.split()
+    return (int(values["RssAnon"][0]) + int(values["RssShmem"][0])) * 1024
+
+
+def show(rows: list[dict]) -> None:
+    print(f"{'way':<18}{'free':>7}{'layers':>8}{'s/step':>9}{'VRAM':>8}{'process':>9}{'error':>10}")
+    for row in rows:
+        steps = sorted(row["seconds_per_step"][1:])
+        median = steps[len(steps) // 2]
+        print(
+            f"{row['name']:<18}{row['free_vram_gib']:>7.1f}{row.get('resident_layers', 0):>8}{median:>9.3f}"
+            f"{row['vram_peak_gib']:>8.2f}{row['process_peak_gib']:>9.2f}{row['relative_error']:>10.2g}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The models' classes, built from their configs without weights. The only place that knows these classes."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .model_files import ModelPart
+
+logger = logging.getLogger(__name__)
+
+UNUSED_LLAMA_LAYERS = 2
+"""The prompt is what comes out of the third layer from the end; those behind it and the norm never run."""
+
+
+def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module:
+    """Build a model on the meta device, ready for weights.
+
+    Raises:
+        InputError: its config describes nothing that can be built.
+    """
+    try:
+        with torch.device("meta"):
+            return make(dict(part.config)).eval().requires_grad_(False)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        logger.debug("config refused", exc_info=True)
+        path = part.folder / "config.json"
+        raise InputError("model_config_refused", path=str(path), reason=str(error)[:200]) from error
+
+
+def make_text_encoder(config: dict) -> nn.Module:
+    """The Llama without the layers whose output nobody reads; its output is the raw hidden state."""
+    from transformers import LlamaConfig, LlamaModel
+
+    settings = LlamaConfig.from_dict(config)
+    settings.num_hidden_layers -= UNUSED_LLAMA_LAYERS
+    model = LlamaModel(settings)
+    model.norm = nn.Identity()
+    with torch.device("cpu"):
+        model.rotary_emb = type(model.rotary_emb)(settings)
+    return model
+
+
+def make_text_encoder_2(config: dict) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig.from_dict(config))
+
+
+def make_image_encoder(config: dict) -> nn.Module:
+    """The vision encoder without its pooling head, which is not read."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    return SiglipVisionModel(SiglipVisionConfig.from_dict({**config, "vision_use_head": False}))
+
+
+def make_vae(config: dict) -> nn.Module:
+    """The VAE, decoding in tiles: blended in time as the original does, in space for pictures over 256."""
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    vae = AutoencoderKLHunyuanVideo.from_config(config)
+    vae.enable_tiling()
+    return vae
+
+
+def make_transformer(config: dict) -> nn.Module:
+    from diffusers import HunyuanVideoFramepackTransformer3DModel
+
+    return HunyuanVideoFramepackTransformer3DModel.from_config(
+        {key: value for key, value in config.items() if key != "_class_name"}  # upstream's name for it
+    )

@@ -1,0 +1,179 @@
+"""The two large models, put together from a small frame that is loaded and layers that are streamed.
+
+diffusers' and transformers' classes stay as they are: one module that runs all layers takes the place of
+their list of layers.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .architectures import build_empty, make_text_encoder, make_transformer
+from .block_stack import BlockStack
+from .checkpoint import Checkpoint
+from .device import Compute
+from .errors import MachineError
+from .model_files import ModelPart
+from .modulation import MODULATED_NORMS, ModulationLinears, ModulationTable, take_out_modulation
+from .streaming.layers import NUM_SLOTS, StreamedLayers
+from .streaming.layout import Layer, describe_layer
+from .streaming.plan import GIB, plan_vram
+from .streaming.row_lookup import RowLookup
+from .system_memory import free_vram
+from .weights import fill, match_tensors
+
+if TYPE_CHECKING:
+    from diffusers import HunyuanVideoFramepackTransformer3DModel
+    from transformers import LlamaModel
+
+logger = logging.getLogger(__name__)
+
+ACTIVATION_WIDTHS = 24
+"""Memory of a pass: this many tensors of tokens x hidden size (measured 18 at most, and some air)."""
+SPARE_BYTES = GIB // 2
+"""Left free on a card: what its driver, the screen and the allocator's rounding take."""
+VAE_BYTES = 2 * GIB
+"""What the VAE needs beside the resident layers, with its smallest tiles."""
+
+
+@dataclass(frozen=True)
+class StreamedTransformer:
+    """The FramePack transformer, ready to be asked: diffusers' model with the stack of its blocks inside."""
+
+    model: "HunyuanVideoFramepackTransformer3DModel"
+    stack: BlockStack
+
+
+@contextmanager
+def stream_transformer(
+    part: ModelPart, compute: Compute, tokens: int, attention_backend: str | None
+) -> Iterator[StreamedTransformer]:
+    """Build the transformer for a job whose steps compute `tokens` tokens."""
+    model: Any = build_empty(part, make_transformer)
+    names = match_tensors(model, part.checkpoint)
+    blocks = _named_blocks(model)
+    examples = {kind: block for kind, _, block in reversed(blocks)}
+    linears = _stream_modulation(blocks, names, part.checkpoint, compute)
+    templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
+    layers = [
+        describe_layer(
+            kind, templates[kind], _names_below(prefix, names), part.checkpoint, compute.transformer
+        )
+        for kind, prefix, _ in blocks
+    ]
+    streamed = StreamedLayers(
+        layers, lambda kind: copy.deepcopy(templates[kind]), part.checkpoint, compute.device
+    )
+    stack = BlockStack(streamed, ModulationTable(linears), copy.deepcopy(templates["double"]))
+    model.transformer_blocks = nn.ModuleList([stack])
+    model.single_transformer_blocks = nn.ModuleList()
+    with ExitStack() as stack_of_exits:
+        stack_of_exits.callback(model.to, "meta")
+        stack_of_exits.enter_context(streamed)
+        fill(model, part.checkpoint, compute.device, compute.transformer)
+        model.proj_out.to(compute.projection)
+        model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
+        if attention_backend is not None:
+            model.set_attention_backend(attention_backend)
+        hidden = model.config.num_attention_heads * model.config.attention_head_dim
+        activations = tokens * hidden * compute.transformer.itemsize * ACTIVATION_WIDTHS
+        on_card = compute.device.type == "cuda"
+        reserved = max(activations, VAE_BYTES) + SPARE_BYTES if on_card else activations
+        _place(streamed, layers, compute, reserved)
+        yield StreamedTransformer(model, stack)
+
+
+@contextmanager
+def stream_text_encoder(part: ModelPart, compute: Compute) -> Iterator["LlamaModel"]:
+    """Build the Llama: its layers pass by once a prompt, its embedding table is read row by row."""
+    model: Any = build_empty(part, make_text_encoder)
+    names = match_tensors(model, part.checkpoint)
+    example = copy.deepcopy(model.layers[0])
+    layers = [
+        describe_layer(
+            "llama", example, _names_below(f"layers.{i}.", names), part.checkpoint, compute.encoders
+        )
+        for i in range(len(model.layers))
+    ]
+    streamed = StreamedLayers(layers, lambda _: copy.deepcopy(example), part.checkpoint, compute.device)
+    model.layers = nn.ModuleList([LlamaStack(streamed)])
+    model.config.num_hidden_layers = 1
+    model.embed_tokens = RowLookup(part.checkpoint, names["embed_tokens.weight"], compute.encoders)
+    with ExitStack() as exits:
+        exits.callback(model.to, "meta")
+        exits.enter_context(streamed)
+        model.to(compute.device)  # the rotary frequencies; nothing else is left in the frame
+        streamed.place([])
+        yield model
+
+
+class LlamaStack(nn.Module):
+    """All decoder layers as one."""
+
+    def __init__(self, layers: StreamedLayers) -> None:
+        super().__init__()
+        self._layers = layers
+
+    def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        for _place, layer in self._layers:
+            hidden_states = layer(hidden_states, **arguments)
+        return hidden_states
+
+
+def count_tokens(latent_frames: int, height: int, width: int) -> int:
+    """Tokens of a section for latents of `height` x `width`: its own, the history's, the text's."""
+    full = -(-height // 2) * -(-width // 2)
+    history = 2 * full + -(-height // 4) * -(-width // 4) + 4 * -(-height // 8) * -(-width // 8)
+    return latent_frames * full + history + 1300
+
+
+def _place(streamed: StreamedLayers, layers: list[Layer], compute: Compute, reserved: int) -> None:
+    """Keep as many layers as fit; where even that is too many, fewer."""
+    free = free_vram(compute.device, compute.memory_limit)
+    sizes = [layer.num_bytes for layer in layers]
+    resident = plan_vram(sizes, free, reserved, NUM_SLOTS)
+    logger.info(
+        "%.1f GiB free, %.1f GiB reserved for computing: %d of %d layers stay, %.1f GiB are streamed",
+        free / GIB,
+        reserved / GIB,
+        len(resident),
+        len(layers),
+        (sum(sizes) - sum(sizes[place] for place in resident)) / GIB,
+    )
+    try:
+        streamed.place(resident)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise MachineError("out_of_memory") from error
+
+
+def _named_blocks(model: Any) -> list[tuple[str, str, nn.Module]]:
+    """Kind, name and empty module of every block, in order."""
+    double = [("double", f"transformer_blocks.{i}.", b) for i, b in enumerate(model.transformer_blocks)]
+    single = [
+        ("single", f"single_transformer_blocks.{i}.", b)
+        for i, b in enumerate(model.single_transformer_blocks)
+    ]
+    return [*double, *single]
+
+
+def _stream_modulation(
+    blocks: list[tuple[str, str, nn.Module]], names: dict[str, str], checkpoint: Checkpoint, compute: Compute
+) -> StreamedLayers:
+    linears = {kind: ModulationLinears(block, kind) for kind, _, block in reversed(blocks)}
+    layers = [
+        describe_layer(kind, linears[kind], _names_below(prefix, names), checkpoint, compute.transformer)
+        for kind, prefix, _ in blocks
+    ]
+    assert all(kind in MODULATED_NORMS for kind in linears)
+    return StreamedLayers(layers, lambda kind: copy.deepcopy(linears[kind]), checkpoint, compute.device)
+
+
+def _names_below(prefix: str, names: dict[str, str]) -> dict[str, str]:
+    """Stored names of the tensors below a module, by their names in it."""
+    return {name.removeprefix(prefix): stored for name, stored in names.items() if name.startswith(prefix)}

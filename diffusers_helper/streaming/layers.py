@@ -1,0 +1,147 @@
+"""The layers of one model, run in order: some stay on the device, the others pass through a ring."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..checkpoint import Checkpoint
+from ..errors import MachineError
+from .layout import Layer
+from .reader import ChunkReader
+from .ring import CHUNK_BYTES, WeightRing
+
+logger = logging.getLogger(__name__)
+
+NUM_SLOTS = 3
+
+
+class StreamedLayers:
+    """All layers of a model in order. Iterating gives each as a module that holds its weights just then.
+
+    Used as a `with` block; afterwards no weight is left on the device. Results do not depend on which
+    layers stay.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        make_module: Callable[[str], nn.Module],
+        checkpoint: Checkpoint,
+        device: torch.device,
+    ) -> None:
+        """
+        Args:
+            make_module: builds an empty module of a layer's kind.
+        """
+        self.layers = list(layers)
+        self._make_module = make_module
+        self.checkpoint = checkpoint
+        self._device = device
+        self._resident: dict[int, nn.Module] = {}
+        self._ring: WeightRing | None = None
+        self._slots: list[dict[str, nn.Module]] = []
+
+    def __enter__(self) -> "StreamedLayers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_ring()
+        self._resident.clear()
+
+    @property
+    def num_resident(self) -> int:
+        return len(self._resident)
+
+    @property
+    def streamed(self) -> list[int]:
+        """Places of the layers that pass through the ring."""
+        return [place for place in range(len(self.layers)) if place not in self._resident]
+
+    @property
+    def ring(self) -> WeightRing | None:
+        return self._ring
+
+    def place(self, resident: Sequence[int]) -> None:
+        """Load the layers `resident` to stay and start the ring for the others. Once, before the first pass.
+
+        Raises:
+            InputError: a file cannot be read.
+            torch.OutOfMemoryError: there is not enough room.
+        """
+        reader = ChunkReader(self.checkpoint.signatures)
+        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        try:
+            for place in resident:
+                layer = self.layers[place]
+                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self._device)
+                for chunk in layer.chunks(CHUNK_BYTES):
+                    part = staging[: chunk.num_bytes]
+                    reader.read(chunk, part)
+                    buffer[chunk.offset : chunk.offset + chunk.num_bytes].copy_(part)
+                self._resident[place] = self._bind(layer, buffer)
+        finally:
+            reader.close()
+        self._open_ring({})
+
+    def keep_in_ram(self, places: Mapping[int, torch.Tensor]) -> None:
+        """Serve some of the streamed layers from flat CPU buffers instead of their files."""
+        self._close_ring()
+        self._open_ring(dict(places))
+
+    def give_up_resident(self) -> bool:
+        """Stream half of the layers that stayed until now, to make room; False if there are none left."""
+        if not self._resident:
+            return False
+        places = sorted(self._resident)
+        kept = places[1::2] if len(places) > 1 else []
+        self._close_ring()
+        for place in set(places) - set(kept):
+            del self._resident[place]
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._open_ring({})
+        logger.info("out of memory: %d layers stay now, %d did", len(kept), len(places))
+        return True
+
+    def __iter__(self) -> Iterator[tuple[int, nn.Module]]:
+        """One pass: each layer's place and its module, valid until the next one is asked for."""
+        if self._ring is not None and self._ring.position != 0:
+            self._ring.restart()  # the last pass was broken off
+        for place, layer in enumerate(self.layers):
+            module = self._resident.get(place)
+            if module is not None:
+                yield place, module
+                continue
+            assert self._ring is not None, "place() has not been called"
+            slot = self._ring.acquire()
+            yield place, self._slots[slot][layer.kind]
+            self._ring.release()
+
+    def _bind(self, layer: Layer, buffer: torch.Tensor) -> nn.Module:
+        module = self._make_module(layer.kind)
+        module.load_state_dict(layer.views(buffer), assign=True, strict=False)
+        left = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
+        if left:
+            raise MachineError("internal", detail=f"{layer.kind} lacks {left[0]}")
+        return module.requires_grad_(False).eval()
+
+    def _open_ring(self, kept: dict[int, torch.Tensor]) -> None:
+        streamed = self.streamed
+        if not streamed:
+            return
+        by_turn = {streamed.index(place): buffer for place, buffer in kept.items()}
+        layers = [self.layers[place] for place in streamed]
+        self._ring = WeightRing(layers, NUM_SLOTS, self._device, self.checkpoint.signatures, by_turn)
+        self._ring.__enter__()
+        examples = {layer.kind: layer for layer in layers}
+        self._slots = [
+            {kind: self._bind(layer, slot) for kind, layer in examples.items()} for slot in self._ring.slots
+        ]
+
+    def _close_ring(self) -> None:
+        self._slots = []
+        if self._ring is not None:
+            self._ring.__exit__(None, None, None)
+            self._ring = None

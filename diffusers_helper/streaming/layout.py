@@ -1,0 +1,133 @@
+"""Where a layer's tensors lie: in the checkpoint's files and in one flat buffer. Moves no byte itself."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..checkpoint import Checkpoint, StoredTensor
+
+ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor inside the flat buffer of a layer."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+
+    @property
+    def num_bytes(self) -> int:
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a stored tensor (`source_offset` from the file's beginning) and where they go.
+
+    `stored` and `dtype` tell whether they must be converted on the way.
+    """
+
+    stored: StoredTensor
+    source_offset: int
+    source_bytes: int
+    target_offset: int
+    target_bytes: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pieces that fill one stretch of the flat buffer, copied there at once."""
+
+    offset: int
+    num_bytes: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a model: its flat buffer's layout and the files that fill it."""
+
+    kind: str
+    places: tuple[Place, ...]
+    stored: tuple[StoredTensor, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        last = self.places[-1]
+        return _aligned(last.offset + last.num_bytes)
+
+    def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The layer's tensors as views of a flat uint8 buffer."""
+        return {
+            place.name: buffer[place.offset : place.offset + place.num_bytes]
+            .view(place.dtype)
+            .reshape(place.shape)
+            for place in self.places
+        }
+
+    def chunks(self, max_bytes: int) -> list[Chunk]:
+        """Cut the layer into chunks of at most `max_bytes`, in the order of the buffer."""
+        chunks: list[Chunk] = []
+        pieces: list[Piece] = []
+        for piece in self._pieces(max_bytes):
+            if pieces and piece.target_offset + piece.target_bytes - pieces[0].target_offset > max_bytes:
+                chunks.append(_chunk(pieces))
+                pieces = []
+            pieces.append(piece)
+        chunks.append(_chunk(pieces))
+        return chunks
+
+    def _pieces(self, max_bytes: int) -> Iterable[Piece]:
+        for place, stored in zip(self.places, self.stored, strict=True):
+            source_size = stored.num_bytes * place.dtype.itemsize // max(place.num_bytes, 1)
+            count = place.num_bytes // place.dtype.itemsize
+            step = max_bytes // max(place.dtype.itemsize, source_size)
+            for first in range(0, count, step):
+                number = min(step, count - first)
+                yield Piece(
+                    stored=stored,
+                    source_offset=stored.offset + first * source_size,
+                    source_bytes=number * source_size,
+                    target_offset=place.offset + first * place.dtype.itemsize,
+                    target_bytes=number * place.dtype.itemsize,
+                    dtype=place.dtype,
+                )
+
+
+def describe_layer(
+    kind: str, module: nn.Module, names: Mapping[str, str], checkpoint: Checkpoint, dtype: torch.dtype
+) -> Layer:
+    """Lay out the tensors of an empty layer.
+
+    Args:
+        names: the stored name of each of the module's tensors that is to be streamed.
+        dtype: what the tensors are converted to.
+    """
+    places, stored, offset = [], [], 0
+    for name, tensor in module.state_dict().items():
+        if name in names:
+            place = Place(name, tuple(tensor.shape), dtype, offset)
+            places.append(place)
+            stored.append(checkpoint.tensors[names[name]])
+            offset = _aligned(offset + place.num_bytes)
+    return Layer(kind, tuple(places), tuple(stored))
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def _chunk(pieces: list[Piece]) -> Chunk:
+    first, last = pieces[0], pieces[-1]
+    return Chunk(
+        first.target_offset, last.target_offset + last.target_bytes - first.target_offset, tuple(pieces)
+    )

@@ -1,0 +1,87 @@
+"""Which layers stay where: in VRAM, in RAM, or in their files. Pure functions of numbers.
+
+The operating system's file cache is the RAM tier by itself, as long as all of it fits: a cycle that is
+larger than the cache finds nothing in it. Only then, and only where reading is what takes the time, is a
+fixed part of the layers kept in RAM.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GIB = 2**30
+HIDDEN = 0.9
+"""Reading that takes at most this part of a step is hidden behind it."""
+COMFORT_BYTES = 2 * GIB
+COMFORT_PART = 0.15
+"""RAM left alone: the larger of the two, for the system and what else runs."""
+
+
+@dataclass(frozen=True)
+class RamPlan:
+    """Layers (by their place) to keep in RAM, and why."""
+
+    kept: tuple[int, ...]
+    reason: str
+
+
+def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
+    """Places of items, spread evenly over all, whose sizes add up to at most `budget`.
+
+    All of them if they fit.
+    """
+    total = sum(sizes)
+    if total <= budget:
+        return list(range(len(sizes)))
+    if budget <= 0:
+        return []
+    share, passed, chosen, used = budget / total, 0, [], 0
+    for place, size in enumerate(sizes):
+        passed += size
+        if used + size <= passed * share:  # never ahead of an even share
+            chosen.append(place)
+            used += size
+    return chosen
+
+
+def plan_vram(sizes: Sequence[int], free: int, reserved: int, num_slots: int) -> list[int]:
+    """Places of the layers that stay in VRAM.
+
+    Args:
+        sizes: bytes of each layer.
+        free: VRAM that may be used now.
+        reserved: what the job needs beside the layers: activations and everything that is always there.
+        num_slots: buffers of the ring, each as large as the largest layer, needed unless all layers stay.
+    """
+    budget = free - reserved
+    if sum(sizes) <= budget:
+        return list(range(len(sizes)))
+    return spread_evenly(sizes, budget - num_slots * max(sizes))
+
+
+def plan_ram(
+    sizes: Sequence[int], free: int, total: int, disk_bytes_per_second: float, step_seconds: float
+) -> RamPlan:
+    """Decide which of the streamed layers to keep in RAM.
+
+    Args:
+        sizes: bytes of each streamed layer.
+        free: RAM that is available now, the file cache's included.
+        total: RAM of the machine.
+        disk_bytes_per_second: how fast the files are read, as measured (the cache's share included).
+        step_seconds: how long a computed step takes, as measured.
+    """
+    streamed = sum(sizes)
+    if not streamed:
+        return RamPlan((), "nothing is streamed")
+    reading = streamed / disk_bytes_per_second
+    facts = f"reading {streamed / GIB:.1f} GiB takes {reading:.1f} s, a step {step_seconds:.1f} s"
+    if reading <= HIDDEN * step_seconds:
+        return RamPlan((), f"{facts}: reading is hidden")
+    room = free - max(COMFORT_BYTES, int(COMFORT_PART * total))
+    if room >= streamed:
+        return RamPlan((), f"{facts}, and the file cache has room for all of it")
+    kept = tuple(spread_evenly(sizes, room))
+    if not kept:
+        return RamPlan((), f"{facts}, but only {free / GIB:.1f} GiB of RAM are free: nothing is kept")
+    saved = sum(sizes[place] for place in kept)
+    return RamPlan(kept, f"{facts}: {len(kept)} layers, {saved / GIB:.1f} GiB, are kept in RAM")

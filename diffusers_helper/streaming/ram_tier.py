@@ -1,0 +1,64 @@
+"""Watches the first passes of a job and decides once whether some streamed layers belong in RAM."""
+
+import logging
+import time
+
+import torch
+
+from ..system_memory import read_ram
+from .layers import StreamedLayers
+from .layout import Layer
+from .plan import plan_ram
+from .reader import ChunkReader
+from .ring import CHUNK_BYTES, THREADS
+
+logger = logging.getLogger(__name__)
+
+DECIDING_PASS = 2
+"""The first pass may find the files cold; how it goes on shows in the second."""
+
+
+class RamTier:
+    """Decides after the second pass, for good."""
+
+    def __init__(self) -> None:
+        self._passes = 0
+        self._read_before = 0
+        self._seconds_before = 0.0
+
+    def after_pass(self, layers: StreamedLayers, result: torch.Tensor, begin: float) -> None:
+        """Look at a pass that began at `begin` (of `time.perf_counter`) and gave `result`."""
+        self._passes += 1
+        if self._passes > DECIDING_PASS or layers.ring is None:
+            return
+        if result.is_cuda:
+            torch.cuda.synchronize(result.device)
+        step_seconds = time.perf_counter() - begin
+        num_bytes, seconds = layers.ring.traffic
+        read, took = num_bytes - self._read_before, seconds - self._seconds_before
+        self._read_before, self._seconds_before = num_bytes, seconds
+        if self._passes == DECIDING_PASS and read:
+            self._decide(layers, step_seconds, read * THREADS / max(took, 1e-9))
+
+    def _decide(self, layers: StreamedLayers, step_seconds: float, bytes_per_second: float) -> None:
+        streamed = layers.streamed
+        sizes = [layers.layers[place].num_bytes for place in streamed]
+        ram = read_ram()
+        plan = plan_ram(sizes, ram.available, ram.total, bytes_per_second, step_seconds)
+        logger.info("weights in RAM: %s", plan.reason)
+        if plan.kept:
+            reader = ChunkReader(layers.checkpoint.signatures)
+            try:
+                layers.keep_in_ram(
+                    {streamed[i]: read_whole(layers.layers[streamed[i]], reader) for i in plan.kept}
+                )
+            finally:
+                reader.close()
+
+
+def read_whole(layer: Layer, reader: ChunkReader) -> torch.Tensor:
+    """A layer's flat buffer `(num_bytes,)` uint8 on the CPU."""
+    buffer = torch.empty(layer.num_bytes, dtype=torch.uint8)
+    for chunk in layer.chunks(CHUNK_BYTES):
+        reader.read(chunk, buffer[chunk.offset : chunk.offset + chunk.num_bytes])
+    return buffer

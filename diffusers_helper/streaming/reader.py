@@ -1,0 +1,76 @@
+"""Reading chunks of layers from files into buffers: plain positioned reads, the same on every system."""
+
+import os
+import time
+from io import FileIO
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import TORCH_NAMES, FileSignature
+from ..errors import InputError
+from .layout import Chunk, Piece
+
+
+class ChunkReader:
+    """Reads chunks for one thread, which owns the file handles; counts what it took."""
+
+    def __init__(self, signatures: dict[Path, FileSignature]) -> None:
+        self.bytes_read = 0
+        self.seconds = 0.0
+        self._signatures = signatures
+        self._files: dict[Path, FileIO] = {}
+        self._scratch = torch.empty(0, dtype=torch.uint8)
+
+    def read(self, chunk: Chunk, buffer: torch.Tensor) -> None:
+        """Fill `buffer` (uint8, `num_bytes` long) with a chunk.
+
+        Raises:
+            InputError: a file cannot be read, became shorter or was replaced.
+        """
+        begin = time.perf_counter()
+        for piece in chunk.pieces:
+            offset = piece.target_offset - chunk.offset
+            self._read_piece(piece, buffer[offset : offset + piece.target_bytes])
+        self.seconds += time.perf_counter() - begin
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _read_piece(self, piece: Piece, target: torch.Tensor) -> None:
+        stored_dtype = getattr(torch, TORCH_NAMES[piece.stored.dtype])
+        if stored_dtype == piece.dtype:
+            self._read_bytes(piece, target)
+            return
+        if len(self._scratch) < piece.source_bytes:
+            self._scratch = torch.empty(piece.source_bytes, dtype=torch.uint8)
+        scratch = self._scratch[: piece.source_bytes]
+        self._read_bytes(piece, scratch)
+        target.view(piece.dtype).copy_(scratch.view(stored_dtype))
+
+    def _read_bytes(self, piece: Piece, target: torch.Tensor) -> None:
+        path = piece.stored.path
+        view, done = target.numpy().data, 0
+        try:
+            file = self._open(path)
+            file.seek(piece.source_offset)
+            while done < piece.source_bytes:
+                count = file.readinto(view[done:])  # at most 2 GiB come at once
+                if not count:
+                    raise InputError("model_file_changed", path=str(path))
+                done += count
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
+        self.bytes_read += done
+
+    def _open(self, path: Path) -> FileIO:
+        """The open file, if it still is the one whose header was read."""
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = path.open("rb", buffering=0)
+        if FileSignature.of(os.fstat(file.fileno())) != self._signatures[path]:
+            raise InputError("model_file_changed", path=str(path))
+        return file

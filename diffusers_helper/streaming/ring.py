@@ -1,0 +1,218 @@
+"""A ring of buffers on the device that holds the next layers of a cycle, filled ahead by a few threads.
+
+The threads read from the files into buffers of their own (pinned, for a card) and send them over on a side
+stream; the card itself waits where it must, the threads and the caller only for each other. An error in a
+thread is raised in the caller that waits for its layer.
+"""
+
+import contextlib
+import itertools
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import FileSignature
+from .layout import Chunk, Layer
+from .reader import ChunkReader
+
+CHUNK_BYTES = 16 * 2**20
+THREADS = 6
+STAGING_BUFFERS = 2
+"""Buffers of each thread: one is read into while the other is sent."""
+
+
+class _Load:
+    """A layer on its way into a slot."""
+
+    def __init__(self, slot: torch.Tensor, free: "torch.cuda.Event | None", chunks: int) -> None:
+        self.slot = slot
+        self.free = free
+        self.arrived: torch.cuda.Event | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+        self._missing = chunks
+        self._lock = threading.Lock()
+
+    def chunk_done(self, stream: "torch.cuda.Stream | None") -> None:
+        with self._lock:
+            self._missing -= 1
+            if self._missing == 0:
+                self.arrived = stream.record_event() if stream is not None else None
+                self.done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.done.set()
+
+
+class WeightRing:
+    """Hands out the layers of a cycle one after the other, for ever: `acquire`, use, `release`.
+
+    Used as a `with` block; afterwards the threads are gone and the buffers are free.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        num_slots: int,
+        device: torch.device,
+        signatures: dict[Path, FileSignature],
+        kept: Mapping[int, torch.Tensor] | None = None,
+    ) -> None:
+        """
+        Args:
+            layers: the cycle, in order.
+            kept: flat CPU buffers of some layers, by their place in the cycle, that need not be read.
+        """
+        self.layers = list(layers)
+        self.kept = dict(kept or {})
+        size = max(layer.num_bytes for layer in self.layers)
+        count = min(num_slots, len(self.layers))
+        self.slots = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._readers: list[ChunkReader] = []
+        self._signatures = signatures
+        self._jobs: queue.SimpleQueue[tuple[_Load, Chunk, torch.Tensor | None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+        self._loads: list[_Load | None] = [None] * count
+        self._number = 0
+
+    def __enter__(self) -> "WeightRing":
+        for number in range(THREADS):
+            reader = ChunkReader(self._signatures)
+            self._readers.append(reader)
+            thread = threading.Thread(
+                target=self._work, args=(reader,), name=f"weights-{number}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+        self._fill()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing = True
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        if self._stream is not None:
+            self._stream.synchronize()
+        self.slots, self._loads = [], []
+
+    @property
+    def position(self) -> int:
+        """The place in the cycle of the layer that `acquire` gives next."""
+        return self._number % len(self.layers)
+
+    @property
+    def traffic(self) -> tuple[int, float]:
+        """Bytes read from files so far, and the seconds of all threads together that it took."""
+        return sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
+
+    def acquire(self) -> int:
+        """Wait for the next layer; returns the slot that holds it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        slot = self._number % len(self.slots)
+        load = self._loads[slot]
+        assert load is not None
+        load.done.wait()
+        if load.error is not None:
+            raise load.error
+        if load.arrived is not None:
+            torch.cuda.current_stream(self._device).wait_event(load.arrived)
+        return slot
+
+    def release(self) -> None:
+        """The layer got last is used (or its use is enqueued): its slot takes the next one of the cycle."""
+        slot = self._number % len(self.slots)
+        upcoming = (self._number + len(self.slots)) % len(self.layers)
+        self._start(slot, upcoming)
+        self._number += 1
+
+    def restart(self) -> None:
+        """Begin the cycle anew, after a pass that was broken off."""
+        for load in self._loads:
+            if load is not None:
+                load.done.wait()
+        self._number = 0
+        self._fill()
+
+    def _fill(self) -> None:
+        for slot in range(len(self.slots)):
+            self._start(slot, slot)
+
+    def _start(self, slot: int, position: int) -> None:
+        layer = self.layers[position]
+        chunks = layer.chunks(CHUNK_BYTES)
+        free = None
+        if self._stream is not None:
+            free = torch.cuda.current_stream(self._device).record_event()
+        load = self._loads[slot] = _Load(self.slots[slot], free, len(chunks))
+        for chunk in chunks:
+            self._jobs.put((load, chunk, self.kept.get(position)))
+
+    def _work(self, reader: ChunkReader) -> None:
+        with contextlib.closing(reader), torch.inference_mode():
+            staging = self._staging()
+            while (job := self._jobs.get()) is not None:
+                load, chunk, kept = job
+                if self._closing or load.error is not None:
+                    load.done.set()
+                    continue
+                try:
+                    self._bring(load, chunk, kept, reader, staging)
+                    load.chunk_done(self._stream)
+                except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
+                    load.fail(error)
+
+    def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]] | None:
+        """This thread's buffers in turn, each with the event after which it is free; None on a CPU."""
+        if self._stream is None:
+            return None
+        return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
+
+    def _bring(
+        self,
+        load: _Load,
+        chunk: Chunk,
+        kept: torch.Tensor | None,
+        reader: ChunkReader,
+        staging: Iterator[tuple[torch.Tensor, "torch.cuda.Event"]] | None,
+    ) -> None:
+        target = load.slot[chunk.offset : chunk.offset + chunk.num_bytes]
+        if staging is None:
+            _fetch(chunk, kept, reader, target)
+            return
+        buffer, sent = next(staging)
+        sent.synchronize()
+        buffer = buffer[: chunk.num_bytes]
+        _fetch(chunk, kept, reader, buffer)
+        assert self._stream is not None
+        with torch.cuda.stream(self._stream):
+            if load.free is not None:
+                self._stream.wait_event(load.free)
+            target.copy_(buffer, non_blocking=True)
+            sent.record(self._stream)
+
+
+def _pinned(num_bytes: int) -> torch.Tensor:
+    """A buffer that a card can fetch from by itself; a plain one where the system grants no pinned memory."""
+    try:
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError:
+        return torch.empty(num_bytes, dtype=torch.uint8)
+
+
+def _fetch(chunk: Chunk, kept: torch.Tensor | None, reader: ChunkReader, target: torch.Tensor) -> None:
+    if kept is None:
+        reader.read(chunk, target)
+    else:
+        target.copy_(kept[chunk.offset : chunk.offset + chunk.num_bytes])

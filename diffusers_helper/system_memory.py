@@ -1,0 +1,69 @@
+"""How much memory the machine has and how much of it is free, from the system itself."""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class SystemMemory:
+    """RAM in bytes; `available` counts what the file cache would give back."""
+
+    total: int
+    available: int
+
+
+def read_ram() -> SystemMemory:
+    """Ask the system."""
+    if sys.platform == "win32":
+        return _read_windows()
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = (line.split() for line in meminfo.read_text("ascii").splitlines())
+        values = {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines}
+        return SystemMemory(values["MemTotal"], min(values["MemAvailable"], _cgroup_room()))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return SystemMemory(total, total // 2)
+
+
+def free_vram(device: torch.device, limit: int | None) -> int:
+    """Bytes that this process may still take on a card: what is free, and what its allocator holds unused.
+
+    `limit` is the most that the process may use in all. For the CPU it is the RAM that is free.
+    """
+    if device.type != "cuda":
+        free = read_ram().available
+        return free if limit is None else min(free, limit)
+    free, _total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    free += torch.cuda.memory_reserved(device) - allocated
+    return free if limit is None else min(free, limit - allocated)
+
+
+def _cgroup_room() -> int:
+    """What a container's limit leaves; far more than any machine has where there is none."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text("ascii").strip()
+        return int(limit) - int(used)
+    except (OSError, ValueError):
+        return 2**62
+
+
+def _read_windows() -> SystemMemory:
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            ("total", ctypes.c_ulonglong),
+            ("available", ctypes.c_ulonglong),
+            ("rest", ctypes.c_ulonglong * 5),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return SystemMemory(status.total, status.available)
