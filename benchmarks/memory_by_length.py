@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-SIZE = {"width": 192, "height": 128}
+SIZE = {"width": 96, "height": 64}
 LENGTHS = (10, 120)
 
 

@@ -2,14 +2,26 @@
 
 import json
 import math
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from diffusers_helper.architectures import build_empty, make_transformer
-from diffusers_helper.checkpoint import Checkpoint
-from diffusers_helper.model_files import ModelPart
+from demo_models.random_models import build_random_models
+from diffusers_helper.architectures import (
+    UNUSED_LLAMA_LAYERS,
+    build_empty,
+    make_image_encoder,
+    make_text_encoder,
+    make_text_encoder_2,
+    make_transformer,
+    make_vae,
+)
+from diffusers_helper.checkpoint import TORCH_NAMES, Checkpoint
+from diffusers_helper.model_files import PARTS, ModelFiles, ModelPart, find_models
 
 SHARDS = 3
 TRANSFORMER = {
@@ -34,21 +46,90 @@ TRANSFORMER = {
     "rope_theta": 256.0,
     "text_embed_dim": 4096,
 }
+TEXT_ENCODER = {
+    "architectures": ["LlamaModel"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rope_theta": 500000.0,
+    "vocab_size": 128320,
+}
+TEXT_ENCODER_2 = {
+    "architectures": ["CLIPTextModel"],
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "vocab_size": 49408,
+}
+IMAGE_ENCODER = {
+    "architectures": ["SiglipVisionModel"],
+    "hidden_size": 1152,
+    "image_size": 384,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+}
+VAE = {"_class_name": "AutoencoderKLHunyuanVideo"}
+"""diffusers' defaults are the real one's."""
+
+
+def make_whole_text_encoder(config: dict) -> nn.Module:
+    """The Llama with the layers that are never read, too: they are in the files."""
+    layers = config["num_hidden_layers"] + UNUSED_LLAMA_LAYERS
+    return make_text_encoder({**config, "num_hidden_layers": layers})
+
+
+MODELS: dict[str, tuple[dict, Callable[[dict], nn.Module], str]] = {
+    "text_encoder": (TEXT_ENCODER, make_whole_text_encoder, "F16"),
+    "text_encoder_2": (TEXT_ENCODER_2, make_text_encoder_2, "F16"),
+    "image_encoder": (IMAGE_ENCODER, make_image_encoder, "F16"),
+    "vae": (VAE, make_vae, "F16"),
+    "transformer": (TRANSFORMER, make_transformer, "BF16"),
+}
 
 
 def write_transformer(folder: Path) -> ModelPart:
     """The transformer's folder in bfloat16, made unless it is there; names as upstream's, sorted."""
-    marker = folder / "config.json"
-    if not marker.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        empty = build_empty(ModelPart(TRANSFORMER, Checkpoint(folder, {}, {}), None), make_transformer)
-        shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-        write_shards(folder, shapes)
-        marker.write_text(json.dumps(TRANSFORMER))
+    _write_model(folder, *MODELS["transformer"])
     return ModelPart(TRANSFORMER, Checkpoint.open(folder), None)
 
 
-def write_shards(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+def write_vae(folder: Path) -> ModelPart:
+    """The VAE's folder in float16, made unless it is there."""
+    _write_model(folder, *MODELS["vae"])
+    return ModelPart(VAE, Checkpoint.open(folder), None)
+
+
+def write_models(root: Path) -> ModelFiles:
+    """The whole set, 42 GB, with the tiny models' tokenizers."""
+    tiny = build_random_models(root.with_name(root.name + "-tiny"))
+    for name, (config, make, dtype) in MODELS.items():
+        spec = PARTS[name]
+        _write_model(root / spec.repository / spec.folder, config, make, dtype)
+        if spec.processor is not None:
+            target = root / spec.repository / spec.processor
+            shutil.copytree(tiny / spec.repository / spec.processor, target, dirs_exist_ok=True)
+    processor = root / PARTS["image_encoder"].repository / "feature_extractor" / "preprocessor_config.json"
+    values = json.loads(processor.read_text()) | {"size": {"height": 384, "width": 384}}
+    processor.write_text(json.dumps(values))
+    return find_models(root)
+
+
+def _write_model(folder: Path, config: dict, make: Callable[[dict], nn.Module], dtype: str) -> None:
+    marker = folder / "config.json"
+    if marker.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    empty = build_empty(ModelPart(config, Checkpoint(folder, {}, {}), None), make)
+    write_shards(folder, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}, dtype)
+    marker.write_text(json.dumps(config))
+
+
+def write_shards(folder: Path, shapes: dict[str, tuple[int, ...]], dtype: str) -> None:
     """Spread tensors over shards by size, in the order of their names, filled by a seeded generator."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(0)
@@ -65,24 +146,26 @@ def write_shards(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         header, offset = {}, 0
         for name in names:
             end = offset + math.prod(shapes[name]) * 2
-            header[name] = {"dtype": "BF16", "shape": list(shapes[name]), "data_offsets": [offset, end]}
+            header[name] = {"dtype": dtype, "shape": list(shapes[name]), "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         with (folder / file).open("wb") as out:
             out.write(struct.pack("<Q", len(text)) + text)
             for name in names:
-                out.write(_random_tensor(name, shapes[name], generator, device))
+                out.write(_random_tensor(name, shapes[name], generator, getattr(torch, TORCH_NAMES[dtype])))
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _random_tensor(name: str, shape: tuple[int, ...], generator: torch.Generator, device: str) -> memoryview:
-    values = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+def _random_tensor(
+    name: str, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
+) -> memoryview:
+    values = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
     if name.endswith("bias"):
         values *= 0.02
     elif len(shape) > 1:
         values /= math.sqrt(math.prod(shape[1:]))
     else:
         values = 1 + 0.02 * values  # a norm's weight
-    return values.to(torch.bfloat16).cpu().view(torch.uint8).numpy().data
+    return values.to(dtype).cpu().flatten().view(torch.uint8).numpy().data

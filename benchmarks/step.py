@@ -33,6 +33,8 @@ from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser
 
 GIB = 2**30
 LATENT_FRAMES = 9
+SMALL_CACHE_GIB = 16
+SMALL_CACHE = f"{SMALL_CACHE_GIB} GiB RAM"
 
 
 def main() -> None:
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=608)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="also diffusers' group offloading")
+    parser.add_argument("--cache", action="store_true", help="also with cold files and little RAM (as root)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -50,8 +53,15 @@ def main() -> None:
     compute = choose_compute("cuda")
     inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
     rows, reference = [], None
-    for way, vram in [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib)]:
-        row, result = measure(way, vram, part, compute, inputs, noise, sigmas)
+    ways = [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib)]
+    if options.cache:
+        ways += [
+            ("streamed, files cold", options.vram_gib[0]),
+            (f"streamed, {SMALL_CACHE}", options.vram_gib[0]),
+        ]
+    for way, vram in ways:
+        with files_in_cache(way):
+            row, result = measure(way, vram, part, compute, inputs, noise, sigmas)
         reference = result if reference is None else reference
         row["relative_error"] = float((result - reference).norm() / reference.norm())
         row |= {"width": options.width, "height": options.height}
@@ -150,6 +160,24 @@ def taken_away(vram: str, device: torch.device) -> Iterator[int]:
         torch.cuda.empty_cache()
 
 
+@contextlib.contextmanager
+def files_in_cache(way: str) -> Iterator[None]:
+    """Prepare the file cache as the name of the way says: as it is, empty, or with 16 GiB of RAM left."""
+    if way == "resident" or way == "streamed":
+        yield
+        return
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    huge_pages = Path("/proc/sys/vm/nr_hugepages")
+    if SMALL_CACHE in way:  # huge pages are taken from everything else, at once
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        free = next(int(line[1]) for line in lines if line[0] == "MemFree:")
+        huge_pages.write_text(str((free - SMALL_CACHE_GIB * 2**20) // 2048))
+    try:
+        yield
+    finally:
+        huge_pages.write_text("0")
+
+
 def process_bytes() -> int:
     """This process's own memory now: anonymous pages and pinned (which the system counts as shared)."""
     values = {}
@@ -160,12 +188,12 @@ def process_bytes() -> int:
 
 
 def show(rows: list[dict]) -> None:
-    print(f"{'way':<18}{'free':>7}{'layers':>8}{'s/step':>9}{'VRAM':>8}{'process':>9}{'error':>10}")
+    print(f"{'way':<22}{'free':>7}{'layers':>8}{'s/step':>9}{'VRAM':>8}{'process':>9}{'error':>10}")
     for row in rows:
         steps = sorted(row["seconds_per_step"][1:])
         median = steps[len(steps) // 2]
         print(
-            f"{row['name']:<18}{row['free_vram_gib']:>7.1f}{row.get('resident_layers', 0):>8}{median:>9.3f}"
+            f"{row['name']:<22}{row['free_vram_gib']:>7.1f}{row.get('resident_layers', 0):>8}{median:>9.3f}"
             f"{row['vram_peak_gib']:>8.2f}{row['process_peak_gib']:>9.2f}{row['relative_error']:>10.2g}"
         )
 

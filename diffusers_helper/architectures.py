@@ -24,10 +24,13 @@ def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module
     try:
         with torch.device("meta"):
             return make(dict(part.config)).eval().requires_grad_(False)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries raise whatever a wrong value makes them stumble over
         logger.debug("config refused", exc_info=True)
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")[:200]
         path = part.folder / "config.json"
-        raise InputError("model_config_refused", path=str(path), reason=str(error)[:200]) from error
+        raise InputError("model_config_refused", path=str(path), reason=reason) from error
 
 
 def make_text_encoder(config: dict) -> nn.Module:
@@ -57,12 +60,9 @@ def make_image_encoder(config: dict) -> nn.Module:
 
 
 def make_vae(config: dict) -> nn.Module:
-    """The VAE, decoding in tiles: blended in time as the original does, in space for pictures over 256."""
     from diffusers import AutoencoderKLHunyuanVideo
 
-    vae = AutoencoderKLHunyuanVideo.from_config(config)
-    vae.enable_tiling()
-    return vae
+    return AutoencoderKLHunyuanVideo.from_config(config)
 
 
 def make_transformer(config: dict) -> nn.Module:

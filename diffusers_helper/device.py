@@ -27,7 +27,7 @@ class Compute:
     """The most bytes of VRAM (on the CPU, of RAM) that may be used; None for all that is free."""
 
 
-def choose_compute(choice: DeviceChoice) -> Compute:
+def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Compute:
     """Pick the device, before any model class is imported; `auto` takes a CUDA card, else the CPU.
 
     Raises:
@@ -36,17 +36,21 @@ def choose_compute(choice: DeviceChoice) -> Compute:
     """
     hide_broken_xformers()
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
-        return Compute(torch.device("cpu"), torch.float32, torch.float32, torch.float32)
+        cpu = torch.device("cpu")
+        return Compute(cpu, torch.float32, torch.float32, torch.float32, memory_limit=memory_limit)
     if not torch.cuda.is_available():
         raise InputError("no_cuda")
     device = torch.device("cuda", torch.cuda.current_device())
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         raise MachineError("card_too_old", card=name)
+    if memory_limit is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(memory_limit / total, 1.0), device)
     _try_card(device, name)
     has_bfloat16 = capability >= BFLOAT16_CAPABILITY
     transformer = torch.bfloat16 if has_bfloat16 else torch.float16
-    return Compute(device, torch.float16, torch.float16, transformer)
+    return Compute(device, torch.float16, torch.float16, transformer, memory_limit=memory_limit)
 
 
 def _try_card(device: torch.device, name: str) -> None:

@@ -10,7 +10,7 @@ class EngineError(Exception):
     `code` names the sentence (`locales/*.json`, key `error.<code>`), `values` fill its placeholders.
     """
 
-    def __init__(self, code: str, **values: object) -> None:
+    def __init__(self, code: str, /, **values: object) -> None:
         self.code = code
         self.values = values
         details = ", ".join(f"{key}={value!r}" for key, value in values.items())

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import math
 import stat
 import struct
 import warnings
@@ -17,6 +18,9 @@ from .request import MAX_REQUEST_BYTES, is_data_uri
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
+LANCZOS_RADIUS = 3
+MAX_SCALED_PIXELS = 2**25
+"""Of the largest picture that is scaled as a whole before it is cropped."""
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs, stated here so that the message can name it."""
 _TURNS = {
@@ -49,17 +53,42 @@ def read_image(name: str) -> np.ndarray:
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale to cover `(height, width)` with LANCZOS and crop the centre; unchanged where it fits already.
 
-    Only the part that stays is scaled, so that a very long picture needs no more memory than another.
+    Where the whole, scaled, would be huge (a very long picture), only the part that stays is scaled: the
+    same up to the rounding of a few pixels.
     """
     if image.shape[:2] == (height, width):
         return image
     old_height, old_width = image.shape[:2]
     scale = max(width / old_width, height / old_height)
-    new_width, new_height = round(old_width * scale), round(old_height * scale)
+    new_height, new_width = round(old_height * scale), round(old_width * scale)
+    if new_height * new_width > MAX_SCALED_PIXELS:
+        return _fit_part(image, (new_height, new_width), (height, width))
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
-    x, y = old_width / new_width, old_height / new_height  # source pixels to one scaled pixel
-    box = (left * x, top * y, min((left + width) * x, old_width), min((top + height) * y, old_height))
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=box))
+    scaled = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.LANCZOS)
+    return np.asarray(scaled.crop((left, top, left + width, top + height)))
+
+
+def _fit_part(image: np.ndarray, scaled: tuple[int, int], wanted: tuple[int, int]) -> np.ndarray:
+    rows, top, bottom = _scaled_part(image.shape[0], scaled[0], wanted[0])
+    columns, left, right = _scaled_part(image.shape[1], scaled[1], wanted[1])
+    part = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
+    size, box = (wanted[1], wanted[0]), (left, top, right, bottom)
+    return np.asarray(part.resize(size, Image.Resampling.LANCZOS, box=box))
+
+
+def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, float]:
+    """Which of `old` pixels make up the middle `wanted` of `scaled` ones.
+
+    Returns:
+        The pixels needed, with those around that the filter looks at, and the first and last place among
+        them where the picture begins and ends.
+    """
+    step = old / scaled
+    first = round((scaled - wanted) / 2) * step
+    last = min(first + wanted * step, old)
+    margin = LANCZOS_RADIUS * max(step, 1) + 1
+    begin, end = max(math.floor(first - margin), 0), min(math.ceil(last + margin), old)
+    return slice(begin, end), first - begin, min(last - begin, end - begin)
 
 
 def to_data_uri(image: np.ndarray) -> str:

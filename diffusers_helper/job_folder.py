@@ -7,6 +7,7 @@ frames are then skipped.
 
 import json
 import math
+import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .errors import InputError
 from .whole_file import whole_file
 
 BYTES_PER_PIXEL = 3
+_OURS = re.compile(r"section_\d+\.(frames|latents)(\.part)?")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,10 @@ class JobFolder:
         self._latents: list[_Stored] = []
 
     def __enter__(self) -> "JobFolder":
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
+                raise InputError("output_taken", path=str(self.path))
+            shutil.rmtree(self.path)  # what a run that was killed has left
         self.path.mkdir(parents=True)
         return self
 

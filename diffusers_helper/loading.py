@@ -24,11 +24,18 @@ from .attention import choose_attention
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
 from .streamed_models import StreamedTransformer, stream_text_encoder, stream_transformer
+from .system_memory import free_vram
 from .weights import fill, match_tensors
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
     from transformers import CLIPTextModel, LlamaModel, SiglipVisionModel
+
+CPU_VAE_BYTES = 2**31
+"""More does not make decoding on a CPU faster."""
+VAE_SPARE_BYTES = 2**29
+VAE_GAPS = 1.1
+"""Left free on a card while decoding, and how much more the allocator takes than is used."""
 
 
 class ModelLoader:
@@ -82,6 +89,13 @@ class ModelLoader:
             stream_transformer(self.files.transformer, self.compute, tokens, backend) as transformer,
         ):
             yield transformer
+
+    def vae_budget(self) -> int:
+        """Bytes that decoding may take now."""
+        free = free_vram(self.compute.device, self.compute.memory_limit)
+        if self.compute.device.type == "cuda":
+            return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
+        return min(free // 2, CPU_VAE_BYTES)
 
     @contextmanager
     def _loaded(self, part: ModelPart, make: Callable[[dict], nn.Module], dtype: torch.dtype) -> Iterator:

@@ -37,7 +37,7 @@ from .sections import (
     pixel_frames,
     start_picture,
 )
-from .streamed_models import count_tokens
+from .streamed_models import StreamedTransformer, count_tokens
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
@@ -112,12 +112,13 @@ def generate(
         InputError: a picture, the models or the output folder cannot be used.
         MachineError: disk full, out of memory, numbers that are not numbers.
     """
-    job = _begin(request, target, stop)
-    height, width = job.size
-    yield Planned(job.plan, width, height, job.seed)
-    with _machine_errors(), _job_folder(job) as folder:
+    with _machine_errors(target.folder):
+        job = _begin(request, target, stop)
+        loader.verify()
+    with _machine_errors(target.folder), _job_folder(job) as folder:
+        height, width = job.size
+        yield Planned(job.plan, width, height, job.seed)
         try:
-            loader.verify()
             conditioning = yield from _until_stopped(
                 encode_all(request, job.plan, job.pictures, loader, cache), job
             )
@@ -169,7 +170,7 @@ def _make_sections(
                 latents = torch.cat([start_latent, latents], dim=2)
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
             history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]
-            yield from _decode(job, section, newest, loader, folder)
+            yield from _decode(job, section, newest, loader, transformer, folder)
             folder.add_latents(latents)
 
 
@@ -221,11 +222,16 @@ def _sample(
 
 
 def _decode(
-    job: _Job, section: Section, latents: torch.Tensor, loader: ModelLoader, folder: JobFolder
+    job: _Job,
+    section: Section,
+    latents: torch.Tensor,
+    loader: ModelLoader,
+    transformer: StreamedTransformer,
+    folder: JobFolder,
 ) -> Generator[Event, None, None]:
     yield StageStarted("decoding", section.index)
     with loader.vae() as vae:
-        frames = decode_latents(latents, vae)
+        frames = transformer.making_room(lambda: decode_latents(latents, vae, loader.vae_budget()))
     check_not_black(frames[: pixel_frames(job.plan.size.latent_frames)], job.pictures[job.start])
     folder.add_frames(frames)
     yield SectionDone(section.index, len(job.plan.sections), folder.num_frames)
@@ -261,7 +267,7 @@ def _keep_finished(job: _Job, folder: JobFolder) -> Path | None:
     try:
         write_mp4(path, folder.frames(), crf=job.request.crf, comment=job.comment)
     except OSError:
-        logger.exception("the finished sections could not be written; they stay in %s", folder.path)
+        logger.warning("the finished sections stay as they are in %s", folder.path, exc_info=True)
         folder.keep = True
         return None
     return path
@@ -284,6 +290,8 @@ def _job_folder(job: _Job) -> Iterator[JobFolder]:
     overlap = job.plan.size.overlap_frames
     folder = JobFolder(job.target.file(".job"), height, width, overlap)
     try:
+        if job.target.file(".mp4").is_dir():
+            raise InputError("output_taken", path=str(job.target.file(".mp4")))
         folder.__enter__()
         free = shutil.disk_usage(job.target.folder).free
     except OSError as error:
@@ -295,12 +303,17 @@ def _job_folder(job: _Job) -> Iterator[JobFolder]:
         stack.push(folder)
         needed = bytes_needed(job.plan.pixel_frames, len(job.plan.sections), overlap, height, width)
         if free < needed:
-            raise MachineError("disk_too_small", path=str(job.target.folder), needed=needed, free=free)
+            raise MachineError(
+                "disk_too_small",
+                path=str(job.target.folder),
+                needed=f"{needed / 2**30:.2f}",
+                free=f"{free / 2**30:.2f}",
+            )
         yield folder
 
 
 @contextlib.contextmanager
-def _machine_errors() -> Iterator[None]:
+def _machine_errors(folder: Path) -> Iterator[None]:
     """Give the machine's own errors a name that a person can act on."""
     try:
         yield
@@ -312,6 +325,6 @@ def _machine_errors() -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise MachineError("disk_full", path=str(error.filename or "")) from error
+            raise MachineError("disk_full", path=str(folder)) from error
         reason = error.strerror or str(error)
-        raise MachineError("cannot_write", path=str(error.filename or ""), reason=reason) from error
+        raise MachineError("cannot_write", path=str(error.filename or folder), reason=reason) from error

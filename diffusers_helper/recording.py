@@ -32,7 +32,7 @@ def load_request(path: Path) -> GenerationRequest:
     path = path.absolute()
     start = _read_start(path)
     if start.startswith(b"\x89PNG"):
-        return _parse_comment(_png_comment(path), path, own_picture=str(path))
+        return _parse_comment(_png_comment(path), path, own_picture=path.name)
     if start[4:8] == b"ftyp":
         return _parse_comment(_mp4_comment(path), path)
     if path.stat().st_size > MAX_REQUEST_BYTES:

@@ -141,8 +141,13 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[obj
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
         if not low <= value <= high or (open_low and value == low):  # NaN fails this too
-            code = "out_of_range_above" if open_low else "out_of_range"
-            raise InputError(code, field=key, value=_shown(value), low=low, high=high)
+            raise InputError(
+                "out_of_range_above" if open_low else "out_of_range",
+                field=key,
+                value=_shown(value),
+                low=low,
+                high=high,
+            )
         return float(value)
 
     return check

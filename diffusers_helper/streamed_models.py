@@ -6,10 +6,10 @@ their list of layers.
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 ACTIVATION_WIDTHS = 24
 """Memory of a pass: this many tensors of tokens x hidden size (measured 18 at most, and some air)."""
-SPARE_BYTES = GIB // 2
-"""Left free on a card: what its driver, the screen and the allocator's rounding take."""
-VAE_BYTES = 2 * GIB
-"""What the VAE needs beside the resident layers, with its smallest tiles."""
+SPARE_BYTES = 5 * GIB // 4
+"""Left free on a card: what its driver, the screen and the gaps in the allocator's blocks take."""
+VAE_BYTES = 5 * GIB
+"""What is left for the VAE before layers may stay: its weights and tiles of about 270 pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,20 @@ class StreamedTransformer:
 
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
+
+    def making_room(self, work: Callable[[], _T]) -> _T:
+        """Do some work; where memory runs out, give up resident layers and do it again.
+
+        Raises:
+            torch.OutOfMemoryError: there is no layer left to give up.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if not self.stack.layers.num_resident:
+                    raise
+            self.stack.layers.give_up_resident()  # outside the handler, whose traceback holds tensors
 
 
 @contextmanager

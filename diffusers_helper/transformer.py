@@ -63,6 +63,7 @@ class SectionDenoiser:
             sigmas: all noise levels that will be asked for; what depends on them alone is computed now.
             caches: TeaCache states for the positive and the negative pass.
         """
+        self._transformer = transformer
         self._model, self._stack = transformer.model, transformer.stack
         self._guidance = guidance
         self._compute = compute
@@ -82,18 +83,11 @@ class SectionDenoiser:
         Raises:
             torch.OutOfMemoryError: there is none left to give up.
         """
-        while True:
-            before = [copy.copy(cache) for cache in self._caches]
-            try:
-                return self._predict(x, sigma)
-            except torch.OutOfMemoryError:
-                if not self._stack.layers.num_resident:
-                    raise
-            self._caches = before
-            self._stack.cache = None
-            self._stack.layers.give_up_resident()
+        before = self._caches
+        return self._transformer.making_room(lambda: self._predict(x, sigma, before))
 
-    def _predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
+        self._caches = [copy.copy(cache) for cache in caches]  # a step that is repeated starts from these
         velocity = self._ask(x, sigma, self._positive, self._caches[0])
         self.computed = self._stack.computed
         if self._guidance.scale != 1 and self._negative is not None:

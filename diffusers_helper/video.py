@@ -26,7 +26,10 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: st
         OSError: the disk is full or the folder is gone.
     """
     count = 0
-    with whole_file(path) as part, av.open(str(part), "w", format="mp4", options=FASTSTART) as container:
+    with (
+        whole_file(path) as part,
+        av.open(str(part.absolute()), "w", format="mp4", options=FASTSTART) as container,
+    ):
         container.metadata["comment"] = comment
         stream = None
         for frame in frames:

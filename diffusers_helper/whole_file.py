@@ -13,4 +13,5 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on Windows a failed writer may still hold it
+            part.unlink(missing_ok=True)

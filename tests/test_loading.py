@@ -12,14 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import Compute
 from diffusers_helper.errors import InputError
-from diffusers_helper.loading import ModelLoader, match_tensors
+from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
+from diffusers_helper.weights import match_tensors
 from tests.tiny import MODELS, make_loader
 
 VISION = Path("lllyasviel/flux_redux_bfl/image_encoder")
 TEXT = Path("hunyuanvideo-community/HunyuanVideo/text_encoder")
 TEXT_2 = Path("hunyuanvideo-community/HunyuanVideo/text_encoder_2")
-NAMES = ("text_encoder", "text_encoder_2", "image_encoder", "vae", "transformer")
+NAMES = ("text_encoder_2", "image_encoder", "vae")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,15 +37,25 @@ def test_a_model_is_freed_after_an_error_too():
     assert all(tensor.is_meta for tensor in model.parameters())
 
 
+def test_a_streamed_model_leaves_no_weight_behind():
+    loader = make_loader()
+    with loader.transformer(tokens=500) as transformer:
+        layers = transformer.stack.layers
+        assert layers.num_resident == len(layers.layers)  # there is plenty of memory here
+        assert not any(tensor.is_meta for tensor in transformer.model.parameters())
+    assert layers.num_resident == 0
+    assert all(tensor.is_meta for tensor in transformer.model.parameters())
+
+
 def test_weights_take_the_dtype_wanted_and_the_last_projection_its_own():
     half = Compute(torch.device("cpu"), torch.float16, torch.float16, torch.bfloat16)
     loader = ModelLoader(find_models(MODELS), half)
-    with loader.transformer() as model:
-        dtypes = {name: tensor.dtype for name, tensor in model.named_parameters()}
-    assert {name for name, dtype in dtypes.items() if dtype != torch.bfloat16} == {
-        "proj_out.weight",
-        "proj_out.bias",
-    }
+    with loader.transformer(tokens=500) as transformer:
+        dtypes = {name: tensor.dtype for name, tensor in transformer.model.named_parameters()}
+        blocks = {p.dtype for _, block in transformer.stack.layers for p in block.parameters()}
+    others = {name for name, dtype in dtypes.items() if dtype != torch.bfloat16}
+    assert others == {"proj_out.weight", "proj_out.bias"}
+    assert blocks == {torch.bfloat16}
 
 
 def test_the_text_encoder_gives_the_same_bits_without_its_last_layers():
@@ -52,9 +63,10 @@ def test_the_text_encoder_gives_the_same_bits_without_its_last_layers():
 
     ids = torch.arange(20)[None]
     whole = LlamaModel.from_pretrained(MODELS / TEXT, dtype=torch.float32)
+    for parameter in whole.parameters():
+        parameter.data = parameter.data.clone()  # aligned: the CPU's kernels round otherwise where it is not
     with torch.inference_mode(), make_loader().text_encoder() as model:
         wanted = whole(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-3]
-        assert len(model.layers) == len(whole.layers) - 2
         assert torch.equal(model(input_ids=ids, use_cache=False).last_hidden_state, wanted)
 
 
@@ -106,7 +118,7 @@ LOAD_LARGE = """
 import sys
 import torch
 from diffusers_helper.checkpoint import Checkpoint
-from diffusers_helper import loading
+from diffusers_helper.weights import fill
 
 checkpoint = Checkpoint.open(__import__("pathlib").Path(sys.argv[1]))
 with torch.device("meta"):
@@ -117,7 +129,7 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 before = status("VmRSS")
-loading._fill(module, checkpoint, torch.device("cpu"), torch.float32)
+fill(module, checkpoint, torch.device("cpu"), torch.float32)
 print(status("VmHWM") - before)
 """
 

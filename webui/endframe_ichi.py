@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             name=options.name,
             cache=options.cache,
             device=options.device,
+            vram_gb=options.vram_gb,
             save_latents=options.save_latents,
         ),
         Translator("en"),
@@ -43,12 +44,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help=words("cli.name"))
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
+    parser.add_argument("--vram-gb", metavar="GB", type=_gigabytes, help=words("cli.vram_gb"))
     parser.add_argument("--save-latents", action="store_true", help=words("cli.save_latents"))
     parser.add_argument(
         "--cache", metavar="DIR", type=Path, default=ROOT / "webui" / "cache", help=words("cli.cache")
     )
     parser.add_argument("--verbose", action="store_true", help=words("cli.verbose"))
     return parser.parse_args(arguments)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(Translator("en")("cli.vram_gb_wrong", value=text[:20]))
+    return value
 
 
 def _be_quiet_and_offline(verbose: bool) -> None:
@@ -64,6 +76,7 @@ def _be_quiet_and_offline(verbose: bool) -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         logging.getLogger("xformers").setLevel(logging.ERROR)
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of damaged pictures, we say
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class HeadlessOptions:
     name: str | None
     cache: Path
     device: "DeviceChoice"
+    vram_gb: float | None
     save_latents: bool
 
 
@@ -86,7 +87,8 @@ def _generate(options: HeadlessOptions, words: Translator, stop: threading.Event
     from diffusers_helper.loading import ModelLoader
     from diffusers_helper.pipeline import Target, generate
 
-    loader = ModelLoader(files, choose_compute(options.device))
+    limit = int(options.vram_gb * 2**30) if options.vram_gb is not None else None
+    loader = ModelLoader(files, choose_compute(options.device, limit))
     target = Target(options.output, name, options.save_latents)
     yield from generate(request, target, loader, EmbeddingCache(options.cache), stop)
 

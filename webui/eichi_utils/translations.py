@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
-FALLBACK = "en"
 
 
 class Translator:
@@ -15,7 +14,7 @@ class Translator:
         self.language = language
         self._words = _load(language)
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         """The text of `key` with its placeholders filled."""
         return self._words[key].format(**values)
 

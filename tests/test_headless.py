@@ -1,0 +1,110 @@
+"""What the command says on a terminal, and how it ends. Bad input has tests of its own."""
+
+import io
+import re
+import signal
+import sys
+
+import pytest
+
+from tests.conftest import SMALL
+from webui.eichi_utils import headless
+
+
+class Terminal(io.TextIOWrapper):
+    """A stream that takes itself for a terminal and keeps what is written."""
+
+    def __init__(self, encoding: str = "utf-8", is_terminal: bool = True):
+        super().__init__(io.BytesIO(), encoding)
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def shown(self) -> str:
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+def test_the_last_line_names_file_frames_seconds_size_and_time(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", out := Terminal(is_terminal=False))
+    assert command().status == 0
+    video = re.escape(str(command.output / "video.mp4"))
+    assert re.fullmatch(rf"{video}: 21 frames, 0\.70 s, 64x64, made in \d+\.\d s\n", out.shown())
+
+
+def test_a_terminal_shows_section_step_and_time_left(command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert command({"seconds": 1, "steps": 3}).status == 0
+    shown = terminal.shown()
+    for text in ("section 1/2", "section 2/2", "step 1/3", "step 3/3", "6/6"):
+        assert text in shown
+    assert re.search(r"<\d\d:\d\d", shown)
+
+
+def test_without_a_terminal_there_is_a_line_for_each_section(command):
+    answer = command({"seconds": 1})
+    assert answer.lines[1:] == ("Section 1 of 2 is done.", "Section 2 of 2 is done.")
+
+
+def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", out := Terminal("latin-1", is_terminal=False))
+    monkeypatch.setattr(sys, "stderr", error := Terminal("latin-1", is_terminal=False))
+    assert command({}, "--name", "猫 é").status == 0
+    assert "\\u732b é.mp4: 21 frames" in out.shown()
+    assert command({"start_image": "犬.png"}).status == 2
+    assert "\\u72ac.png does not exist" in error.shown()
+
+
+def test_what_moves_the_cursor_is_shown_as_its_code(command):
+    sentence = command.refuse({"start_image": "a\n\x1b[2J\u202e\x9b.png"})
+    assert "a\\n\\x1b[2J\\u202e\\x9b.png does not exist" in sentence
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeypatch):
+    def press(_bar, event, _words):
+        if (event.section, event.step) == (1, 1):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(headless, "_advance", press)
+    answer = command({"seconds": 1, "steps": 3})
+    assert answer.status == 130
+    assert answer.files == ("video.png", "video_unfinished.mp4")
+    assert answer.lines[-2].startswith("Stopping after this step.")
+    assert answer.lines[-1].startswith("Stopped. The 1 of 2 sections that were finished, the END")
+
+
+def test_a_second_ctrl_c_ends_at_once(command, monkeypatch):
+    def press_twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(headless, "_advance", press_twice)
+    answer = command({"steps": 3})
+    assert answer.status == 130
+    assert answer.lines[-1] == "Ended at once."
+    assert answer.files == ("video.png",)
+
+
+def test_ctrl_c_works_as_before_when_the_command_is_done(command):
+    before = signal.getsignal(signal.SIGINT)
+    assert command.refuse({"steps": 0})
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "There is not enough memory; close other programs, or choose a smaller resolution."),
+        (LookupError("two\nlines"), "does not know: LookupError: two lines (at test_headless.py:"),
+    ],
+)
+def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch, error, said):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("diffusers_helper.recording.load_request", fail)
+    answer = command(SMALL)
+    assert answer.status == 1
+    assert len(answer.lines) == 1
+    assert said in answer.lines[0]

@@ -1,0 +1,96 @@
+"""Tiles as the memory allows, and pictures of latents."""
+
+import pytest
+import torch
+
+from diffusers_helper.vae import (
+    LATENT_RGB,
+    SMALLEST_TILE,
+    Tiling,
+    decode_latents,
+    preview_latents,
+    tilings_of,
+)
+from tests.tiny import make_loader
+
+GIB = 2**30
+
+
+class RealVae:
+    """The real VAE as far as its memory goes."""
+
+    dtype = torch.float16
+
+    class config:  # noqa: N801
+        block_out_channels = (128, 256, 512, 512)
+
+
+@pytest.mark.parametrize(("height", "width"), [(608, 640), (416, 960), (64, 96), (1088, 1920), (192, 192)])
+def test_tilings_go_from_one_tile_to_the_smallest_and_cover_the_picture(height, width):
+    tilings = tilings_of(height, width)
+    assert (tilings[0].height, tilings[0].width) == (height, width)
+    assert [tiling.is_smallest for tiling in tilings] == [False] * (len(tilings) - 1) + [True]
+    assert max(tilings[-1].height, tilings[-1].width) <= SMALLEST_TILE
+    needs = [tiling.bytes_needed(RealVae()) for tiling in tilings]
+    assert needs == sorted(needs, reverse=True)
+    for tiling in tilings:
+        assert tiling.stride_height % 8 == tiling.stride_width % 8 == 0
+        rows = range(0, height, tiling.stride_height)
+        assert rows[-1] + tiling.height >= height
+
+
+@pytest.mark.parametrize(
+    ("free", "least", "most"), [(2, 160, 208), (4, 216, 280), (8, 280, 400), (24, 608, 640)]
+)
+def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
+    fitting = [t for t in tilings_of(608, 640) if t.bytes_needed(RealVae()) <= free * GIB]
+    assert least <= max(fitting[0].height, fitting[0].width) <= most
+
+
+def test_a_picture_in_tiles_looks_like_the_whole_one():
+    latents = torch.randn(1, 16, 2, 40, 48)
+    with make_loader().vae() as vae:
+        whole = decode_latents(latents, vae, 2**40)
+        tiled = decode_latents(latents, vae, Tiling(224, 256, 160, 192).bytes_needed(vae))
+        assert vae.tile_sample_min_width < 384
+    # The tiny VAE has random weights: what is in the middle of a tile is what counts.
+    assert (whole - tiled).abs().mean() < 0.25 * whole.std()
+
+
+def test_too_little_memory_for_a_tile_goes_on_with_smaller_ones(monkeypatch):
+    latents = torch.randn(1, 16, 2, 40, 48)
+    with make_loader().vae() as vae:
+        original, sizes = vae.decode, []
+
+        def decode(z):
+            sizes.append(vae.tile_sample_min_width)
+            if len(sizes) < 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(z)
+
+        monkeypatch.setattr(vae, "decode", decode)
+        assert decode_latents(latents, vae, 2**40).shape == (5, 320, 384, 3)
+    assert sizes[0] == 384
+    assert len(sizes) == 3
+
+
+def test_too_little_memory_for_the_smallest_tile_is_told(monkeypatch):
+    with make_loader().vae() as vae:
+
+        def decode(_z):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(vae, "decode", decode)
+        with pytest.raises(torch.OutOfMemoryError):
+            decode_latents(torch.randn(1, 16, 1, 8, 12), vae, 0)
+
+
+def test_the_preview_is_the_linear_map_of_the_channels():
+    latents = torch.zeros(1, 16, 2, 1, 1)
+    latents[0, 10, 1] = 4.0
+    picture = preview_latents(latents)
+    assert picture.shape == (1, 2, 3)
+    bias = (0.0259, -0.0192, -0.0761)
+    wanted = [round(255 * max(0, min(1, b + 4 * c))) for b, c in zip(bias, LATENT_RGB[10], strict=True)]
+    assert picture[0, 1].tolist() == wanted
+    assert picture[0, 0].tolist() == [round(255 * 0.0259), 0, 0]
