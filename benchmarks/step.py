@@ -29,23 +29,29 @@ from diffusers_helper.model_files import ModelPart  # noqa: E402
 from diffusers_helper.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
 from diffusers_helper.streamed_models import count_tokens, stream_transformer  # noqa: E402
+from diffusers_helper.streaming import ram_tier  # noqa: E402
+from diffusers_helper.system_memory import SystemMemory, read_ram  # noqa: E402
 from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
 
 GIB = 2**30
 LATENT_FRAMES = 9
-SMALL_CACHE_GIB = 16
-SMALL_CACHE = f"{SMALL_CACHE_GIB} GiB RAM"
+SYSTEM_GIB = 3
+"""What the system of a small machine takes of its RAM."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--vram-gib", nargs="+", default=["8"])
+    parser.add_argument("--vram-gib", nargs="+", default=["7.5"])
+    parser.add_argument("--only-ram", action="store_true", help="leave out the streamed ways with all RAM")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=608)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="also diffusers' group offloading")
-    parser.add_argument("--cache", action="store_true", help="also with cold files and little RAM (as root)")
+    parser.add_argument("--cold", action="store_true", help="also with the files not cached (as root)")
+    parser.add_argument(
+        "--ram-gib", nargs="*", default=[], help="also as if the machine had so little RAM (root)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -53,12 +59,10 @@ def main() -> None:
     compute = choose_compute("cuda")
     inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
     rows, reference = [], None
-    ways = [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib)]
-    if options.cache:
-        ways += [
-            ("streamed, files cold", options.vram_gib[0]),
-            (f"streamed, {SMALL_CACHE}", options.vram_gib[0]),
-        ]
+    ways = [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib if not options.only_ram)]
+    if options.cold:
+        ways.append(("streamed, files cold", options.vram_gib[0]))
+    ways += [(f"streamed, {gib} GiB RAM", options.vram_gib[0]) for gib in options.ram_gib]
     for way, vram in ways:
         with files_in_cache(way):
             row, result = measure(way, vram, part, compute, inputs, noise, sigmas)
@@ -162,19 +166,23 @@ def taken_away(vram: str, device: torch.device) -> Iterator[int]:
 
 @contextlib.contextmanager
 def files_in_cache(way: str) -> Iterator[None]:
-    """Prepare the file cache as the name of the way says: as it is, empty, or with 16 GiB of RAM left."""
+    """Prepare the file cache as the name of the way says: as it is, empty, or in a machine of little RAM."""
     if way == "resident" or way == "streamed":
         yield
         return
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    huge_pages = Path("/proc/sys/vm/nr_hugepages")
-    if SMALL_CACHE in way:  # huge pages are taken from everything else, at once
-        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-        free = next(int(line[1]) for line in lines if line[0] == "MemFree:")
-        huge_pages.write_text(str((free - SMALL_CACHE_GIB * 2**20) // 2048))
+    if "RAM" not in way:
+        yield
+        return
+    gib = int(way.split()[1])
+    huge_pages = Path("/proc/sys/vm/nr_hugepages")  # taken from everything else, at once
+    huge_pages.write_text(str((read_ram().available - (gib - SYSTEM_GIB) * GIB) // 2**21))
+    original = ram_tier.read_ram
+    ram_tier.read_ram = lambda: SystemMemory(gib * GIB, original().available)
     try:
         yield
     finally:
+        ram_tier.read_ram = original
         huge_pages.write_text("0")
 
 
