@@ -4,7 +4,7 @@ Writes random weights in the transformer's real shapes as sharded safetensors fi
 the card's memory away with one dummy tensor until `--vram-gib` are free, and measures each way in the same
 run. Prints a table and writes `benchmarks/results/DATE-GPU-step.json`.
 
-    python benchmarks/step.py --weights DIR [--vram-gib 8 6 24 all] [--width 640 --height 608] [--steps 5]
+    python benchmarks/step.py --weights DIR [--vram-gib 7.5 5.5 24 all] [--cold] [--ram-gib 16] [--no-peers]
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=608)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--peers", action="store_true", help="also diffusers' group offloading")
+    parser.add_argument("--no-peers", action="store_true", help="leave out diffusers' group offloading")
     parser.add_argument("--cold", action="store_true", help="also with the files not cached (as root)")
     parser.add_argument(
         "--ram-gib", nargs="*", default=[], help="also as if the machine had so little RAM (root)"
@@ -71,7 +71,7 @@ def main() -> None:
         row |= {"width": options.width, "height": options.height}
         rows.append(row)
         print(json.dumps(row), flush=True)
-    if options.peers:
+    if not options.no_peers:
         from benchmarks.group_offloading import measure_group_offloading
 
         row, result = measure_group_offloading(part, compute, inputs, noise, sigmas, options.vram_gib[0])

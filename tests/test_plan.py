@@ -40,6 +40,20 @@ def test_ram_is_only_taken_where_reading_is_what_takes_the_time(ram, disk, step)
     assert plan.reason
 
 
+@pytest.mark.parametrize("vram", [8, 12, 24, 80])
+@pytest.mark.parametrize("ram", [8, 16, 32, 64])
+@pytest.mark.parametrize("disk", [SATA, NVME])
+@pytest.mark.parametrize("step", [SLOW_CARD, FAST_CARD])
+def test_every_machine_has_a_plan_that_fits_it(vram, ram, disk, step):
+    free_vram, reserved = int((vram - 1.3) * GIB), int(6.2 * GIB)
+    resident = plan_vram(BLOCKS, free_vram, reserved, num_slots=3)
+    assert len(resident) == {8: 0, 12: 12, 24: 54, 80: 60}[vram]
+    streamed = [size for place, size in enumerate(BLOCKS) if place not in resident]
+    plan = plan_ram(streamed, int((ram - 4) * GIB), ram * GIB, disk, step)
+    assert not plan.kept or sum(streamed) / disk > 0.9 * step
+    assert sum(streamed[place] for place in plan.kept) <= (ram - 6) * GIB
+
+
 @pytest.mark.parametrize(
     ("ram", "disk", "step", "kept"),
     [
