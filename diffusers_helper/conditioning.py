@@ -60,7 +60,9 @@ def encode_all(
     image_embeds = yield from _encode_vision(pictures[start_picture(request)], loader, cache)
     yield StageStarted("images")
     with loader.vae() as vae:
-        latents = {name: encode_picture(picture, vae) for name, picture in pictures.items()}
+        latents = {
+            name: encode_picture(picture, vae, loader.vae_budget()) for name, picture in pictures.items()
+        }
     return Conditioning(latents, prompts, image_embeds)
 
 

@@ -44,9 +44,8 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         raise MachineError("card_too_old", card=name)
-    if memory_limit is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(memory_limit / total, 1.0), device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min((memory_limit or total) / total, 1.0), device)
     _try_card(device, name)
     has_bfloat16 = capability >= BFLOAT16_CAPABILITY
     transformer = torch.bfloat16 if has_bfloat16 else torch.float16

@@ -5,17 +5,21 @@ whole and never changed: a later section's file holds the cross-fade into the on
 frames are then skipped.
 """
 
+import hashlib
 import json
 import math
+import os
 import re
 import shutil
 import struct
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from .errors import InputError
 from .whole_file import whole_file
@@ -36,22 +40,43 @@ class JobFolder:
     def __init__(self, path: Path, height: int, width: int, overlap: int) -> None:
         self.path = path
         self.keep = False
+        self._lock = FileLock(_lock_file(path), thread_local=False)
         self._shape = (height, width, BYTES_PER_PIXEL)
         self._overlap = overlap
         self._sections: list[_Stored] = []
         self._latents: list[_Stored] = []
 
     def __enter__(self) -> "JobFolder":
-        if self.path.exists():
-            if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
-                raise InputError("output_taken", path=str(self.path))
-            shutil.rmtree(self.path)  # what a run that was killed has left
-        self.path.mkdir(parents=True)
+        try:
+            self._lock.acquire(timeout=0)  # the system lets go of it if this process dies
+        except Timeout as error:
+            raise InputError("output_busy", path=str(self.path.with_suffix(""))) from error
+        try:
+            self._make_empty()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+    def _make_empty(self) -> None:
+        if self.path.exists():
+            if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
+                raise InputError("output_taken", path=str(self.path))
+            shutil.rmtree(self.path)  # what a run that was killed has left
+        self.path.mkdir(parents=True)
+
+    def keep_as(self, path: Path) -> None:
+        """Keep the folder, under a name that no other run takes for its own."""
+        number = 1
+        while path.exists():
+            number += 1
+            path = path.with_name(f"{path.name.rstrip('0123456789')}{number}")
+        self.keep, self.path = True, self.path.rename(path)
 
     @property
     def num_sections(self) -> int:
@@ -121,6 +146,12 @@ class JobFolder:
             file.seek(begin * size)
             for _ in range(begin, end):
                 yield np.frombuffer(file.read(size), dtype=np.uint8).reshape(self._shape)
+
+
+def _lock_file(path: Path) -> Path:
+    """Where two runs with the same folder meet, on this machine."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
+    return Path(tempfile.gettempdir()) / f"endframe-ichi-{digest[:20]}.lock"
 
 
 def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:

@@ -63,7 +63,7 @@ def give_modulation(block: nn.Module, kind: str, products: Products) -> None:
 
 
 class ModulationTable:
-    """The products of all blocks for the embeddings asked for so far, by a key for each."""
+    """The products of all blocks for the embeddings of the latest section, by a key for each."""
 
     def __init__(self, linears: StreamedLayers) -> None:
         self._linears = linears
@@ -73,6 +73,7 @@ class ModulationTable:
         """Compute the products for those embeddings `(1, dim)` that are new: one pass over the weights."""
         missing = {key: emb for key, emb in embeddings.items() if key not in self._products}
         if not missing:
+            self._products = {key: self._products[key] for key in embeddings}
             return
         activated = {key: functional.silu(embedding) for key, embedding in missing.items()}
         rows: dict[Hashable, list[Products]] = {key: [] for key in missing}
@@ -81,7 +82,7 @@ class ModulationTable:
             for _place, linears in layers:
                 for key, embedding in activated.items():
                     rows[key].append(linears(embedding))
-        self._products |= rows
+        self._products = {key: rows.get(key) or self._products[key] for key in embeddings}
 
     def __getitem__(self, key: Hashable) -> list[Products]:
         return self._products[key]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import av
 import numpy as np
 import torch
 
@@ -38,6 +39,7 @@ from .sections import (
     start_picture,
 )
 from .streamed_models import StreamedTransformer, count_tokens
+from .system_memory import is_out_of_memory
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
@@ -215,7 +217,8 @@ def _sample(
         yield StepDone(
             section.index, len(job.plan.sections), step, steps, denoiser.computed, preview_latents(latents)
         )
-        job.check_stop()
+        if step < steps:
+            job.check_stop()
     job.evaluations.append(evaluations)
     logger.info("section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), steps)
     return latents.cpu()
@@ -230,9 +233,14 @@ def _decode(
     folder: JobFolder,
 ) -> Generator[Event, None, None]:
     yield StageStarted("decoding", section.index)
-    with loader.vae() as vae:
-        frames = transformer.making_room(lambda: decode_latents(latents, vae, loader.vae_budget()))
-    check_not_black(frames[: pixel_frames(job.plan.size.latent_frames)], job.pictures[job.start])
+
+    def decode() -> torch.Tensor:
+        with loader.vae() as vae:
+            may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
+            return decode_latents(latents, vae, loader.vae_budget(), may_shrink)
+
+    frames = transformer.making_room(decode)
+    check_not_black(frames[: pixel_frames(job.plan.size.latent_frames)], job.pictures.values())
     folder.add_frames(frames)
     yield SectionDone(section.index, len(job.plan.sections), folder.num_frames)
 
@@ -260,16 +268,20 @@ def _finish(job: _Job, folder: JobFolder) -> Finished:
 
 
 def _keep_finished(job: _Job, folder: JobFolder) -> Path | None:
-    """Write what is finished as a video of its own; where not even that works, keep the working folder."""
+    """Write what is finished as a video of its own; where not even that works, keep the working folder.
+
+    Returns:
+        The video or the folder, None where nothing was finished.
+    """
     if not folder.num_sections:
         return None
     path = job.target.file("_unfinished.mp4")
     try:
         write_mp4(path, folder.frames(), crf=job.request.crf, comment=job.comment)
-    except OSError:
+    except (OSError, av.error.FFmpegError):
+        folder.keep_as(job.target.file("_unfinished"))
         logger.warning("the finished sections stay as they are in %s", folder.path, exc_info=True)
-        folder.keep = True
-        return None
+        return folder.path
     return path
 
 
@@ -317,10 +329,8 @@ def _machine_errors(folder: Path) -> Iterator[None]:
     """Give the machine's own errors a name that a person can act on."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MachineError("out_of_memory") from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for it
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
             raise MachineError("out_of_memory") from error
         raise
     except OSError as error:

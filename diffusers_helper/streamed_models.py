@@ -18,14 +18,13 @@ from .architectures import build_empty, make_text_encoder, make_transformer
 from .block_stack import BlockStack
 from .checkpoint import Checkpoint
 from .device import Compute
-from .errors import MachineError
 from .model_files import ModelPart
-from .modulation import MODULATED_NORMS, ModulationLinears, ModulationTable, take_out_modulation
+from .modulation import ModulationLinears, ModulationTable, take_out_modulation
 from .streaming.layers import NUM_SLOTS, StreamedLayers
-from .streaming.layout import Layer, describe_layer
-from .streaming.plan import GIB, plan_vram
+from .streaming.layout import describe_layer
+from .streaming.plan import COMFORT_BYTES, COMFORT_PART, GIB, plan_vram
 from .streaming.row_lookup import RowLookup
-from .system_memory import free_vram
+from .system_memory import free_vram, is_out_of_memory, read_ram
 from .weights import fill, match_tensors
 
 if TYPE_CHECKING:
@@ -57,13 +56,16 @@ class StreamedTransformer:
         Raises:
             torch.OutOfMemoryError: there is no layer left to give up.
         """
+        layers, is_short = self.stack.layers, False
         while True:
             try:
+                if is_short:
+                    layers.give_up_resident()
                 return work()
-            except torch.OutOfMemoryError:
-                if not self.stack.layers.num_resident:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not layers.num_resident:
                     raise
-            self.stack.layers.give_up_resident()  # outside the handler, whose traceback holds tensors
+            is_short = True  # go on outside the handler, whose traceback holds tensors
 
 
 @contextmanager
@@ -72,36 +74,16 @@ def stream_transformer(
 ) -> Iterator[StreamedTransformer]:
     """Build the transformer for a job whose steps compute `tokens` tokens."""
     model: Any = build_empty(part, make_transformer)
-    names = match_tensors(model, part.checkpoint)
-    blocks = _named_blocks(model)
-    examples = {kind: block for kind, _, block in reversed(blocks)}
-    linears = _stream_modulation(blocks, names, part.checkpoint, compute)
-    templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
-    layers = [
-        describe_layer(
-            kind, templates[kind], _names_below(prefix, names), part.checkpoint, compute.transformer
-        )
-        for kind, prefix, _ in blocks
-    ]
-    streamed = StreamedLayers(
-        layers, lambda kind: copy.deepcopy(templates[kind]), part.checkpoint, compute.device
-    )
-    stack = BlockStack(streamed, ModulationTable(linears), copy.deepcopy(templates["double"]))
-    model.transformer_blocks = nn.ModuleList([stack])
-    model.single_transformer_blocks = nn.ModuleList()
-    with ExitStack() as stack_of_exits:
-        stack_of_exits.callback(model.to, "meta")
-        stack_of_exits.enter_context(streamed)
+    stack = _stack_blocks(model, part.checkpoint, compute)
+    with ExitStack() as exits:
+        exits.callback(model.to, "meta")
+        exits.enter_context(stack.layers)
         fill(model, part.checkpoint, compute.device, compute.transformer)
         model.proj_out.to(compute.projection)
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         if attention_backend is not None:
             model.set_attention_backend(attention_backend)
-        hidden = model.config.num_attention_heads * model.config.attention_head_dim
-        activations = tokens * hidden * compute.transformer.itemsize * ACTIVATION_WIDTHS
-        on_card = compute.device.type == "cuda"
-        reserved = max(activations, VAE_BYTES) + SPARE_BYTES if on_card else activations
-        _place(streamed, layers, compute, reserved)
+        _place(stack.layers, compute, _reserved_bytes(model, compute, tokens))
         yield StreamedTransformer(model, stack)
 
 
@@ -149,23 +131,51 @@ def count_tokens(latent_frames: int, height: int, width: int) -> int:
     return latent_frames * full + history + 1300
 
 
-def _place(streamed: StreamedLayers, layers: list[Layer], compute: Compute, reserved: int) -> None:
+def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute) -> BlockStack:
+    """Take an empty model's blocks out and put a stack that streams them in their place."""
+    names = match_tensors(model, checkpoint)
+    blocks = _named_blocks(model)
+    examples = {kind: block for kind, _, block in reversed(blocks)}
+    linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
+    templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
+
+    def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
+        layers = [
+            describe_layer(kind, modules[kind], _names_below(prefix, names), checkpoint, compute.transformer)
+            for kind, prefix, _ in blocks
+        ]
+        return StreamedLayers(layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device)
+
+    first_block = copy.deepcopy(templates["double"])
+    stack = BlockStack(stream(templates), ModulationTable(stream({**linears})), first_block)
+    model.transformer_blocks = nn.ModuleList([stack])
+    model.single_transformer_blocks = nn.ModuleList()
+    return stack
+
+
+def _reserved_bytes(model: Any, compute: Compute, tokens: int) -> int:
+    """Memory that is left for computing before layers may stay."""
+    hidden = model.config.num_attention_heads * model.config.attention_head_dim
+    activations = tokens * hidden * compute.transformer.itemsize * ACTIVATION_WIDTHS
+    if compute.device.type == "cuda":
+        return max(activations, VAE_BYTES) + SPARE_BYTES
+    return activations + max(COMFORT_BYTES, int(COMFORT_PART * read_ram().total))
+
+
+def _place(streamed: StreamedLayers, compute: Compute, reserved: int) -> None:
     """Keep as many layers as fit; where even that is too many, fewer."""
     free = free_vram(compute.device, compute.memory_limit)
-    sizes = [layer.num_bytes for layer in layers]
+    sizes = [layer.num_bytes for layer in streamed.layers]
     resident = plan_vram(sizes, free, reserved, NUM_SLOTS)
     logger.info(
         "%.1f GiB free, %.1f GiB reserved for computing: %d of %d layers stay, %.1f GiB are streamed",
         free / GIB,
         reserved / GIB,
         len(resident),
-        len(layers),
+        len(sizes),
         (sum(sizes) - sum(sizes[place] for place in resident)) / GIB,
     )
-    try:
-        streamed.place(resident)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MachineError("out_of_memory") from error
+    streamed.place_as_many(resident)
 
 
 def _named_blocks(model: Any) -> list[tuple[str, str, nn.Module]]:
@@ -176,18 +186,6 @@ def _named_blocks(model: Any) -> list[tuple[str, str, nn.Module]]:
         for i, b in enumerate(model.single_transformer_blocks)
     ]
     return [*double, *single]
-
-
-def _stream_modulation(
-    blocks: list[tuple[str, str, nn.Module]], names: dict[str, str], checkpoint: Checkpoint, compute: Compute
-) -> StreamedLayers:
-    linears = {kind: ModulationLinears(block, kind) for kind, _, block in reversed(blocks)}
-    layers = [
-        describe_layer(kind, linears[kind], _names_below(prefix, names), checkpoint, compute.transformer)
-        for kind, prefix, _ in blocks
-    ]
-    assert all(kind in MODULATED_NORMS for kind in linears)
-    return StreamedLayers(layers, lambda kind: copy.deepcopy(linears[kind]), checkpoint, compute.device)
 
 
 def _names_below(prefix: str, names: dict[str, str]) -> dict[str, str]:

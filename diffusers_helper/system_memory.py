@@ -25,9 +25,18 @@ def read_ram() -> SystemMemory:
     if meminfo.exists():
         lines = (line.split() for line in meminfo.read_text("ascii").splitlines())
         values = {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines}
-        return SystemMemory(values["MemTotal"], min(values["MemAvailable"], _cgroup_room()))
+        limit, room = _container_limit()
+        return SystemMemory(min(values["MemTotal"], limit), min(values["MemAvailable"], room))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return SystemMemory(total, total // 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own class, or a library's word for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("ALLOC_FAILED", "CUDA error: out of memory", "DefaultCPUAllocator")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def free_vram(device: torch.device, limit: int | None) -> int:
@@ -44,14 +53,17 @@ def free_vram(device: torch.device, limit: int | None) -> int:
     return free if limit is None else min(free, limit - allocated)
 
 
-def _cgroup_room() -> int:
-    """What a container's limit leaves; far more than any machine has where there is none."""
+def _container_limit() -> tuple[int, int]:
+    """What a container's limit is and what it leaves, the file cache counted as free; huge without one."""
+    folder = Path("/sys/fs/cgroup")
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text("ascii").strip()
-        return int(limit) - int(used)
-    except (OSError, ValueError):
-        return 2**62
+        limit = int((folder / "memory.max").read_text("ascii"))
+        used = int((folder / "memory.current").read_text("ascii"))
+        lines = (line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+        cached = next(int(line[1]) for line in lines if line[0] == "file")
+        return limit, limit - used + cached
+    except (OSError, ValueError, StopIteration):  # no container, or "max"
+        return 2**62, 2**62
 
 
 def _read_windows() -> SystemMemory:

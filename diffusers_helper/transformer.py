@@ -72,7 +72,7 @@ class SectionDenoiser:
         self._shared = self._shared_arguments(inputs)
         self.computed = True
         """Whether the last step ran the blocks."""
-        self._prepare(sigmas)
+        transformer.making_room(lambda: self._prepare(sigmas))
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Between pixels and latents. Pictures are uint8, latents are scaled as the transformer sees them."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import torch
 from einops import rearrange
 
 from .errors import MachineError
+from .sections import pixel_frames
+from .system_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
@@ -19,8 +22,8 @@ BLACK_LEVEL = 3
 """A section without one pixel brighter than this (of 255) is black."""
 TILE_OVERLAP = 64
 SMALLEST_TILE = 160
-TILE_LATENTS, TILE_FRAMES = 5, 17
-"""Latent and pixel frames that the VAE decodes at once (its `tile_sample_min_num_frames` and one more)."""
+TILE_LATENTS = 5
+"""Latent frames that the VAE decodes at once (its `tile_sample_min_num_frames` and one more)."""
 FEATURE_MAPS = 7.0
 """Memory of a tile: this many maps of its second level's channels at full resolution (measured: 6.8)."""
 MASK_BYTES = 7
@@ -28,11 +31,16 @@ MASK_BYTES = 7
 
 
 @torch.inference_mode()
-def encode_picture(picture: np.ndarray, vae: "AutoencoderKLHunyuanVideo") -> torch.Tensor:
+def encode_picture(
+    picture: np.ndarray, vae: "AutoencoderKLHunyuanVideo", budget: int = 2**62
+) -> torch.Tensor:
     """Encode `(height, width, 3)` uint8 to latents `(1, 16, 1, height/8, width/8)` float32 on the CPU.
 
-    Takes the posterior's mode, not a sample, so that the seed alone decides the video.
+    Takes the posterior's mode, not a sample, so that the seed alone decides the video. A picture for
+    which `budget` bytes are too few is encoded in tiles.
     """
+    tilings = tilings_of(picture.shape[0], picture.shape[1])
+    next((t for t in tilings if t.bytes_needed(vae, 1) <= budget), tilings[-1]).apply(vae)
     pixels = torch.from_numpy(picture.copy()).float() / 127.5 - 1
     pixels = rearrange(pixels, "h w c -> 1 c 1 h w").to(vae.device, vae.dtype)
     latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
@@ -40,31 +48,42 @@ def encode_picture(picture: np.ndarray, vae: "AutoencoderKLHunyuanVideo") -> tor
 
 
 @torch.inference_mode()
-def decode_latents(latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", budget: int) -> torch.Tensor:
+def decode_latents(
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", budget: int, may_shrink: bool = True
+) -> torch.Tensor:
     """Decode latents `(1, 16, t, h, w)` to frames `(4t - 3, 8h, 8w, 3)` on the CPU.
 
     The frames are float32 in 0..255, so that they can still be blended without rounding. They are decoded
-    in as few tiles as `budget` bytes of the device's memory allow, in more where that was too few.
+    in as few tiles as `budget` bytes of the device's memory allow; where that was too few and the tiles
+    `may_shrink`, in more.
 
     Raises:
         MachineError: a pixel is not a number.
-        torch.OutOfMemoryError: not even the smallest tiles fit.
+        torch.OutOfMemoryError: the tiles do not fit, or not even the smallest.
     """
     latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     height, width = (8 * side for side in latents.shape[-2:])
-    tilings = [tiling for tiling in tilings_of(height, width) if tiling.bytes_needed(vae) <= budget]
-    for tiling in tilings or [tilings_of(height, width)[-1]]:
-        tiling.apply(vae)
-        try:
-            pixels = vae.decode(latents).sample[0]
-            break
-        except torch.OutOfMemoryError:
-            if tiling.is_smallest:
-                raise
-        logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
+    tilings = [t for t in tilings_of(height, width) if t.bytes_needed(vae) <= budget or t.is_smallest]
+    pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1])
     if not torch.isfinite(pixels).all():
         raise MachineError("not_a_number_in_pixels")
     return rearrange(pixels.cpu().float().clamp_(-1, 1).add_(1).mul_(127.5), "c t h w -> t h w c")
+
+
+def _decode_tiled(
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tilings: list["Tiling"]
+) -> torch.Tensor:
+    """Pixels `(3, frames, height, width)`, with the first tiling that the memory suffices for."""
+    for tiling in tilings[:-1]:
+        tiling.apply(vae)
+        try:
+            return vae.decode(latents).sample[0]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
+    tilings[-1].apply(vae)
+    return vae.decode(latents).sample[0]
 
 
 @dataclass(frozen=True)
@@ -86,12 +105,12 @@ class Tiling:
             tile_sample_stride_width=self.stride_width,
         )
 
-    def bytes_needed(self, vae: "AutoencoderKLHunyuanVideo") -> int:
-        """Memory that decoding in such tiles takes: their widest feature maps, or their attention's mask."""
+    def bytes_needed(self, vae: "AutoencoderKLHunyuanVideo", latent_frames: int = TILE_LATENTS) -> int:
+        """Memory that such tiles take: their widest feature maps, or their attention's mask."""
         pixels = self.height * self.width
         features = FEATURE_MAPS * vae.config.block_out_channels[1] * vae.dtype.itemsize
-        mask = MASK_BYTES * (TILE_LATENTS * pixels // 64) ** 2
-        return max(int(TILE_FRAMES * pixels * features), mask)
+        mask = MASK_BYTES * (latent_frames * pixels // 64) ** 2
+        return max(int(pixel_frames(latent_frames) * pixels * features), mask)
 
 
 def tilings_of(height: int, width: int) -> list[Tiling]:
@@ -119,13 +138,13 @@ def _tile(side: int, count: int) -> tuple[int, int]:
     return stride + TILE_OVERLAP, stride
 
 
-def check_not_black(frames: torch.Tensor, start_picture: np.ndarray) -> None:
-    """Notice a section that came out all black although the start picture is not.
+def check_not_black(frames: torch.Tensor, pictures: Iterable[np.ndarray]) -> None:
+    """Notice a section that came out all black although none of the job's pictures is.
 
     Raises:
         MachineError: it did.
     """
-    if start_picture.max() > BLACK_LEVEL and float(frames.max()) <= BLACK_LEVEL:
+    if float(frames.max()) <= BLACK_LEVEL < min(picture.max() for picture in pictures):
         raise MachineError("black_section")
 
 

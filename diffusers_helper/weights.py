@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .checkpoint import Checkpoint
-from .errors import InputError, MachineError
+from .errors import InputError
 
 _PREFIXES = ("model.", "text_model.", "vision_model.")
 """What different releases of transformers put in front of the same tensors' names."""
@@ -40,21 +40,17 @@ def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype:
 
     Raises:
         InputError: the files do not hold what the module needs.
-        MachineError: there is not enough memory.
+        torch.OutOfMemoryError: there is not enough memory.
     """
     names = match_tensors(module, checkpoint)
-    weights = {}
-    try:
-        staging = torch.empty(
-            max(checkpoint.tensors[stored].num_bytes for stored in names.values()), dtype=torch.uint8
-        )
-        for name, stored in names.items():
-            weights[name] = checkpoint.read(stored, staging).to(device, dtype, copy=True)
-        module.load_state_dict(weights, assign=True)
-        _fill_buffers(module)
-        module.to(device)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MachineError("out_of_memory_loading", path=str(checkpoint.folder)) from error
+    longest = max(checkpoint.tensors[stored].num_bytes for stored in names.values())
+    staging = torch.empty(longest, dtype=torch.uint8)
+    weights = {
+        name: checkpoint.read(stored, staging).to(device, dtype, copy=True) for name, stored in names.items()
+    }
+    module.load_state_dict(weights, assign=True)
+    _fill_buffers(module)
+    module.to(device)
 
 
 def _fill_buffers(module: nn.Module) -> None:

@@ -662,7 +662,8 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_file(command, monkeypatch, kil
         assert answer.lines[-1].startswith("Error: The disk is full (")
         assert str(disk) in answer.lines[-1]
         whole = {"picture": (), "video": ("video.png", "video.safetensors")}
-        files = [name for name in answer.files if not name.startswith("video.job/")]
+        files = [name for name in answer.files if not name.startswith("video_unfinished/")]
         assert files == list(whole.get(phase, ("video.png",)))
         # A section that was finished stays, even where there is no room to make a video of it.
-        assert (disk / "video.job").exists() is (phase not in ("picture", "frames"))
+        assert (disk / "video_unfinished").exists() is (phase not in ("picture", "frames"))
+        assert not (disk / "video.job").exists()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from diffusers_helper.errors import InputError
 from diffusers_helper.job_folder import JobFolder
 
 
@@ -73,3 +74,37 @@ def test_the_folder_goes_away_unless_it_is_kept(tmp_path):
     with JobFolder(tmp_path / "b.job", 16, 24, 3) as folder:
         folder.keep = True
     assert folder.path.exists()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with JobFolder(tmp_path / "b.job", 16, 24, 3) as first:
+        first.add_frames(plain(3, 1))
+        with pytest.raises(InputError) as caught, JobFolder(tmp_path / "b.job", 16, 24, 3):
+            pass
+        assert caught.value.code == "output_busy"
+        assert values(first) == [1, 1, 1]
+    with JobFolder(tmp_path / "b.job", 16, 24, 3):
+        pass
+
+
+def test_what_a_killed_run_left_is_cleared_but_nothing_else(tmp_path):
+    path = tmp_path / "b.job"
+    path.mkdir()
+    (path / "section_000.frames").write_bytes(b"x")
+    with JobFolder(path, 16, 24, 3) as folder:
+        assert list(folder.path.iterdir()) == []
+    path.mkdir()
+    (path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(InputError) as caught, JobFolder(path, 16, 24, 3):
+        pass
+    assert caught.value.code == "output_taken"
+    assert (path / "holiday.jpg").exists()
+
+
+def test_a_kept_folder_moves_out_of_the_next_runs_way(tmp_path):
+    for name in ("b_unfinished", "b_unfinished2"):
+        with JobFolder(tmp_path / "b.job", 16, 24, 3) as folder:
+            folder.add_frames(plain(3, 1))
+            folder.keep_as(tmp_path / "b_unfinished")
+        assert (tmp_path / name / "section_000.frames").exists()
+    assert not (tmp_path / "b.job").exists()

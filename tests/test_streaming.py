@@ -13,7 +13,7 @@ from torch import nn
 
 from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.device import choose_compute
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import StepDone
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
@@ -153,6 +153,25 @@ def test_giving_up_resident_layers_ends_with_none_and_changes_nothing(stored):
     assert counts == [7, 3, 1, 0]
 
 
+def test_less_room_than_planned_keeps_fewer_layers(stored, monkeypatch):
+    folder, weights = stored
+    checkpoint, layers = describe(folder)
+    with StreamedLayers(layers, make_linear, checkpoint, CPU) as streamed:
+        original = streamed._bind
+
+        def bind(layer, buffer):
+            if len(streamed._resident) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(layer, buffer)
+
+        monkeypatch.setattr(streamed, "_bind", bind)
+        streamed.place_as_many(range(COUNT))
+        assert streamed.num_resident == 1
+        monkeypatch.undo()
+        for place, module in streamed:
+            assert torch.equal(module.weight, weights[f"layers.{place}.weight"])
+
+
 def _cut_short(path):
     os.truncate(path, path.stat().st_size - 200)
 
@@ -164,13 +183,31 @@ def _replace(path):
     other.replace(path)
 
 
+def test_a_thread_that_cannot_begin_is_told_and_not_waited_for(stored, monkeypatch):
+    folder, _ = stored
+    checkpoint, layers = describe(folder)
+
+    def refuse(*_):
+        raise RuntimeError("no memory for a buffer")
+
+    monkeypatch.setattr(WeightRing, "_bring", refuse)
+    with (
+        WeightRing(layers, 2, CPU, checkpoint.signatures) as ring,
+        pytest.raises(RuntimeError, match="no memory for a buffer"),
+    ):
+        ring.acquire()
+
+
 @pytest.mark.parametrize("damage", [_cut_short, Path.unlink, _replace])
 def test_a_file_that_changes_is_told_in_the_thread_that_waits(stored, damage):
     folder, _ = stored
     checkpoint, layers = describe(folder)
     damage(folder / "model-00001-of-00002.safetensors")
     threads = threading.active_count()
-    with pytest.raises(InputError) as caught, WeightRing(layers, 2, CPU, checkpoint.signatures) as ring:
+    with (
+        pytest.raises((InputError, MachineError)) as caught,
+        WeightRing(layers, 2, CPU, checkpoint.signatures) as ring,
+    ):
         ring.acquire()
     assert caught.value.code in ("model_file_changed", "model_file_unreadable")
     assert threading.active_count() == threads

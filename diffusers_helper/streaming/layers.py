@@ -42,6 +42,7 @@ class StreamedLayers:
         self._resident: dict[int, nn.Module] = {}
         self._ring: WeightRing | None = None
         self._slots: list[dict[str, nn.Module]] = []
+        self._kept: dict[int, torch.Tensor] = {}
 
     def __enter__(self) -> "StreamedLayers":
         return self
@@ -49,6 +50,7 @@ class StreamedLayers:
     def __exit__(self, *_: object) -> None:
         self._close_ring()
         self._resident.clear()
+        self._kept.clear()
 
     @property
     def num_resident(self) -> int:
@@ -83,12 +85,30 @@ class StreamedLayers:
                 self._resident[place] = self._bind(layer, buffer)
         finally:
             reader.close()
-        self._open_ring({})
+        self._open_ring()
+
+    def place_as_many(self, resident: Sequence[int]) -> None:
+        """`place`, with half as many layers where there turned out to be less room than was planned with.
+
+        Raises:
+            torch.OutOfMemoryError: there is not even room for the ring.
+        """
+        while True:
+            try:
+                self.place(resident)
+                return
+            except torch.OutOfMemoryError:
+                if not resident:
+                    raise
+            self._close_ring()
+            self._resident.clear()
+            resident = resident[1::2]
 
     def keep_in_ram(self, places: Mapping[int, torch.Tensor]) -> None:
         """Serve some of the streamed layers from flat CPU buffers instead of their files."""
         self._close_ring()
-        self._open_ring(dict(places))
+        self._kept = dict(places)
+        self._open_ring()
 
     def give_up_resident(self) -> bool:
         """Stream half of the layers that stayed until now, to make room; False if there are none left."""
@@ -101,7 +121,7 @@ class StreamedLayers:
             del self._resident[place]
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._open_ring({})
+        self._open_ring()
         logger.info("out of memory: %d layers stay now, %d did", len(kept), len(places))
         return True
 
@@ -127,11 +147,11 @@ class StreamedLayers:
             raise MachineError("internal", detail=f"{layer.kind} lacks {left[0]}")
         return module.requires_grad_(False).eval()
 
-    def _open_ring(self, kept: dict[int, torch.Tensor]) -> None:
+    def _open_ring(self) -> None:
         streamed = self.streamed
         if not streamed:
             return
-        by_turn = {streamed.index(place): buffer for place, buffer in kept.items()}
+        by_turn = {streamed.index(place): buffer for place, buffer in self._kept.items()}
         layers = [self.layers[place] for place in streamed]
         self._ring = WeightRing(layers, NUM_SLOTS, self._device, self.checkpoint.signatures, by_turn)
         self._ring.__enter__()

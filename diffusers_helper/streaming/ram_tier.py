@@ -23,6 +23,7 @@ class RamTier:
 
     def __init__(self) -> None:
         self._passes = 0
+        self._ring: object = None
         self._read_before = 0
         self._seconds_before = 0.0
 
@@ -34,6 +35,8 @@ class RamTier:
         if result.is_cuda:
             torch.cuda.synchronize(result.device)
         step_seconds = time.perf_counter() - begin
+        if layers.ring is not self._ring:  # a new one counts from zero
+            self._ring, self._read_before, self._seconds_before = layers.ring, 0, 0.0
         num_bytes, seconds = layers.ring.traffic
         read, took = num_bytes - self._read_before, seconds - self._seconds_before
         self._read_before, self._seconds_before = num_bytes, seconds

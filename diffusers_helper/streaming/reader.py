@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import TORCH_NAMES, FileSignature
-from ..errors import InputError
+from ..errors import InputError, MachineError
 from .layout import Chunk, Piece
 
 
@@ -26,7 +26,8 @@ class ChunkReader:
         """Fill `buffer` (uint8, `num_bytes` long) with a chunk.
 
         Raises:
-            InputError: a file cannot be read, became shorter or was replaced.
+            InputError: a file became shorter or was replaced.
+        MachineError: a file cannot be read.
         """
         begin = time.perf_counter()
         for piece in chunk.pieces:
@@ -63,7 +64,7 @@ class ChunkReader:
                 done += count
         except OSError as error:
             reason = error.strerror or str(error)
-            raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
+            raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
         self.bytes_read += done
 
     def _open(self, path: Path) -> FileIO:

@@ -36,16 +36,15 @@ class _Load:
         self._missing = chunks
         self._lock = threading.Lock()
 
-    def chunk_done(self, stream: "torch.cuda.Stream | None") -> None:
+    def chunk_done(self, stream: "torch.cuda.Stream | None", error: BaseException | None = None) -> None:
+        """A chunk is sent, or given up; the load is done when no thread touches its slot any more."""
         with self._lock:
+            self.error = self.error or error
             self._missing -= 1
             if self._missing == 0:
-                self.arrived = stream.record_event() if stream is not None else None
+                if self.error is None and stream is not None:
+                    self.arrived = stream.record_event()
                 self.done.set()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = self.error or error
-        self.done.set()
 
 
 class WeightRing:
@@ -160,23 +159,22 @@ class WeightRing:
             self._jobs.put((load, chunk, self.kept.get(position)))
 
     def _work(self, reader: ChunkReader) -> None:
+        staging: Iterator[tuple[torch.Tensor, torch.cuda.Event]] | None = None
         with contextlib.closing(reader), torch.inference_mode():
-            staging = self._staging()
             while (job := self._jobs.get()) is not None:
                 load, chunk, kept = job
-                if self._closing or load.error is not None:
-                    load.done.set()
-                    continue
+                failure: BaseException | None = None
                 try:
-                    self._bring(load, chunk, kept, reader, staging)
-                    load.chunk_done(self._stream)
+                    if not self._closing and load.error is None:
+                        if staging is None and self._stream is not None:
+                            staging = self._staging()
+                        self._bring(load, chunk, kept, reader, staging)
                 except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
-                    load.fail(error)
+                    failure = error
+                load.chunk_done(self._stream, failure)
 
-    def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]] | None:
-        """This thread's buffers in turn, each with the event after which it is free; None on a CPU."""
-        if self._stream is None:
-            return None
+    def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
+        """A thread's buffers in turn, each with the event after which it is free."""
         return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
 
     def _bring(
