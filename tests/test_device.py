@@ -1,10 +1,14 @@
 """Which device computes, and what is said where none can."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from diffusers_helper.device import choose_compute
 from diffusers_helper.errors import InputError, MachineError
+
+GIB = 2**30
 
 
 class Card:
@@ -16,8 +20,14 @@ class Card:
         monkeypatch.setattr(cuda, "current_device", lambda: 0)
         monkeypatch.setattr(cuda, "get_device_name", lambda _: "RTX")
         monkeypatch.setattr(cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8 * GIB))
+        self.fraction = 0.0
+        monkeypatch.setattr(cuda, "set_per_process_memory_fraction", self.limit)
         self.error = error
         monkeypatch.setattr(torch, "ones", self.ones)
+
+    def limit(self, fraction, _device):
+        self.fraction = fraction
 
     def ones(self, *_size, device, dtype):
         assert device.type == "cuda"
@@ -64,3 +74,10 @@ def test_a_card_that_cannot_compute_is_told_at_once(monkeypatch, capability, err
     with pytest.raises(MachineError) as caught:
         choose_compute("auto")
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(("limit", "fraction"), [(6 * GIB, 0.75), (12 * GIB, 1.0), (None, 1.0)])
+def test_a_limit_holds_for_all_that_the_process_takes_of_the_card(monkeypatch, limit, fraction):
+    card = Card(monkeypatch, (8, 9))
+    assert choose_compute("cuda", limit).memory_limit == limit
+    assert card.fraction == fraction
