@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +74,6 @@ class Checkpoint:
             signatures[path] = FileSignature.of(path.stat())
             tensors |= read_header(path)
         return cls(folder, tensors, signatures)
-
-    @cached_property
-    def num_bytes(self) -> int:
-        return sum(tensor.num_bytes for tensor in self.tensors.values())
 
     def read(self, name: str, staging: "torch.Tensor") -> "torch.Tensor":
         """Read one tensor in the dtype it is stored in, as a view of `staging` (CPU, uint8, long enough).
@@ -163,17 +159,22 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def read_into(stored: StoredTensor, target: memoryview) -> None:
     """Read a tensor's bytes into `target` (`num_bytes` long). Raises InputError where they are gone."""
-    done = 0
     try:
         with stored.path.open("rb", buffering=0) as file:
-            file.seek(stored.offset)
-            while done < stored.num_bytes:
-                count = file.readinto(target[done:])  # at most 2 GiB come at once
-                if not count:
-                    raise InputError("model_file_changed", path=str(stored.path))
-                done += count
+            read_exactly(file, stored.path, stored.offset, target)
     except OSError as error:
         raise _unreadable(stored.path, error) from error
+
+
+def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> None:
+    """Fill `target` from byte `offset` of an open file on. Raises InputError where the file ends before."""
+    done = 0
+    file.seek(offset)
+    while done < len(target):
+        count = file.readinto(target[done:])  # at most 2 GiB come at once
+        if not count:
+            raise InputError("model_file_changed", path=str(path))
+        done += count
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .buckets import nearest_bucket
-from .embedding_cache import EmbeddingCache, embedding_key
+from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
 from .events import Event, Notice, StageStarted
 from .images import fit_image, read_image
 from .loading import ModelLoader
@@ -73,7 +73,8 @@ def _encode_prompts(
     if request.guidance_scale != 1:
         wanted[request.negative_prompt] = None
     encoders = [loader.files.text_encoder, loader.files.text_encoder_2]
-    keys = {text: embedding_key(text.encode(), encoders, loader.compute.encoders) for text in wanted}
+    contents = [text.encode() for text in wanted]
+    keys = dict(zip(wanted, embedding_keys(contents, encoders, loader.compute.encoders), strict=True))
     found = {text: cache.get(key) for text, key in keys.items()}
     missing = [text for text, tensors in found.items() if tensors is None]
     if missing:

@@ -19,6 +19,8 @@ from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+"""To be counted up when embeddings come to mean something else."""
 MAX_BYTES = 256 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
@@ -66,12 +68,18 @@ class EmbeddingCache:
             excess -= stat.st_size
 
 
-def embedding_key(content: bytes, parts: list[ModelPart], dtype: torch.dtype, version: int = 1) -> str:
+def embedding_key(content: bytes, parts: list[ModelPart], dtype: torch.dtype) -> str:
     """The name under which the embedding of `content` by the models `parts` is kept."""
-    digest = hashlib.sha256(f"{version} {dtype} {len(content)} ".encode() + content)
-    for part in parts:
-        digest.update(_fingerprint(part))
-    return digest.hexdigest()
+    return embedding_keys([content], parts, dtype)[0]
+
+
+def embedding_keys(contents: list[bytes], parts: list[ModelPart], dtype: torch.dtype) -> list[str]:
+    """`embedding_key` of several contents; the models' files are looked at once."""
+    models = b"".join(_fingerprint(part) for part in parts)
+    return [
+        hashlib.sha256(f"{VERSION} {dtype} {len(content)} ".encode() + content + models).hexdigest()
+        for content in contents
+    ]
 
 
 def _fingerprint(part: ModelPart) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import TORCH_NAMES, FileSignature
+from ..checkpoint import TORCH_NAMES, FileSignature, read_exactly
 from ..errors import InputError, MachineError
 from .layout import Chunk, Piece
 
@@ -53,19 +53,12 @@ class ChunkReader:
 
     def _read_bytes(self, piece: Piece, target: torch.Tensor) -> None:
         path = piece.stored.path
-        view, done = target.numpy().data, 0
         try:
-            file = self._open(path)
-            file.seek(piece.source_offset)
-            while done < piece.source_bytes:
-                count = file.readinto(view[done:])  # at most 2 GiB come at once
-                if not count:
-                    raise InputError("model_file_changed", path=str(path))
-                done += count
+            read_exactly(self._open(path), path, piece.source_offset, target.numpy().data)
         except OSError as error:
             reason = error.strerror or str(error)
             raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
-        self.bytes_read += done
+        self.bytes_read += piece.source_bytes
 
     def _open(self, path: Path) -> FileIO:
         """The open file, if it still is the one whose header was read."""
