@@ -1,5 +1,10 @@
 """The sizes that a video can have: buckets of about the same number of pixels and different shapes."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .request import GenerationRequest
+
 SIZE_MULTIPLE = 16
 """Pixels to one transformer patch: 8 in the VAE times 2 in the patch embedding."""
 BUCKET_MULTIPLE = 32
@@ -28,3 +33,13 @@ def nearest_bucket(height: int, width: int, resolution: int) -> tuple[int, int]:
         return abs(height * bucket[1] - width * bucket[0])
 
     return min(reversed(bucket_table(resolution)), key=distance)
+
+
+def video_size(request: "GenerationRequest", height: int, width: int) -> tuple[int, int]:
+    """The size (height, width) of the video that a start picture of `height` times `width` pixels gives.
+
+    The start picture alone decides, so that others of any shape fit.
+    """
+    if request.height is not None and request.width is not None:
+        return request.height, request.width
+    return nearest_bucket(height, width, request.resolution)

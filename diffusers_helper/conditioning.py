@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .buckets import nearest_bucket
+from .buckets import video_size
 from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
 from .events import Event, Notice, StageStarted
 from .images import fit_image, read_image
 from .loading import ModelLoader
 from .prompts import encode_prompts, pad_prompt
 from .request import GenerationRequest
-from .sections import Plan, start_picture
+from .sections import Plan, end_picture, start_picture
 from .transformer import PromptEmbeds
 from .vae import encode_picture
 from .vision import encode_vision
@@ -29,18 +29,12 @@ class Conditioning:
 
 
 def read_pictures(request: GenerationRequest) -> dict[str, np.ndarray]:
-    """Read all pictures of a request and cut them to the size of the video, by the name they have there.
-
-    The start picture alone decides the size, so that others of any shape fit.
-    """
+    """Read all pictures of a request and cut them to the size of the video, by the name they have there."""
     first = start_picture(request)
-    names = [first, request.end_image, *(keyframe.image for keyframe in request.keyframes)]
+    names = [first, end_picture(request), *(keyframe.image for keyframe in request.keyframes)]
     pictures = {first: read_image(first)}
-    if request.height is not None and request.width is not None:
-        height, width = request.height, request.width
-    else:
-        own_height, own_width = pictures[first].shape[:2]
-        height, width = nearest_bucket(own_height, own_width, request.resolution)
+    own_height, own_width = pictures[first].shape[:2]
+    height, width = video_size(request, own_height, own_width)
     for name in names:
         if name is not None:
             picture = pictures[name] if name in pictures else read_image(name)

@@ -52,11 +52,16 @@ class StepDone:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section is decoded and kept; the video has `pixel_frames` frames so far, its end first."""
+    """A section is decoded and kept; the video has `pixel_frames` frames so far, its end first.
+
+    `video` holds these frames where they were asked for and could be written. It is a new file each time,
+    in the job's folder: the one before stays for the next section, and all go with the job.
+    """
 
     section: int
     sections: int
     pixel_frames: int
+    video: Path | None = None
 
 
 @dataclass(frozen=True)

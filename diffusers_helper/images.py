@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import contextlib
 import io
 import math
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,8 @@ from .request import MAX_REQUEST_BYTES, is_data_uri
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
 LANCZOS_RADIUS = 3
+PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
+"""Bytes before the first chunk of a PNG file, and at the end of each."""
 MAX_SCALED_PIXELS = 2**25
 """Of the largest picture that is scaled as a whole before it is cropped."""
 MAX_PIXELS = 178_956_970
@@ -33,6 +37,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
+_SWAPPING = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+"""Turns that make a lying picture stand."""
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
@@ -48,6 +54,22 @@ def read_image(name: str) -> np.ndarray:
     with source, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files
         return np.asarray(_to_rgb(_read_upright(source, shown)))
+
+
+def read_size(name: str) -> tuple[int, int]:
+    """The size (height, width) of the picture that `read_image` would give, as a rule without decoding it.
+
+    Raises:
+        InputError: as `read_image`, for what can be known without the pixels.
+    """
+    source, shown = _open_source(name)
+    with source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(source, shown) as image:
+            if _size_needs_pixels(image, source):
+                image.load()
+            turn, (width, height) = _turn(image), image.size
+            return (width, height) if turn in _SWAPPING else (height, width)
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -132,14 +154,22 @@ def _open_data_uri(uri: str) -> tuple[IO[bytes], str]:
 
 
 def _read_upright(source: IO[bytes], shown: str) -> Image.Image:
+    with _opened(source, shown) as image:
+        image.load()
+        turn = _turn(image)
+        return image.copy() if turn is None else image.transpose(turn)
+
+
+@contextlib.contextmanager
+def _opened(source: IO[bytes], shown: str) -> Iterator[Image.Image]:
+    """An opened picture whose pixels are not read yet; what Pillow stumbles over, also later, is named."""
     allow_long_text()
     Image.init()
     try:
         # Only formats that this Pillow was built with: it stumbles over others' names.
         with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             _check_size(image.size, shown)
-            image.load()
-            return _turn_upright(image)
+            yield image
     except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -159,14 +189,33 @@ def _check_size(size: tuple[int, int], shown: str) -> None:
         raise InputError("image_too_small", image=shown, width=width, height=height, least=MIN_SIDE)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Turn a loaded picture as its EXIF data says. The rest of that data, often odd, is left alone."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright, by its EXIF data. The rest of that data, often odd, is left alone."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        # The plain method: PNG's own would first read the pixels, which is done here where it is needed.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except (*_DAMAGED, OSError, SyntaxError):
-        return image.copy()  # a damaged note beside the picture is no reason to refuse it
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image.copy() if turn is None else image.transpose(turn)
+        return None  # a damaged note beside the picture is no reason to refuse it
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _size_needs_pixels(image: Image.Image, source: IO[bytes]) -> bool:
+    """Whether which way up a picture is can only be known when it is read as a whole."""
+    if image.format == "PNG":
+        return _has_notes_at_its_end(source)
+    return image.format == "TIFF"  # Pillow turns it while it reads
+
+
+def _has_notes_at_its_end(png: IO[bytes]) -> bool:
+    """Whether a PNG file has anything but pixels after the first of them; leaves the file where it was."""
+    place, kinds = png.tell(), set[bytes]()
+    png.seek(PNG_SIGNATURE)
+    while len(header := png.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        kinds |= {kind} if kinds or kind == b"IDAT" else set()
+        png.seek(length + PNG_CHECKSUM, io.SEEK_CUR)
+    png.seek(place)
+    return not kinds <= {b"IDAT", b"IEND"}
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ from .errors import InputError
 from .whole_file import whole_file
 
 BYTES_PER_PIXEL = 3
-_OURS = re.compile(r"section_\d+\.(frames|latents)(\.part)?")
+_OURS = re.compile(r"(section_\d+\.(frames|latents)|(closed|so_far)_\d+\.mp4)(\.part)?")
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ class _Stored:
 
 
 class JobFolder:
-    """The working folder of one job. Used as a `with` block: it is gone afterwards unless `keep` is set."""
+    """The working folder of one job. Used as a `with` block: it is gone afterwards unless `keep` is set.
+
+    `overlap` is the number of frames that two sections share: the first ones of what is there can still
+    change.
+    """
 
     def __init__(self, path: Path, height: int, width: int, overlap: int) -> None:
         self.path = path
         self.keep = False
         self._lock = FileLock(_lock_file(path), thread_local=False)
         self._shape = (height, width, BYTES_PER_PIXEL)
-        self._overlap = overlap
+        self.overlap = overlap
         self._sections: list[_Stored] = []
         self._latents: list[_Stored] = []
 
@@ -86,7 +90,7 @@ class JobFolder:
     def num_frames(self) -> int:
         """Pixel frames so far, each counted once."""
         total = sum(section.frames for section in self._sections)
-        return total - self._overlap * max(len(self._sections) - 1, 0)
+        return total - self.overlap * max(len(self._sections) - 1, 0)
 
     def add_frames(self, frames: torch.Tensor) -> None:
         """Put a decoded section in front: frames `(n, height, width, 3)`, float 0..255.
@@ -94,7 +98,7 @@ class JobFolder:
         Its last `overlap` frames fade linearly into the first ones there.
         """
         if self._sections:
-            frames = torch.cat([frames[: -self._overlap], self._cross_fade(frames[-self._overlap :])])
+            frames = torch.cat([frames[: -self.overlap], self._cross_fade(frames[-self.overlap :])])
         path = self.path / f"section_{len(self._sections):03d}.frames"
         with whole_file(path) as part, part.open("wb") as file:
             for frame in frames:
@@ -106,7 +110,7 @@ class JobFolder:
         stop = self.num_frames if stop is None else stop
         position = 0
         for order, section in enumerate(reversed(self._sections)):
-            skipped = self._overlap if order else 0
+            skipped = self.overlap if order else 0
             begin, end = max(start - position, 0), min(stop - position, section.frames - skipped)
             if begin < end:
                 yield from self._read(section, begin + skipped, end + skipped)
@@ -136,8 +140,8 @@ class JobFolder:
                         file.write(source.read(size))
 
     def _cross_fade(self, tail: torch.Tensor) -> torch.Tensor:
-        there = np.stack(list(self._read(self._sections[-1], 0, self._overlap)))
-        weights = torch.linspace(1, 0, self._overlap)[:, None, None, None]
+        there = np.stack(list(self._read(self._sections[-1], 0, self.overlap)))
+        weights = torch.linspace(1, 0, self.overlap)[:, None, None, None]
         return weights * tail + (1 - weights) * torch.from_numpy(there).float()
 
     def _read(self, section: _Stored, begin: int, end: int) -> Iterator[np.ndarray]:

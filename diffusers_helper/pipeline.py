@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import av
 import numpy as np
 import torch
 
@@ -23,6 +22,8 @@ from .errors import InputError, MachineError, StopRequested
 from .events import Event, Finished, Planned, SectionDone, StageStarted, StepDone, Stopped
 from .job_folder import JobFolder, bytes_needed
 from .loading import ModelLoader
+from .output import Output, Target
+from .progress_video import ProgressVideo
 from .recording import pack_request, without_start, write_png
 from .request import GenerationRequest
 from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
@@ -34,6 +35,7 @@ from .sections import (
     Plan,
     Section,
     decoded_latent_frames,
+    end_picture,
     make_plan,
     pixel_frames,
     start_picture,
@@ -43,24 +45,11 @@ from .system_memory import is_out_of_memory
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
-from .video import write_mp4
 
 logger = logging.getLogger(__name__)
 
 LATENT_CHANNELS = 16
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a job writes: `folder/name.mp4` and its companions."""
-
-    folder: Path
-    name: str
-    save_latents: bool = False
-
-    def file(self, ending: str) -> Path:
-        return self.folder / f"{self.name}{ending}"
 
 
 @dataclass
@@ -73,7 +62,7 @@ class _Job:
     pictures: dict[str, np.ndarray]
     seed: int
     stop: threading.Event
-    packed: dict[str, object]
+    output: Output
     started: float = field(default_factory=time.monotonic)
     evaluations: list[list[int]] = field(default_factory=list)
     """For each section and step whether the blocks ran."""
@@ -87,11 +76,6 @@ class _Job:
         """Height and width in pixels."""
         height, width = self.pictures[self.start].shape[:2]
         return height, width
-
-    @property
-    def comment(self) -> str:
-        """The request as every video carries it."""
-        return json.dumps(self.packed, ensure_ascii=False)
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -124,23 +108,24 @@ def generate(
             conditioning = yield from _until_stopped(
                 encode_all(request, job.plan, job.pictures, loader, cache), job
             )
-            write_png(target.file(".png"), job.pictures[job.start], without_start(job.packed))
+            write_png(target.file(".png"), job.pictures[job.start], without_start(job.output.packed))
             yield from _make_sections(job, conditioning, loader, folder)
             yield StageStarted("saving")
-            yield _finish(job, folder)
+            end: Event = _finish(job, folder)
         except StopRequested:
-            kept = _keep_finished(job, folder)
-            yield Stopped(kept, folder.num_sections, len(job.plan.sections))
+            end = yield from _keep_stopped(job, folder)
         except BaseException:  # whatever ends the job, what is finished stays
-            _keep_finished(job, folder)
+            job.output.keep_finished(folder)
             raise
+        yield end  # before the folder goes, with the video so far that somebody may be watching
 
 
 def _begin(request: GenerationRequest, target: Target, stop: threading.Event) -> _Job:
     pictures = read_pictures(request)
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
-    packed = pack_request(request, pictures, seed)
-    return _Job(request, make_plan(request), target, pictures, seed, stop, packed)
+    plan = make_plan(request)
+    output = Output(target, request, plan, pack_request(request, pictures, seed))
+    return _Job(request, plan, target, pictures, seed, stop, output)
 
 
 def _make_sections(
@@ -150,9 +135,10 @@ def _make_sections(
     generator = torch.Generator("cpu").manual_seed(job.seed)
     start_latent = conditioning.latents[job.start]
     history = start_latent.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start_latent.shape[-2:])
-    if request.end_image is not None:
-        history[:, :, :1] = conditioning.latents[request.end_image] * request.end_frame_strength
+    if (end := end_picture(request)) is not None:
+        history[:, :, :1] = conditioning.latents[end] * request.end_frame_strength
     newest = history[:, :, :0]  # the front of what is generated, as far as decoding needs it
+    progress = ProgressVideo(folder) if job.target.progress_videos else None
     yield StageStarted("transformer")
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     sigmas = flow_sigmas(request.steps, flow_shift_mu(noise_shape))
@@ -172,7 +158,7 @@ def _make_sections(
                 latents = torch.cat([start_latent, latents], dim=2)
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
             history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]
-            yield from _decode(job, section, newest, loader, transformer, folder)
+            yield from _decode(job, section, newest, loader, transformer, folder, progress)
             folder.add_latents(latents)
 
 
@@ -231,6 +217,7 @@ def _decode(
     loader: ModelLoader,
     transformer: StreamedTransformer,
     folder: JobFolder,
+    progress: ProgressVideo | None,
 ) -> Generator[Event, None, None]:
     yield StageStarted("decoding", section.index)
 
@@ -242,47 +229,30 @@ def _decode(
     frames = transformer.making_room(decode)
     check_not_black(frames[: pixel_frames(job.plan.size.latent_frames)], job.pictures.values())
     folder.add_frames(frames)
-    yield SectionDone(section.index, len(job.plan.sections), folder.num_frames)
+    video = progress.write() if progress is not None else None
+    yield SectionDone(section.index, len(job.plan.sections), folder.num_frames, video)
 
 
 def _finish(job: _Job, folder: JobFolder) -> Finished:
     """Write the section files asked for, the latents, and last, when nothing can be missing, the video."""
-    target, sections = job.target, len(job.plan.sections)
-    per_section = pixel_frames(job.plan.size.latent_frames + 1) - 1
-    for number in range(sections):  # in the order of the video
-        first, last = number * per_section, (number + 1) * per_section
-        label = f"_section_{number + 1:03d}"
-        if job.request.keep_section_videos:
-            frames = folder.frames(first + 1 if number else 0, last + 1)
-            write_mp4(target.file(label + ".mp4"), frames, crf=job.request.crf, comment=job.comment)
-        if job.request.save_section_stills:
-            write_png(target.file(label + ".png"), next(folder.frames(last, last + 1)), job.packed)
-    if target.save_latents:
+    job.output.write_sections(folder)
+    if job.target.save_latents:
         metadata = {"transformer_evaluations": json.dumps(job.evaluations), "seed": str(job.seed)}
-        folder.save_latents(target.file(".safetensors"), LATENT_CHANNELS, metadata)
-    video = target.file(".mp4")
-    count = write_mp4(video, folder.frames(), crf=job.request.crf, comment=job.comment)
+        folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
+    video, count = job.output.write_video(folder)
     height, width = job.size
     elapsed = time.monotonic() - job.started
     return Finished(video, count, job.plan.seconds, width, height, elapsed)
 
 
-def _keep_finished(job: _Job, folder: JobFolder) -> Path | None:
-    """Write what is finished as a video of its own; where not even that works, keep the working folder.
-
-    Returns:
-        The video or the folder, None where nothing was finished.
-    """
-    if not folder.num_sections:
-        return None
-    path = job.target.file("_unfinished.mp4")
+def _keep_stopped(job: _Job, folder: JobFolder) -> Generator[Event, None, Stopped]:
+    """Keep what is finished; who leaves meanwhile loses nothing."""
     try:
-        write_mp4(path, folder.frames(), crf=job.request.crf, comment=job.comment)
-    except (OSError, av.error.FFmpegError):
-        folder.keep_as(job.target.file("_unfinished"))
-        logger.warning("the finished sections stay as they are in %s", folder.path, exc_info=True)
-        return folder.path
-    return path
+        if folder.num_sections:
+            yield StageStarted("saving")
+    finally:
+        kept = job.output.keep_finished(folder)
+    return Stopped(kept, folder.num_sections, len(job.plan.sections))
 
 
 def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[Event, None, _T]:

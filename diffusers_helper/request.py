@@ -35,7 +35,8 @@ class Keyframe:
 class GenerationRequest:
     """A video to make. `seed=None` asks for a random seed; `seconds` and sizes are what the user wishes.
 
-    `width` and `height`, where given, win over `resolution`.
+    `width` and `height`, where given, win over `resolution`. A `loop` ends where it starts: see
+    `sections.end_picture` and `loop`.
     """
 
     start_image: str | None = None
@@ -53,6 +54,7 @@ class GenerationRequest:
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
     all_padding: float | None = None
+    loop: bool = False
     keyframes: tuple[Keyframe, ...] = field(default=())
     resolution: int = 640
     width: int | None = None
@@ -235,6 +237,7 @@ _REQUEST_FIELDS: dict[str, Callable[[object, str], Any]] = {
     "guidance_scale": _number(0, 32),
     "guidance_rescale": _number(0, 1),
     "all_padding": _optional(_number(0, 10)),
+    "loop": _flag,
     "keyframes": _keyframes,
     "resolution": _whole_number(64, 1536),
     "width": _optional(_whole_number(16, 2048)),

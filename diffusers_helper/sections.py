@@ -127,6 +127,13 @@ def start_picture(request: "GenerationRequest") -> str:
     return max((k.section, k.image) for k in request.keyframes if k.image is not None)[1]
 
 
+def end_picture(request: "GenerationRequest") -> str | None:
+    """The picture that the video ends with: the end image, else a loop's start; None for an open end."""
+    if request.end_image is None and request.loop:
+        return start_picture(request)
+    return request.end_image
+
+
 def decoded_latent_frames(section: Section, size: SectionSize) -> int:
     """Latent frames decoded after a section: its own and those of the section after it in the video.
 

@@ -157,6 +157,7 @@ def foreign_mp4(folder: Path, comment: str) -> Path:
         ('"seed": 1.5', "not 1.5"),
         ('"seed": 99999999999999999999', "not 99999999999999999999"),
         ('"teacache": 1', "must be true or false, not 1"),
+        ('"loop": "yes"', 'must be true or false, not "yes"'),
         ('"teacache": "false"', 'must be true or false, not "false"'),
         ('"teacache_threshold": NaN', "not NaN"),
         ('"end_frame_strength": 1.01', "from 0 to 1, not 1.01"),

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from diffusers_helper.recording import load_request
 from tests.conftest import SMALL
 from webui.eichi_utils import headless
 
@@ -45,6 +46,14 @@ def test_a_terminal_shows_section_step_and_time_left(command, monkeypatch):
 def test_without_a_terminal_there_is_a_line_for_each_section(command):
     answer = command({"seconds": 1})
     assert answer.lines[1:] == ("Section 1 of 2 is done.", "Section 2 of 2 is done.")
+
+
+def test_a_loop_is_made_of_a_request_and_again_of_its_video(command):
+    assert command({"loop": True}).status == 0
+    video = (command.output / "video.mp4").rename(command.folder / "loop.mp4")
+    assert command(video).status == 0
+    assert load_request(command.output / "video.mp4") == load_request(video)
+    assert load_request(video).loop
 
 
 def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):

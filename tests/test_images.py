@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from diffusers_helper import images
-from diffusers_helper.buckets import bucket_table, nearest_bucket
+from diffusers_helper.buckets import bucket_table, nearest_bucket, video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.images import FORMATS, fit_image, read_image, to_data_uri
+from diffusers_helper.images import FORMATS, fit_image, read_image, read_size, to_data_uri
+from diffusers_helper.request import GenerationRequest
 
 WIDTH, HEIGHT = 24, 16
 COLOURS = np.array([[[250, 10, 20], [30, 240, 50]], [[60, 70, 230], [200, 180, 100]]], dtype=np.uint8)
@@ -386,6 +387,7 @@ def test_pictures_are_turned_upright(tmp_path, orientation, name):
     options = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}.get(name, {})
     picture = read_image(saved(tmp_path, stored, name, exif=exif, **options))
     assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert read_size(str(tmp_path / name)) == (HEIGHT, WIDTH)
     assert np.abs(corners(picture) - COLOURS).max() <= 4
 
 
@@ -570,3 +572,61 @@ def test_of_two_buckets_as_near_the_taller_one_is_taken():
 def test_extreme_shapes_get_the_outermost_bucket():
     assert nearest_bucket(20, 4000, 640) == (416, 960)
     assert nearest_bucket(4000, 20, 640) == (960, 416)
+
+
+# -- sizes without pixels -------------------------------------------------------------------------------
+
+
+def test_the_size_of_a_picture_inside_a_request_is_read():
+    assert read_size(to_data_uri(quarters())) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.gif", "a.avif"])
+def test_a_size_is_read_without_the_pixels(tmp_path, name, monkeypatch):
+    path = saved(tmp_path, Image.fromarray(quarters()), name)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    assert read_size(path) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_png_that_tells_its_orientation_at_its_end_has_its_upright_size(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(quarters()), "a.png")
+    content = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content)) + b"eXIf" + content
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    with open(path, "r+b") as file:  # noqa: PTH123
+        end = file.read()
+        file.seek(0)
+        file.write(end[:-12] + chunk + end[-12:])
+    assert read_size(path) == read_image(path).shape[:2]
+    assert read_size(path) == ((WIDTH, HEIGHT) if orientation == 6 else (HEIGHT, WIDTH))
+
+
+def test_a_size_that_cannot_be_read_is_refused_like_the_picture(tmp_path):
+    (tmp_path / "text.png").write_text("just some words")
+    (tmp_path / "empty.png").write_bytes(b"")
+    saved(tmp_path, Image.new("RGB", (4, 40)), "small.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "small.png").read_bytes()[:20])
+    names = [str(tmp_path / f"{name}.png") for name in ("text", "empty", "small", "cut", "none")]
+    for name in [*names, str(tmp_path), "data:image/png;base64,?"]:
+        with pytest.raises(InputError) as caught:
+            read_size(name)
+        assert caught.value.code == error_code(name)
+
+
+# -- the size of the video ------------------------------------------------------------------------------
+
+
+def request(**values: object) -> GenerationRequest:
+    return GenerationRequest.from_dict({"start_image": "a.png", **values})
+
+
+def test_the_video_has_the_bucket_nearest_to_its_picture():
+    assert video_size(request(), 3000, 4000) == nearest_bucket(3000, 4000, 640)
+    assert video_size(request(resolution=320), 4000, 3000) == nearest_bucket(4000, 3000, 320)
+
+
+def test_a_size_that_is_asked_for_wins():
+    assert video_size(request(width=96, height=64, resolution=320), 3000, 4000) == (64, 96)

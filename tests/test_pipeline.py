@@ -67,7 +67,10 @@ def test_the_same_seed_makes_the_same_video_and_another_seed_another(tmp_path):
     a, b, c = (load_latents(tmp_path / "out" / f"{name}.safetensors") for name in "abc")
     assert torch.equal(a, b)
     assert not torch.allclose(a, c, atol=1e-2)
-    assert (tmp_path / "out" / "a.mp4").read_bytes() == (tmp_path / "out" / "b.mp4").read_bytes()
+    # x264 itself encodes the same frames a little differently from time to time.
+    a, b, c = (np.stack(list(read_frames(tmp_path / "out" / f"{name}.mp4"))).astype(int) for name in "abc")
+    assert np.abs(a - b).mean() < 1
+    assert np.abs(a - c).mean() > 5
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".png"])
@@ -131,6 +134,7 @@ def test_stop_keeps_the_finished_sections_as_a_video_of_the_end(tmp_path):
             stop.set()
     stopped = events[-1]
     assert stopped == Stopped(tmp_path / "out" / "a_unfinished.mp4", 1, 3)
+    assert events[-2] == StageStarted("saving")
     assert len(list(read_frames(stopped.kept))) == 33
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
     assert not any(isinstance(e, StepDone) and e.section == 1 for e in events)
@@ -161,6 +165,23 @@ def test_a_listener_that_leaves_loses_no_finished_section(tmp_path):
     next(e for e in events if isinstance(e, SectionDone))
     events.close()
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
+
+
+def test_a_listener_that_leaves_while_a_stop_is_kept_loses_no_finished_section(tmp_path):
+    stop = threading.Event()
+    events = run(make_request(seconds=2), tmp_path / "out", stop=stop)
+    next(e for e in events if isinstance(e, SectionDone))
+    stop.set()
+    next(e for e in events if e == StageStarted("saving"))
+    events.close()
+    assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
+
+
+def test_a_listener_that_leaves_at_the_end_finds_the_video_and_nothing_else(tmp_path):
+    events = run(make_request(), tmp_path / "out")
+    next(e for e in events if isinstance(e, Finished))
+    events.close()
+    assert files(tmp_path / "out") == ["a.mp4", "a.png"]
 
 
 def test_numbers_that_are_none_are_noticed_at_the_first_step(tmp_path):

@@ -10,6 +10,7 @@ from diffusers_helper.sections import (
     SectionSize,
     count_sections,
     decoded_latent_frames,
+    end_picture,
     make_plan,
     section_paddings,
     section_positions,
@@ -105,3 +106,17 @@ def test_decoding_reaches_one_section_back_and_the_last_one_takes_the_start_fram
     assert [decoded_latent_frames(section, ONE) for section in plan.sections] == [9, 18, 19]
     plan = make_plan(request(seconds=1))
     assert [decoded_latent_frames(section, ONE) for section in plan.sections] == [10]
+
+
+@pytest.mark.parametrize(
+    ("values", "picture"),
+    [
+        ({}, None),
+        ({"end_image": "b.png"}, "b.png"),
+        ({"loop": True}, "a.png"),
+        ({"loop": True, "end_image": "b.png"}, "b.png"),
+        ({"loop": True, "start_image": None, "keyframes": [{"section": 0, "image": "c.png"}]}, "c.png"),
+    ],
+)
+def test_a_loop_ends_with_its_start_unless_it_is_given_another_end(values, picture):
+    assert end_picture(request(**values)) == picture

@@ -1,8 +1,12 @@
 """Layers that pass through a ring: the same numbers, whatever stays and whatever goes wrong."""
 
 import dataclasses
+import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -24,10 +28,12 @@ from diffusers_helper.streaming.ram_tier import read_whole
 from diffusers_helper.streaming.reader import ChunkReader
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.streaming.row_lookup import RowLookup
+from tests import repeated_jobs
 from tests.tiny import GOLDEN, MODELS, load_latents, make_request, run
 
 CPU = torch.device("cpu")
 COUNT = 7
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -382,22 +388,22 @@ def test_layers_kept_in_ram_change_nothing(tmp_path, monkeypatch):
     assert torch.equal(a, b)
 
 
-def test_ten_jobs_leave_no_thread_and_no_growth(tmp_path):
-    loader = limited_loader(0)
-    threads = threading.active_count()
-    sizes = []
-    for _ in range(10):
-        list(run(make_request(section_seconds=0.5, width=64, height=64), tmp_path / "out", loader=loader))
-        sizes.append(_resident_bytes())
-        assert threading.active_count() == threads
-    assert sizes[-1] < sizes[3] * 1.05
-
-
-def _resident_bytes():
-    status = Path("/proc/self/status")
-    if not status.exists():
-        pytest.skip("reads Linux's own figures")
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+def test_job_after_job_holds_no_more_memory_threads_or_files(tmp_path):
+    # One section's frames, left behind by each job, would be 3 times this; its weights 100 times.
+    allowed, jobs = 150 * 1024, 7
+    if not Path("/proc/self/status").exists() or platform.libc_ver()[0] != "glibc":
+        pytest.skip("reads Linux's own figures, with glibc's allocator")
+    command = [sys.executable, "-m", "tests.repeated_jobs", str(tmp_path / "out"), str(jobs)]
+    environment = os.environ | repeated_jobs.ALLOCATOR
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    held = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(held) == jobs
+    settled, last = held[repeated_jobs.WARM_UP], held[-1]
+    assert last["memory"] - settled["memory"] < allowed, held
+    assert {key: last[key] for key in ("tensors", "threads", "files")} == {
+        key: settled[key] for key in ("tensors", "threads", "files")
+    }
 
 
 def test_a_shard_that_breaks_in_the_middle_fails_the_job_with_a_sentence_and_the_next_one_works(tmp_path):

@@ -42,9 +42,10 @@ def run(
     loader: ModelLoader | None = None,
     stop: threading.Event | None = None,
     save_latents: bool = False,
+    progress_videos: bool = False,
 ) -> Iterator[Event]:
     """Make the video in `folder`, its cache beside it."""
-    target = Target(folder, name, save_latents)
+    target = Target(folder, name, save_latents, progress_videos)
     cache = EmbeddingCache(folder.parent / "cache")
     return generate(request, target, loader or make_loader(), cache, stop or threading.Event())
 

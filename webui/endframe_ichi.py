@@ -1,4 +1,4 @@
-"""The app. For now it makes one video from a request file on the terminal (`--headless`)."""
+"""The app: a page in the browser, or one video from a request file on the terminal (`--headless`)."""
 
 import argparse
 import logging
@@ -10,46 +10,81 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script, Python looks beside this file only
     sys.path.insert(0, str(ROOT))
 
-from webui.eichi_utils.headless import HeadlessOptions, run_headless  # noqa: E402
-from webui.eichi_utils.translations import Translator  # noqa: E402
+from webui.eichi_utils.translations import LANGUAGES, Translator  # noqa: E402
+
+MIN_PASSWORD = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the app; returns the exit status."""
     options = parse_arguments(arguments)
     _be_quiet_and_offline(options.verbose)
-    return run_headless(
-        HeadlessOptions(
-            request=options.headless,
-            models=options.models,
-            output=options.output,
-            name=options.name,
-            cache=options.cache,
-            device=options.device,
-            vram_gb=options.vram_gb,
-            save_latents=options.save_latents,
-        ),
-        Translator("en"),
+    if options.headless is not None:
+        return _run_headless(options)
+    return _run_page(options)
+
+
+def _run_headless(options: argparse.Namespace) -> int:
+    from webui.eichi_utils.headless import HeadlessOptions, run_headless
+
+    headless = HeadlessOptions(
+        request=options.headless,
+        models=options.models,
+        output=options.output or options.home / "outputs",
+        name=options.name,
+        cache=options.cache or options.home / "cache",
+        device=options.device,
+        vram_gb=options.vram_gb,
+        save_latents=options.save_latents,
     )
+    return run_headless(headless, Translator("en"))
+
+
+def _run_page(options: argparse.Namespace) -> int:
+    from webui.eichi_utils.job_runner import EngineOptions
+    from webui.eichi_utils.page_server import PageOptions, run_page
+
+    engine = EngineOptions(
+        models=options.models,
+        cache=options.cache or options.home / "cache",
+        device=options.device,
+        vram_gb=options.vram_gb,
+    )
+    page = PageOptions(
+        server=options.server,
+        port=options.port,
+        share=options.share,
+        in_browser=options.inbrowser,
+        language=options.lang,
+        login=options.login,
+        home=options.home.absolute(),
+        output=options.output.absolute() if options.output is not None else None,
+        engine=engine,
+    )
+    return run_page(page, Translator("en"))
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; argparse itself answers a wrong one with exit status 2."""
     words = Translator("en")
     parser = argparse.ArgumentParser(prog="endframe_ichi.py", description=words("cli.description"))
-    parser.add_argument("--headless", metavar="REQUEST", type=Path, required=True, help=words("cli.headless"))
-    parser.add_argument("--models", metavar="DIR", type=Path, help=words("cli.models"))
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=ROOT / "webui" / "outputs", help=words("cli.output")
-    )
-    parser.add_argument("--name", help=words("cli.name"))
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
-    parser.add_argument("--vram-gb", metavar="GB", type=_gigabytes, help=words("cli.vram_gb"))
-    parser.add_argument("--save-latents", action="store_true", help=words("cli.save_latents"))
-    parser.add_argument(
-        "--cache", metavar="DIR", type=Path, default=ROOT / "webui" / "cache", help=words("cli.cache")
-    )
-    parser.add_argument("--verbose", action="store_true", help=words("cli.verbose"))
+    add = parser.add_argument
+    add("--server", default="127.0.0.1", help=words("cli.server"))
+    add("--port", type=_port, default=8001, help=words("cli.port"))
+    add("--share", action="store_true", help=words("cli.share"))
+    add("--login", metavar="NAME:PASSWORD", type=_login, help=words("cli.login"))
+    add("--inbrowser", action="store_true", help=words("cli.inbrowser"))
+    add("--lang", choices=LANGUAGES, help=words("cli.lang"))
+    add("--home", metavar="DIR", type=Path, default=ROOT / "webui", help=words("cli.home"))
+    add("--headless", metavar="REQUEST", type=Path, help=words("cli.headless"))
+    add("--models", metavar="DIR", type=Path, help=words("cli.models"))
+    add("--output", metavar="DIR", type=Path, help=words("cli.output"))
+    add("--name", help=words("cli.name"))
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
+    add("--vram-gb", metavar="GB", type=_gigabytes, help=words("cli.vram_gb"))
+    add("--save-latents", action="store_true", help=words("cli.save_latents"))
+    add("--cache", metavar="DIR", type=Path, help=words("cli.cache"))
+    add("--verbose", action="store_true", help=words("cli.verbose"))
     return parser.parse_args(arguments)
 
 
@@ -61,6 +96,19 @@ def _gigabytes(text: str) -> float:
     if not 0 < value < 1000:
         raise argparse.ArgumentTypeError(Translator("en")("cli.vram_gb_wrong", value=text[:20]))
     return value
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(Translator("en")("cli.port_wrong", value=text[:20]))
+    return int(text)
+
+
+def _login(text: str) -> tuple[str, str]:
+    name, _, password = text.partition(":")
+    if not name or len(password) < MIN_PASSWORD:
+        raise argparse.ArgumentTypeError(Translator("en")("cli.login_wrong"))
+    return name, password
 
 
 def _be_quiet_and_offline(verbose: bool) -> None:

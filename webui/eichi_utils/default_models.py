@@ -1,20 +1,19 @@
 """Which models to use when nobody names a folder: the download if there is one, else a tiny stand-in."""
 
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
+from diffusers_helper.events import Notice
 from diffusers_helper.model_files import ModelFiles, find_models
-
-from .translations import Translator
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADED = ROOT / "webui" / "hf_download"
 RANDOM = ROOT / "demo_models" / "random"
 
 
-def default_models(words: Translator, say: Callable[[str], None]) -> ModelFiles:
-    """The downloaded models; where nothing was downloaded, tiny ones with random weights, and says so.
+def default_models() -> Generator[Notice, None, ModelFiles]:
+    """The downloaded models; where nothing was downloaded, tiny ones with random weights, and tells so.
 
     Raises:
         InputError: there is a download, but it is not complete.
@@ -22,7 +21,7 @@ def default_models(words: Translator, say: Callable[[str], None]) -> ModelFiles:
     """
     if DOWNLOADED.is_dir() and any(DOWNLOADED.iterdir()):
         return find_models(DOWNLOADED)
-    say(words("random_models", path=DOWNLOADED))
+    yield Notice("random_models", {"path": str(DOWNLOADED)})
     from demo_models.random_models import build_random_models
 
     try:

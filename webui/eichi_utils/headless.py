@@ -5,7 +5,6 @@ import logging
 import signal
 import sys
 import threading
-import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.errors import InputError
 from diffusers_helper.events import (
     Event,
     Finished,
@@ -26,7 +25,9 @@ from diffusers_helper.events import (
     Stopped,
 )
 
-from .default_models import default_models
+from .failures import as_engine_error
+from .job import JobSpec
+from .job_runner import EngineOptions, JobRunner
 from .output_names import UNSEEN, check_name, new_name
 from .translations import Translator
 
@@ -57,40 +58,26 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
     stop = threading.Event()
     with _stop_on_ctrl_c(stop, words):
         try:
-            return _report(_generate(options, words, stop), words)
-        except EngineError as error:
-            _say(words("failed", reason=words(f"error.{error.code}", **error.values)))
-            return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+            return _report(_generate(options, stop), words)
         except KeyboardInterrupt:
             _say(words("stopped.at_once"))
             return EXIT_STOPPED
-        except MemoryError:
-            _say(words("failed", reason=words("error.out_of_memory")))
-            return EXIT_FAILED
-        except Exception as error:  # the edge of the app: no traceback reaches the user
-            logger.debug("unexpected failure", exc_info=True)
-            _say(words("failed.unexpected", **_where(error)))
-            return EXIT_FAILED
+        except Exception as caught:  # the edge of the app: no traceback reaches the user
+            logger.debug("failed", exc_info=True)
+            error = as_engine_error(caught)
+            _say(words("failed", reason=words(f"error.{error.code}", **error.values)))
+            return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
-def _generate(options: HeadlessOptions, words: Translator, stop: threading.Event) -> Iterator[Event]:
-    """Check what is quick to check, and only then import what is slow."""
-    from diffusers_helper.model_files import find_models
+def _generate(options: HeadlessOptions, stop: threading.Event) -> Iterator[Event]:
+    """Check what is quick to check; the runner only then imports what is slow."""
     from diffusers_helper.recording import load_request
 
     request = load_request(options.request)
     name = check_name(options.name) if options.name is not None else new_name(options.output)
-    files = find_models(options.models) if options.models is not None else default_models(words, _say)
-
-    from diffusers_helper.device import choose_compute
-    from diffusers_helper.embedding_cache import EmbeddingCache
-    from diffusers_helper.loading import ModelLoader
-    from diffusers_helper.pipeline import Target, generate
-
-    limit = int(options.vram_gb * 2**30) if options.vram_gb is not None else None
-    loader = ModelLoader(files, choose_compute(options.device, limit))
-    target = Target(options.output, name, options.save_latents)
-    yield from generate(request, target, loader, EmbeddingCache(options.cache), stop)
+    engine = EngineOptions(options.models, options.cache, options.device, options.vram_gb)
+    runner = JobRunner(engine, save_latents=options.save_latents)
+    return runner(JobSpec(name, name, options.output, request), stop)
 
 
 def _report(events: Iterable[Event], words: Translator) -> int:
@@ -158,13 +145,6 @@ def _escaped(character: str) -> str:
     """What moves the cursor or hides is written as its code: file names and requests come from anywhere."""
     is_unseen = unicodedata.category(character) in UNSEEN
     return character.encode("unicode_escape").decode("ascii") if is_unseen else character
-
-
-def _where(error: Exception) -> dict[str, str]:
-    """An unexpected error as short values for a sentence: what it was and the place in the code."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return {"reason": reason, "place": f"{Path(place.filename).name}:{place.lineno}"}
 
 
 @contextlib.contextmanager

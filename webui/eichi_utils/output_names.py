@@ -23,11 +23,16 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it holds a path, a reserved word or a character that is not allowed.
     """
-    bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
-    bad = bad or any(unicodedata.category(character) in UNSEEN for character in name)
-    if bad or not name or len(name) > MAX_LENGTH or len(name.encode()) > MAX_BYTES:
+    if not is_plain_name(name):
         raise InputError("bad_name", name=name[:60], length=MAX_LENGTH)
     return name
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether Windows and Linux both take `name` for a file or a folder, with room for our endings."""
+    bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
+    bad = bad or any(unicodedata.category(character) in UNSEEN for character in name)
+    return not bad and 0 < len(name) <= MAX_LENGTH and len(name.encode()) <= MAX_BYTES
 
 
 def new_name(folder: Path) -> str:

@@ -1,10 +1,17 @@
 """Every word the app shows, by a short key, from `locales/`. Knows no other module."""
 
 import json
+import locale
+import os
+import sys
 from functools import cache
 from pathlib import Path
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
+LANGUAGES = ("ja", "en", "zh-tw")
+"""In the order in which the page offers them."""
+DEFAULT_LANGUAGE = "ja"
+_TRADITIONAL = ("tw", "hk", "mo", "hant")
 
 
 class Translator:
@@ -17,6 +24,38 @@ class Translator:
     def __call__(self, key: str, /, **values: object) -> str:
         """The text of `key` with its placeholders filled."""
         return self._words[key].format(**values)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a text of that key."""
+        return key in self._words
+
+
+def system_language() -> str:
+    """The language of the operating system, Japanese where it cannot be told or is none of ours."""
+    return language_of(_system_locale()) or DEFAULT_LANGUAGE
+
+
+def language_of(name: str) -> str | None:
+    """Which of our languages a locale's name means (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`)."""
+    parts = name.lower().replace("-", "_").partition(".")[0].split("_")
+    if parts[0] in ("ja", "japanese"):
+        return "ja"
+    if parts[0] in ("en", "english"):
+        return "en"
+    is_chinese = parts[0] in ("zh", "chinese") or parts[0].startswith("chinese (traditional")
+    if is_chinese and any(mark in name.lower() for mark in (*_TRADITIONAL, "traditional")):
+        return "zh-tw"
+    return None
+
+
+def _system_locale() -> str:
+    if sys.platform == "win32":
+        import ctypes
+
+        number = ctypes.windll.kernel32.GetUserDefaultUILanguage()
+        return locale.windows_locale.get(number, "")
+    names = (os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return next((name for name in names if name), "")
 
 
 @cache

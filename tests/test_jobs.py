@@ -1,0 +1,693 @@
+"""The queue with runners that only pretend: what pages see while jobs wait, run and end."""
+
+import dataclasses
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    SectionDone,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
+from diffusers_helper.images import to_data_uri
+from diffusers_helper.request import GenerationRequest, Keyframe
+from diffusers_helper.sections import make_plan
+from webui.eichi_utils import jobs
+from webui.eichi_utils.jobs import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView
+
+SOON = 20
+"""Seconds that nothing here needs, unless it waits for ever."""
+PREVIEW = np.zeros((4, 36, 3), np.uint8)
+
+
+def step(number: int, steps: int = 16, section: int = 0, sections: int = 1, value: int = 0) -> StepDone:
+    return StepDone(section, sections, number, steps, True, PREVIEW + np.uint8(value))
+
+
+def finished(spec: JobSpec, frames: int = 37) -> Finished:
+    return Finished(spec.folder / f"{spec.name}.mp4", frames, frames / 30, 64, 64, 1.0)
+
+
+class Runner:
+    """Finishes each job at once, or when it is let go on; notes which began."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.began: list[JobSpec] = []
+        self.go_on = threading.Semaphore(0 if held else 10**6)
+
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        self.began.append(spec)
+        yield StageStarted("prompt")
+        assert self.go_on.acquire(timeout=SOON)
+        yield step(1)
+        yield Stopped(None, 0, 1) if stop.is_set() else finished(spec)
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., JobQueue]]:
+    """Makes queues with temp files below `tmp_path/temp`, which are closed afterwards."""
+    made: list[JobQueue] = []
+
+    def start_queue(run: jobs.Run, make_clock: jobs.MakeClock | None = None) -> JobQueue:
+        made.append(JobQueue(run, tmp_path / "temp", make_clock))
+        return made[-1]
+
+    yield start_queue
+    for queue in made:
+        assert queue.close(SOON)
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "upload" / "cat.png"
+    path.parent.mkdir()
+    Image.new("RGB", (40, 20), "red").save(path)
+    return path
+
+
+@pytest.fixture
+def request_(picture) -> GenerationRequest:
+    return GenerationRequest(start_image=str(picture), prompt="A cat yawns.", seed=7)
+
+
+def wait_until(queue: JobQueue, is_so: Callable[[QueueView], object], seconds: float = SOON) -> QueueView:
+    """The first view that is so."""
+    end = time.monotonic() + seconds
+    while not is_so(view := queue.view()):
+        assert time.monotonic() < end, view
+        queue.wait(view.version, 1)
+    return view
+
+
+def wait_idle(queue: JobQueue) -> tuple[JobView, ...]:
+    """All that ended, oldest first, once nothing runs or waits."""
+    view = wait_until(queue, lambda view: view.ended and not view.running and not view.waiting)
+    return view.ended[::-1]
+
+
+def copies(tmp_path: Path) -> list[Path]:
+    return sorted(path for path in (tmp_path / "temp").rglob("*") if path.suffix == ".png")
+
+
+# -- order -------------------------------------------------------------------------------------------
+
+
+def test_jobs_run_one_after_another_in_the_order_in_which_they_were_added(start, request_, tmp_path):
+    queue = start(runner := Runner())
+    ids = [queue.add(request_, tmp_path) for _ in range(5)]
+    assert [job.id for job in wait_idle(queue)] == ids == [spec.id for spec in runner.began]
+    assert all(job.state == "done" for job in queue.view().ended)
+
+
+def test_a_job_added_while_another_runs_waits_for_it(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    first = queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.running)
+    second = queue.add(request_, tmp_path)
+    view = queue.view()
+    assert view.running is not None
+    assert (view.running.id, [job.id for job in view.waiting]) == (first, [second])
+    assert (view.waiting[0].state, view.waiting[0].elapsed) == ("waiting", None)
+    runner.go_on.release(2)
+    assert [job.id for job in wait_idle(queue)] == [first, second]
+
+
+def test_a_waiting_job_can_be_removed_and_moved_up_and_others_cannot(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    running, a, b, c = (queue.add(request_, tmp_path) for _ in range(4))
+    wait_until(queue, lambda view: view.running)
+    assert queue.move_up(c)
+    assert [job.id for job in queue.view().waiting] == [a, c, b]
+    assert queue.remove(a)
+    assert queue.move_up(c), "the first stays the first"
+    assert [job.id for job in queue.view().waiting] == [c, b]
+    assert queue.find(a) is None
+    version = queue.version
+    assert not any((queue.remove(running), queue.move_up(running), queue.remove(a), queue.move_up("none")))
+    assert queue.version == version
+    runner.go_on.release(3)
+    assert [job.id for job in wait_idle(queue)] == [running, c, b]
+
+
+def test_a_hundred_jobs_have_names_of_their_own_and_keep_their_pictures_on_the_disk(
+    start, request_, tmp_path
+):
+    queue = start(runner := Runner(held=True))
+    ids = {queue.add(request_, tmp_path) for _ in range(100)}
+    wait_until(queue, lambda view: view.running)
+    view = queue.view()
+    names = {job.name for job in view.waiting} | {view.running.name if view.running else ""}
+    assert len(ids) == len(names) == len(copies(tmp_path)) == 100
+    runner.go_on.release(100)
+    assert len(wait_idle(queue)) == ENDED_KEPT
+    assert len(runner.began) == 100
+    assert copies(tmp_path) == []
+
+
+def test_a_name_that_a_queued_job_has_is_not_given_twice(start, request_, tmp_path, monkeypatch):
+    names = iter(["a", "a", "a", "b"])
+    monkeypatch.setattr(jobs, "new_name", lambda _folder: next(names))
+    queue = start(runner := Runner(held=True))
+    first, second = (queue.add(request_, tmp_path) for _ in range(2))
+    assert [queue.find(first).name, queue.find(second).name] == ["a", "b"]
+    runner.go_on.release(2)
+    wait_idle(queue)
+
+
+# -- what is fixed when a job is added --------------------------------------------------------------
+
+
+def test_a_random_seed_is_drawn_when_the_job_is_added(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    random = dataclasses.replace(request_, seed=None)
+    ids = [queue.add(request, tmp_path) for request in (request_, random, random)]
+    seeds = [queue.find(job_id).seed for job_id in ids]
+    assert seeds[0] == 7
+    assert 0 <= seeds[1] < 2**32
+    assert seeds[1] != seeds[2]
+    runner.go_on.release(3)
+    wait_idle(queue)
+    assert [spec.request.seed for spec in runner.began] == seeds
+
+
+def test_an_upload_may_vanish_once_its_job_is_added(start, request_, picture, tmp_path):
+    other = picture.with_name("other.png")
+    Image.new("RGB", (30, 30), "blue").save(other)
+    uri = to_data_uri(np.zeros((16, 16, 3), np.uint8))
+    keyframes = (Keyframe(0, uri), Keyframe(1, str(other)), Keyframe(2, prompt="It sleeps."))
+    request = dataclasses.replace(request_, end_image=str(picture), keyframes=keyframes)
+    content, other_content = picture.read_bytes(), other.read_bytes()
+    queue = start(runner := Runner(held=True))
+    job = queue.find(queue.add(request, tmp_path))
+    picture.unlink(), other.unlink()
+    own = job.request
+    assert Path(own.start_image).read_bytes() == content
+    assert own.end_image == own.start_image, "one picture is one copy"
+    assert own.keyframes[0] == keyframes[0]
+    assert Path(own.keyframes[1].image).read_bytes() == other_content
+    assert own.keyframes[2] == keyframes[2]
+    runner.go_on.release()
+    wait_idle(queue)
+    assert runner.began[0].request == own
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"no picture", "not_an_image"), (b"", "image_empty"), (None, "image_missing")]
+)
+def test_a_picture_that_cannot_be_read_is_refused_before_the_job_is_queued(
+    start, request_, picture, tmp_path, content, code
+):
+    broken = picture.with_name("broken.png")
+    if content is not None:
+        broken.write_bytes(content)
+    queue = start(runner := Runner())
+    with pytest.raises(InputError) as caught:
+        queue.add(dataclasses.replace(request_, end_image=str(broken)), tmp_path)
+    assert (caught.value.code, caught.value.values) == (code, {"image": str(broken)})
+    assert (queue.version, runner.began, copies(tmp_path)) == (0, [], [])
+
+
+def test_a_picture_cut_short_is_refused_though_it_begins_well(start, request_, picture, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(picture)
+    picture.write_bytes(picture.read_bytes()[:60_000])
+    with pytest.raises(InputError) as caught:
+        start(Runner()).add(request_, tmp_path)
+    assert caught.value.code == "image_broken"
+
+
+def test_a_temp_folder_that_cannot_be_written_is_the_machines_fault(start, request_, tmp_path):
+    (tmp_path / "temp").write_text("a file stands here")
+    with pytest.raises(MachineError) as caught:
+        start(Runner()).add(request_, tmp_path)
+    assert caught.value.code == "cannot_write"
+
+
+# -- the course of a job ----------------------------------------------------------------------------
+
+
+def test_a_view_tells_stage_section_step_size_and_how_far_the_job_is(start, request_, tmp_path):
+    request = dataclasses.replace(request_, steps=2, seconds=2)
+    plan = make_plan(request)
+    assert len(plan.sections) == 2
+    part = tmp_path / "part.mp4"
+    events: list[Event] = [
+        StageStarted("prompt"),
+        Notice("prompt_too_long", {"prompt": "A", "tokens": 1}),
+        Notice("prompt_too_long", {"prompt": "A", "tokens": 1}),
+        Planned(plan, 64, 96, 7),
+        StageStarted("sampling", 0),
+        step(1, 2, 0, 2),
+        StageStarted("decoding", 0),
+        SectionDone(0, 2, 33, part),
+        StageStarted("sampling", 1),
+        SectionDone(1, 2, 73),  # this time, the video so far could not be written
+    ]
+    told, seen = threading.Semaphore(0), []
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        for event in [*events, finished(spec, 73)]:
+            yield event
+            assert told.acquire(timeout=SOON)
+
+    queue = start(run)
+    job_id = queue.add(request, tmp_path)
+    for number in range(len(events) + 1):
+        # Version 1 is the adding, 2 the beginning; each event is one more.
+        seen.append(wait_until(queue, lambda view, n=number: view.version == n + 3).running)
+        told.release()
+    names = ["prompt", "", "notice", "plan", "begin", "step", "decode", "one", "next", "two", "finished"]
+    views = dict(zip(names, seen, strict=True))
+    assert [view.progress.stage for view in seen[:4]] == ["prompt"] * 4
+    assert views["notice"].notices == (("prompt_too_long", {"prompt": "A", "tokens": 1}),)
+    planned = views["plan"].progress
+    assert (planned.frames, planned.width, planned.height) == (73, 64, 96)
+    assert planned.seconds == pytest.approx(73 / 30)
+    assert (planned.section, planned.sections, planned.step, planned.steps) == (0, 2, 0, 2)
+    assert (views["step"].progress.step, views["step"].progress.fraction) == (1, pytest.approx(1 / 9))
+    assert (views["decode"].progress.stage, views["decode"].progress.step) == ("decoding", 1)
+    assert (views["one"].video, views["one"].frames) == (part, 33)
+    assert views["one"].progress.fraction == pytest.approx(4 / 9)
+    assert (views["next"].progress.section, views["next"].progress.step) == (1, 0)
+    assert (views["two"].video, views["two"].frames) == (part, 33)
+    assert views["two"].progress.fraction == pytest.approx(8 / 9)
+    (job,) = wait_idle(queue)
+    assert (job.id, job.state, job.frames, job.progress.fraction) == (job_id, "done", 73, 1.0)
+    assert job.video == tmp_path / f"{job.name}.mp4"
+    assert (job.progress.stage, job.stopping, job.failure, job.output) == (None, False, None, tmp_path)
+    elapsed = job.elapsed
+    assert elapsed is not None
+    assert elapsed == queue.view().ended[0].elapsed, "time stands still for what has ended"
+
+
+def test_stop_shows_at_once_and_acts_at_the_next_step(start, request_, tmp_path):
+    kept = tmp_path / "kept.mp4"
+    kept.write_bytes(b"video")
+    next_step = threading.Semaphore(0)
+
+    def run(_spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        yield SectionDone(0, 2, 33)
+        while not stop.is_set():
+            yield step(1, section=1, sections=2)
+            assert next_step.acquire(timeout=SOON)
+        yield Stopped(kept, 1, 2)
+
+    queue = start(run)
+    job_id = queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.running and view.running.progress.step == 1)
+    assert not queue.stop("another")
+    assert queue.stop(job_id)
+    running = queue.view().running
+    assert running is not None
+    assert (running.state, running.stopping) == ("running", True)
+    assert queue.stop(job_id), "a second time says the same"
+    next_step.release()
+    (job,) = wait_idle(queue)
+    assert (job.state, job.stopping, job.video, job.frames) == ("stopped", False, kept, 33)
+    assert not queue.stop(job_id)
+
+
+def test_a_job_that_waits_cannot_be_stopped_by_mistake(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    queue.add(request_, tmp_path)
+    waiting = queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.running)
+    assert not queue.stop(waiting)
+    runner.go_on.release(2)
+    assert [job.state for job in wait_idle(queue)] == ["done", "done"]
+
+
+def test_frames_that_could_only_be_kept_in_a_folder_are_told(start, request_, tmp_path):
+    (tmp_path / "kept").mkdir()
+    queue = start(lambda _spec, _stop: iter([SectionDone(0, 2, 33), Stopped(tmp_path / "kept", 1, 2)]))
+    queue.add(request_, tmp_path)
+    (job,) = wait_idle(queue)
+    assert (job.video, job.frames) == (None, 0)
+    assert job.notices == (("frames_kept", {"folder": str(tmp_path / "kept")}),)
+
+
+# -- failures ----------------------------------------------------------------------------------------
+
+
+def raising(error: BaseException) -> Callable[[JobSpec], None]:
+    def fail(_spec: JobSpec) -> None:
+        raise error
+
+    return fail
+
+
+class FailingOnce(Runner):
+    """Its first job ends in what is given, after a section; others are finished."""
+
+    def __init__(self, end: Callable[[JobSpec], None]) -> None:
+        super().__init__()
+        self._end = end
+
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        if not self.began:
+            self.began.append(spec)
+            yield SectionDone(0, 2, 33, spec.folder / "gone.mp4")
+            self._end(spec)
+        else:
+            yield from super().__call__(spec, stop)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "values"),
+    [
+        (MachineError("disk_full", path="/x"), "disk_full", {"path": "/x"}),
+        (MemoryError(), "out_of_memory", {}),
+        (SystemExit(3), "unexpected", {"reason": "SystemExit: 3"}),
+        (LookupError("two\nlines"), "unexpected", {"reason": "LookupError: two lines"}),
+    ],
+)
+def test_a_failure_is_told_and_the_next_job_runs(start, request_, tmp_path, error, code, values):
+    queue = start(FailingOnce(raising(error)))
+    queue.add(request_, tmp_path)
+    queue.add(request_, tmp_path)
+    first, second = wait_idle(queue)
+    assert (first.state, second.state) == ("failed", "done")
+    failure = first.failure
+    assert failure is not None
+    place = failure.values.pop("place", "test_jobs.py:1")
+    assert str(place).startswith("test_jobs.py:")
+    assert (failure.code, failure.values) == (code, values)
+    assert type(error).__name__ in failure.details
+    assert "torch" in failure.details
+    assert (first.video, first.frames, second.failure) == (None, 0, None)
+
+
+def test_what_a_failed_job_left_finished_is_its_video(start, request_, tmp_path):
+    def fail(spec: JobSpec) -> None:
+        (spec.folder / f"{spec.name}_unfinished.mp4").write_bytes(b"video")
+        raise MachineError("out_of_memory")
+
+    queue = start(FailingOnce(fail))
+    queue.add(request_, tmp_path)
+    (job,) = wait_idle(queue)
+    assert job.video == tmp_path / f"{job.name}_unfinished.mp4"
+    assert job.frames == 33
+
+
+def test_details_of_a_failure_hold_neither_prompt_nor_picture_nor_home(start, request_, tmp_path):
+    private = f"{request_.prompt} data:image/png;base64,QUJD {Path.home() / 'cat.png'}"
+    queue = start(FailingOnce(raising(ValueError(private))))
+    queue.add(request_, tmp_path)
+    (job,) = wait_idle(queue)
+    assert job.failure is not None
+    details = job.failure.details
+    assert "ValueError: [text] [picture] ~" in details
+    assert not any(text in details for text in (request_.prompt, "QUJD", str(Path.home())))
+
+
+def test_a_runner_that_ends_without_a_result_has_failed(start, request_, tmp_path):
+    queue = start(lambda _spec, _stop: iter([StageStarted("prompt")]))
+    queue.add(request_, tmp_path)
+    (job,) = wait_idle(queue)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("failed", "internal")
+
+
+def test_trouble_behind_the_result_does_not_take_the_result_away(start, request_, tmp_path):
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        yield finished(spec)
+        raise OSError("the job's folder cannot be deleted")
+
+    queue = start(run)
+    queue.add(request_, tmp_path)
+    (job,) = wait_idle(queue)
+    assert (job.state, job.failure) == ("done", None)
+
+
+def test_a_runner_that_fails_is_cleaned_up_before_the_next_job_begins(start, request_, tmp_path):
+    course: list[str] = []
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        course.append("begin")
+        try:
+            yield Planned(None, 64, 64, 7)  # type: ignore[arg-type]  # no plan: the job cannot take it
+            yield finished(spec)
+        finally:
+            course.append("clean")
+
+    queue = start(run)
+    queue.add(request_, tmp_path)
+    queue.add(request_, tmp_path)
+    assert [job.state for job in wait_idle(queue)] == ["failed", "failed"]
+    assert course == ["begin", "clean"] * 2
+
+
+# -- pictures ----------------------------------------------------------------------------------------
+
+
+def open_webp(content: bytes | None, folder: Path) -> Image.Image:
+    assert content is not None
+    path = folder / "picture.webp"
+    path.write_bytes(content)
+    image = Image.open(path)
+    assert image.format == "WEBP"
+    return image.convert("RGB")
+
+
+def test_the_thumbnail_is_small_upright_and_of_the_start_image(start, picture, tmp_path):
+    photo = Image.new("RGB", (600, 300), "red")
+    photo.paste("blue", (0, 0, 300, 300))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: what was left is on top
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    request = GenerationRequest(start_image=str(tmp_path / "photo.jpg"), end_image=str(picture), seed=1)
+    queue = start(Runner())
+    job_id = queue.add(request, tmp_path)
+    assert wait_idle(queue)[0].has_thumbnail
+    thumbnail = open_webp(queue.thumbnail(job_id), tmp_path)
+    assert thumbnail.size == (64, 128)
+    assert thumbnail.getpixel((32, 20))[2] > 200
+    assert thumbnail.getpixel((32, 108))[0] > 200
+    assert queue.thumbnail("none") is None
+
+
+def test_a_preview_is_encoded_once_for_each_step_and_large_enough_to_be_seen(start, request_, tmp_path):
+    go_on = threading.Semaphore(0)
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        for number in (1, 2):
+            yield step(number, value=100 * number)
+            assert go_on.acquire(timeout=SOON)
+        yield finished(spec)
+
+    queue = start(run)
+    job_id = queue.add(request_, tmp_path)
+    assert queue.preview(job_id) is None or queue.find(job_id).preview_number == 1
+    for number in (1, 2):
+        wait_until(queue, lambda view, n=number: view.running and view.running.preview_number == n)
+        preview = queue.preview(job_id)
+        assert preview is queue.preview(job_id)
+        image = open_webp(preview, tmp_path)
+        assert image.size == (36 * 8, 4 * 8)
+        assert image.getpixel((5, 5)) == pytest.approx((100 * number,) * 3, abs=3)
+        go_on.release()
+    (job,) = wait_idle(queue)
+    assert (job.preview_number, queue.preview(job_id)) == (0, None), "what has ended holds no pixels"
+
+
+# -- time left ---------------------------------------------------------------------------------------
+
+
+class Countdown:
+    """A clock that notes what it is told and says an hour, or breaks."""
+
+    def __init__(self, breaks: bool) -> None:
+        self.told: list[type] = []
+        self._breaks = breaks
+
+    def event(self, now: float, event: Event) -> None:
+        assert now <= time.monotonic()
+        self.told.append(type(event))
+
+    def seconds_left(self, now: float) -> float:
+        assert now <= time.monotonic()
+        return 1 / 0 if self._breaks else 3600.0
+
+
+@pytest.mark.parametrize(("breaks", "said"), [(False, 3600.0), (True, None)])
+def test_time_left_is_what_the_clock_says_and_a_broken_clock_stops_no_job(
+    start, request_, tmp_path, breaks, said
+):
+    clock, go_on = Countdown(breaks), threading.Semaphore(0)
+    asked: list[tuple[GenerationRequest, Planned]] = []
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        yield Planned(make_plan(spec.request), 64, 64, 7)
+        yield step(1)
+        assert go_on.acquire(timeout=SOON)
+        yield finished(spec)
+
+    def make_clock(request: GenerationRequest, planned: Planned) -> Countdown:
+        asked.append((request, planned))
+        return clock
+
+    queue = start(run, make_clock)
+    queue.add(request_, tmp_path)
+    view = wait_until(queue, lambda view: view.running and view.running.progress.step == 1)
+    assert view.running is not None
+    assert view.running.progress.seconds_left == said
+    go_on.release()
+    (job,) = wait_idle(queue)
+    assert (job.state, job.progress.seconds_left) == ("done", None)
+    assert (asked[0][0].prompt, asked[0][1].width) == (request_.prompt, 64)
+    assert clock.told == [Planned, StepDone] if breaks else [Planned, StepDone, Finished]
+
+
+# -- many at once ------------------------------------------------------------------------------------
+
+
+def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request_, tmp_path):
+    """Each job's seed is its number of steps, and its step the number of frames that it has."""
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        seed = spec.request.seed
+        assert seed is not None
+        for number in range(1, 40):
+            yield step(number, steps=seed)
+            yield SectionDone(0, 1, seed * 1000 + number, spec.folder / f"{spec.name}_{number}.mp4")
+        yield finished(spec, seed * 1000)
+
+    mixed: list[JobView] = []
+    done = threading.Event()
+
+    def watch(queue: JobQueue) -> None:
+        version = 0
+        while not done.is_set():
+            view = queue.view()
+            assert view.version >= version
+            version = view.version
+            mixed.extend(job for job in (view.running, *view.ended) if job and not is_whole(job))
+
+    def is_whole(job: JobView) -> bool:
+        if not job.frames:
+            return job.progress.steps in (0, job.seed)
+        is_own = job.video is not None and job.video.name.startswith(job.name)
+        return is_own and job.progress.steps == job.seed == job.frames // 1000
+
+    queue = start(run)
+    watchers = [threading.Thread(target=watch, args=(queue,)) for _ in range(4)]
+    for watcher in watchers:
+        watcher.start()
+    for seed in range(100, 115):
+        queue.add(dataclasses.replace(request_, seed=seed), tmp_path)
+    ended = wait_idle(queue)
+    done.set()
+    for watcher in watchers:
+        watcher.join(SOON)
+    assert [job.seed for job in ended] == list(range(100, 115))
+    assert mixed == []
+
+
+def test_wait_returns_at_a_change_and_otherwise_after_its_time(start, request_, tmp_path):
+    queue = start(Runner())
+    assert queue.wait(0, 0.01) == 0
+    adding = threading.Timer(0.05, queue.add, (request_, tmp_path))
+    adding.start()
+    assert queue.wait(0, SOON) > 0
+    adding.join()
+    wait_idle(queue)
+
+
+# -- what is left ------------------------------------------------------------------------------------
+
+
+def test_only_the_newest_that_ended_are_kept_and_copies_of_failed_ones_with_them(start, request_, tmp_path):
+    end = threading.Event()
+
+    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+        if spec.request.seed != 0:
+            raise MachineError("out_of_memory")
+        assert end.wait(SOON)
+        yield finished(spec)
+
+    queue = start(run)
+    ids = [queue.add(request_, tmp_path) for _ in range(ENDED_KEPT + 5)]
+    last = queue.add(dataclasses.replace(request_, seed=0), tmp_path)
+    view = wait_until(queue, lambda view: view.running and view.running.id == last)
+    assert [job.id for job in view.ended] == ids[:4:-1]
+    assert queue.find(ids[4]) is None
+    assert queue.thumbnail(ids[4]) is None
+    assert view.running is not None
+    kept = {Path(job.request.start_image or "") for job in (*view.ended, view.running)}
+    assert kept == set(copies(tmp_path))
+    end.set()
+    wait_idle(queue)
+
+
+def test_a_removed_job_takes_its_copies_along(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.running)
+    assert queue.remove(queue.add(request_, tmp_path))
+    assert len(copies(tmp_path)) == 1
+    runner.go_on.release()
+    wait_idle(queue)
+
+
+def test_closing_stops_the_running_job_drops_the_others_and_leaves_no_file(request_, tmp_path):
+    def run(_spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        yield step(1)
+        assert stop.wait(SOON)
+        yield Stopped(None, 0, 1)
+
+    queue = JobQueue(run, tmp_path / "temp")
+    first, second = (queue.add(request_, tmp_path) for _ in range(2))
+    wait_until(queue, lambda view: view.running)
+    assert queue.close(SOON)
+    assert [(job.id, job.state) for job in queue.view().ended] == [(first, "stopped")]
+    assert queue.find(second) is None
+    assert list((tmp_path / "temp").iterdir()) == []
+    with pytest.raises(MachineError) as caught:
+        queue.add(request_, tmp_path)
+    assert caught.value.code == "closing"
+    assert copies(tmp_path) == []
+
+
+def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path):
+    queue = JobQueue(runner := Runner(held=True), tmp_path / "temp")
+    queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.running)
+    assert not queue.close(0.01)
+    runner.go_on.release()
+    assert queue.close(SOON)
+
+
+def test_what_a_crash_left_behind_is_deleted_and_nothing_else(start, tmp_path):
+    temp = tmp_path / "temp"
+    left = temp / "job_0123456789abcdef" / "0.png"
+    others = [temp / "uploads" / "cat.png", temp / "job_of_others" / "cat.png", temp / "job_1"]
+    for path in [left, *others]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (temp / "job_fedcba9876543210").symlink_to(temp / "uploads", target_is_directory=True)
+    start(Runner())
+    assert not left.parent.exists()
+    assert all(path.exists() for path in others), "not even through a link"
+
+
+def test_the_queue_and_the_runner_are_there_before_torch_and_gradio():
+    code = (
+        "import sys; from webui.eichi_utils import jobs, job_runner\n"
+        "print([name for name in ('torch', 'gradio', 'av', 'diffusers') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

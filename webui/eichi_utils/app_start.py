@@ -1,0 +1,119 @@
+"""Making what the app shares, and putting it away: one app in one folder at a time."""
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from diffusers_helper.errors import MachineError
+from diffusers_helper.events import Planned
+from diffusers_helper.request import GenerationRequest
+
+from .app_state import SETTINGS_FIELDS, AppState
+from .job_runner import JobRunner
+from .jobs import Clock, JobQueue
+from .outlook import job_work
+from .presets import PresetStore
+from .settings import SettingsStore
+from .speed import SpeedBook
+from .translations import Translator, system_language
+
+if TYPE_CHECKING:
+    from .page_server import PageOptions
+
+logger = logging.getLogger(__name__)
+
+STARTERS = ("dance", "turn", "wind", "camera")
+"""Prompts to begin with, by their keys."""
+
+
+@contextlib.contextmanager
+def open_app(options: "PageOptions") -> Iterator[AppState]:
+    """The app's shared things, while no other app has the same folder.
+
+    Raises:
+        MachineError: another app has it; a folder cannot be written.
+    """
+    home = options.home
+    with _only_app(home):
+        _forget_uploads(home)  # what a run that was killed has left
+        settings = SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS)
+        words = Translator("en")
+        starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
+        presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
+        speed = SpeedBook(home / "settings" / "speed.json")
+        language = options.language or settings.load()["language"] or system_language()
+        runner = JobRunner(options.engine, progress_videos=True)
+        queue = JobQueue(runner, home / "temp" / "jobs", lambda *job: _clock(app, runner, *job))
+        app = AppState(
+            home=home,
+            queue=queue,
+            settings=settings,
+            presets=presets,
+            speed=speed,
+            language=language,
+            given_output=options.output,
+        )
+        if options.language is not None:
+            app.remember(language=options.language)
+        _take_startup_prompt(app)
+        try:
+            yield app
+        finally:
+            _forget_uploads(home)
+
+
+def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Clock:
+    """The clock of a job that begins: the speed of this machine is known from now on."""
+    if runner.machine_key != app.machine_key:
+        app.remember(machine=runner.machine_key)
+    return app.speed.clock(
+        runner.machine_key, job_work(request, planned.plan, (planned.height, planned.width))
+    )
+
+
+def _forget_uploads(home: Path) -> None:
+    """The user's pictures do not stay: jobs have copies of their own, and videos hold theirs."""
+    shutil.rmtree(home / "temp" / "uploads", ignore_errors=True)
+
+
+def _take_startup_prompt(app: AppState) -> None:
+    """The prompt that is marked for it stands on the page at every start."""
+    prompt = app.presets.startup_prompt()
+    if prompt is not None:
+        app.remember(prompt=prompt)
+
+
+@contextlib.contextmanager
+def _only_app(home: Path) -> Iterator[None]:
+    folder = home / "temp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "app.lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise MachineError("app_runs_already", url=_address(folder)) from error
+    except OSError as error:
+        raise MachineError("cannot_write", path=str(folder), reason=error.strerror or str(error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remember_address(home: Path, url: str) -> None:
+    """Leave word for a second start where this app can be found."""
+    with contextlib.suppress(OSError):
+        (home / "temp" / "app.json").write_text(json.dumps({"url": url}), "utf-8")
+
+
+def _address(folder: Path) -> str:
+    """Where the other app said that it can be found."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((folder / "app.json").read_text("utf-8")).get("url", "?"))
+    return "?"

@@ -1,0 +1,259 @@
+"""What the page's fields hold, as plain values by name, and the request that they make.
+
+The page turns its values into one `GenerationRequest` here, once; a request that comes back from a video
+is turned into values here, too. Knows no widget.
+"""
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.request import GenerationRequest, is_data_uri
+from diffusers_helper.sections import SectionSize, count_sections
+from diffusers_helper.whole_file import whole_file
+
+from .settings import Field
+
+Values = dict[str, Any]
+NORMAL, LOOP = "normal", "loop"
+MAX_SEED_DIGITS = 19
+RED, BLUE = 0, 1
+"""The sections whose pictures a loop copies to the even and to the odd ones."""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_one_of(*choices: object) -> Any:
+    return lambda value: not isinstance(value, bool) and value in choices
+
+
+_NEW = GenerationRequest()
+FIELDS: dict[str, Field] = {
+    "prompt": Field("", _is_text),
+    "seconds": Field(_NEW.seconds, _is_number),
+    "section_seconds": Field(_NEW.section_seconds, _is_one_of(0.5, 1)),
+    "mode": Field(NORMAL, _is_one_of(NORMAL, LOOP)),
+    "use_all_padding": Field(False, _is_flag),
+    "all_padding": Field(1.0, _is_number),
+    "end_frame_strength": Field(_NEW.end_frame_strength, _is_number),
+    "random_seed": Field(True, _is_flag),
+    "seed": Field("0", _is_text),
+    "teacache": Field(_NEW.teacache, _is_flag),
+    "teacache_threshold": Field(_NEW.teacache_threshold, _is_number),
+    "steps": Field(_NEW.steps, _is_number),
+    "distilled_guidance_scale": Field(_NEW.distilled_guidance_scale, _is_number),
+    "crf": Field(_NEW.crf, _is_number),
+    "resolution": Field(_NEW.resolution, _is_number),
+    "keep_section_videos": Field(False, _is_flag),
+    "save_section_stills": Field(False, _is_flag),
+    "use_keyframes": Field(False, _is_flag),
+    "copy_keyframes": Field(True, _is_flag),
+}
+"""The fields that come back at the next start; pictures and section rows do not."""
+
+DEFAULTS: Values = {name: known.default for name, known in FIELDS.items()}
+"""A form that was never touched."""
+
+_COPIED = (
+    "prompt",
+    "seconds",
+    "section_seconds",
+    "end_frame_strength",
+    "teacache",
+    "teacache_threshold",
+    "steps",
+    "distilled_guidance_scale",
+    "crf",
+    "resolution",
+    "keep_section_videos",
+    "save_section_stills",
+)
+"""Fields that a request has under the same name."""
+EXTRAS = ("negative_prompt", "guidance_scale", "guidance_rescale", "width", "height")
+"""What a request may hold and the page has no field for: kept as it came, and shown in words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the page holds for one section: a picture's path and a prompt."""
+
+    image: str | None = None
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The picture files of a form: the start image (or several, a video each), the end image, the rows."""
+
+    start: tuple[str, ...] = ()
+    end: str | None = None
+    rows: Mapping[int, Row] = field(default_factory=dict)
+
+
+def normalized(values: Values) -> Values:
+    """Raw values of widgets: an emptied text may come as None."""
+    return values | {key: values[key] or "" for key in ("prompt", "seed")}
+
+
+def count_rows(values: Values) -> int:
+    """How many sections the length has; 0 where the length is no number."""
+    try:
+        request = _check(_length_only(values), "x")
+    except InputError:
+        return 0
+    return count_sections(request.seconds, SectionSize.of(request.section_seconds))
+
+
+def _length_only(values: Values) -> Values:
+    return {key: _plain(values.get(key)) for key in ("seconds", "section_seconds")}
+
+
+def section_image(rows: Mapping[int, Row], section: int, copies: bool) -> str | None:
+    """The picture of a section: its own, else the red or blue one where a loop copies those."""
+    own = rows.get(section, Row()).image
+    if own is not None or not copies:
+        return own
+    return rows.get(RED if section % 2 == 0 else BLUE, Row()).image
+
+
+def to_requests(values: Values, pictures: Pictures, extras: Mapping[str, Any]) -> list[GenerationRequest]:
+    """The checked requests that a filled-in form asks for: one for each start image.
+
+    Raises:
+        InputError: naming the field as a request does.
+    """
+    keyframes = _keyframes(values, pictures.rows)
+    has_keyframe_picture = any("image" in keyframe for keyframe in keyframes)
+    starts: tuple[str | None, ...] = pictures.start or ((None,) if has_keyframe_picture else ())
+    if not starts:
+        raise InputError("choose_start_image")
+    return [_to_request(values, start, pictures.end, keyframes, extras) for start in starts]
+
+
+def _to_request(
+    values: Values,
+    start: str | None,
+    end: str | None,
+    keyframes: list[dict[str, object]],
+    extras: Mapping[str, Any],
+) -> GenerationRequest:
+    made: Values = {key: _plain(values[key]) for key in _COPIED}
+    made |= {key: extras[key] for key in EXTRAS if extras.get(key) is not None}
+    made |= {"start_image": start, "end_image": end, "keyframes": keyframes}
+    made["loop"] = values["mode"] == LOOP
+    made["all_padding"] = _plain(values["all_padding"], empty=-1) if values["use_all_padding"] else None
+    made["seed"] = None if values["random_seed"] else _seed(values["seed"])
+    return GenerationRequest.from_dict(made)
+
+
+def _check(values: Values, start: str) -> GenerationRequest:
+    return GenerationRequest.from_dict(values | {"start_image": start})
+
+
+def _plain(value: object, empty: object = "") -> object:
+    """A field's value; an emptied number field becomes something that no check takes for a number."""
+    return empty if value is None else value
+
+
+def _seed(value: object) -> object:
+    """Seeds are texts on the page: a browser's numbers end at 2^53, seeds at 2^63."""
+    text = str(value).strip()
+    is_number = re.fullmatch(rf"[0-9]{{1,{MAX_SEED_DIGITS}}}", text) is not None
+    return int(text) if is_number else text
+
+
+def _keyframes(values: Values, rows: Mapping[int, Row]) -> list[dict[str, object]]:
+    """The rows of the sections that the length has, as a request holds them; empty ones are left out."""
+    if not values["use_keyframes"]:
+        return []
+    keyframes = []
+    for section in range(count_rows(values)):
+        image = section_image(rows, section, copies_pictures(values))
+        prompt = rows.get(section, Row()).prompt.strip()
+        own: dict[str, object] = {"image": image} if image is not None else {}
+        own |= {"prompt": prompt} if prompt else {}
+        if own:
+            keyframes.append({"section": section, **own})
+    return keyframes
+
+
+def copies_pictures(values: Values) -> bool:
+    """Whether the red and the blue picture count for all even and odd sections."""
+    return values["mode"] == LOOP and bool(values["copy_keyframes"])
+
+
+# -- the way back ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A request as the page's fields: values, pictures as files, and what no field holds."""
+
+    values: Values
+    pictures: Pictures
+    extras: Values
+
+
+def from_request(
+    request: GenerationRequest, folder: Path, size_of: Callable[[GenerationRequest], tuple[int, int]]
+) -> Restored:
+    """Turn a request back into fields; pictures inside it become files in `folder`.
+
+    Args:
+        size_of: gives a request's height and width; where `resolution` alone gives the same, the request's
+            own width and height need no mention.
+
+    Raises:
+        InputError: a picture inside the request is damaged.
+    """
+    values: Values = {key: getattr(request, key) for key in _COPIED}
+    values["mode"] = LOOP if request.loop else NORMAL
+    values["use_all_padding"] = request.all_padding is not None
+    values["all_padding"] = (
+        FIELDS["all_padding"].default if request.all_padding is None else request.all_padding
+    )
+    values["random_seed"] = request.seed is None
+    values["seed"] = "0" if request.seed is None else str(request.seed)
+    values["use_keyframes"] = bool(request.keyframes)
+    values["copy_keyframes"] = False  # each row comes back by itself
+    named = request.map_images(lambda image: _as_file(image, folder))
+    extras = {key: getattr(request, key) for key in EXTRAS if getattr(request, key) != getattr(_NEW, key)}
+    if (request.height, request.width) == size_of(dataclasses.replace(named, width=None, height=None)):
+        extras = {key: value for key, value in extras.items() if key not in ("width", "height")}
+    rows = {keyframe.section: Row(keyframe.image, keyframe.prompt) for keyframe in named.keyframes}
+    start = () if named.start_image is None else (named.start_image,)
+    return Restored(values, Pictures(start, named.end_image, rows), extras)
+
+
+def _as_file(image: str | None, folder: Path) -> str | None:
+    """The path of a picture; one inside the request is written to a file named by what it holds."""
+    if image is None or not is_data_uri(image):
+        return image
+    try:
+        content = base64.b64decode(image.partition(",")[2], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError("data_uri_broken") from error
+    ending = image.partition(";")[0].partition("/")[2]
+    name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
+    path = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(content)
+    return str(path)

@@ -1,0 +1,276 @@
+"""One job: what the engine's events make of it, and the frozen picture of it that pages show.
+
+Knows no queue, no thread and no page. A `Job` is not safe for threads by itself: the queue's lock guards it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from diffusers_helper.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    SectionDone,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
+from diffusers_helper.request import GenerationRequest
+
+from .failures import Failure
+from .job_pictures import LatentPreview
+
+logger = logging.getLogger(__name__)
+
+JobState = Literal["waiting", "running", "done", "stopped", "failed"]
+DECODING_STEPS, SAVING_STEPS = 2, 1
+"""What decoding a section and writing the video count in the progress, in steps."""
+MAX_NOTICES = 20
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What a runner needs to make a video: `folder/name.mp4` from `request`, whose seed is fixed."""
+
+    id: str
+    name: str
+    folder: Path
+    request: GenerationRequest
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. `section` counts from 0, `step` from 1 (0: none yet); `stage` None: getting ready.
+
+    `frames`, `seconds`, `width` and `height` are the planned video's, 0 until it is planned.
+    `fraction` runs from 0 to 1 and never falls; `seconds_left` is None where nobody can say.
+    """
+
+    stage: str | None = None
+    section: int = 0
+    sections: int = 0
+    step: int = 0
+    steps: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    seconds_left: float | None = None
+    fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job at one moment.
+
+    Attributes:
+        request: with its own copies of the pictures; a job that is done has them in its video only.
+        preview_number: rises with every new latent preview; 0: there is none.
+        video: the video so far (its end), at last the finished one or what was kept; None: nothing.
+        frames: how many frames `video` has.
+        notices: (code, values), each shown as `notice.<code>`.
+        elapsed: seconds since the job began, when it ended its whole time; None while it waits.
+        output: the folder that the video's files go to.
+    """
+
+    id: str
+    name: str
+    prompt: str
+    state: JobState
+    stopping: bool
+    progress: Progress
+    has_thumbnail: bool
+    preview_number: int
+    video: Path | None
+    frames: int
+    seed: int
+    failure: Failure | None
+    notices: tuple[tuple[str, dict[str, object]], ...]
+    elapsed: float | None
+    request: GenerationRequest
+    output: Path
+
+
+class Clock(Protocol):
+    """Tells how long a job still takes. It gets every event from Planned to the last, with the time of it."""
+
+    def event(self, now: float, event: Event) -> None:
+        """Take note of an event at `now` (seconds of a monotonic clock)."""
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds that the job still takes, None where that cannot be said."""
+
+
+MakeClock = Callable[[GenerationRequest, Planned], Clock]
+
+
+class Job:
+    """A job that waits, runs or has ended. All times are seconds of one monotonic clock."""
+
+    def __init__(self, spec: JobSpec, thumbnail: bytes, make_clock: MakeClock | None = None) -> None:
+        self.spec = spec
+        self.thumbnail = thumbnail
+        self.stop = threading.Event()
+        self.state: JobState = "waiting"
+        self.outcome: JobState | None = None
+        """How the runner said that it ends; the state changes only when the runner has cleaned up."""
+        self.preview: LatentPreview | None = None
+        self._progress = Progress()
+        self._video: Path | None = None
+        self._frames = self._frames_done = 0
+        self._failure: Failure | None = None
+        self._notices: list[tuple[str, dict[str, object]]] = []
+        self._started = self._ended = 0.0
+        self._make_clock = make_clock
+        self._clock: Clock | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """What the user wrote, and no report may hold."""
+        request = self.spec.request
+        return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
+
+    def begin(self, now: float) -> None:
+        self.state = "running"
+        self._started = now
+
+    def take(self, event: Event, now: float) -> None:
+        """Take note of what the runner tells."""
+        match event:
+            case Planned():
+                self._plan(event)
+            case StageStarted(stage=stage, section=section):
+                self._start_stage(stage, section)
+            case Notice(code=code, values=values):
+                self._notify(code, values)
+            case StepDone():
+                self._step(event)
+            case SectionDone(section=section):
+                self._frames_done = event.pixel_frames
+                if event.video is not None:
+                    self._video, self._frames = event.video, event.pixel_frames
+                self._advance(section + 1, 0)
+            case Finished():
+                self._video, self._frames, self.outcome = event.video, event.frames, "done"
+                self._progress = replace(self._progress, fraction=1.0)
+            case Stopped(kept=kept):
+                self.outcome = "stopped"
+                self._keep(kept)
+        self._ask(lambda clock: clock.event(now, event))
+
+    def end(self, now: float, failure: Failure | None) -> None:
+        """The runner is through: with the outcome that it told, or with a failure."""
+        self._ended = now
+        self._failure = failure
+        if failure is not None:
+            self.outcome = "failed"
+            self._keep(self._left_by_failure())
+        assert self.outcome is not None
+        self.state = self.outcome
+        self._progress = replace(self._progress, stage=None)
+        self.preview = self._clock = None
+
+    def view(self, now: float) -> JobView:
+        """The job as it is at `now`."""
+        is_running = self.state == "running"
+        seconds_left = self._ask(lambda clock: clock.seconds_left(now)) if is_running else None
+        request = self.spec.request
+        assert request.seed is not None
+        return JobView(
+            id=self.spec.id,
+            name=self.spec.name,
+            prompt=request.prompt,
+            state=self.state,
+            stopping=is_running and self.stop.is_set(),
+            progress=replace(self._progress, seconds_left=seconds_left),
+            has_thumbnail=bool(self.thumbnail),
+            preview_number=self.preview.number if self.preview else 0,
+            video=self._video,
+            frames=self._frames,
+            seed=request.seed,
+            failure=self._failure,
+            notices=tuple(self._notices),
+            elapsed=self._elapsed(now),
+            request=request,
+            output=self.spec.folder,
+        )
+
+    def _elapsed(self, now: float) -> float | None:
+        if self.state == "waiting":
+            return None
+        return (now if self.state == "running" else self._ended) - self._started
+
+    def _plan(self, event: Planned) -> None:
+        self._progress = replace(
+            self._progress,
+            sections=len(event.plan.sections),
+            steps=self.spec.request.steps,
+            frames=event.plan.pixel_frames,
+            seconds=event.plan.seconds,
+            width=event.width,
+            height=event.height,
+        )
+        make_clock = self._make_clock
+        if make_clock is not None:
+            self._clock = self._guarded(lambda: make_clock(self.spec.request, event))
+
+    def _start_stage(self, stage: str, section: int | None) -> None:
+        self._progress = replace(self._progress, stage=stage)
+        if stage == "sampling" and section is not None:
+            self._progress = replace(self._progress, section=section, step=0)
+
+    def _step(self, event: StepDone) -> None:
+        self._progress = replace(
+            self._progress,
+            section=event.section,
+            sections=event.sections,
+            step=event.step,
+            steps=event.steps,
+        )
+        self._advance(event.section, event.step)
+        self.preview = LatentPreview(self.preview.number + 1 if self.preview else 1, event.preview)
+
+    def _advance(self, sections_done: int, steps_done: int) -> None:
+        progress = self._progress
+        per_section = progress.steps + DECODING_STEPS
+        fraction = (sections_done * per_section + steps_done) / (
+            progress.sections * per_section + SAVING_STEPS
+        )
+        self._progress = replace(progress, fraction=min(max(fraction, progress.fraction), 1.0))
+
+    def _notify(self, code: str, values: dict[str, object]) -> None:
+        if (code, values) not in self._notices and len(self._notices) < MAX_NOTICES:
+            self._notices.append((code, dict(values)))
+
+    def _keep(self, kept: Path | None) -> None:
+        """What stays of a job that did not finish: a video, or where none could be written, a folder."""
+        is_folder = kept is not None and kept.is_dir()
+        self._video = None if is_folder else kept
+        self._frames = self._frames_done if self._video else 0
+        if is_folder:
+            notice = Notice("frames_kept", {"folder": str(kept)})
+            self._notify(notice.code, notice.values)
+
+    def _left_by_failure(self) -> Path | None:
+        """The engine keeps finished sections under these names; when it fails, it cannot tell which."""
+        names = (f"{self.spec.name}_unfinished.mp4", f"{self.spec.name}_unfinished")
+        return next((path for name in names if (path := self.spec.folder / name).exists()), None)
+
+    def _ask(self, question: Callable[[Clock], _T]) -> _T | None:
+        clock = self._clock
+        return self._guarded(lambda: question(clock)) if clock is not None else None
+
+    def _guarded(self, action: Callable[[], _T]) -> _T | None:
+        """The time left is an ornament: no error in it may end a job of hours. It is left out then."""
+        try:
+            return action()
+        except Exception:
+            logger.warning("the time left cannot be told", exc_info=True)
+            self._clock = None
+            return None

@@ -1,0 +1,118 @@
+"""The engine, as the jobs and the command use it: options become loaded models, a job becomes events.
+
+The one place of the app that makes the engine. torch is imported by the first job, not by this module.
+"""
+
+import platform
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusers_helper.events import Event, Notice
+from diffusers_helper.model_files import ModelFiles, find_models
+
+from .default_models import default_models
+from .job import JobSpec
+
+if TYPE_CHECKING:
+    from diffusers_helper.device import Compute, DeviceChoice
+    from diffusers_helper.loading import ModelLoader
+
+Signature = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the command line says of the engine.
+
+    Attributes:
+        models: folder of the models; None means whatever is there.
+        cache: folder for encoded prompts and pictures.
+        vram_gb: most GiB of the card's memory to use; None means all that is free.
+    """
+
+    models: Path | None
+    cache: Path
+    device: "DeviceChoice"
+    vram_gb: float | None
+
+
+class JobRunner:
+    """Makes the videos of jobs, one after another: not for two threads at a time.
+
+    The models' files are looked at before each job, and what was made of them is kept while they are the
+    same. So a download that is completed while the app runs is used by the next job.
+    """
+
+    def __init__(
+        self, options: EngineOptions, *, progress_videos: bool = False, save_latents: bool = False
+    ) -> None:
+        self._options = options
+        self._progress_videos = progress_videos
+        self._save_latents = save_latents
+        self._signature: Signature | None = None
+        self._loader: ModelLoader | None = None
+        self._machine_key: str | None = None
+
+    @property
+    def machine_key(self) -> str | None:
+        """What decides how fast this runs: the card, its limit and the models. None before the first job."""
+        return self._machine_key
+
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        """Make one job's video; the events end with Finished or Stopped.
+
+        Raises:
+            InputError: a picture, the models or the output folder cannot be used.
+            MachineError: the machine was not up to it.
+        """
+        loader = self._loader_of((yield from self._find_models()))
+        from diffusers_helper.embedding_cache import EmbeddingCache
+        from diffusers_helper.output import Target
+        from diffusers_helper.pipeline import generate
+
+        target = Target(
+            spec.folder,
+            spec.name,
+            save_latents=self._save_latents,
+            progress_videos=self._progress_videos,
+        )
+        yield from generate(spec.request, target, loader, EmbeddingCache(self._options.cache), stop)
+
+    def _find_models(self) -> Generator[Notice, None, ModelFiles]:
+        if self._options.models is not None:
+            return find_models(self._options.models)
+        return (yield from default_models())
+
+    def _loader_of(self, files: ModelFiles) -> "ModelLoader":
+        """A loader of these files: the last job's where they are the same."""
+        signature = _signature(files)
+        if self._loader is None or signature != self._signature:
+            from diffusers_helper.device import choose_compute
+            from diffusers_helper.loading import ModelLoader
+
+            limit = int(self._options.vram_gb * 2**30) if self._options.vram_gb is not None else None
+            compute = choose_compute(self._options.device, limit)
+            self._loader = ModelLoader(files, compute)
+            self._signature = signature
+            self._machine_key = self._describe_machine(compute, files)
+        return self._loader
+
+    def _describe_machine(self, compute: "Compute", files: ModelFiles) -> str:
+        import torch
+
+        if compute.device.type == "cuda":
+            device = torch.cuda.get_device_name(compute.device)
+        else:
+            device = f"CPU {platform.processor() or platform.machine()}"
+        limit = "" if self._options.vram_gb is None else f" with {self._options.vram_gb:g} GB"
+        return f"{device}{limit}: {files.transformer.folder}"
+
+
+def _signature(files: ModelFiles) -> Signature:
+    """The models' files with their sizes and times."""
+    parts = (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer)
+    stats = ((path, path.stat()) for part in parts for path in part.files)
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)

@@ -1,0 +1,41 @@
+"""Messages that stand on the page until they are closed: notes, and errors with details to copy."""
+
+import html
+
+from diffusers_helper.errors import EngineError
+
+from .failures import describe_failure
+from .sentences import error_text, failure_text
+from .translations import Translator
+
+NOTHING = ""
+
+
+def note(text: str) -> str:
+    """A plain message."""
+    return f'<div class="ichi-message ichi-note" role="status"><p>{html.escape(text)}</p></div>'
+
+
+def problem(error: Exception, words: Translator) -> str:
+    """Any failure: its sentence, and a button that copies what those who help need to know."""
+    failure = describe_failure(error)
+    text = html.escape(failure_text(failure, words))
+    copied = html.escape(failure.details).replace("\n", "&#10;")
+    return (
+        f'<div class="ichi-message ichi-error" role="alert"><p>{text}</p>'
+        f'<div class="ichi-buttons"><button type="button" data-ichi-copy="{copied}">'
+        f"{html.escape(words('live.copy_details'))}</button>"
+        f'<button type="button" data-ichi-close="">{html.escape(words("live.close"))}</button></div></div>'
+    )
+
+
+def hint(error: EngineError, words: Translator) -> str:
+    """A sentence where a field's own message stands: nothing has failed yet."""
+    return (
+        f'<p class="ichi-hint" role="status">{html.escape(error_text(error.code, error.values, words))}</p>'
+    )
+
+
+def plain(text: str) -> str:
+    """A line of text."""
+    return f"<p>{html.escape(text)}</p>"

@@ -1,0 +1,89 @@
+"""Named endpoints for programs (`gradio_client`): make a video, see the queue, stop."""
+
+import asyncio
+from typing import Any
+
+import gradio as gr
+from gradio import FileData
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.request import GenerationRequest
+
+from .app_state import DEFAULT_OUTPUT, AppState
+from .jobs import JobView
+from .page_handlers import copy_for_client
+from .sentences import error_text, failure_text
+
+LOOK_SECONDS = 0.1
+
+
+def add_api(app: AppState) -> None:
+    """Add the endpoints to the page that is being built."""
+    words = app.words("en")
+
+    async def generate(
+        start_image: FileData,
+        prompt: str = "",
+        seconds: float = 1,
+        end_image: FileData | None = None,
+        settings: dict | None = None,
+    ) -> FileData:
+        """Make a video and wait for it. `settings` holds further keys of a request file (README)."""
+        try:
+            pictures = {"start_image": _path(start_image), "end_image": _path(end_image)}
+            request = _request({**(settings or {}), "prompt": prompt, "seconds": seconds}, pictures)
+            job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
+        except EngineError as error:
+            raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from error
+        job = await _ended(app, job_id)
+        if job is None or job.state != "done" or job.video is None:
+            text = failure_text(job.failure, words) if job and job.failure else words("page.job_gone")
+            raise gr.Error(text, print_exception=False)
+        return FileData(path=str(copy_for_client(job.video, app.uploads)))
+
+    def queue() -> list[dict[str, Any]]:
+        """The running job, those that wait, and those that ended."""
+        view = app.queue.view()
+        jobs = [*([view.running] if view.running else []), *view.waiting, *view.ended]
+        return [_summary(job) for job in jobs]
+
+    def stop(job: str) -> bool:
+        """Stop the running job or remove a waiting one; whether there was one of that id."""
+        return app.queue.stop(job) or app.queue.remove(job)
+
+    gr.api(generate, api_name="generate", concurrency_limit=None)
+    gr.api(queue, api_name="queue", concurrency_limit=None)
+    gr.api(stop, api_name="stop", concurrency_limit=None)
+
+
+async def _ended(app: AppState, job_id: str) -> JobView | None:
+    """Wait until the job is over; None if somebody removed it before it began."""
+    while (job := app.queue.find(job_id)) is not None and job.state in ("waiting", "running"):
+        await asyncio.sleep(LOOK_SECONDS)
+    return job
+
+
+def _request(values: dict[str, Any], pictures: dict[str, str | None]) -> GenerationRequest:
+    """A request whose pictures are uploads, never files of this computer named by the caller."""
+    for key in ("start_image", "end_image"):
+        if key in values:
+            raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
+    request = GenerationRequest.from_dict({**values, **pictures})
+    if any(keyframe.image is not None for keyframe in request.keyframes):
+        raise InputError("no_paths_from_clients")
+    return request
+
+
+def _path(file: Any) -> str | None:
+    return file["path"] if file else None
+
+
+def _summary(job: JobView) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "fraction": round(job.progress.fraction, 3),
+        "seconds_left": job.progress.seconds_left,
+        "video": str(job.video) if job.video is not None else None,
+    }

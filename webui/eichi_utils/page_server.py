@@ -1,0 +1,198 @@
+"""Serving the page: one app on one port, its shared things made and put away. Knows no widget."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusers_helper.errors import InputError, MachineError
+
+from .failures import as_engine_error
+from .guards import is_loopback, make_guards
+from .job_runner import EngineOptions
+from .quick_import import import_gradio
+from .sentences import error_text
+from .translations import Translator
+
+if TYPE_CHECKING:
+    from .app_state import AppState
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(__file__).resolve().parents[1] / "static"
+FONTS = (
+    "system-ui",
+    "Segoe UI",
+    "Yu Gothic UI",
+    "Hiragino Sans",
+    "Noto Sans CJK JP",
+    "Microsoft JhengHei",
+    "sans-serif",
+)
+MAX_UPLOAD = "400mb"
+CLOSE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What the command line says of the page. `home` is the folder of everything that the app writes;
+    `output` None leaves the output folder to the page, `language` None to the settings and the system."""
+
+    server: str
+    port: int
+    share: bool
+    in_browser: bool
+    language: str | None
+    login: tuple[str, str] | None
+    home: Path
+    output: Path | None
+    engine: EngineOptions
+
+
+def run_page(options: PageOptions, words: Translator) -> int:
+    """Serve the page until Ctrl-C; returns the exit status. Failures are one sentence on the error stream."""
+    try:
+        _check_login(options)
+        if (running := running_app(options.server, options.port)) is not None:
+            _say(words("page.already_running", url=running))
+            if options.in_browser:
+                webbrowser.open(running)
+            return 0
+        _check_port(options.server, options.port)
+        with serving(options) as (_, url):
+            _say(words("page.ready", url=url))
+            if options.in_browser:
+                webbrowser.open(url)
+            _wait_for_end()
+            _say(words("page.closing"))
+        return 0
+    except Exception as caught:  # the edge of the app: no traceback reaches the user
+        logger.debug("the page cannot be served", exc_info=True)
+        error = as_engine_error(caught)
+        _say(words("failed", reason=error_text(error.code, error.values, words)))
+        return 2 if isinstance(error, InputError) else 1
+
+
+@contextlib.contextmanager
+def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
+    """The running app and its address; leaving the block ends it.
+
+    Raises:
+        MachineError: another app works in the same folder, or the port is taken.
+    """
+    _prepare_environment(options.home)
+    from .app_start import open_app, remember_address
+
+    import_gradio()
+    with open_app(options) as app:
+        from .page import build_page
+
+        page = build_page(app)
+        try:
+            page.queue(default_concurrency_limit=None, max_size=None)
+            _, url, _ = page.launch(**_launch_options(options, app))
+            remember_address(options.home, url)
+            yield app, url
+        except OSError as error:
+            raise MachineError("port_taken", port=options.port) from error
+        finally:
+            app.closing.set()
+            app.queue.close(CLOSE_SECONDS)
+            page.close(verbose=False)
+
+
+def running_app(server: str, port: int) -> str | None:
+    """The address of this app where it answers on that port already."""
+    host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError), opener.open(f"{url}ichi/hello", timeout=3) as answer:
+        if json.load(answer).get("app") == "endframe-ichi":
+            return url
+    return None
+
+
+def _check_login(options: PageOptions) -> None:
+    if (options.share or not is_loopback(options.server)) and options.login is None:
+        raise InputError("login_needed")
+
+
+def _check_port(server: str, port: int) -> None:
+    """Say so at once where another program has the port, before anything is loaded."""
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with socket.socket(family) as probe:
+        if sys.platform != "win32":  # there, this would let two programs share a port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server, port))
+        except OSError as error:
+            raise MachineError("port_taken", port=port) from error
+
+
+def _prepare_environment(home: Path) -> None:
+    """Before gradio is imported: nothing calls out, uploads lie in our own folder, no proxy for ourselves."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(home / "temp" / "uploads")
+    for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
+        os.environ.pop(name, None)
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost,::1"]))
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
+    import gradio as gr
+
+    from .routes import make_routes
+
+    script, style = ((STATIC / name).read_text("utf-8") for name in ("page.js", "page.css"))
+    guards = make_guards(options.server, options.share, options.login)
+    return {
+        "server_name": options.server,
+        "server_port": options.port,
+        "share": options.share,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "show_error": True,
+        "run_history": False,
+        "enable_monitoring": False,
+        "footer_links": [],
+        "max_file_size": MAX_UPLOAD,
+        "favicon_path": str(STATIC / "favicon.svg"),
+        "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
+        # not as gradio's own css, which reaches no further than its container
+        "head": f"<style>{style}</style><script>{script}</script>",
+        "app_kwargs": {"routes": make_routes(app), "middleware": guards},
+    }
+
+
+def _wait_for_end() -> None:
+    """Until Ctrl-C, or until the system asks this process to end."""
+    end = threading.Event()
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda *_: end.set())
+    try:
+        while not end.wait(0.5):  # without a timeout, Windows would not hear Ctrl-C
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

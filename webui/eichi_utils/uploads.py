@@ -1,0 +1,77 @@
+"""Files that the page was given: which picture or request a file is. Knows no widget."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.images import read_image
+from diffusers_helper.recording import load_request
+from diffusers_helper.request import GenerationRequest, is_data_uri
+from diffusers_helper.whole_file import whole_file
+
+SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+
+
+def uploaded_path(file: Any) -> str | None:
+    """The path in what gradio hands over for a file (`{"path": ...}`), None where there is none."""
+    if isinstance(file, dict):
+        inner = file.get("image") or file.get("video")
+        return uploaded_path(inner) if isinstance(inner, dict) else file.get("path")
+    return None
+
+
+def uploaded_paths(files: Any) -> list[str]:
+    """All paths in what gradio hands over for several files."""
+    paths = (uploaded_path(file) for file in files or [])
+    return [path for path in paths if path is not None]
+
+
+def checked_picture(path: str) -> str:
+    """The picture itself, after a look whether it can be read; kinds that no browser shows become PNG.
+
+    Raises:
+        InputError: it is no picture that can be used.
+    """
+    pixels = read_image(path)
+    with Image.open(path) as image:
+        if image.format in SHOWN_BY_BROWSERS:
+            return path
+    shown = Path(path).with_suffix(".shown.png")
+    with whole_file(shown) as part:
+        Image.fromarray(pixels).save(part, "PNG")
+    return str(shown)
+
+
+def is_video(path: str) -> bool:
+    return Path(path).suffix.lower() in (".mp4", ".m4v", ".mov")
+
+
+def carried_request(path: str) -> GenerationRequest:
+    """The request inside one of our own MP4 or PNG files.
+
+    Raises:
+        InputError: the file holds none, or one that names files of this computer instead of holding pictures.
+    """
+    file = Path(path)
+    if file.suffix.lower() == ".json":
+        raise InputError("not_made_by_us", path=file.name)
+    try:
+        request = load_request(file)
+    except InputError as error:
+        if "path" in error.values:
+            error.values["path"] = file.name  # nobody knows where uploads lie
+        raise
+    keyframes = (keyframe.image for keyframe in request.keyframes)
+    for image in (request.start_image, request.end_image, *keyframes):
+        is_inside = image is None or is_data_uri(image) or Path(image) == file.absolute()
+        if not is_inside:
+            raise InputError("not_made_by_us", path=file.name)
+    return request
+
+
+def with_new_seed(request: GenerationRequest) -> GenerationRequest:
+    """The same video once more, with another seed."""
+    return dataclasses.replace(request, seed=None)

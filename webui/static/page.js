@@ -1,0 +1,280 @@
+/* The live half of the page: shows what the server's jobs are doing, whichever page started them.
+   The server sends whole states with all their words (Server-Sent Events); this file only puts them on the page.
+   Everything that the user fills in belongs to Gradio and is not touched here. */
+(() => {
+  "use strict";
+  if (window.ichi) return;
+
+  const byId = (id) => document.getElementById(`ichi-${id}`);
+  const base = new URL("ichi/", document.baseURI || location.href);
+  let state = null;        // the newest state that the server sent
+  let source = null;       // the open EventSource
+  let language = "";       // of the words in `state`
+  let pinned = null;       // the id of an ended job that this page shows on request
+  let newestShown = null;  // the id of the running job whose video is shown
+  let serverId = null;
+  let lastEnded;           // id of the newest ended job; undefined before the first state
+  let lostTimer = null;
+  const dismissed = new Set();
+
+  /* ---- receiving ---------------------------------------------------------------------------------------------- */
+
+  function connect(wanted) {
+    if (source && wanted === language) return;
+    if (source) source.close();
+    language = wanted;
+    document.documentElement.lang = { "zh-tw": "zh-Hant-TW" }[language] || language;
+    source = new EventSource(new URL(`events?lang=${encodeURIComponent(language)}`, base));
+    source.onmessage = (message) => receive(JSON.parse(message.data));
+    source.onopen = () => { clearTimeout(lostTimer); lostTimer = null; show(byId("lost"), false); };
+    source.onerror = () => {
+      lostTimer = lostTimer || setTimeout(() => show(byId("lost"), true), 3000);
+      if (source.readyState === EventSource.CLOSED) {   // the browser gave up: try again by ourselves
+        const again = language;
+        source = null; language = "";
+        setTimeout(() => connect(again), 2000);
+      }
+    };
+  }
+
+  function receive(next) {
+    if (serverId !== null && serverId !== next.server) { location.reload(); return; }
+    serverId = next.server;
+    state = next;
+    if (state.job && state.job.has_video && state.job.id !== newestShown) {
+      newestShown = state.job.id;                       // a new job has something to show
+      pinned = null;
+    }
+    render();
+    announceEnd();
+  }
+
+  function announceEnd() {
+    const newest = state.ended;
+    if (lastEnded !== undefined && newest && newest.id !== lastEnded) {
+      byId("announcer").textContent = newest.text;
+      if (state.sound) chime(newest.good);
+    }
+    lastEnded = newest ? newest.id : null;
+  }
+
+  /* ---- showing ------------------------------------------------------------------------------------------------ */
+
+  function render() {
+    if (!state || !byId("live") || !byId("work") || !byId("queue-box")) return;
+    document.title = state.title;
+    renderWords();
+    renderVideo();
+    renderJob();
+    renderFailure();
+    renderQueue();
+    const stop = document.getElementById("stop");
+    if (stop) stop.disabled = !state.job || state.job.stopping;
+  }
+
+  function renderWords() {
+    for (const element of document.querySelectorAll("[data-ichi-text]"))
+      setText(element, state.words[element.dataset.ichiText] || "");
+    for (const element of document.querySelectorAll("[data-ichi-label]"))
+      element.setAttribute("aria-label", state.words[element.dataset.ichiLabel] || "");
+  }
+
+  function shownResult() {
+    return (pinned && state.results.find((result) => result.id === pinned)) || state.results[0] || null;
+  }
+
+  function renderVideo() {
+    const result = shownResult(), video = byId("video");
+    document.body.classList.toggle("ichi-has-result", Boolean(result && result.complete));
+    show(byId("empty"), !result);
+    show(video, Boolean(result));
+    setText(byId("caption"), result ? result.caption : "");
+    const link = byId("download");
+    show(link, Boolean(result && result.complete));
+    if (!result) { video.removeAttribute("src"); return; }
+    link.href = result.video; link.download = result.file;
+    const url = new URL(result.video, location.href).href;
+    if (video.src !== url) {
+      video.src = url;
+      video.muted = true;
+      const started = video.play();
+      if (started) started.catch(() => {});
+    }
+  }
+
+  function renderJob() {
+    const job = state.job;
+    show(byId("job"), Boolean(job));
+    if (!job) { byId("preview").removeAttribute("src"); return; }
+    setText(byId("job-name"), job.label);
+    setText(byId("status"), job.status);
+    setText(byId("left"), job.left);
+    setText(byId("notices"), job.notices.join("\n"));
+    const percent = Math.round(job.fraction * 100);
+    byId("bar").style.width = `${percent}%`;
+    byId("progress").setAttribute("aria-valuenow", percent);
+    byId("progress").setAttribute("aria-valuetext", job.status);
+    const preview = byId("preview");
+    show(preview, Boolean(job.preview));
+    preview.alt = state.words["live.preview"];
+    if (!job.preview) preview.removeAttribute("src");
+    else if (preview.getAttribute("src") !== job.preview) preview.src = job.preview;
+  }
+
+  function renderFailure() {
+    const failure = state.failure && !dismissed.has(state.failure.id) ? state.failure : null;
+    show(byId("failure"), Boolean(failure));
+    if (!failure) return;
+    setText(byId("failure-title"), failure.title);
+    setText(byId("failure-text"), failure.text);
+    byId("failure-copy").dataset.ichiCopy = failure.details;
+  }
+
+  function renderQueue() {
+    const list = byId("queue");
+    show(byId("queue-box"), state.queue.length > 0);
+    const known = new Map([...list.children].map((row) => [row.dataset.id, row]));
+    state.queue.forEach((item, place) => {
+      const row = known.get(item.id) || queueRow(item.id);
+      known.delete(item.id);
+      fillRow(row, item);
+      if (list.children[place] !== row) list.insertBefore(row, list.children[place] || null);
+    });
+    known.forEach((row) => row.remove());
+  }
+
+  function queueRow(id) {
+    const row = byId("queue-row").content.firstElementChild.cloneNode(true);
+    row.dataset.id = id;
+    return row;
+  }
+
+  function fillRow(row, item) {
+    const part = (name) => row.querySelector(`.ichi-${name}`);
+    row.dataset.state = item.state;
+    setText(part("queue-state"), item.state_text);
+    setText(part("queue-prompt"), item.prompt);
+    setText(part("queue-name"), item.name);
+    const image = part("queue-thumbnail");
+    if (item.thumbnail && image.getAttribute("src") !== item.thumbnail) image.src = item.thumbnail;
+    show(image, Boolean(item.thumbnail));
+    for (const action of ["show", "up", "remove"]) {
+      const button = part(`queue-${action}`);
+      show(button, item.actions.includes(action));
+      setText(button, state.words[`live.${action}`]);
+      button.setAttribute("aria-label", `${state.words[`live.${action}`]}: ${item.name}`);
+    }
+    row.classList.toggle("ichi-shown", shownResult() !== null && shownResult().id === item.id);
+  }
+
+  function show(element, visible) { if (element) element.hidden = !visible; }
+  function setText(element, text) { if (element && element.textContent !== text) element.textContent = text; }
+
+  /* ---- doing -------------------------------------------------------------------------------------------------- */
+
+  function post(path) {
+    return fetch(new URL(path, base), { method: "POST", headers: { "X-Endframe-Ichi": "1" } }).catch(() => {});
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.ichiCopy !== undefined) copy(button);
+    else if (button.id === "ichi-failure-close") { dismissed.add(state.failure.id); render(); }
+    else if (button.dataset.ichiClose !== undefined) button.closest(".ichi-message").remove();
+    const row = button.closest("#ichi-queue [data-id]");
+    if (!row) return;
+    const id = encodeURIComponent(row.dataset.id);
+    if (button.classList.contains("ichi-queue-show")) { pinned = row.dataset.id; render(); }
+    if (button.classList.contains("ichi-queue-up")) post(`jobs/${id}/up`);
+    if (button.classList.contains("ichi-queue-remove")) post(`jobs/${id}/remove`);
+  });
+
+  function copy(button) {
+    const done = () => { setText(button, (state && state.words["live.copied"]) || "✓"); };
+    const text = button.dataset.ichiCopy;
+    const fallback = () => {        // pages that are not on localhost may not use the clipboard
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      done();
+    };
+    if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, fallback);
+    else fallback();
+  }
+
+  function chime(good) {
+    const Context = window.AudioContext || window.webkitAudioContext;
+    if (!Context) return;
+    const context = new Context(), notes = good ? [659, 880] : [440, 330];
+    notes.forEach((frequency, place) => {
+      const tone = context.createOscillator(), volume = context.createGain();
+      const begin = context.currentTime + place * 0.18;
+      tone.frequency.value = frequency;
+      volume.gain.setValueAtTime(0.0001, begin);
+      volume.gain.exponentialRampToValueAtTime(0.2, begin + 0.02);
+      volume.gain.exponentialRampToValueAtTime(0.0001, begin + 0.5);
+      tone.connect(volume).connect(context.destination);
+      tone.start(begin);
+      tone.stop(begin + 0.55);
+    });
+    window.ichi.chimes += 1;
+    setTimeout(() => context.close(), 1500);
+  }
+
+  /* ---- files dropped anywhere --------------------------------------------------------------------------------- */
+
+  const isForPicture = (event) => {
+    const files = [...event.dataTransfer.files];
+    const box = event.target.closest && event.target.closest(".ichi-picture");
+    return box && files.length === 1 && !/\.(mp4|json)$/i.test(files[0].name);
+  };
+  const hasFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
+
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();                      // else the browser would open what is dropped
+    document.body.classList.add("ichi-dragging");
+  }, true);
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("ichi-dragging");
+  }, true);
+  document.addEventListener("drop", (event) => {
+    document.body.classList.remove("ichi-dragging");
+    if (!hasFiles(event) || isForPicture(event)) return;   // one picture on a picture's place is Gradio's
+    event.preventDefault();
+    event.stopPropagation();
+    const input = document.querySelector("#inbox-box input[type=file]");
+    if (!input) return;
+    const transfer = new DataTransfer();
+    for (const file of event.dataTransfer.files) transfer.items.add(file);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }, true);
+
+  /* ---- beginning ---------------------------------------------------------------------------------------------- */
+
+  window.ichi = {
+    connect, chimes: 0,
+    shownJob: () => { const result = state && shownResult(); return result ? result.id : ""; },
+    runningJob: () => (state && state.job ? state.job.id : ""),
+    pageLanguage: () => language,
+  };
+
+  const waiting = setInterval(() => {            // Gradio builds the page after this file has run
+    const live = byId("live");
+    if (!live) return;
+    clearInterval(waiting);
+    connect(language || live.dataset.language);
+    render();
+  }, 50);
+  new MutationObserver(() => {                   // what Gradio draws (again) shows the state at once
+    const fresh = [byId("live"), byId("work"), byId("queue-box"), document.getElementById("stop")]
+      .filter((element) => element && !element.dataset.ichiSeen);
+    for (const element of fresh) element.dataset.ichiSeen = "1";
+    if (fresh.length) render();
+  }).observe(document.documentElement, { childList: true, subtree: true });
+})();
