@@ -7,6 +7,7 @@ import torch
 
 from .attention import hide_broken_xformers
 from .errors import InputError, MachineError
+from .system_memory import is_out_of_memory
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 OLDEST_CAPABILITY = (7, 0)
@@ -58,7 +59,7 @@ def _try_card(device: torch.device, name: str) -> None:
         ones = torch.ones(16, 16, device=device, dtype=torch.float16)
         if (ones @ ones).sum().item() != 16 * 16 * 16:
             raise MachineError("card_computes_wrong", card=name)
-    except torch.OutOfMemoryError as error:
-        raise MachineError("out_of_memory") from error
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MachineError("out_of_memory") from error
         raise MachineError("card_not_supported", card=name, torch=torch.__version__) from error

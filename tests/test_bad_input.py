@@ -589,7 +589,7 @@ def test_an_output_folder_that_is_a_file_is_refused(command):
 def test_an_output_folder_below_a_file_is_refused(command):
     (command.folder / "file").write_text("not a folder")
     sentence = command.refuse({}, output=command.folder / "file" / "videos")
-    assert "cannot be written (Not a directory); choose another with --output" in sentence
+    assert "cannot be written (Not a directory); choose another output folder" in sentence
 
 
 def test_an_output_folder_with_a_name_too_long_is_refused(command):

@@ -134,12 +134,12 @@ def test_the_machine_has_a_name_after_the_first_job(tmp_path):
 
 
 def test_random_models_are_told_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(default_models, "DOWNLOADED", tmp_path / "hf_download")
     monkeypatch.setattr(default_models, "RANDOM", tmp_path / "random")
     monkeypatch.setattr(
         "demo_models.random_models.build_random_models", lambda folder: shutil.copytree(MODELS, folder)
     )
-    events = run(make_runner(tmp_path, None), tmp_path, stop=True)
+    options = EngineOptions(None, tmp_path / "cache", "cpu", None, downloaded=tmp_path / "hf_download")
+    events = run(JobRunner(options), tmp_path, stop=True)
     assert events[0] == Notice("random_models", {"path": str(tmp_path / "hf_download")})
 
 

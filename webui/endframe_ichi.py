@@ -5,12 +5,16 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script, Python looks beside this file only
     sys.path.insert(0, str(ROOT))
 
-from webui.eichi_utils.translations import LANGUAGES, Translator  # noqa: E402
+from webui.eichi_utils.translations import LANGUAGES, Translator, system_language  # noqa: E402
+
+if TYPE_CHECKING:
+    from webui.eichi_utils.job_runner import EngineOptions
 
 MIN_PASSWORD = 8
 
@@ -19,9 +23,43 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the app; returns the exit status."""
     options = parse_arguments(arguments)
     _be_quiet_and_offline(options.verbose)
+    if options.check:
+        return _run_check(options)
+    if options.download:
+        return _run_download(options)
     if options.headless is not None:
         return _run_headless(options)
     return _run_page(options)
+
+
+def _run_check(options: argparse.Namespace) -> int:
+    from webui.eichi_utils.machine_check import CheckOptions, run_check
+
+    check = CheckOptions(_engine(options), options.output or options.home / "outputs", ask_torch=True)
+    return run_check(check, _words(options))
+
+
+def _run_download(options: argparse.Namespace) -> int:
+    from webui.eichi_utils.download_command import run_download
+
+    return run_download(_engine(options).places, _words(options))
+
+
+def _words(options: argparse.Namespace) -> Translator:
+    """What a person reads on the terminal; programs read `--headless`, which speaks English."""
+    return Translator(options.lang or system_language())
+
+
+def _engine(options: argparse.Namespace) -> "EngineOptions":
+    from webui.eichi_utils.job_runner import EngineOptions
+
+    return EngineOptions(
+        models=options.models,
+        cache=options.cache or options.home / "cache",
+        device=options.device,
+        vram_gb=options.vram_gb,
+        downloaded=(options.home / "hf_download").absolute(),
+    )
 
 
 def _run_headless(options: argparse.Namespace) -> int:
@@ -29,27 +67,17 @@ def _run_headless(options: argparse.Namespace) -> int:
 
     headless = HeadlessOptions(
         request=options.headless,
-        models=options.models,
         output=options.output or options.home / "outputs",
         name=options.name,
-        cache=options.cache or options.home / "cache",
-        device=options.device,
-        vram_gb=options.vram_gb,
+        engine=_engine(options),
         save_latents=options.save_latents,
     )
     return run_headless(headless, Translator("en"))
 
 
 def _run_page(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.job_runner import EngineOptions
     from webui.eichi_utils.page_server import PageOptions, run_page
 
-    engine = EngineOptions(
-        models=options.models,
-        cache=options.cache or options.home / "cache",
-        device=options.device,
-        vram_gb=options.vram_gb,
-    )
     page = PageOptions(
         server=options.server,
         port=options.port,
@@ -59,9 +87,9 @@ def _run_page(options: argparse.Namespace) -> int:
         login=options.login,
         home=options.home.absolute(),
         output=options.output.absolute() if options.output is not None else None,
-        engine=engine,
+        engine=_engine(options),
     )
-    return run_page(page, Translator("en"))
+    return run_page(page, _words(options))
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -76,6 +104,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--inbrowser", action="store_true", help=words("cli.inbrowser"))
     add("--lang", choices=LANGUAGES, help=words("cli.lang"))
     add("--home", metavar="DIR", type=Path, default=ROOT / "webui", help=words("cli.home"))
+    add("--check", action="store_true", help=words("cli.check"))
+    add("--download", action="store_true", help=words("cli.download"))
     add("--headless", metavar="REQUEST", type=Path, help=words("cli.headless"))
     add("--models", metavar="DIR", type=Path, help=words("cli.models"))
     add("--output", metavar="DIR", type=Path, help=words("cli.output"))

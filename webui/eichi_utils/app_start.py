@@ -14,12 +14,14 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 
-from .app_state import SETTINGS_FIELDS, AppState
+from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
 from .job_runner import JobRunner
 from .jobs import Clock, JobQueue
+from .machine_check import CheckOptions
 from .outlook import job_work
 from .presets import PresetStore
 from .settings import SettingsStore
+from .setup import Setup
 from .speed import SpeedBook
 from .translations import Translator, system_language
 
@@ -56,6 +58,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             settings=settings,
             presets=presets,
             speed=speed,
+            setup=_setup(options),
             language=language,
             given_output=options.output,
         )
@@ -66,6 +69,14 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             yield app
         finally:
             _forget_uploads(home)
+
+
+def _setup(options: "PageOptions") -> Setup:
+    """The check and the download, already looking."""
+    output = options.output or options.home / DEFAULT_OUTPUT
+    setup = Setup(CheckOptions(options.engine, output), options.engine.places)
+    setup.look_again()
+    return setup
 
 
 def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Clock:

@@ -15,6 +15,7 @@ from .jobs import JobQueue
 from .output_folder import resolve_output
 from .presets import PresetStore
 from .settings import Field, SettingsStore
+from .setup import Setup
 from .speed import SpeedBook
 from .translations import LANGUAGES, Translator
 
@@ -44,6 +45,7 @@ class AppState:
     settings: SettingsStore
     presets: PresetStore
     speed: SpeedBook
+    setup: Setup
     language: str
     given_output: Path | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -80,7 +82,7 @@ class AppState:
         except EngineError:
             logger.warning("the settings cannot be written", exc_info=True)
 
-    def words(self, language: object) -> Translator:
+    def translator(self, language: object) -> Translator:
         """The words of a page's language, or of the app's where that is none."""
         return Translator(language if isinstance(language, str) and language in LANGUAGES else self.language)
 

@@ -4,7 +4,9 @@ Plain ASGI, so that streams pass untouched.
 """
 
 import base64
+import contextlib
 import hmac
+import ipaddress
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -21,7 +23,7 @@ def make_guards(server: str, shared: bool, login: tuple[str, str] | None) -> lis
     """The guards of a server: on this computer only its own names are answered, which ends DNS rebinding."""
     guards = [Middleware(SameOrigin)]
     if not shared and is_loopback(server):
-        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"]))
+        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", server]))
     if login is not None:
         guards.append(Middleware(PasswordRequired, login=login))
     return guards
@@ -29,7 +31,9 @@ def make_guards(server: str, shared: bool, login: tuple[str, str] | None) -> lis
 
 def is_loopback(server: str) -> bool:
     """Whether only this computer can reach a server of that address."""
-    return server in LOOPBACK or server.startswith("127.")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(server).is_loopback
+    return server in LOOPBACK
 
 
 class SameOrigin:

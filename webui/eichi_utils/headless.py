@@ -5,11 +5,9 @@ import logging
 import signal
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
@@ -28,11 +26,9 @@ from diffusers_helper.events import (
 from .failures import as_engine_error
 from .job import JobSpec
 from .job_runner import EngineOptions, JobRunner
-from .output_names import UNSEEN, check_name, new_name
+from .output_names import check_name, new_name
+from .terminal import say, write_line
 from .translations import Translator
-
-if TYPE_CHECKING:
-    from diffusers_helper.device import DeviceChoice
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +37,12 @@ EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class HeadlessOptions:
-    """What the command line says. `models` None means whatever is there, `name` None a new one."""
+    """What the command line says. `name` None means a new one."""
 
     request: Path
-    models: Path | None
     output: Path
     name: str | None
-    cache: Path
-    device: "DeviceChoice"
-    vram_gb: float | None
+    engine: EngineOptions
     save_latents: bool
 
 
@@ -60,12 +53,12 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
         try:
             return _report(_generate(options, stop), words)
         except KeyboardInterrupt:
-            _say(words("stopped.at_once"))
+            say(words("stopped.at_once"))
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
             logger.debug("failed", exc_info=True)
             error = as_engine_error(caught)
-            _say(words("failed", reason=words(f"error.{error.code}", **error.values)))
+            say(words("failed", reason=words(f"error.{error.code}", **error.values)))
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
@@ -75,8 +68,7 @@ def _generate(options: HeadlessOptions, stop: threading.Event) -> Iterator[Event
 
     request = load_request(options.request)
     name = check_name(options.name) if options.name is not None else new_name(options.output)
-    engine = EngineOptions(options.models, options.cache, options.device, options.vram_gb)
-    runner = JobRunner(engine, save_latents=options.save_latents)
+    runner = JobRunner(options.engine, save_latents=options.save_latents)
     return runner(JobSpec(name, name, options.output, request), stop)
 
 
@@ -88,22 +80,22 @@ def _report(events: Iterable[Event], words: Translator) -> int:
             match event:
                 case Planned(plan=plan, width=width, height=height):
                     frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
-                    _say(words("planned", frames=frames, seconds=seconds, width=width, height=height))
+                    say(words("planned", frames=frames, seconds=seconds, width=width, height=height))
                 case StageStarted(stage=stage):
                     bar.set_postfix_str(words(f"stage.{stage}"))
                 case Notice(code=code, values=values):
-                    _say(words(f"notice.{code}", **values))
+                    say(words(f"notice.{code}", **values))
                 case StepDone():
                     _advance(bar, event, words)
                 case SectionDone(section=section, sections=sections) if bar.disable:
-                    _say(words("section_done", number=section + 1, sections=sections))
+                    say(words("section_done", number=section + 1, sections=sections))
                 case Finished():
                     bar.close()
                     _announce(event, words)
                 case Stopped(kept=kept, sections_done=done, sections=sections):
                     bar.close()
                     key = "stopped" if kept is None else "stopped.kept"
-                    _say(words(key, done=done, sections=sections, kept=kept))
+                    say(words(key, done=done, sections=sections, kept=kept))
                     return EXIT_STOPPED
     return EXIT_DONE
 
@@ -125,26 +117,7 @@ def _announce(event: Finished, words: Translator) -> None:
         height=event.height,
         elapsed=f"{event.elapsed:.1f}",
     )
-    _write_line(line, sys.stdout)
-
-
-def _say(line: str) -> None:
-    with tqdm.external_write_mode(file=sys.stderr):
-        _write_line(line, sys.stderr)
-
-
-def _write_line(text: str, stream: TextIO) -> None:
-    """Write text as one line, whatever is in it and whatever the terminal can show."""
-    visible = "".join(_escaped(character) for character in text)
-    encoding = stream.encoding or "utf-8"
-    stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
-
-
-def _escaped(character: str) -> str:
-    """What moves the cursor or hides is written as its code: file names and requests come from anywhere."""
-    is_unseen = unicodedata.category(character) in UNSEEN
-    return character.encode("unicode_escape").decode("ascii") if is_unseen else character
+    write_line(line, sys.stdout)
 
 
 @contextlib.contextmanager
@@ -155,7 +128,7 @@ def _stop_on_ctrl_c(stop: threading.Event, words: Translator) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        _say(words("stopping"))
+        say(words("stopping"))
 
     before = signal.signal(signal.SIGINT, ask)
     try:

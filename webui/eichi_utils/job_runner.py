@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from diffusers_helper.events import Event, Notice
 from diffusers_helper.model_files import ModelFiles, find_models
 
-from .default_models import default_models
+from .default_models import DOWNLOADED, default_models
+from .download_places import Places
 from .job import JobSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class EngineOptions:
 
     Attributes:
         models: folder of the models; None means whatever is there.
+        downloaded: folder of the app's own download.
         cache: folder for encoded prompts and pictures.
         vram_gb: most GiB of the card's memory to use; None means all that is free.
     """
@@ -37,6 +39,12 @@ class EngineOptions:
     cache: Path
     device: "DeviceChoice"
     vram_gb: float | None
+    downloaded: Path = DOWNLOADED
+
+    @property
+    def places(self) -> Places:
+        """Where the models may lie."""
+        return Places.of_user(self.models, self.downloaded)
 
 
 class JobRunner:
@@ -84,7 +92,7 @@ class JobRunner:
     def _find_models(self) -> Generator[Notice, None, ModelFiles]:
         if self._options.models is not None:
             return find_models(self._options.models)
-        return (yield from default_models())
+        return (yield from default_models(self._options.places))
 
     def _loader_of(self, files: ModelFiles) -> "ModelLoader":
         """A loader of these files: the last job's where they are the same."""

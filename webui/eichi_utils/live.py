@@ -9,10 +9,13 @@ from diffusers_helper.sections import FPS
 
 from .durations import spoken
 from .jobs import JobView, QueueView
+from .live_setup import setup_state
 from .sentences import failure_text
+from .setup import SetupView
 from .translations import Translator
 
 WORDS = (
+    "setup.download",
     "live.title",
     "live.empty",
     "live.download",
@@ -26,12 +29,17 @@ WORDS = (
     "live.show",
     "live.up",
     "live.remove",
+    "live.choose_file",
+    "live.paste_picture",
+    "live.take_away",
 )
 """The words that never change while a page is open."""
 SHOWN_PROMPT = 120
 
 
-def page_state(view: QueueView, words: Translator, *, server: str, sound: bool) -> dict[str, Any]:
+def page_state(
+    view: QueueView, setup: SetupView, words: Translator, *, server: str, sound: bool
+) -> dict[str, Any]:
     """Everything that the live half of a page shows.
 
     Args:
@@ -45,6 +53,7 @@ def page_state(view: QueueView, words: Translator, *, server: str, sound: bool) 
         "title": _title(view, words),
         "sound": sound,
         "words": {key: words(key) for key in WORDS},
+        "setup": setup_state(setup, words),
         "job": _job(view.running, words) if view.running else None,
         "results": _results(view, words),
         "failure": _failure(newest, words) if newest and newest.failure else None,

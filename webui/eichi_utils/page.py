@@ -1,6 +1,7 @@
 """The page: its parts in their order, and which handler each widget calls."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -14,7 +15,7 @@ from .page_parts.inputs import Inputs, build_inputs
 from .page_parts.keyframe_rows import KeyframeRows, build_keyframe_rows
 from .page_parts.options import Options, build_options
 from .page_parts.preset_box import PresetBox, build_preset_box
-from .page_parts.result import Result, build_result
+from .page_parts.result import Result, build_result, build_setup
 from .texts import Texts
 from .translations import LANGUAGES, Translator
 
@@ -26,17 +27,18 @@ RUNNING_JOB = "() => ichi.runningJob()"
 
 def build_page(app: AppState) -> gr.Blocks:
     """The whole page, ready to be served."""
-    words = app.words(None)
+    words = app.translator(None)
     texts = Texts(words)
     with gr.Blocks(title=words("live.page_title"), analytics_enabled=False, fill_width=True) as page:
         language = _build_header(texts, app)
+        build_setup()
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left", min_width=320):
                 inputs = build_inputs(texts)
                 options, keyframes, presets = _build_panel(texts, app, inputs.message)
             with gr.Column(elem_id="right", min_width=320):
                 result = build_result(texts, app.language)
-        form = PageForm(inputs, options, keyframes, gr.State({}), language)
+        form = PageForm(inputs, options, keyframes, gr.State({}), language, app.uploads)
         handlers = PageHandlers(app, form, presets, result)
         _wire_inputs(form, handlers)
         _wire_jobs(inputs, options, result, form, handlers)
@@ -66,7 +68,7 @@ def _build_panel(texts: Texts, app: AppState, message: Any) -> tuple[Options, Ke
         options = build_options(texts, output_given=given)
         with texts.add(gr.Accordion(open=False, elem_id="presets"), label="page.presets"):
             presets = build_preset_box(texts)
-        keyframes = build_keyframe_rows(texts, app.words, take_picture, message)
+        keyframes = build_keyframe_rows(texts, app.translator, partial(take_picture, app.uploads), message)
     return options, keyframes, presets
 
 
@@ -152,7 +154,7 @@ def _wire_page(page: gr.Blocks, texts: Texts, handlers: PageHandlers, language: 
     outputs = list(dict.fromkeys([*remembered, *texts.widgets, language, message]))
 
     def open_page() -> dict[Any, Any]:
-        words = app.words(app.settings.load()["language"])
+        words = app.translator(app.settings.load()["language"])
         changes = texts.in_language(words)
         for widget, properties in handlers.remembered().items():
             changes[widget] = changes.get(widget, {}) | properties
@@ -161,7 +163,7 @@ def _wire_page(page: gr.Blocks, texts: Texts, handlers: PageHandlers, language: 
 
     def change_language(code: str) -> dict[Any, Any]:
         app.remember(language=code)
-        return as_updates(texts.in_language(app.words(code)))
+        return as_updates(texts.in_language(app.translator(code)))
 
     page.load(open_page, None, outputs, **RAW)
     language.change(change_language, language, texts.widgets, **RAW)

@@ -13,13 +13,14 @@ from .app_state import DEFAULT_OUTPUT, AppState
 from .jobs import JobView
 from .page_handlers import copy_for_client
 from .sentences import error_text, failure_text
+from .uploads import uploaded_path
 
 LOOK_SECONDS = 0.1
 
 
 def add_api(app: AppState) -> None:
     """Add the endpoints to the page that is being built."""
-    words = app.words("en")
+    words = app.translator("en")
 
     async def generate(
         start_image: FileData,
@@ -30,8 +31,9 @@ def add_api(app: AppState) -> None:
     ) -> FileData:
         """Make a video and wait for it. `settings` holds further keys of a request file (README)."""
         try:
-            pictures = {"start_image": _path(start_image), "end_image": _path(end_image)}
-            request = _request({**(settings or {}), "prompt": prompt, "seconds": seconds}, pictures)
+            pictures = {"start_image": start_image, "end_image": end_image}
+            paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
+            request = _request(settings, {"prompt": prompt, "seconds": seconds, **paths})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as error:
             raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from error
@@ -63,19 +65,21 @@ async def _ended(app: AppState, job_id: str) -> JobView | None:
     return job
 
 
-def _request(values: dict[str, Any], pictures: dict[str, str | None]) -> GenerationRequest:
-    """A request whose pictures are uploads, never files of this computer named by the caller."""
-    for key in ("start_image", "end_image"):
-        if key in values:
-            raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
-    request = GenerationRequest.from_dict({**values, **pictures})
+def _request(settings: object, own: dict[str, object]) -> GenerationRequest:
+    """A request whose pictures are uploads, never files of this computer named by the caller.
+
+    Args:
+        own: the values that have arguments of their own, and so are none of the `settings`.
+    """
+    further = {} if settings is None else settings
+    if not isinstance(further, dict):
+        raise InputError("request_not_an_object", value=type(further).__name__)
+    for key in own.keys() & further.keys():
+        raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
+    request = GenerationRequest.from_dict({**further, **own})
     if any(keyframe.image is not None for keyframe in request.keyframes):
         raise InputError("no_paths_from_clients")
     return request
-
-
-def _path(file: Any) -> str | None:
-    return file["path"] if file else None
 
 
 def _summary(job: JobView) -> dict[str, Any]:

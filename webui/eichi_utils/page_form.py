@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,13 +21,15 @@ Data = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class PageForm:
-    """All widgets that make a request. `extras` holds what no field shows; `language` is the page's."""
+    """All widgets that make a request. `extras` holds what no field shows; `language` is the page's.
+    `uploads` is the folder where all that a page may name as a picture lies."""
 
     inputs: Inputs
     options: Options
     keyframes: KeyframeRows
     extras: Any
     language: Any
+    uploads: Path
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -50,10 +53,11 @@ class PageForm:
         return normalized({name: data[widget] for name, widget in self.fields.items()})
 
     def pictures(self, data: Data) -> Pictures:
-        several = uploaded_paths(data[self.inputs.several])
-        single = uploaded_path(data[self.inputs.start])
+        several = uploaded_paths(data[self.inputs.several], self.uploads)
+        single = uploaded_path(data[self.inputs.start], self.uploads)
         start = tuple(several) if several else (single,) if single is not None else ()
-        return Pictures(start, uploaded_path(data[self.inputs.end]), data[self.keyframes.rows])
+        end = uploaded_path(data[self.inputs.end], self.uploads)
+        return Pictures(start, end, data[self.keyframes.rows])
 
     def filled(self, values: Values) -> dict[Any, dict[str, Any]]:
         """Changes that put plain values into their widgets and show what belongs to them."""

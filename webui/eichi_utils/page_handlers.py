@@ -64,7 +64,7 @@ class PageHandlers:
         self.message = form.inputs.message
 
     def words(self, data: Data) -> Translator:
-        return self.app.words(data[self.form.language])
+        return self.app.translator(data[self.form.language])
 
     # -- filling in ----------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class PageHandlers:
         """Look whether an uploaded start or end image can be used, and say if it carries settings."""
         changes: dict[Any, Any] = {self.message: messages.NOTHING}
         for widget in (self.form.inputs.start, self.form.inputs.end):
-            path = uploaded_path(data[widget])
+            path = uploaded_path(data[widget], self.app.uploads)
             if path is None:
                 continue
             try:
@@ -113,7 +113,7 @@ class PageHandlers:
                 return {widget: None, self.message: messages.problem(error, self.words(data))}
             if shown != path:
                 changes[widget] = shown
-        start = uploaded_path(data[self.form.inputs.start])
+        start = uploaded_path(data[self.form.inputs.start], self.app.uploads)
         if start is not None and _carries_request(start):
             changes[self.message] = messages.note(self.words(data)("page.picture_carries_settings"))
         return changes
@@ -121,13 +121,13 @@ class PageHandlers:
     @_reports
     def several_changed(self, data: Data) -> dict[Any, Any]:
         """An emptied collection gives its place back to the single start image."""
-        paths = uploaded_paths(data[self.form.inputs.several])
+        paths = uploaded_paths(data[self.form.inputs.several], self.app.uploads)
         return {} if paths else as_updates(self.form.with_start(None))
 
     @_reports
     def files_opened(self, data: Data) -> dict[Any, Any]:
         """Whatever was dropped or opened: a video or picture with settings, a picture, or several."""
-        paths = uploaded_paths(data[self.form.inputs.inbox])
+        paths = uploaded_paths(data[self.form.inputs.inbox], self.app.uploads)
         if len(paths) == 1 and (is_video(paths[0]) or _carries_request(paths[0])):
             return self._restore(carried_request(paths[0]), data)
         if any(is_video(path) for path in paths):
@@ -310,10 +310,10 @@ class PageHandlers:
         return messages.note("\n".join(told)) if told else messages.NOTHING
 
 
-def take_picture(file: Any, words: Translator) -> tuple[str | None, str]:
+def take_picture(uploads: Path, file: Any, words: Translator) -> tuple[str | None, str]:
     """Check an uploaded picture; gives its path (None: there is none, or it was refused) and a message."""
     try:
-        path = uploaded_path(file)
+        path = uploaded_path(file, uploads)
         return (None if path is None else checked_picture(path)), messages.NOTHING
     except EngineError as error:
         return None, messages.problem(error, words)

@@ -22,6 +22,7 @@ from .guards import is_loopback, make_guards
 from .job_runner import EngineOptions
 from .quick_import import import_gradio
 from .sentences import error_text
+from .terminal import say
 from .translations import Translator
 
 if TYPE_CHECKING:
@@ -64,22 +65,22 @@ def run_page(options: PageOptions, words: Translator) -> int:
     try:
         _check_login(options)
         if (running := running_app(options.server, options.port)) is not None:
-            _say(words("page.already_running", url=running))
+            say(words("page.already_running", url=running))
             if options.in_browser:
                 webbrowser.open(running)
             return 0
         _check_port(options.server, options.port)
         with serving(options) as (_, url):
-            _say(words("page.ready", url=url))
+            say(words("page.ready", url=url))
             if options.in_browser:
                 webbrowser.open(url)
             _wait_for_end()
-            _say(words("page.closing"))
+            say(words("page.closing"))
         return 0
     except Exception as caught:  # the edge of the app: no traceback reaches the user
         logger.debug("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
-        _say(words("failed", reason=error_text(error.code, error.values, words)))
+        say(words("failed", reason=error_text(error.code, error.values, words)))
         return 2 if isinstance(error, InputError) else 1
 
 
@@ -155,10 +156,11 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
 
     from .routes import make_routes
 
-    script, style = ((STATIC / name).read_text("utf-8") for name in ("page.js", "page.css"))
+    files = ("page.js", "names.js", "page.css")
+    script, names, style = ((STATIC / name).read_text("utf-8") for name in files)
     guards = make_guards(options.server, options.share, options.login)
     return {
-        "server_name": options.server,
+        "server_name": f"[{options.server}]" if ":" in options.server else options.server,
         "server_port": options.port,
         "share": options.share,
         "prevent_thread_lock": True,
@@ -174,7 +176,7 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
         "favicon_path": str(STATIC / "favicon.svg"),
         "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
         # not as gradio's own css, which reaches no further than its container
-        "head": f"<style>{style}</style><script>{script}</script>",
+        "head": f"<style>{style}</style><script>{script}</script><script>{names}</script>",
         "app_kwargs": {"routes": make_routes(app), "middleware": guards},
     }
 
@@ -191,8 +193,3 @@ def _wait_for_end() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

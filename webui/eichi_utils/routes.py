@@ -7,7 +7,8 @@ that a foreign web page cannot send without being asked first.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -27,45 +28,66 @@ KEEP = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nos
 
 def make_routes(app: AppState) -> list[BaseRoute]:
     """Routes for the server, in front of gradio's."""
+    routes = _Routes(app)
+    return [
+        Route("/ichi/hello", routes.hello),
+        Route("/ichi/events", routes.events),
+        Route("/ichi/download/{action}", routes.act_on_download, methods=["POST"]),
+        Route("/ichi/jobs/{job}/preview/{number:int}", routes.preview),
+        Route("/ichi/jobs/{job}/thumbnail", routes.thumbnail),
+        Route("/ichi/jobs/{job}/video/{number:int}.mp4", routes.video),
+        Route("/ichi/jobs/{job}/{action}", routes.act_on_job, methods=["POST"]),
+    ]
 
-    async def events(request: Request) -> Response:
-        language = request.query_params.get("lang", "")
-        words = app.words(language)
-        return StreamingResponse(_states(app, words), media_type="text/event-stream", headers=NO_STORE)
 
-    async def hello(_: Request) -> Response:
-        return JSONResponse({"app": "endframe-ichi", "server": app.server_id}, headers=NO_STORE)
+class _Routes:
+    """What answers."""
 
-    async def preview(request: Request) -> Response:
-        return _picture(await asyncio.to_thread(app.queue.preview, request.path_params["job"]))
+    def __init__(self, app: AppState) -> None:
+        self._app = app
 
-    async def thumbnail(request: Request) -> Response:
-        return _picture(app.queue.thumbnail(request.path_params["job"]))
+    async def hello(self, _: Request) -> Response:
+        """Who this is: a second start finds the first by it."""
+        return JSONResponse({"app": "endframe-ichi", "server": self._app.server_id}, headers=NO_STORE)
 
-    async def video(request: Request) -> Response:
-        job = app.queue.find(request.path_params["job"])
+    async def events(self, request: Request) -> Response:
+        """The live state, for as long as the page listens."""
+        words = self._app.translator(request.query_params.get("lang", ""))
+        return StreamingResponse(_states(self._app, words), media_type="text/event-stream", headers=NO_STORE)
+
+    async def preview(self, request: Request) -> Response:
+        queue, job = self._app.queue, request.path_params["job"]
+        picture = await asyncio.to_thread(queue.preview, job)
+        if picture is None and queue.find(job) is not None:
+            return Response(status_code=204, headers=NO_STORE)  # its job ended while the page was asking
+        return _picture(picture)
+
+    async def thumbnail(self, request: Request) -> Response:
+        return _picture(self._app.queue.thumbnail(request.path_params["job"]))
+
+    async def video(self, request: Request) -> Response:
+        job = self._app.queue.find(request.path_params["job"])
         if job is None or job.video is None or not job.video.is_file():
             return Response(status_code=404)
         return FileResponse(job.video, media_type="video/mp4", headers=KEEP)
 
-    async def act(request: Request) -> Response:
-        if OWN_HEADER not in request.headers:
-            return Response(status_code=403)
-        actions = {"remove": app.queue.remove, "up": app.queue.move_up, "stop": app.queue.stop}
-        action = actions.get(request.path_params["action"])
-        if action is None:
-            return Response(status_code=404)
-        done = await asyncio.to_thread(action, request.path_params["job"])
-        return JSONResponse({"done": done}, headers=NO_STORE)
+    async def act_on_job(self, request: Request) -> Response:
+        queue, job = self._app.queue, request.path_params["job"]
+        actions = {"remove": queue.remove, "up": queue.move_up, "stop": queue.stop}
+        return await _act(request, {name: partial(action, job) for name, action in actions.items()})
 
-    return [
-        Route("/ichi/hello", hello),
-        Route("/ichi/events", events),
-        Route("/ichi/jobs/{job}/preview/{number:int}", preview),
-        Route("/ichi/jobs/{job}/thumbnail", thumbnail),
-        Route("/ichi/jobs/{job}/video/{number:int}.mp4", video),
-        Route("/ichi/jobs/{job}/{action}", act, methods=["POST"]),
-    ]
+    async def act_on_download(self, request: Request) -> Response:
+        setup = self._app.setup
+        return await _act(request, {"start": setup.start_download, "cancel": setup.download.cancel})
+
+
+async def _act(request: Request, actions: Mapping[str, Callable[[], bool]]) -> Response:
+    if OWN_HEADER not in request.headers:
+        return Response(status_code=403)
+    action = actions.get(request.path_params["action"])
+    if action is None:
+        return Response(status_code=404)
+    return JSONResponse({"done": await asyncio.to_thread(action)}, headers=NO_STORE)
 
 
 async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
@@ -73,12 +95,12 @@ async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
     seen: object = None
     is_running, quiet = False, 0.0
     while not app.closing.is_set():
-        now = (app.queue.version, app.sound, int(time.monotonic()) if is_running else 0)
+        now = (app.queue.version, app.setup.version, app.sound, int(time.monotonic()) if is_running else 0)
         if now != seen:
             view = app.queue.view()
             is_running = view.running is not None
             seen, quiet = now, 0.0
-            state = page_state(view, words, server=app.server_id, sound=app.sound)
+            state = page_state(view, app.setup.view(), words, server=app.server_id, sound=app.sound)
             yield f"data: {json.dumps(state, ensure_ascii=False)}\n\n"
         elif quiet >= SIGN_OF_LIFE_SECONDS:
             quiet = 0.0

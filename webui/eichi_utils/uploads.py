@@ -12,21 +12,39 @@ from diffusers_helper.recording import load_request
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.whole_file import whole_file
 
+SHOWN_CHARACTERS = 200
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
 
-def uploaded_path(file: Any) -> str | None:
-    """The path in what gradio hands over for a file (`{"path": ...}`), None where there is none."""
-    if isinstance(file, dict):
-        inner = file.get("image") or file.get("video")
-        return uploaded_path(inner) if isinstance(inner, dict) else file.get("path")
-    return None
+def uploaded_path(file: Any, folder: Path) -> str | None:
+    """The path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
+
+    Raises:
+        InputError: it does not lie in `folder`, where all uploads do. Gradio looks at that only where the
+            browser says so, and a message made by hand could name any picture of this computer.
+    """
+    if not isinstance(file, dict):
+        return None
+    inner = file.get("image") or file.get("video")
+    if isinstance(inner, dict):
+        return uploaded_path(inner, folder)
+    path = file.get("path")
+    if path is not None and not _lies_in(path, folder):
+        raise InputError("image_missing", image=str(path)[:SHOWN_CHARACTERS])
+    return path
 
 
-def uploaded_paths(files: Any) -> list[str]:
-    """All paths in what gradio hands over for several files."""
-    paths = (uploaded_path(file) for file in files or [])
+def uploaded_paths(files: Any, folder: Path) -> list[str]:
+    """All paths in what gradio hands over for several files; raises as `uploaded_path` does."""
+    paths = (uploaded_path(file, folder) for file in files or [])
     return [path for path in paths if path is not None]
+
+
+def _lies_in(path: object, folder: Path) -> bool:
+    try:
+        return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def checked_picture(path: str) -> str:

@@ -15,6 +15,7 @@
   let serverId = null;
   let lastEnded;           // id of the newest ended job; undefined before the first state
   let lostTimer = null;
+  let setupOpened = false;
   const dismissed = new Set();
 
   /* ---- receiving ---------------------------------------------------------------------------------------------- */
@@ -61,9 +62,10 @@
   /* ---- showing ------------------------------------------------------------------------------------------------ */
 
   function render() {
-    if (!state || !byId("live") || !byId("work") || !byId("queue-box")) return;
+    if (!state || !["live", "work", "queue-box", "setup-box"].every(byId)) return;
     document.title = state.title;
     renderWords();
+    renderSetup();
     renderVideo();
     renderJob();
     renderFailure();
@@ -77,6 +79,47 @@
       setText(element, state.words[element.dataset.ichiText] || "");
     for (const element of document.querySelectorAll("[data-ichi-label]"))
       element.setAttribute("aria-label", state.words[element.dataset.ichiLabel] || "");
+  }
+
+  function renderSetup() {
+    const setup = state.setup;
+    show(byId("setup-box"), Boolean(setup));
+    if (!setup) return;
+    setText(byId("setup-title"), setup.title);
+    if (setup.open && !setupOpened) byId("setup").open = setupOpened = true;   // once: it can be closed
+    const lines = byId("setup-lines");
+    const content = JSON.stringify(setup.lines);
+    if (lines.dataset.content !== content) {
+      lines.dataset.content = content;
+      lines.replaceChildren(...setup.lines.map(setupLine));
+    }
+    const download = setup.download;
+    show(byId("download-box"), Boolean(download));
+    if (!download) return;
+    setText(byId("download-text"), download.text);
+    setText(byId("download-status"), download.status);
+    show(byId("download-progress"), download.fraction !== null);
+    const percent = Math.round((download.fraction || 0) * 1000) / 10;
+    byId("download-bar").style.width = `${percent}%`;
+    byId("download-progress").setAttribute("aria-valuenow", percent);
+    const button = byId("download-button");
+    setText(button, download.button);
+    button.dataset.action = download.action;
+    button.disabled = download.waits;
+  }
+
+  function setupLine(line) {
+    const item = document.createElement("li"), mark = document.createElement("strong");
+    item.dataset.level = line.level;
+    mark.textContent = line.mark;
+    item.append(mark, ` ${line.text}`);
+    if (line.advice) {
+      const advice = document.createElement("span");
+      advice.className = "ichi-advice";
+      advice.textContent = `→ ${line.advice}`;
+      item.append(document.createElement("br"), advice);
+    }
+    return item;
   }
 
   function shownResult() {
@@ -180,6 +223,7 @@
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.ichiCopy !== undefined) copy(button);
+    else if (button.id === "ichi-download-button") post(`download/${button.dataset.action}`);
     else if (button.id === "ichi-failure-close") { dismissed.add(state.failure.id); render(); }
     else if (button.dataset.ichiClose !== undefined) button.closest(".ichi-message").remove();
     const row = button.closest("#ichi-queue [data-id]");
@@ -262,6 +306,7 @@
     shownJob: () => { const result = state && shownResult(); return result ? result.id : ""; },
     runningJob: () => (state && state.job ? state.job.id : ""),
     pageLanguage: () => language,
+    word: (key) => (state && state.words[key]) || "",
   };
 
   const waiting = setInterval(() => {            // Gradio builds the page after this file has run
@@ -272,7 +317,7 @@
     render();
   }, 50);
   new MutationObserver(() => {                   // what Gradio draws (again) shows the state at once
-    const fresh = [byId("live"), byId("work"), byId("queue-box"), document.getElementById("stop")]
+    const fresh = [byId("live"), byId("work"), byId("queue-box"), byId("setup-box"), document.getElementById("stop")]
       .filter((element) => element && !element.dataset.ichiSeen);
     for (const element of fresh) element.dataset.ichiSeen = "1";
     if (fresh.length) render();

@@ -22,6 +22,11 @@ class Result:
     running: Any
 
 
+def build_setup() -> None:
+    """What has to be right before a first video; takes no room where everything is."""
+    gr.HTML(_static("setup.html"), padding=False)
+
+
 def build_result(texts: Texts, language: str) -> Result:
     """Lay this part out where it is called; `static/page.js` brings it to life."""
     gr.HTML(_static("screen.html").replace("{language}", language), padding=False)

@@ -1,0 +1,127 @@
+"""PyTorch in any state of repair, looked at from outside."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from diffusers_helper.errors import MachineError
+from webui.eichi_utils import machine_torch
+from webui.eichi_utils.machine_facts import CardFacts, TorchFacts
+from webui.eichi_utils.machine_torch import ask_torch, find_torch, parse_answer, parse_build
+
+BUILD = """from typing import Optional
+
+__all__ = ['__version__', 'debug', 'cuda', 'git_version', 'hip']
+__version__ = '2.11.0+cu128'
+debug = False
+cuda: Optional[str] = '12.8'
+git_version = 'abc'
+hip: Optional[str] = None
+"""
+
+
+def test_a_build_is_known_from_its_files():
+    assert parse_build(BUILD) == TorchFacts("2.11.0+cu128", (12, 8))
+
+
+def test_a_build_without_cuda_has_none():
+    text = BUILD.replace("'12.8'", "None").replace("cu128", "cpu")
+    assert parse_build(text) == TorchFacts("2.11.0+cpu", None)
+
+
+def test_older_builds_are_written_in_another_way():
+    assert parse_build(BUILD.replace("cuda: Optional[str]", "cuda")).cuda == (12, 8)
+
+
+def test_the_build_found_is_the_one_that_is_imported():
+    found = find_torch()
+    assert found.version == torch.__version__
+    assert found.cuda == (tuple(map(int, torch.version.cuda.split("."))) if torch.version.cuda else None)
+
+
+def test_no_pytorch_is_told(monkeypatch):
+    monkeypatch.setattr(machine_torch.importlib.util, "find_spec", lambda _: None)
+    assert find_torch() == TorchFacts(version=None)
+
+
+def program(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_the_real_pytorch_answers_in_a_process_of_its_own():
+    answer = ask_torch()
+    assert answer.failure is None
+    assert (answer.card is not None) is torch.cuda.is_available()
+    assert answer.card or answer.blindness
+
+
+def test_a_pytorch_that_takes_its_process_down_is_a_failure_with_its_last_words():
+    answer = ask_torch(
+        program("import os, sys; sys.stderr.write('c10.dll\\n'); sys.stderr.flush(); os._exit(3)")
+    )
+    assert answer.failure == "exit status 3 c10.dll"
+
+
+@pytest.mark.parametrize("printed", ["", "[1]", "nonsense", '{"card": {"unknown": 1}}'])
+def test_an_answer_that_is_none_is_a_failure(printed):
+    failure = ask_torch(program(f"print({printed!r})")).failure
+    assert failure is not None
+    assert "exit status 0" in failure
+
+
+def test_a_pytorch_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(machine_torch, "PATIENCE", 0.5)
+    failure = ask_torch(program("import time; time.sleep(30)")).failure
+    assert failure is not None
+    assert "TimeoutExpired" in failure
+
+
+def test_a_pytorch_that_cannot_be_imported_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert machine_torch.tell()["failure"].startswith("ModuleNotFoundError")
+
+
+def test_an_answer_comes_over_whole():
+    card = {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7}
+    said = {
+        "card": card,
+        "kernels": ["sm_86"],
+        "error": {"code": "card_not_supported", "values": {"card": "RTX", "torch": "2"}},
+        "attention": "plain",
+        "xformers_broken": True,
+    }
+    answer = parse_answer(json.loads(json.dumps(said)))
+    assert answer.card == CardFacts("RTX", (8, 9), 8, 7)
+    assert (answer.kernels, answer.attention, answer.xformers_broken) == (("sm_86",), "plain", True)
+    assert answer.error is not None
+    assert (answer.error.code, answer.error.values) == ("card_not_supported", {"card": "RTX", "torch": "2"})
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(MachineError("card_too_old", card="GTX"), "card_too_old"), (RuntimeError("driver"), "unexpected")],
+)
+def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code):
+    def choose(_device):
+        raise raised
+
+    monkeypatch.setattr("diffusers_helper.device.choose_compute", choose)
+    assert machine_torch.tell()["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("backend", "has_flash", "capability", "kernel"),
+    [
+        (None, True, (8, 6), "flash"),
+        (None, True, (7, 5), "plain"),
+        (None, False, (8, 6), "plain"),
+        ("xformers", False, (8, 6), "xformers"),
+    ],
+)
+def test_the_kernel_of_attention_is_named(monkeypatch, backend, has_flash, capability, kernel):
+    monkeypatch.setattr("diffusers_helper.attention.choose_attention", lambda *_: backend)
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert machine_torch._attention(torch.device("cuda"), torch.float16) == kernel

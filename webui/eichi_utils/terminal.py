@@ -1,0 +1,29 @@
+"""Lines on a terminal, whatever is in them and whatever it can show. Knows no words."""
+
+import sys
+import unicodedata
+from typing import TextIO
+
+from tqdm import tqdm
+
+from .output_names import UNSEEN
+
+
+def say(line: str) -> None:
+    """A line on the error stream, above a progress bar if there is one."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        write_line(line, sys.stderr)
+
+
+def write_line(text: str, stream: TextIO) -> None:
+    """Write text as one line, with codes for what the terminal lacks."""
+    visible = "".join(_escaped(character) for character in text)
+    encoding = stream.encoding or "utf-8"
+    stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _escaped(character: str) -> str:
+    """What moves the cursor or hides is written as its code: file names and requests come from anywhere."""
+    is_unseen = unicodedata.category(character) in UNSEEN
+    return character.encode("unicode_escape").decode("ascii") if is_unseen else character

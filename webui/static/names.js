@@ -1,0 +1,44 @@
+/* What a screen reader says of the small parts that Gradio draws by itself: Gradio names them in English, or in the
+   browser's language, and does not say whose they are. Here they get a name in the page's language: a field is called
+   by its label, a button by its label and what it does. Knows no job. */
+(() => {
+  "use strict";
+  if (window.ichiNames) return;
+  window.ichiNames = true;
+
+  const BLOCKS = ".ichi-picture, #several-images, .block:has(> .wrap input[type=range])";
+  const PARTS = [   // the first that fits
+    [".thumbnail-item", "number"],
+    [".delete-button", "live.take_away"],
+    [".source-selection button:first-of-type", "live.choose_file"],
+    [".source-selection button:last-of-type", "live.paste_picture"],
+    ["button.upload-container, .icon-button:has(.upload-container)", "live.choose_file"],
+    [".icon-button", "live.take_away"],
+    ["input[type=number], input[type=range]", null],
+  ];
+
+  function nameAll() {
+    if (!window.ichi || !window.ichi.word("live.take_away")) return;
+    for (const block of document.querySelectorAll(BLOCKS)) {
+      const label = block.querySelector("[data-testid=block-label], [data-testid=block-info]");
+      if (label) nameParts(block, label.textContent.trim());
+    }
+  }
+
+  function nameParts(block, label) {
+    let number = 0;
+    for (const part of block.querySelectorAll("button, input[type=number], input[type=range]")) {
+      const [, key] = PARTS.find(([selector]) => part.matches(selector)) || [];
+      if (key === undefined) continue;
+      const what = key === "number" ? String(++number) : key && window.ichi.word(key);
+      const name = what ? `${label}: ${what}` : label;
+      if (part.getAttribute("aria-label") !== name) part.setAttribute("aria-label", name);
+      if (part.title && part.title !== name) part.title = name;
+    }
+  }
+
+  let planned = null;
+  const plan = () => { planned = planned || setTimeout(() => { planned = null; nameAll(); }, 100); };
+  const watched = { childList: true, subtree: true, characterData: true, attributeFilter: ["aria-label", "title"] };
+  new MutationObserver(plan).observe(document.documentElement, watched);
+})();
