@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from filelock import FileLock, Timeout
 
-from diffusers_helper.errors import MachineError, StopRequested
+from diffusers_helper.errors import InputError, MachineError, StopRequested
 
 from .download_file import PAUSES, Fetcher, Patience
 from .download_hub import Hub, LineBroken
@@ -141,16 +141,26 @@ class Download:
         hub = self._make_hub()
         patience = Patience(hub.host, lambda seconds: _sleep(stop, seconds), self._pauses)
         with _only_download(self._places):
-            plan = make_plan(self._places, lambda name: self._list(hub, name, patience), check=check)
-            plan.check_disk()
-            self._tally.plan(plan.total_bytes - plan.needed_bytes, plan.total_bytes)
-            fetcher = Fetcher(hub, self._tally, lambda: _sleep(stop, 0.0), patience)
-            for file in plan.files:
-                if not file.is_there:
-                    fetcher.bring(file)
-                elif check:
-                    fetcher.check(file)
-            find_models_in(self._places)  # what came is what the jobs will take
+            try:
+                self._bring(hub, stop, patience, check)
+                find_models_in(self._places)  # what came is what the jobs will take
+            except InputError:
+                if check:
+                    raise
+                # All is there and as long as it should be, but cannot be used: its content tells why.
+                self._bring(hub, stop, patience, True)
+                find_models_in(self._places)
+
+    def _bring(self, hub: Hub, stop: threading.Event, patience: Patience, check: bool) -> None:
+        plan = make_plan(self._places, lambda name: self._list(hub, name, patience), check=check)
+        plan.check_disk()
+        self._tally.plan(plan.total_bytes - plan.needed_bytes, plan.total_bytes)
+        fetcher = Fetcher(hub, self._tally, lambda: _sleep(stop, 0.0), patience)
+        for file in plan.files:
+            if not file.is_there:
+                fetcher.bring(file)
+            elif check:
+                fetcher.check(file)
 
     def _list(self, hub: Hub, repository: str, patience: Patience) -> Listing:
         while True:

@@ -6,10 +6,10 @@ the checksum, so that what is left of another version is never gone on with. Kno
 
 import contextlib
 import errno
-import glob
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -138,8 +138,9 @@ def new_digest(file: RemoteFile) -> "hashlib._Hash":
 
 def _drop_others(target: Path, kept: Path) -> None:
     """Delete what is left of other versions of this file."""
-    for path in target.parent.glob(f"{glob.escape(target.name)}.*{PART_ENDING}"):
-        if path != kept:
+    pattern = re.compile(rf"{re.escape(target.name)}\.[^.]+{re.escape(PART_ENDING)}")
+    for path in target.parent.iterdir():
+        if path != kept and pattern.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 

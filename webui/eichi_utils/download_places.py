@@ -17,9 +17,9 @@ from diffusers_helper.model_files import (
     ModelFiles,
     ModelPart,
     PartSpec,
-    _check_fit,
-    _find_part,
-    _repository_folders,
+    check_fit,
+    find_part,
+    repository_folders,
 )
 
 from .model_list import INDICES, RemoteFile, could_belong
@@ -120,7 +120,7 @@ def find_models_in(places: Places) -> ModelFiles:
         InputError: what is missing, cut short or foreign.
     """
     files = ModelFiles(**{name: _find_in(places, spec) for name, spec in PARTS.items()})
-    _check_fit(files)
+    check_fit(files)
     return files
 
 
@@ -156,7 +156,7 @@ def _look_at(name: str, spec: PartSpec, places: Places) -> PartView:
 
 def _complete_part(root: Path, spec: PartSpec) -> ModelPart | None:
     try:
-        return _find_part(root, spec)
+        return find_part(root, spec)
     except (InputError, OSError) as error:
         logger.debug("%s in %s: %s", spec.folder or spec.repository, root, error)
         return None
@@ -167,7 +167,7 @@ def _find_in(places: Places, spec: PartSpec) -> ModelPart:
     problem: InputError | None = None
     for root in places.roots:
         try:
-            return _find_part(root, spec)
+            return find_part(root, spec)
         except InputError as error:
             if problem is None or problem.code == "model_missing":
                 problem = error
@@ -202,7 +202,7 @@ def _without_part_ending(name: str) -> str:
 
 def _folders(root: Path, repository: str) -> list[Path]:
     try:
-        return _repository_folders(root, repository)
+        return repository_folders(root, repository)
     except OSError:
         return []
 

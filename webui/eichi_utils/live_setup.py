@@ -20,7 +20,7 @@ def setup_state(view: SetupView, words: Translator) -> dict[str, Any] | None:
         return None
     return {
         "title": words("setup.title_download" if download else "setup.title_check", count=len(lines)),
-        "open": download is not None or worst_level(lines) == "fails",
+        "open": worst_level(lines) == "fails" or view.download.state != "idle",
         "lines": [
             dict(zip(("text", "advice"), line_text(line, words), strict=True))
             | {"level": line.level, "mark": words(f"check.mark.{line.level}")}

@@ -104,10 +104,10 @@ class PageHandlers:
         """Look whether an uploaded start or end image can be used, and say if it carries settings."""
         changes: dict[Any, Any] = {self.message: messages.NOTHING}
         for widget in (self.form.inputs.start, self.form.inputs.end):
-            path = uploaded_path(data[widget], self.app.uploads)
-            if path is None:
-                continue
             try:
+                path = uploaded_path(data[widget], self.app.uploads)
+                if path is None:
+                    continue
                 shown = checked_picture(path)
             except EngineError as error:
                 return {widget: None, self.message: messages.problem(error, self.words(data))}

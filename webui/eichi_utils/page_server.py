@@ -1,6 +1,7 @@
 """Serving the page: one app on one port, its shared things made and put away. Knows no widget."""
 
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ FONTS = (
     "sans-serif",
 )
 MAX_UPLOAD = "400mb"
+MAX_HELLO = 10_000
 CLOSE_SECONDS = 30
 
 
@@ -117,8 +119,12 @@ def running_app(server: str, port: int) -> str | None:
     host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with contextlib.suppress(OSError, ValueError), opener.open(f"{url}ichi/hello", timeout=3) as answer:
-        if json.load(answer).get("app") == "endframe-ichi":
+    with (
+        contextlib.suppress(OSError, ValueError, http.client.HTTPException),  # anybody may have that port
+        opener.open(f"{url}ichi/hello", timeout=3) as answer,
+    ):
+        known = json.loads(answer.read(MAX_HELLO))
+        if isinstance(known, dict) and known.get("app") == "endframe-ichi":
             return url
     return None
 

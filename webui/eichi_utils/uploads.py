@@ -74,7 +74,7 @@ def carried_request(path: str) -> GenerationRequest:
         InputError: the file holds none, or one that names files of this computer instead of holding pictures.
     """
     file = Path(path)
-    if file.suffix.lower() == ".json":
+    if not _can_carry_request(file):
         raise InputError("not_made_by_us", path=file.name)
     try:
         request = load_request(file)
@@ -88,6 +88,16 @@ def carried_request(path: str) -> GenerationRequest:
         if not is_inside:
             raise InputError("not_made_by_us", path=file.name)
     return request
+
+
+def _can_carry_request(file: Path) -> bool:
+    """Whether it is an MP4 or PNG, whatever it is called; a request file of JSON is neither."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    except OSError:
+        return False
+    return start.startswith(b"\x89PNG") or start[4:8] == b"ftyp"
 
 
 def with_new_seed(request: GenerationRequest) -> GenerationRequest:
