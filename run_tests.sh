@@ -4,12 +4,15 @@
 set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$root/scripts/environment.sh"
+source "$root/scripts/browser.sh"
 
 make_environment
 install_once app "$root/requirements.txt"
 install_once tests "$root/tests/requirements.txt"
+ensure_browser
 cd "$root"
-# The tests run side by side, so that each of them gets one core.
+# The tests run side by side, so that each of them gets one core; those of a file stay together, because they share
+# what is slow to make (an app, a browser).
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 failed=''
@@ -22,7 +25,7 @@ check() { # NAME MODULE [ARGUMENT ...]
 check 'ruff check' ruff check .
 check 'ruff format' ruff format --check .
 check mypy mypy
-check pytest pytest -n logical --maxprocesses 4 "$@"
+check pytest pytest -n logical --maxprocesses 4 --dist loadfile "$@"
 
 if [ -n "$failed" ]; then
     fail "Failed: ${failed#, }"

@@ -127,16 +127,16 @@ def find_models(root: Path) -> ModelFiles:
     try:
         if not root.is_dir():
             raise InputError("models_folder_missing", path=str(root))
-        files = ModelFiles(**{name: _find_part(root, spec) for name, spec in PARTS.items()})
+        files = ModelFiles(**{name: find_part(root, spec) for name, spec in PARTS.items()})
     except OSError as error:  # a folder that may not be entered, a name too long for the file system
         path, reason = error.filename or root, error.strerror or str(error)
         raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
-    _check_fit(files)
+    check_fit(files)
     return files
 
 
-def _find_part(root: Path, spec: PartSpec) -> ModelPart:
-    candidates = _repository_folders(root, spec.repository)
+def find_part(root: Path, spec: PartSpec) -> ModelPart:
+    candidates = repository_folders(root, spec.repository)
     if not candidates:
         raise InputError("model_missing", repository=spec.repository, path=str(root))
     problem: InputError | None = None
@@ -149,7 +149,7 @@ def _find_part(root: Path, spec: PartSpec) -> ModelPart:
     raise problem
 
 
-def _repository_folders(root: Path, repository: str) -> list[Path]:
+def repository_folders(root: Path, repository: str) -> list[Path]:
     """Folders that may hold a repository, the likeliest first."""
     found = [root / repository]
     for cache in (root, root / "hub"):
@@ -221,7 +221,7 @@ def _as_list(value: object) -> list:
     return value if isinstance(value, list) else []
 
 
-def _check_fit(files: ModelFiles) -> None:
+def check_fit(files: ModelFiles) -> None:
     """Refuse parts that cannot work together: each width that one hands to another must agree."""
     _check_image_processor(files.image_encoder)
     transformer = files.transformer

@@ -91,13 +91,21 @@ class PageHandlers:
     def _outlook_html(self, data: Data) -> str:
         words = self.words(data)
         try:
-            pictures = self.form.pictures(data)
-            chosen = pictures if pictures.start else dataclasses.replace(pictures, start=(UNKNOWN_PICTURE,))
-            requests = to_requests(self.form.values(data), chosen, data[self.form.extras])
+            requests = self._requests_so_far(data)
             outlook = look_ahead(requests[0], self.app.speed, self.app.machine_key)
             return _outlook_html(outlook, requests, words)
         except EngineError as error:
             return messages.hint(error, words)
+
+    def _requests_so_far(self, data: Data) -> list[GenerationRequest]:
+        """What Start would make; where nothing says yet how the video begins, with a picture unknown."""
+        values, pictures, extras = self.form.values(data), self.form.pictures(data), data[self.form.extras]
+        try:
+            return to_requests(values, pictures, extras)
+        except InputError as error:
+            if error.code != "choose_start_image":
+                raise
+        return to_requests(values, dataclasses.replace(pictures, start=(UNKNOWN_PICTURE,)), extras)
 
     @_reports
     def picture_chosen(self, data: Data) -> dict[Any, Any]:

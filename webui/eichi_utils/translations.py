@@ -11,7 +11,8 @@ LOCALES = Path(__file__).resolve().parents[2] / "locales"
 LANGUAGES = ("ja", "en", "zh-tw")
 """In the order in which the page offers them."""
 DEFAULT_LANGUAGE = "ja"
-_TRADITIONAL = ("tw", "hk", "mo", "hant")
+_TRADITIONAL = ("tw", "hk", "mo", "hant", "traditional", "taiwan", "hong kong", "macao", "macau")
+_SIMPLIFIED = ("hans", "simplified")
 
 
 class Translator:
@@ -42,10 +43,11 @@ def language_of(name: str) -> str | None:
         return "ja"
     if parts[0] in ("en", "english"):
         return "en"
-    is_chinese = parts[0] in ("zh", "chinese") or parts[0].startswith("chinese (traditional")
-    if is_chinese and any(mark in name.lower() for mark in (*_TRADITIONAL, "traditional")):
-        return "zh-tw"
-    return None
+    if parts[0] != "zh" and not parts[0].startswith("chinese"):
+        return None
+    is_simplified = any(mark in name.lower() for mark in _SIMPLIFIED)
+    is_traditional = any(mark in name.lower() for mark in _TRADITIONAL)
+    return "zh-tw" if is_traditional and not is_simplified else None
 
 
 def _system_locale() -> str:

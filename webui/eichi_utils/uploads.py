@@ -53,7 +53,12 @@ def checked_picture(path: str) -> str:
     Raises:
         InputError: it is no picture that can be used.
     """
-    pixels = read_image(path)
+    try:
+        pixels = read_image(path)
+    except InputError as error:
+        if "image" in error.values:
+            error.values["image"] = Path(path).name  # nobody knows where uploads lie
+        raise
     with Image.open(path) as image:
         if image.format in SHOWN_BY_BROWSERS:
             return path

@@ -85,6 +85,8 @@ def _draw_rows(
                 height=ROW_HEIGHT,
                 min_width=120,
                 scale=1,
+                # without a key of its own, an emptied one would stay on the page
+                key=f"image-{section}-{plan.drawn}-{plan.copies}",
                 **PICTURE,
             )
             prompt = gr.Textbox(

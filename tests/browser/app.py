@@ -1,0 +1,165 @@
+"""The app as its users run it: a process of its own, on a free port, with tiny models and a fresh folder."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "tests" / "golden" / "models"
+SCRIPT = ROOT / "webui" / "endframe_ichi.py"
+PATIENCE = 60.0
+"""Seconds that anything may take on a machine with other things to do."""
+SMALL: dict[str, Any] = {"resolution": 64, "steps": 2, "seconds": 0.5, "language": "en", "random_seed": True}
+"""Settings whose videos take a second or two."""
+
+
+def wait_until(
+    is_so: Callable[[], Any],
+    what: str,
+    patience: float = PATIENCE,
+    pause: Callable[[float], Any] = time.sleep,
+) -> Any:
+    """Look again and again until something is so; gives what `is_so` gave.
+
+    `pause` waits that many seconds; what lives in a browser needs the browser's own.
+    """
+    end = time.monotonic() + patience
+    while not (answer := is_so()):
+        assert time.monotonic() < end, f"waited {patience:.0f} s: {what}"
+        pause(0.05)
+    return answer
+
+
+class App:
+    """One app in one folder; it may be stopped and started again.
+
+    Args:
+        home: the folder of all that the app writes.
+        options: more of the command line.
+        before: what stands before Python on the command line.
+        environment: added to the process's own.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *options: str | Path,
+        models: Path = MODELS,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.log = home / "app.log"
+        self._options = options
+        self._models = models
+        self._before = before
+        self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # starts would take three times as long
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _settings(self) -> Path:
+        return self.home / "settings" / "app_settings.json"
+
+    @property
+    def outputs(self) -> Path:
+        return self.home / "outputs"
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether it runs in a network of its own."""
+        return bool(self._before)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def command(self, *options: str | Path, home: Path | None = None, port: int | None = None) -> list[str]:
+        """The command line, as this app's or as another's."""
+        places = ["--home", home or self.home, "--models", self._models, "--device", "cpu"]
+        line = [sys.executable, SCRIPT, *places, "--port", port or self.port, *self._options, *options]
+        return [*self._before, *map(str, line)]
+
+    def start(self) -> None:
+        """Start the process, and wait until it says that it answers."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(self.command(), stderr=log, stdout=log, env=self._environment)
+        try:
+            wait_until(self._is_ready, "the app answers")
+        except AssertionError:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does, and look whether it complained of anything."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        assert status == 0 or sys.platform == "win32", self.said()
+        assert "Traceback" not in self.said()
+
+    def run(self, *options: str | Path, **places: Any) -> subprocess.CompletedProcess[str]:
+        """A second process with the same command line (or another home or port), until it ends."""
+        command = self.command(*options, **places)
+        return subprocess.run(
+            command,
+            env=self._environment,
+            timeout=PATIENCE,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    def said(self) -> str:
+        """Everything that it has said since its last start."""
+        return self.log.read_text("utf-8", "replace")
+
+    def keep_settings(self, **settings: Any) -> None:
+        """Write the settings file, as an earlier page would have left it; the machine stays known."""
+        path = self._settings
+        path.parent.mkdir(parents=True, exist_ok=True)
+        machine = self.kept_settings().get("machine") if path.exists() else None
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(SMALL | {"machine": machine} | settings), "utf-8")
+        part.replace(path)
+
+    def kept_settings(self) -> dict[str, Any]:
+        """What the settings file holds."""
+        kept: dict[str, Any] = json.loads(self._settings.read_text("utf-8"))
+        return kept
+
+    def videos(self) -> list[Path]:
+        """The videos in the output folder, in the order of their names (their times)."""
+        return sorted(self.outputs.glob("*.mp4"))
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.said()
+        return self.url in self.said()  # in a sentence of whatever language
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

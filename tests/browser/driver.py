@@ -1,0 +1,289 @@
+"""The page as its user sees it: what can be done, and what stands there. Knows the page's ids, no app."""
+
+import base64
+import contextlib
+import mimetypes
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
+
+from tests.browser.app import PATIENCE, wait_until
+from webui.eichi_utils.translations import Translator
+
+TIMEOUT = PATIENCE * 1000
+expect.set_options(timeout=TIMEOUT)
+WORDS = Translator("en")
+"""The words of the page, as long as nobody switches its language."""
+INSIDE = Path(__file__).with_name("inside.js")
+LEFT_BEHIND = "^AbortError: signal is aborted without reason"
+"""What Gradio says of its open questions when its page is left."""
+
+
+def pattern(key: str, **values: str) -> str:
+    """A regular expression for a sentence of the page; its values are expressions themselves."""
+    marks = {name: f"\0{name}\0" for name in values}
+    text = re.escape(WORDS(key, **marks))
+    for name, value in values.items():
+        text = text.replace(re.escape(marks[name]), value)
+    return text
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the (English) page announces before Start."""
+
+    frames: int
+    seconds: float
+    width: int
+    height: int
+    sections: int
+    text: str
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """A line of the list of jobs."""
+
+    state: str
+    name: str
+    prompt: str
+    buttons: tuple[str, ...]
+
+
+class Trouble:
+    """What must never happen on a page: errors, and anything asked of another host than the app's own."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.found: list[str] = []
+        self._url = url
+        self._allowed = [LEFT_BEHIND]
+        page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
+        page.on("console", self._hear)
+        page.on("request", self._ask)
+
+    def allow(self, pattern: str) -> None:
+        """Console errors that fit a pattern belong to this test."""
+        self._allowed.append(pattern)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        text = f"{message.text} {message.location.get('url', '')}"
+        if message.type == "error" and not any(re.search(pattern, text) for pattern in self._allowed):
+            self.found.append(f"console: {text}")
+
+    def _ask(self, request: Request) -> None:
+        if not request.url.startswith((self._url, "data:", f"blob:{self._url}")):
+            self.found.append(f"foreign: {request.url[:200]}")
+
+
+class Screen:
+    """One tab. Methods that do something return when the page has settled again."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.trouble = Trouble(page, url)
+        self._url = url
+        page.add_init_script(path=INSIDE)
+        page.set_default_timeout(TIMEOUT)
+
+    # -- the page itself -------------------------------------------------------------------------------------
+
+    def open(self) -> "Screen":
+        """Go to the page, and wait until it is filled in and knows the jobs."""
+        self.page.goto(self._url)
+        return self._wait_until_filled()
+
+    def reload(self) -> "Screen":
+        self.page.reload()
+        return self._wait_until_filled()
+
+    def _wait_until_filled(self) -> "Screen":
+        expect(self.page.locator("#outlook p")).to_be_visible(timeout=TIMEOUT)
+        self.page.wait_for_function("document.title !== '' && document.querySelector('[data-ichi-seen]')")
+        self.page.wait_for_function("document.getElementById('ichi-empty').textContent !== ''")
+        self.settle()
+        return self
+
+    def settle(self) -> None:
+        """Wait until the server has answered all that the page asked."""
+        self.page.wait_for_function("inside.isSettled()")
+
+    def wait_until(self, is_so: Any, what: str) -> Any:
+        """Look again and again until something is so, while the browser goes on."""
+        return wait_until(is_so, what, pause=lambda seconds: self.page.wait_for_timeout(seconds * 1000))
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """What is done in this block makes the page ask the server; at its end, it has its answer."""
+        before = self.page.evaluate("inside.asked()")
+        yield
+        self.page.wait_for_function("before => inside.asked() > before && inside.isSettled()", arg=before)
+
+    # -- filling in ------------------------------------------------------------------------------------------
+
+    def choose_start(self, path: Path) -> None:
+        self._choose("#start-image", path)
+
+    def choose_end(self, path: Path) -> None:
+        self._choose("#end-image", path)
+
+    def _choose(self, place: str, path: Path) -> None:
+        with self.asking():
+            self.page.set_input_files(f"{place} input[type=file]", path)
+
+    def picture(self, place: str) -> str:
+        """The address of the picture in a place ("start-image", "section-0" ...); empty: there is none."""
+        shown = self.page.locator(f"#{place} img")
+        return (shown.first.get_attribute("src") or "") if shown.count() else ""
+
+    def open_files(self, *paths: Path) -> None:
+        """Give files through the Open button."""
+        with self.asking():
+            self.page.set_input_files("#inbox-box input[type=file]", list(paths))
+
+    def drop(self, *paths: Path, on: str = "body") -> None:
+        """Drop files anywhere on the page, as a mouse does."""
+        files = [
+            {
+                "name": path.name,
+                "type": mimetypes.guess_type(path.name)[0] or "",
+                "content": base64.b64encode(path.read_bytes()).decode(),
+            }
+            for path in paths
+        ]
+        with self.asking():
+            self.page.evaluate("inside.drop", [files, on])
+
+    def open_panel(self) -> None:
+        """Open the panel of further settings."""
+        self.page.click("#panel > button.label-wrap")
+        expect(self.page.locator("#steps")).to_be_visible()
+
+    def open_presets(self) -> None:
+        """Open the panel, and the presets in it."""
+        self.open_panel()
+        self.page.click("#presets > button.label-wrap")
+        expect(self.page.locator("#preset-name")).to_be_visible()
+
+    def set(self, field: str, value: float | str) -> None:
+        """Type a value into a field; sliders and texts alike."""
+        typed = f"{value:g}" if isinstance(value, float | int) else value
+        if self.value(field) == typed:
+            return
+        with self.asking():
+            self._input(field).fill(typed)
+            self._input(field).press("Tab")
+
+    def value(self, field: str) -> str:
+        """What stands in a field."""
+        return self._input(field).input_value()
+
+    def tick(self, field: str, on: bool = True) -> None:
+        box = self.page.locator(f"#{field} input[type=checkbox]")
+        if box.is_checked() != on:
+            with self.asking():
+                box.set_checked(on)
+
+    def is_ticked(self, field: str) -> bool:
+        return self.page.locator(f"#{field} input[type=checkbox]").is_checked()
+
+    def choose(self, field: str, value: str) -> None:
+        """Choose one of several by its code."""
+        with self.asking():
+            self.page.check(f"#{field} input[value='{value}']")
+
+    def chosen(self, field: str) -> str:
+        return self.page.locator(f"#{field} input:checked").get_attribute("value") or ""
+
+    def click(self, button: str) -> None:
+        """Click a button that asks the server something."""
+        with self.asking():
+            self.page.click(f"#{button}")
+
+    def _input(self, field: str) -> Locator:
+        kinds = ("textarea", "input[type=number]", "input[type=text]", "input:not([type])")
+        return self.page.locator(", ".join(f"#{field} {kind}" for kind in kinds)).first
+
+    # -- what stands there -----------------------------------------------------------------------------------
+
+    def text(self, name: str) -> str:
+        return self.page.locator(f"#{name}").inner_text().strip()
+
+    @property
+    def message(self) -> Locator:
+        return self.page.locator("#message .ichi-message p")
+
+    def outlook(self) -> Outlook:
+        """What the page says will come; it knows the size as soon as there is a start image."""
+        number, length = r"(\d+)", r"([\d.]+)"
+        text = self.page.locator("#outlook p").inner_text()
+        found = re.match(
+            pattern("page.outlook", frames=number, seconds=length)
+            + pattern("page.outlook_size", width=number, height=number)
+            + pattern("page.outlook_sections", sections=number),
+            text,
+        )
+        assert found is not None, text
+        frames, seconds, width, height, sections = found.groups()
+        return Outlook(int(frames), float(seconds), int(width), int(height), int(sections), text)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def record(self) -> None:
+        """From now on, write down everything that the live half shows."""
+        self.page.evaluate("inside.record()")
+
+    def recorded(self) -> list[dict[str, Any]]:
+        """All that was shown since `record`, one after the other."""
+        seen: list[dict[str, Any]] = self.page.evaluate("inside.seen()")
+        return seen
+
+    def start(self) -> None:
+        self.click("start")
+
+    def wait_until_running(self) -> None:
+        expect(self.page.locator("#ichi-job")).to_be_visible(timeout=TIMEOUT)
+
+    def wait_until_stepping(self) -> None:
+        expect(self.page.locator("#ichi-status")).to_contain_text(
+            re.compile(pattern("live.step", step=r"\d+", steps=r"\d+"))
+        )
+
+    def wait_until_idle(self) -> None:
+        expect(self.page.locator("#ichi-job")).to_be_hidden(timeout=TIMEOUT)
+
+    def make_video(self) -> str:
+        """Press Start and wait for the video; gives what stands below it."""
+        before = self.text("ichi-caption")
+        self.start()
+        return self.wait_for_result(before)
+
+    def wait_for_result(self, before: str = "") -> str:
+        """Wait for a finished video that is not the one `before`; gives what stands below it."""
+        self.page.wait_for_function(
+            """before => {
+                const text = document.getElementById('ichi-caption').textContent.trim();
+                const isIdle = document.getElementById('ichi-job').hidden;
+                return isIdle && text !== before && text.includes('made in');
+            }""",
+            arg=before,
+        )
+        return self.text("ichi-caption")
+
+    def queue(self) -> list[QueueRow]:
+        """The list of jobs as it stands there."""
+        rows: list[dict[str, Any]] = self.page.evaluate("inside.queue()")
+        return [QueueRow(**row | {"buttons": tuple(row["buttons"])}) for row in rows]
+
+    def queue_button(self, name: str, button: str) -> Locator:
+        """A button ("show", "up", "remove") in the line of a job."""
+        line = self.page.locator("#ichi-queue li", has=self.page.get_by_text(name, exact=True))
+        return line.locator(f".ichi-queue-{button}")
+
+    def end_jobs(self) -> None:
+        """Empty the queue and stop what runs."""
+        self.page.evaluate("inside.endJobs()")
+        self.wait_until_idle()

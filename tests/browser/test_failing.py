@@ -1,0 +1,103 @@
+"""What stands on the page when something is wrong: a sentence that says what to do, and details to copy."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.app import MODELS, App
+from tests.browser.driver import WORDS, Screen, pattern
+
+CONFIG = Path("lllyasviel") / "FramePackI2V_HY" / "config.json"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """An app whose transformer was not downloaded completely."""
+    models = tmp_path_factory.mktemp("models") / "models"
+    shutil.copytree(MODELS, models)
+    (models / CONFIG).unlink()
+    app = App(tmp_path_factory.mktemp("app"), models=models)
+    app.keep_settings()
+    app.start()
+    yield app
+    app.stop()
+
+
+def copied(screen: Screen, button: str) -> str:
+    """What is in the clipboard after a button is clicked."""
+    screen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    screen.page.locator(button).click()
+    expect(screen.page.locator(button)).to_have_text(WORDS("live.copied"))
+    text: str = screen.page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def test_start_without_a_picture_says_what_to_do(screen: Screen):
+    screen.start()
+    expect(screen.message).to_have_text(WORDS("error.choose_start_image"))
+    expect(screen.page.locator("#ichi-job")).to_be_hidden()
+    assert "choose_start_image" in copied(screen, "#message [data-ichi-copy]")
+    screen.page.click("#message [data-ichi-close]")
+    expect(screen.message).to_have_count(0)
+
+
+@pytest.mark.parametrize("place", ["start", "end"])
+def test_a_text_named_like_a_picture_is_refused(screen: Screen, tmp_path, place):
+    (tmp_path / "notes.png").write_text("These are my notes.", "utf-8")
+    getattr(screen, f"choose_{place}")(tmp_path / "notes.png")
+    expect(screen.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
+    assert not screen.picture(f"{place}-image")
+
+
+def test_a_video_that_is_not_ours_is_refused(screen: Screen, tmp_path):
+    (tmp_path / "holiday.mp4").write_bytes(b"\0" * 4096)
+    screen.drop(tmp_path / "holiday.mp4")
+    expect(screen.message).to_contain_text("holiday.mp4")
+    expect(screen.page.locator("#message [role=alert]")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp", "C:\\videos", "CON"])
+def test_an_output_folder_elsewhere_is_refused(screen: Screen, pictures, name):
+    screen.choose_start(pictures["red"])
+    screen.open_panel()
+    screen.set("output-folder", name)
+    screen.start()
+    expect(screen.page.locator("#message [role=alert] p")).to_contain_text(f'"{name}')
+    expect(screen.page.locator("#ichi-job")).to_be_hidden()
+
+
+def test_an_emptied_or_impossible_field_is_named(screen: Screen, pictures):
+    screen.choose_start(pictures["red"])
+    screen.open_panel()
+    screen.tick("random-seed", False)
+    screen.set("seed", "many")
+    screen.start()
+    expect(screen.message).to_contain_text(f'"{WORDS("field.seed")}" ')
+
+
+def test_a_job_that_fails_says_why_and_gives_details_without_the_prompt(screen: Screen, pictures):
+    screen.choose_start(pictures["red"])
+    screen.set("prompt", "my secret wish")
+    screen.start()
+    expect(screen.page.locator("#ichi-failure-title")).to_have_text(
+        re.compile(pattern("live.failed", name=".*"))
+    )
+    sentence = pattern("error.model_file_missing", path=".*" + re.escape(str(CONFIG)))
+    assert re.fullmatch(sentence, screen.text("ichi-failure-text"))
+    details = copied(screen, "#ichi-failure-copy")
+    assert "model_file_missing" in details
+    assert "secret" not in details
+    screen.page.click("#ichi-failure-close")
+    expect(screen.page.locator("#ichi-failure")).to_be_hidden()
+
+
+def test_a_failure_is_seen_by_a_page_that_is_opened_later(screen: Screen, pictures, open_tab, app: App):
+    screen.choose_start(pictures["red"])
+    screen.start()
+    expect(screen.page.locator("#ichi-failure")).to_be_visible()
+    other = open_tab(app)
+    expect(other.page.locator("#ichi-failure-text")).to_contain_text(str(CONFIG))

@@ -1,0 +1,87 @@
+"""The page without a mouse: an order that makes sense, a name for everything, a video from keys alone."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.app import App
+from tests.browser.driver import Screen
+
+ORDER = ["language", "start-image", "end-image", "prompt", "seconds", "start", "inbox", "panel"]
+NEED_A_NAME = {
+    "button", "textbox", "searchbox", "combobox", "listbox", "option", "checkbox", "radio", "slider",
+    "spinbutton", "link", "progressbar", "region", "DisclosureTriangle",
+}  # fmt: skip
+
+
+def focused(screen: Screen) -> str:
+    name: str = screen.page.evaluate("inside.focused()")
+    return name
+
+
+def tab_to(screen: Screen, name: str) -> list[str]:
+    """Press Tab until something has the focus; gives what had it on the way."""
+    way: list[str] = []
+    while not way or way[-1] != name:
+        screen.page.keyboard.press("Tab")
+        way.append(focused(screen))
+        assert len(way) < 60, way
+    return way
+
+
+def names_missing(screen: Screen) -> list[str]:
+    """Parts that a screen reader could not call by a name."""
+    session = screen.page.context.new_cdp_session(screen.page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    session.detach()
+    seen = [node for node in nodes if not node.get("ignored")]
+    roles = [(node["role"]["value"], node.get("name", {}).get("value", "").strip()) for node in seen]
+    assert len([role for role, _ in roles if role in NEED_A_NAME]) > 10
+    return [role for role, name in roles if role in NEED_A_NAME and not name]
+
+
+def test_tab_goes_through_the_page_from_top_to_bottom(screen: Screen):
+    way = [name for name in tab_to(screen, "panel") if name in ORDER]
+    assert list(dict.fromkeys(way)) == ORDER
+    assert way == sorted(way, key=ORDER.index), "nothing is come to twice"
+
+
+def test_everything_has_a_name(app: App, open_tab, pictures):
+    app.keep_settings(mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
+    tab = open_tab(app)
+    tab.choose_start(pictures["red"])
+    tab.open_presets()
+    expect(tab.page.locator("#section-1")).to_be_visible()
+    tab.page.wait_for_function("!document.body.innerHTML.includes('aria-label=\"Upload file\"')")
+    assert names_missing(tab) == []
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_keys_open_the_panel(screen: Screen, key):
+    tab_to(screen, "panel")
+    screen.page.keyboard.press(key)
+    expect(screen.page.locator("#steps")).to_be_visible()
+    tab_to(screen, "steps")
+
+
+@pytest.mark.parametrize("name", ["start-image", "inbox"])
+def test_keys_choose_a_file(screen: Screen, pictures, name):
+    tab_to(screen, name)
+    with screen.page.expect_file_chooser() as chooser, screen.asking():
+        screen.page.keyboard.press("Enter")
+        chooser.value.set_files(pictures["red"])
+    assert screen.picture("start-image")
+
+
+def test_a_video_is_started_and_stopped_with_keys_alone(screen: Screen, app: App, pictures):
+    app.keep_settings(resolution=192, steps=100, seconds=10)
+    screen.open()
+    screen.choose_start(pictures["red"])
+    tab_to(screen, "prompt")
+    screen.page.keyboard.type("The cat yawns.")
+    tab_to(screen, "start")
+    screen.page.keyboard.press("Enter")
+    screen.wait_until_running()
+    expect(screen.page.locator("#ichi-job-name")).to_contain_text("The cat yawns.")
+    assert tab_to(screen, "stop") == ["stop"]
+    screen.page.keyboard.press("Space")
+    screen.wait_until_idle()

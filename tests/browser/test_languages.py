@@ -1,0 +1,110 @@
+"""The page in each of its languages: complete, switched without a reload, remembered."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.app import App
+from tests.browser.driver import Screen
+
+LANGUAGES = {"ja": "ja", "en": "en", "zh-tw": "zh-Hant-TW"}
+NAMES = (
+    "Endframe Ichi",
+    "English",
+    "TeaCache",
+    "Distilled CFG",
+    "MP4",
+    "webui",
+    "outputs",
+    "The woman turns around and smiles.",
+)
+"""What is the same in every language."""
+CLOSE_BUTTON = {"ja": "閉じる", "zh-tw": "關閉"}
+
+
+def words_of(screen: Screen) -> str:
+    """Every word that is seen or read aloud, without names."""
+    text: str = screen.page.evaluate("inside.words()")
+    for name in NAMES:
+        text = text.replace(name, "")
+    return text
+
+
+def latin_words(text: str) -> list[str]:
+    """Words of three Latin letters or more, except those of pixels, keys and names of jobs."""
+    return [word for word in re.findall(r"[A-Za-z]{3,}", text) if word not in ("PNG", "CPU", "GPU")]
+
+
+def switch(screen: Screen, language: str) -> None:
+    screen.choose("language", language)
+    screen.page.wait_for_function("lang => document.documentElement.lang === lang", arg=LANGUAGES[language])
+    screen.page.wait_for_function("language => ichi.pageLanguage() === language", arg=language)
+    screen.settle()
+
+
+@pytest.mark.parametrize("language", ["ja", "zh-tw"])
+def test_no_english_word_is_left(app: App, open_tab, pictures, language):
+    app.keep_settings(
+        language=language,
+        mode="loop",
+        use_keyframes=True,
+        use_all_padding=True,
+        random_seed=False,
+        seconds=2.5,
+    )
+    tab = open_tab(app)  # in a browser whose own language is English
+    tab.choose_start(pictures["red"])
+    tab.open_presets()
+    expect(tab.page.locator("#section-1")).to_be_visible()
+    tab.page.wait_for_function("!document.body.innerHTML.includes('aria-label=\"Upload file\"')")
+    assert latin_words(words_of(tab)) == []
+
+    tab.open_files(pictures["red"], pictures["blue"])
+    tab.page.click("#apply-preset")
+    expect(tab.message).to_be_visible()
+    expect(tab.page.locator("#several-images [aria-label='Clear']")).to_have_count(0)
+    assert latin_words(words_of(tab)) == []
+    assert CLOSE_BUTTON[language] in tab.text("message")
+
+
+def test_a_switch_changes_every_word_without_a_reload(screen: Screen, pictures):
+    screen.choose_start(pictures["red"])
+    screen.set("prompt", "stays")
+    screen.page.evaluate("window.isSame = true")
+    told = {"en": words_of(screen)}
+    for language in ("ja", "zh-tw", "en"):
+        switch(screen, language)
+        frames = {"en": "37 frames", "ja": "37 フレーム"}.get(language, "37")
+        expect(screen.page.locator("#outlook p")).to_contain_text(frames)
+        told[language] = words_of(screen)
+    assert len(set(told.values())) == 3
+    assert screen.page.evaluate("window.isSame") is True
+    assert screen.value("prompt") == "stays"
+    assert screen.picture("start-image")
+
+
+def test_the_language_is_remembered(screen: Screen, app: App, open_tab):
+    switch(screen, "zh-tw")
+    screen.wait_until(lambda: app.kept_settings()["language"] == "zh-tw", "the language is kept")
+    other = open_tab(app)
+    assert other.chosen("language") == "zh-tw"
+    assert other.text("start") == screen.text("start")
+    assert other.page.evaluate("document.documentElement.lang") == "zh-Hant-TW"
+
+
+def test_a_running_job_and_its_result_are_told_in_the_language_of_the_page(
+    screen: Screen, app: App, open_tab, pictures
+):
+    app.keep_settings(resolution=96, steps=40)
+    screen.open()
+    screen.choose_start(pictures["red"])
+    screen.start()
+    switch(screen, "ja")
+    english = open_tab(app)
+    switch(english, "en")
+    expect(screen.page.locator("#ichi-status")).to_contain_text("ステップ")
+    expect(english.page.locator("#ichi-status")).to_contain_text("step")
+    expect(screen.page.locator("#ichi-caption")).to_contain_text("37 フレーム")
+    expect(english.page.locator("#ichi-caption")).to_contain_text("37 frames")
+    assert latin_words(words_of(screen)) == []

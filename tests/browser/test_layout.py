@@ -1,0 +1,65 @@
+"""The page at several widths: nothing to scroll at first sight, nothing over another, nothing cut off."""
+
+import itertools
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.app import App
+from tests.browser.driver import Screen
+
+LANGUAGES = ("ja", "en", "zh-tw")
+FIRST_SIGHT = (
+    "start-image", "end-image", "prompt", "seconds", "outlook", "start", "stop", "inbox", "panel",
+    "ichi-screen",
+)  # fmt: skip
+
+
+def overlaps(screen: Screen) -> list[tuple[str, str]]:
+    """Parts of the page that lie over each other, though neither holds the other."""
+    boxes = list(enumerate(screen.page.evaluate("inside.boxes()")))
+    found = []
+    for (number, a), (other, b) in itertools.combinations(boxes, 2):
+        if number in b["around"] or other in a["around"]:
+            continue
+        width = min(a["right"], b["right"]) - max(a["left"], b["left"])
+        height = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
+        if width > 2 and height > 2:
+            found.append((a["name"], b["name"]))
+    return found
+
+
+def is_too_wide(screen: Screen) -> bool:
+    return bool(screen.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_at_first_sight_there_is_nothing_to_scroll(app: App, open_tab, language):
+    app.keep_settings(language=language)
+    screen = open_tab(app)
+    assert screen.page.evaluate("document.documentElement.scrollHeight") <= 800
+    for name in FIRST_SIGHT:
+        box = screen.page.locator(f"#{name}").bounding_box()
+        assert box is not None, name
+        assert box["y"] >= 0, name
+        assert box["y"] + box["height"] <= 800, name
+    assert overlaps(screen) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [420, 1280, 1920])
+def test_nothing_overlaps_or_is_too_wide(app: App, open_tab, pictures, language, width):
+    app.keep_settings(language=language, mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
+    screen = open_tab(app)
+    screen.page.set_viewport_size({"width": width, "height": 800})
+    assert (overlaps(screen), is_too_wide(screen)) == ([], False)
+
+    screen.choose_start(pictures["yellow"])
+    screen.open_presets()
+    expect(screen.page.locator("#section-1")).to_be_visible()
+    screen.click("apply-preset")
+    expect(screen.message).to_be_visible()
+    screen.page.wait_for_function(  # the panel has unfolded
+        "document.querySelector('#panel').getAnimations({ subtree: true }).length === 0"
+    )
+    assert (overlaps(screen), is_too_wide(screen)) == ([], False)

@@ -1,0 +1,233 @@
+"""From a picture to a video that plays: what is announced, what is shown meanwhile, what comes of it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.app import App
+from tests.browser.driver import WORDS, Outlook, Screen, pattern
+
+LONGER = {"resolution": 96, "steps": 40, "seconds": 2.5}
+"""Two sections, whose steps take long enough to be seen."""
+SO_FAR = pattern("live.caption_so_far", name=".*", seconds="1.1")
+ENDLESS = {"resolution": 192, "steps": 100, "seconds": 10}
+"""A job to be stopped."""
+
+
+@dataclass(frozen=True)
+class First:
+    """The page where somebody made a first video, and what it announced and said."""
+
+    screen: Screen
+    announced: Outlook
+    caption: str
+    video: Path
+
+
+@pytest.fixture(scope="module")
+def first(app: App, browser: Browser, pictures: dict[str, Path]) -> Iterator[First]:
+    """One picture, one click."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    screen = Screen(context.new_page(), app.url).open()
+    screen.choose_start(pictures["red"])
+    announced = screen.outlook()
+    caption = screen.make_video()
+    (video,) = app.videos()
+    yield First(screen, announced, caption, video)
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def watched(app: App, first: First, pictures: dict[str, Path]) -> list[dict[str, Any]]:
+    """All that the page showed while a second video was made."""
+    screen = first.screen
+    set_up(screen, app, pictures["red"], **LONGER)
+    screen.record()
+    screen.make_video()
+    assert screen.trouble.found == []
+    return screen.recorded()
+
+
+def status_of(section: int) -> str:
+    """An expression for what stands there while one of two sections is sampled."""
+    number = pattern("live.section", number=str(section), sections="2")
+    return pattern("live.status", section=number, stage=pattern("live.step", step=r"\d+", steps="40"))
+
+
+def set_up(screen: Screen, app: App, picture: Path, **settings: Any) -> Outlook:
+    """Come back to the page with other settings, and choose a start image; gives what is announced."""
+    app.keep_settings(**settings)
+    screen.open()
+    screen.choose_start(picture)
+    return screen.outlook()
+
+
+def frames_and_size(path: Path) -> tuple[int, int, int]:
+    """Number of frames, width, height of a video file, every frame decoded."""
+    with av.open(path) as video:
+        sizes = [(frame.width, frame.height) for frame in video.decode(video=0)]
+    assert len(set(sizes)) == 1
+    return len(sizes), *sizes[0]
+
+
+def played(screen: Screen) -> dict[str, float]:
+    """Play the video that is shown from its beginning; what the browser knows of it then."""
+    if not screen.page.evaluate(
+        """document.createElement('video').canPlayType('video/mp4; codecs="avc1.640028"')"""
+    ):
+        pytest.skip("This browser cannot play H.264: use Debian's chromium, Chrome or Edge.")
+    screen.page.evaluate("{ const v = document.getElementById('ichi-video'); v.currentTime = 0; v.play(); }")
+    screen.page.wait_for_function("document.getElementById('ichi-video').currentTime > 0.3")
+    known: dict[str, float] = screen.page.evaluate(
+        "(() => { const v = document.getElementById('ichi-video');"
+        " return { width: v.videoWidth, height: v.videoHeight, seconds: v.duration }; })()"
+    )
+    return known
+
+
+def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
+    announced, size = first.announced, (first.announced.width, first.announced.height)
+    assert (announced.frames, announced.seconds, announced.sections) == (37, 1.23, 1)
+    values = {"name": first.video.stem, "width": str(size[0]), "height": str(size[1]), "seconds": "1.23"}
+    said = pattern("live.caption_done", frames="37", seed=r"\d+", elapsed=r"\d+ s", **values)
+    assert re.fullmatch(said, first.caption)
+    assert frames_and_size(first.video) == (37, *size)
+    known = played(first.screen)
+    assert (known["width"], known["height"]) == size
+    assert round(known["seconds"] * 30) == 37
+    assert first.screen.trouble.found == []
+
+
+def test_a_loop_of_half_second_sections_is_exactly_what_was_announced(screen: Screen, app: App, pictures):
+    announced = set_up(screen, app, pictures["yellow"], section_seconds=0.5, seconds=1, mode="loop")
+    assert WORDS("page.outlook_loop") in announced.text
+    screen.make_video()
+    assert frames_and_size(app.videos()[-1]) == (announced.frames, announced.width, announced.height)
+
+
+def test_once_a_job_has_run_the_page_says_about_how_long_it_will_take(
+    screen: Screen, app: App, pictures, watched
+):
+    assert watched
+    assert re.search(
+        pattern("page.outlook_duration", time=r"\d+ "), set_up(screen, app, pictures["red"], **LONGER).text
+    )
+
+
+def test_sections_steps_and_time_left_are_told(watched):
+    told = {now["status"] for now in watched}
+    for section in (1, 2):
+        assert any(re.fullmatch(status_of(section) + ".*", status) for status in told), told
+        assert WORDS("stage.decoding") in " ".join(told)
+    assert any(re.fullmatch(pattern("live.left", time=r"\d+ .*"), now["left"]) for now in watched)
+
+
+def test_the_tab_tells_the_progress_which_never_falls(watched):
+    told = [
+        re.fullmatch(pattern("live.page_title_running", percent=r"(\d+)"), now["title"])
+        for now in watched
+        if now["running"]
+    ]
+    percents = [int(found[1]) for found in told if found]
+    assert percents == sorted(percents)
+    assert len(set(percents)) > 3
+    assert watched[-1]["title"] == "Endframe Ichi"
+
+
+def test_a_preview_of_the_latents_is_shown(watched):
+    assert len({now["preview"] for now in watched if now["running"] and now["preview"]}) > 2
+
+
+def test_the_last_result_stays_until_the_new_video_has_something_to_show(watched):
+    shown = list(dict.fromkeys(now["video"] for now in watched))
+    last, *new = shown
+    assert last
+    assert len(new) == 2, "the first section's, then the whole"
+    first_section = [now for now in watched if now["running"] and re.match(status_of(1), now["status"])]
+    assert {now["video"] for now in first_section} == {last}
+    second_section = [now for now in watched if re.match(status_of(2), now["status"])]
+    assert {now["video"] for now in second_section} == {new[0]}
+
+
+def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
+    assert any(now["playing"] for now in watched if re.match(status_of(2), now["status"]))
+    assert any(re.fullmatch(SO_FAR, now["caption"]) for now in watched)
+
+
+def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(screen: Screen, app: App, pictures):
+    set_up(screen, app, pictures["red"], resolution=96, steps=2, seconds=5)
+    screen.start()
+    expect(screen.page.locator("#ichi-caption")).to_have_text(re.compile(SO_FAR))
+    screen.record()
+    screen.click("stop")
+    screen.wait_until_idle()
+
+    assert WORDS("live.stopping") in {now["status"] for now in screen.recorded()}
+    assert screen.page.locator("#stop").is_disabled()
+    expect(screen.page.locator("#ichi-caption")).to_have_text(
+        re.compile(pattern("live.caption_kept", name=".*", seconds=".*"))
+    )
+    (kept,) = app.outputs.glob("*_unfinished.mp4")
+    assert frames_and_size(kept)[0] in (33, 69, 105)
+
+
+def test_two_tabs_show_the_same_job_and_a_stop_in_either_acts_at_the_next_step(
+    screen: Screen, app: App, pictures, open_tab
+):
+    set_up(screen, app, pictures["red"], **ENDLESS)
+    screen.start()
+    screen.wait_until_stepping()
+    other = open_tab(app)
+    other.wait_until_stepping()
+    assert other.text("ichi-job-name") == screen.text("ichi-job-name")
+    screen.record()
+    other.click("stop")
+    screen.wait_until_idle()
+    other.wait_until_idle()
+    assert not any(WORDS("stage.decoding") in now["status"] for now in screen.recorded())
+    expect(screen.page.locator("#ichi-announcer")).to_have_text(
+        re.compile(pattern("live.ended_stopped", name=".*"))
+    )
+
+
+def test_a_reload_in_the_middle_comes_back_to_the_same_job(screen: Screen, app: App, pictures):
+    set_up(screen, app, pictures["red"], **ENDLESS)
+    screen.start()
+    screen.wait_until_stepping()
+    name = screen.text("ichi-job-name")
+    screen.reload()
+    screen.wait_until_stepping()
+    assert screen.text("ichi-job-name") == name
+
+
+def test_a_job_goes_on_when_its_tab_is_closed(screen: Screen, app: App, pictures, open_tab):
+    set_up(screen, app, pictures["red"], seconds=2.5)
+    screen.start()
+    screen.wait_until_running()
+    name = screen.text("ichi-job-name")
+    screen.page.close()
+    other = open_tab(app)
+    other.wait_until_running()
+    other.wait_until_idle()
+    assert other.text("ichi-caption").startswith(name)
+    assert frames_and_size(app.videos()[-1])[0] == 73
+
+
+def test_a_sound_tells_that_a_video_is_finished(watched):
+    assert {now["chimes"] for now in watched if now["running"]} == {0}
+    assert watched[-1]["chimes"] == 1
+
+
+def test_the_sound_can_be_switched_off(screen: Screen, app: App, pictures):
+    screen.choose_start(pictures["red"])
+    screen.open_panel()
+    screen.tick("sound", False)
+    screen.wait_until(lambda: app.kept_settings().get("sound") is False, "the switch is kept")
+    screen.make_video()
+    assert screen.page.evaluate("ichi.chimes") == 0

@@ -1,0 +1,95 @@
+"""Pictures and prompts of single sections: as many rows as the length has, red and blue copies in a loop."""
+
+import pytest
+from playwright.sync_api import expect
+
+from diffusers_helper.recording import load_request
+from tests.browser.app import App
+from tests.browser.driver import WORDS, Screen
+
+
+@pytest.fixture
+def rows(screen: Screen) -> Screen:
+    """A page with the rows of two sections."""
+    screen.open_panel()
+    screen.tick("use-keyframes")
+    screen.set("seconds", 2.5)
+    expect_rows(screen, 2)
+    return screen
+
+
+def expect_rows(screen: Screen, count: int) -> None:
+    expect(screen.page.locator(".ichi-row")).to_have_count(count)
+
+
+def put_picture(screen: Screen, section: int, path) -> None:
+    with screen.asking():
+        screen.page.set_input_files(f"#section-{section} input[type=file]", path)
+
+
+def pictured(screen: Screen) -> list[str]:
+    """For each row the name of its picture's file."""
+    count = screen.page.locator(".ichi-row").count()
+    return [screen.picture(f"section-{number}").rpartition("/")[2] for number in range(count)]
+
+
+def test_there_are_as_many_rows_as_sections(rows: Screen):
+    rows.set("seconds", 5)
+    expect_rows(rows, 4)
+    rows.choose("section-seconds", "0.5")
+    expect_rows(rows, rows.page.locator(".ichi-row").count())
+    rows.wait_until(lambda: rows.outlook().sections == rows.page.locator(".ichi-row").count(), "rows follow")
+    assert rows.page.locator(".ichi-row").count() > 4
+    rows.tick("use-keyframes", False)
+    expect_rows(rows, 0)
+
+
+def test_rows_keep_what_they_hold_while_the_length_changes(rows: Screen, pictures):
+    put_picture(rows, 1, pictures["blue"])
+    with rows.asking():
+        rows.page.fill("#section-1 textarea", "It turns.")
+    rows.set("seconds", 1)
+    expect_rows(rows, 1)
+    rows.set("seconds", 2.5)
+    expect_rows(rows, 2)
+    assert pictured(rows) == ["", "blue.png"]
+    assert rows.page.locator("#section-1 textarea").input_value() == "It turns."
+
+
+def test_a_loop_copies_red_to_the_even_and_blue_to_the_odd_sections(rows: Screen, pictures):
+    rows.set("seconds", 5)
+    expect_rows(rows, 4)
+    rows.choose("mode", "loop")
+    expect(rows.page.locator(".ichi-row.ichi-red")).to_have_count(2)
+    expect(rows.page.locator(".ichi-row.ichi-blue")).to_have_count(2)
+    put_picture(rows, 0, pictures["red"])
+    rows.wait_until(lambda: pictured(rows) == ["red.png", "", "red.png", ""], "red is copied")
+    put_picture(rows, 1, pictures["blue"])
+    rows.wait_until(
+        lambda: pictured(rows) == ["red.png", "blue.png", "red.png", "blue.png"], "blue is copied"
+    )
+    rows.tick("copy-keyframes", False)
+    rows.wait_until(lambda: pictured(rows) == ["red.png", "blue.png", "", ""], "no copies any more")
+
+
+def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_path):
+    (tmp_path / "notes.png").write_text("These are my notes.", "utf-8")
+    put_picture(rows, 0, tmp_path / "notes.png")
+    expect(rows.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
+    rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
+
+
+def test_the_video_is_made_with_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
+    rows.choose("mode", "loop")
+    put_picture(rows, 0, pictures["red"])
+    rows.wait_until(lambda: pictured(rows)[0] == "red.png", "the picture is shown")
+    with rows.asking():
+        rows.page.fill("#section-1 textarea", "It turns.")
+    rows.choose_start(pictures["yellow"])
+    rows.make_video()
+    request = load_request(app.videos()[-1])
+    assert [(frame.section, bool(frame.image), frame.prompt) for frame in request.keyframes] == [
+        (0, True, ""),
+        (1, False, "It turns."),
+    ]
+    assert request.loop
