@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ViewportSize, sync_playwright
 
 from tests.browser.app import App
 from tests.browser.driver import Screen
 from tests.browser.find_browser import launch, no_browser
 
-SIZE = {"width": 1280, "height": 800}
+SIZE: ViewportSize = {"width": 1280, "height": 800}
 OpenTab = Callable[..., Screen]
 
 

@@ -2,17 +2,19 @@
 
 import base64
 import contextlib
+import json
 import mimetypes
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
 from tests.browser.app import PATIENCE, wait_until
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.translations import LOCALES, Translator
 
 TIMEOUT = PATIENCE * 1000
 expect.set_options(timeout=TIMEOUT)
@@ -24,12 +26,17 @@ LEFT_BEHIND = "^AbortError: signal is aborted without reason"
 
 
 def pattern(key: str, **values: str) -> str:
-    """A regular expression for a sentence of the page; its values are expressions themselves."""
-    marks = {name: f"\0{name}\0" for name in values}
-    text = re.escape(WORDS(key, **marks))
-    for name, value in values.items():
-        text = text.replace(re.escape(marks[name]), value)
-    return text
+    """A regular expression for a sentence of the page; its values are expressions themselves, or anything."""
+    template = json.loads((LOCALES / "en.json").read_text("utf-8"))[key]
+    parts = Formatter().parse(template)
+    return "".join(
+        re.escape(text) + (values.get(name, ".*") if name is not None else "") for text, name, _, _ in parts
+    )
+
+
+def like(key: str, **values: str) -> re.Pattern[str]:
+    """The same, ready to be looked for."""
+    return re.compile(pattern(key, **values))
 
 
 @dataclass(frozen=True)
@@ -248,9 +255,7 @@ class Screen:
         expect(self.page.locator("#ichi-job")).to_be_visible(timeout=TIMEOUT)
 
     def wait_until_stepping(self) -> None:
-        expect(self.page.locator("#ichi-status")).to_contain_text(
-            re.compile(pattern("live.step", step=r"\d+", steps=r"\d+"))
-        )
+        expect(self.page.locator("#ichi-status")).to_contain_text(like("live.step"))
 
     def wait_until_idle(self) -> None:
         expect(self.page.locator("#ichi-job")).to_be_hidden(timeout=TIMEOUT)

@@ -11,11 +11,11 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.app import App
-from tests.browser.driver import WORDS, Outlook, Screen, pattern
+from tests.browser.driver import WORDS, Outlook, Screen, like, pattern
 
 LONGER = {"resolution": 96, "steps": 40, "seconds": 2.5}
 """Two sections, whose steps take long enough to be seen."""
-SO_FAR = pattern("live.caption_so_far", name=".*", seconds="1.1")
+SO_FAR = like("live.caption_so_far", seconds="1.1")
 ENDLESS = {"resolution": 192, "steps": 100, "seconds": 10}
 """A job to be stopped."""
 
@@ -95,8 +95,7 @@ def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
     announced, size = first.announced, (first.announced.width, first.announced.height)
     assert (announced.frames, announced.seconds, announced.sections) == (37, 1.23, 1)
     values = {"name": first.video.stem, "width": str(size[0]), "height": str(size[1]), "seconds": "1.23"}
-    said = pattern("live.caption_done", frames="37", seed=r"\d+", elapsed=r"\d+ s", **values)
-    assert re.fullmatch(said, first.caption)
+    assert like("live.caption_done", frames="37", seed=r"\d+", **values).fullmatch(first.caption)
     assert frames_and_size(first.video) == (37, *size)
     known = played(first.screen)
     assert (known["width"], known["height"]) == size
@@ -115,9 +114,8 @@ def test_once_a_job_has_run_the_page_says_about_how_long_it_will_take(
     screen: Screen, app: App, pictures, watched
 ):
     assert watched
-    assert re.search(
-        pattern("page.outlook_duration", time=r"\d+ "), set_up(screen, app, pictures["red"], **LONGER).text
-    )
+    announced = set_up(screen, app, pictures["red"], **LONGER)
+    assert like("page.outlook_duration", time=r"\d+ .*").search(announced.text)
 
 
 def test_sections_steps_and_time_left_are_told(watched):
@@ -125,15 +123,12 @@ def test_sections_steps_and_time_left_are_told(watched):
     for section in (1, 2):
         assert any(re.fullmatch(status_of(section) + ".*", status) for status in told), told
         assert WORDS("stage.decoding") in " ".join(told)
-    assert any(re.fullmatch(pattern("live.left", time=r"\d+ .*"), now["left"]) for now in watched)
+    assert any(like("live.left").fullmatch(now["left"]) for now in watched)
 
 
 def test_the_tab_tells_the_progress_which_never_falls(watched):
-    told = [
-        re.fullmatch(pattern("live.page_title_running", percent=r"(\d+)"), now["title"])
-        for now in watched
-        if now["running"]
-    ]
+    title = like("live.page_title_running", percent=r"(\d+)")
+    told = [title.fullmatch(now["title"]) for now in watched if now["running"]]
     percents = [int(found[1]) for found in told if found]
     assert percents == sorted(percents)
     assert len(set(percents)) > 3
@@ -157,22 +152,20 @@ def test_the_last_result_stays_until_the_new_video_has_something_to_show(watched
 
 def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
     assert any(now["playing"] for now in watched if re.match(status_of(2), now["status"]))
-    assert any(re.fullmatch(SO_FAR, now["caption"]) for now in watched)
+    assert any(SO_FAR.fullmatch(now["caption"]) for now in watched)
 
 
 def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(screen: Screen, app: App, pictures):
     set_up(screen, app, pictures["red"], resolution=96, steps=2, seconds=5)
     screen.start()
-    expect(screen.page.locator("#ichi-caption")).to_have_text(re.compile(SO_FAR))
+    expect(screen.page.locator("#ichi-caption")).to_have_text(SO_FAR)
     screen.record()
     screen.click("stop")
     screen.wait_until_idle()
 
     assert WORDS("live.stopping") in {now["status"] for now in screen.recorded()}
     assert screen.page.locator("#stop").is_disabled()
-    expect(screen.page.locator("#ichi-caption")).to_have_text(
-        re.compile(pattern("live.caption_kept", name=".*", seconds=".*"))
-    )
+    expect(screen.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
     (kept,) = app.outputs.glob("*_unfinished.mp4")
     assert frames_and_size(kept)[0] in (33, 69, 105)
 
@@ -191,9 +184,7 @@ def test_two_tabs_show_the_same_job_and_a_stop_in_either_acts_at_the_next_step(
     screen.wait_until_idle()
     other.wait_until_idle()
     assert not any(WORDS("stage.decoding") in now["status"] for now in screen.recorded())
-    expect(screen.page.locator("#ichi-announcer")).to_have_text(
-        re.compile(pattern("live.ended_stopped", name=".*"))
-    )
+    expect(screen.page.locator("#ichi-announcer")).to_have_text(like("live.ended_stopped"))
 
 
 def test_a_reload_in_the_middle_comes_back_to_the_same_job(screen: Screen, app: App, pictures):
