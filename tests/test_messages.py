@@ -45,7 +45,7 @@ def test_a_text_stays_a_text(make):
     parsed = Parsed(make(NASTY))
     assert parsed.text == NASTY
     assert set(parsed.tags) <= {"div", "p"}
-    assert parsed.attributes.keys() <= {"class", "role"}
+    assert parsed.attributes.keys() <= {"class", "role", "data-number"}
 
 
 def test_a_name_inside_an_error_stays_a_text():
@@ -106,3 +106,8 @@ def test_errors_are_alarms_and_notes_are_not():
 
 def test_markup_in_a_translation_would_be_shown_and_not_obeyed():
     assert html.escape("<b>") in messages.plain("<b>")
+
+
+def test_the_same_message_again_is_another_one():
+    """Gradio draws a message that was closed again only if it has changed."""
+    assert messages.note("a") != messages.note("a")

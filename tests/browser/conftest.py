@@ -14,6 +14,7 @@ from tests.browser.find_browser import launch, no_browser
 
 SIZE: ViewportSize = {"width": 1280, "height": 800}
 OpenTab = Callable[..., Screen]
+OpenWith = Callable[..., Screen]
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,25 @@ def open_tab(browser: Browser) -> Iterator[OpenTab]:
 
 
 @pytest.fixture
-def screen(app: App, open_tab: OpenTab) -> Iterator[Screen]:
+def open_with(app: App, open_tab: OpenTab) -> Iterator[OpenWith]:
+    """Opens a tab after the settings were made small again, but for those that are given."""
+    screens: list[Screen] = []
+
+    def open_one(**settings: Any) -> Screen:
+        app.keep_settings(**settings)
+        screens.append(open_tab(app))
+        return screens[-1]
+
+    yield open_one
+    for screen in screens:
+        if not screen.page.is_closed():
+            screen.end_jobs()
+
+
+@pytest.fixture
+def screen(open_with: OpenWith) -> Screen:
     """A tab of an app whose settings are small again."""
-    app.keep_settings()
-    yield (screen := open_tab(app))
-    if not screen.page.is_closed():
-        screen.end_jobs()
+    return open_with()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ expect.set_options(timeout=TIMEOUT)
 WORDS = Translator("en")
 """The words of the page, as long as nobody switches its language."""
 INSIDE = Path(__file__).with_name("inside.js")
-LEFT_BEHIND = "^AbortError: signal is aborted without reason"
+LEFT_BEHIND = "^AbortError: signal is aborted|Connection errored out|Failed to fetch"
 """What Gradio says of its open questions when its page is left."""
 
 
@@ -67,7 +67,7 @@ class Trouble:
     def __init__(self, page: Page, url: str) -> None:
         self.found: list[str] = []
         self._url = url
-        self._allowed = [LEFT_BEHIND]
+        self._allowed: list[str] = []
         page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
         page.on("console", self._hear)
         page.on("request", self._ask)
@@ -75,6 +75,13 @@ class Trouble:
     def allow(self, pattern: str) -> None:
         """Console errors that fit a pattern belong to this test."""
         self._allowed.append(pattern)
+
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """While a page is left, what it still asks has no answer."""
+        self._allowed.append(LEFT_BEHIND)
+        yield
+        self._allowed.remove(LEFT_BEHIND)
 
     def _hear(self, message: ConsoleMessage) -> None:
         text = f"{message.text} {message.location.get('url', '')}"
@@ -100,11 +107,13 @@ class Screen:
 
     def open(self) -> "Screen":
         """Go to the page, and wait until it is filled in and knows the jobs."""
-        self.page.goto(self._url)
+        with self.trouble.leaving():
+            self.page.goto(self._url)
         return self._wait_until_filled()
 
     def reload(self) -> "Screen":
-        self.page.reload()
+        with self.trouble.leaving():
+            self.page.reload()
         return self._wait_until_filled()
 
     def _wait_until_filled(self) -> "Screen":
@@ -113,6 +122,11 @@ class Screen:
         self.page.wait_for_function("document.getElementById('ichi-empty').textContent !== ''")
         self.settle()
         return self
+
+    def close(self) -> None:
+        """Close the tab."""
+        with self.trouble.leaving():
+            self.page.close()
 
     def settle(self) -> None:
         """Wait until the server has answered all that the page asked."""

@@ -3,7 +3,6 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.app import App
 from tests.browser.driver import Screen
 
 ORDER = ["language", "start-image", "end-image", "prompt", "seconds", "start", "inbox", "panel"]
@@ -45,9 +44,8 @@ def test_tab_goes_through_the_page_from_top_to_bottom(screen: Screen):
     assert way == sorted(way, key=ORDER.index), "nothing is come to twice"
 
 
-def test_everything_has_a_name(app: App, open_tab, pictures):
-    app.keep_settings(mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
-    tab = open_tab(app)
+def test_everything_has_a_name(open_with, pictures):
+    tab = open_with(mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
     tab.choose_start(pictures["red"])
     tab.open_presets()
     expect(tab.page.locator("#section-1")).to_be_visible()
@@ -72,9 +70,8 @@ def test_keys_choose_a_file(screen: Screen, pictures, name):
     assert screen.picture("start-image")
 
 
-def test_a_video_is_started_and_stopped_with_keys_alone(screen: Screen, app: App, pictures):
-    app.keep_settings(resolution=192, steps=100, seconds=10)
-    screen.open()
+def test_a_video_is_started_and_stopped_with_keys_alone(open_with, pictures):
+    screen = open_with(resolution=192, steps=100, seconds=10)
     screen.choose_start(pictures["red"])
     tab_to(screen, "prompt")
     screen.page.keyboard.type("The cat yawns.")

@@ -36,9 +36,9 @@ def first(app: App, browser: Browser, pictures: dict[str, Path]) -> Iterator[Fir
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
     screen = Screen(context.new_page(), app.url).open()
     screen.choose_start(pictures["red"])
-    announced = screen.outlook()
+    announced, before = screen.outlook(), app.videos()
     caption = screen.make_video()
-    (video,) = app.videos()
+    (video,) = set(app.videos()) - set(before)
     yield First(screen, announced, caption, video)
     context.close()
 
@@ -47,7 +47,9 @@ def first(app: App, browser: Browser, pictures: dict[str, Path]) -> Iterator[Fir
 def watched(app: App, first: First, pictures: dict[str, Path]) -> list[dict[str, Any]]:
     """All that the page showed while a second video was made."""
     screen = first.screen
-    set_up(screen, app, pictures["red"], **LONGER)
+    app.keep_settings(**LONGER)
+    screen.open()
+    screen.choose_start(pictures["red"])
     screen.record()
     screen.make_video()
     assert screen.trouble.found == []
@@ -58,14 +60,6 @@ def status_of(section: int) -> str:
     """An expression for what stands there while one of two sections is sampled."""
     number = pattern("live.section", number=str(section), sections="2")
     return pattern("live.status", section=number, stage=pattern("live.step", step=r"\d+", steps="40"))
-
-
-def set_up(screen: Screen, app: App, picture: Path, **settings: Any) -> Outlook:
-    """Come back to the page with other settings, and choose a start image; gives what is announced."""
-    app.keep_settings(**settings)
-    screen.open()
-    screen.choose_start(picture)
-    return screen.outlook()
 
 
 def frames_and_size(path: Path) -> tuple[int, int, int]:
@@ -103,18 +97,20 @@ def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
     assert first.screen.trouble.found == []
 
 
-def test_a_loop_of_half_second_sections_is_exactly_what_was_announced(screen: Screen, app: App, pictures):
-    announced = set_up(screen, app, pictures["yellow"], section_seconds=0.5, seconds=1, mode="loop")
+def test_a_loop_of_half_second_sections_is_exactly_what_was_announced(open_with, app: App, pictures):
+    screen = open_with(section_seconds=0.5, seconds=1, mode="loop")
+    screen.choose_start(pictures["yellow"])
+    announced = screen.outlook()
     assert WORDS("page.outlook_loop") in announced.text
     screen.make_video()
     assert frames_and_size(app.videos()[-1]) == (announced.frames, announced.width, announced.height)
 
 
-def test_once_a_job_has_run_the_page_says_about_how_long_it_will_take(
-    screen: Screen, app: App, pictures, watched
-):
+def test_once_a_job_has_run_the_page_says_about_how_long_it_will_take(open_with, pictures, watched):
     assert watched
-    announced = set_up(screen, app, pictures["red"], **LONGER)
+    screen = open_with(**LONGER)
+    screen.choose_start(pictures["red"])
+    announced = screen.outlook()
     assert like("page.outlook_duration", time=r"\d+ .*").search(announced.text)
 
 
@@ -155,8 +151,9 @@ def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
     assert any(SO_FAR.fullmatch(now["caption"]) for now in watched)
 
 
-def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(screen: Screen, app: App, pictures):
-    set_up(screen, app, pictures["red"], resolution=96, steps=2, seconds=5)
+def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(open_with, app: App, pictures):
+    screen = open_with(resolution=96, steps=2, seconds=5)
+    screen.choose_start(pictures["red"])
     screen.start()
     expect(screen.page.locator("#ichi-caption")).to_have_text(SO_FAR)
     screen.record()
@@ -171,9 +168,10 @@ def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(screen: Scree
 
 
 def test_two_tabs_show_the_same_job_and_a_stop_in_either_acts_at_the_next_step(
-    screen: Screen, app: App, pictures, open_tab
+    open_with, app: App, pictures, open_tab
 ):
-    set_up(screen, app, pictures["red"], **ENDLESS)
+    screen = open_with(**ENDLESS)
+    screen.choose_start(pictures["red"])
     screen.start()
     screen.wait_until_stepping()
     other = open_tab(app)
@@ -187,8 +185,9 @@ def test_two_tabs_show_the_same_job_and_a_stop_in_either_acts_at_the_next_step(
     expect(screen.page.locator("#ichi-announcer")).to_have_text(like("live.ended_stopped"))
 
 
-def test_a_reload_in_the_middle_comes_back_to_the_same_job(screen: Screen, app: App, pictures):
-    set_up(screen, app, pictures["red"], **ENDLESS)
+def test_a_reload_in_the_middle_comes_back_to_the_same_job(open_with, pictures):
+    screen = open_with(**ENDLESS)
+    screen.choose_start(pictures["red"])
     screen.start()
     screen.wait_until_stepping()
     name = screen.text("ichi-job-name")
@@ -197,12 +196,13 @@ def test_a_reload_in_the_middle_comes_back_to_the_same_job(screen: Screen, app: 
     assert screen.text("ichi-job-name") == name
 
 
-def test_a_job_goes_on_when_its_tab_is_closed(screen: Screen, app: App, pictures, open_tab):
-    set_up(screen, app, pictures["red"], seconds=2.5)
+def test_a_job_goes_on_when_its_tab_is_closed(open_with, app: App, pictures, open_tab):
+    screen = open_with(seconds=2.5)
+    screen.choose_start(pictures["red"])
     screen.start()
     screen.wait_until_running()
     name = screen.text("ichi-job-name")
-    screen.page.close()
+    screen.close()
     other = open_tab(app)
     other.wait_until_running()
     other.wait_until_idle()
@@ -222,3 +222,12 @@ def test_the_sound_can_be_switched_off(screen: Screen, app: App, pictures):
     screen.wait_until(lambda: app.kept_settings().get("sound") is False, "the switch is kept")
     screen.make_video()
     assert screen.page.evaluate("ichi.chimes") == 0
+
+
+def test_many_tabs_of_one_browser_work_side_by_side(screen: Screen, app: App):
+    """A browser opens six connections to a server: no tab may hold one for long."""
+    tabs = [Screen(screen.page.context.new_page(), app.url).open() for _ in range(6)]
+    for tab in (tabs[-1], screen):
+        tab.start()
+        expect(tab.message).to_have_text(WORDS("error.choose_start_image"))
+    assert [tab.trouble.found for tab in tabs] == [[]] * 6

@@ -78,7 +78,7 @@ def test_the_marked_preset_stands_in_the_prompt_at_the_next_start(screen: Screen
     screen.tick("startup-preset")
     expect(screen.message).to_have_text(WORDS("page.preset_marked", name="Begin"))
     screen.set("prompt", "something else")
-    screen.page.close()
+    screen.close()
 
     app.stop()
     app.start()

@@ -79,17 +79,13 @@ def test_emptied_several_pictures_give_their_place_back(screen: Screen, pictures
     expect(screen.page.locator("#several-images")).to_be_hidden()
 
 
-def test_waiting_jobs_can_be_moved_up_and_removed_and_the_running_one_stopped(
-    screen: Screen, app: App, pictures
-):
+def test_waiting_jobs_can_be_moved_up_and_removed_and_the_running_one_stopped(open_with, app: App, pictures):
+    screen = open_with(**ENDLESS)
     before = [row.prompt for row in screen.queue()]
-    app.keep_settings(**ENDLESS)
-    screen.open()
     screen.choose_start(pictures["red"])
     screen.start()
     screen.wait_until_running()
-    app.keep_settings()
-    screen.open()
+    screen = open_with()
     screen.choose_start(pictures["red"])
     for number, prompt in enumerate(("first", "second", "third"), start=1):
         screen.set("prompt", prompt)

@@ -26,7 +26,7 @@ def test_the_settings_come_back_as_they_were_left(screen: Screen, app: App, open
     screen.tick("use-all-padding")
     screen.set("all-padding", 0.4)
     screen.tick("sound", False)
-    screen.page.close()
+    screen.close()
 
     app.stop()
     app.start()
@@ -53,7 +53,7 @@ def test_an_open_page_says_that_the_app_is_gone_and_comes_back_with_it(screen: S
 
 
 def test_a_broken_settings_file_is_set_aside_and_said(screen: Screen, app: App, open_tab):
-    screen.page.close()
+    screen.close()
     app.stop()
     settings = app.home / "settings" / "app_settings.json"
     settings.write_text('{"steps": 3', "utf-8")

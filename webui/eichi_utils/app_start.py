@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = "app.json"
 STARTERS = ("dance", "turn", "wind", "camera")
 """Prompts to begin with, by their keys."""
 
@@ -45,11 +46,11 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
     with _only_app(home):
         _forget_uploads(home)  # what a run that was killed has left
         settings = SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS)
-        words = Translator("en")
+        language = options.language or settings.load()["language"] or system_language()
+        words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
         presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
         speed = SpeedBook(home / "settings" / "speed.json")
-        language = options.language or settings.load()["language"] or system_language()
         runner = JobRunner(options.engine, progress_videos=True)
         queue = JobQueue(runner, home / "temp" / "jobs", lambda *job: _clock(app, runner, *job))
         app = AppState(
@@ -108,10 +109,11 @@ def _only_app(home: Path) -> Iterator[None]:
         lock = FileLock(folder / "app.lock")
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise MachineError("app_runs_already", url=_address(folder)) from error
+        raise MachineError("app_runs_already", url=running_address(home) or "?") from error
     except OSError as error:
         raise MachineError("cannot_write", path=str(folder), reason=error.strerror or str(error)) from error
     try:
+        (folder / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
         yield
     finally:
         lock.release()
@@ -120,11 +122,11 @@ def _only_app(home: Path) -> Iterator[None]:
 def remember_address(home: Path, url: str) -> None:
     """Leave word for a second start where this app can be found."""
     with contextlib.suppress(OSError):
-        (home / "temp" / "app.json").write_text(json.dumps({"url": url}), "utf-8")
+        (home / "temp" / ADDRESS).write_text(json.dumps({"url": url}), "utf-8")
 
 
-def _address(folder: Path) -> str:
-    """Where the other app said that it can be found."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return str(json.loads((folder / "app.json").read_text("utf-8")).get("url", "?"))
-    return "?"
+def running_address(home: Path) -> str | None:
+    """Where the app of this folder said that it can be found; None where it has not said so yet."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((home / "temp" / ADDRESS).read_text("utf-8"))["url"])
+    return None

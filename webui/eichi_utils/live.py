@@ -47,6 +47,7 @@ def page_state(
         sound: whether the page should sound when a job ends.
     """
     newest = view.ended[0] if view.ended else None
+    failed = next((job for job in view.ended if job.failure), None)  # stays until a page closes it
     return {
         "server": server,
         "version": view.version,
@@ -56,7 +57,7 @@ def page_state(
         "setup": setup_state(setup, words),
         "job": _job(view.running, words) if view.running else None,
         "results": _results(view, words),
-        "failure": _failure(newest, words) if newest and newest.failure else None,
+        "failure": _failure(failed, words) if failed else None,
         "ended": {"id": newest.id, "good": newest.state == "done", "text": _ended(newest, words)}
         if newest
         else None,
@@ -114,7 +115,8 @@ def _result(job: JobView, words: Translator) -> dict[str, Any]:
         "id": job.id,
         "complete": job.state == "done",
         "file": job.video.name,
-        "video": f"ichi/jobs/{job.id}/video/{job.frames}.mp4",
+        # with the state, because the finished video has as many frames as the last one so far
+        "video": f"ichi/jobs/{job.id}/video/{job.frames}.mp4?{job.state}",
         "caption": _caption(job, words),
     }
 

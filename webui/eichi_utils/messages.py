@@ -1,6 +1,7 @@
 """Messages that stand on the page until they are closed: notes, and errors with details to copy."""
 
 import html
+import itertools
 
 from diffusers_helper.errors import EngineError
 
@@ -9,11 +10,16 @@ from .sentences import error_text, failure_text
 from .translations import Translator
 
 NOTHING = ""
+_numbers = itertools.count(1)
+"""Of messages: the same one again is another, or gradio would not draw it anew after it was closed."""
 
 
 def note(text: str) -> str:
     """A plain message."""
-    return f'<div class="ichi-message ichi-note" role="status"><p>{html.escape(text)}</p></div>'
+    return (
+        f'<div class="ichi-message ichi-note" role="status" data-number="{next(_numbers)}">'
+        f"<p>{html.escape(text)}</p></div>"
+    )
 
 
 def problem(error: Exception, words: Translator) -> str:
@@ -22,7 +28,7 @@ def problem(error: Exception, words: Translator) -> str:
     text = html.escape(failure_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
     return (
-        f'<div class="ichi-message ichi-error" role="alert"><p>{text}</p>'
+        f'<div class="ichi-message ichi-error" role="alert" data-number="{next(_numbers)}"><p>{text}</p>'
         f'<div class="ichi-buttons"><button type="button" data-ichi-copy="{copied}">'
         f"{html.escape(words('live.copy_details'))}</button>"
         f'<button type="button" data-ichi-close="">{html.escape(words("live.close"))}</button></div></div>'

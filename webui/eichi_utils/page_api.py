@@ -1,6 +1,9 @@
 """Named endpoints for programs (`gradio_client`): make a video, see the queue, stop."""
 
 import asyncio
+import secrets
+import shutil
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,7 +14,6 @@ from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, AppState
 from .jobs import JobView
-from .page_handlers import copy_for_client
 from .sentences import error_text, failure_text
 from .uploads import uploaded_path
 
@@ -41,7 +43,7 @@ def add_api(app: AppState) -> None:
         if job is None or job.state != "done" or job.video is None:
             text = failure_text(job.failure, words) if job and job.failure else words("page.job_gone")
             raise gr.Error(text, print_exception=False)
-        return FileData(path=str(copy_for_client(job.video, app.uploads)))
+        return FileData(path=str(_copy_for_client(job.video, app.uploads)))
 
     def queue() -> list[dict[str, Any]]:
         """The running job, those that wait, and those that ended."""
@@ -91,3 +93,14 @@ def _summary(job: JobView) -> dict[str, Any]:
         "seconds_left": job.progress.seconds_left,
         "video": str(job.video) if job.video is not None else None,
     }
+
+
+def _copy_for_client(video: Path, folder: Path) -> Path:
+    """A result where the server may hand it out: a second name for the same file where the disk allows it."""
+    target = folder / secrets.token_hex(8) / video.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(video)
+    except OSError:
+        shutil.copyfile(video, target)
+    return target

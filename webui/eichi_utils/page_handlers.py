@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,12 +191,24 @@ class PageHandlers:
         folder = self.app.output_folder(data[self.form.options.output_folder] or "")
         requests = to_requests(values, self.form.pictures(data), data[self.form.extras])
         waits = self.app.queue.view().running is not None
-        ids = [self.app.queue.add(request, folder) for request in requests]
+        ids = self._add_all(requests, folder)
         job = self.app.queue.find(ids[-1])
         waiting = len(self.app.queue.view().waiting)
         said = messages.note(words("page.queued", count=waiting)) if waits and waiting else messages.NOTHING
         seed = {self.form.options.fields["seed"]: str(job.seed)} if job and values["random_seed"] else {}
         return {self.message: said, **seed}
+
+    def _add_all(self, requests: list[GenerationRequest], folder: Path) -> list[str]:
+        """Queue all of them or, where one cannot be queued, none."""
+        ids: list[str] = []
+        try:
+            for request in requests:
+                ids.append(self.app.queue.add(request, folder))
+        except EngineError:
+            for job in ids:
+                self.app.queue.remove(job)
+            raise
+        return ids
 
     @_reports
     def stopped(self, data: Data) -> dict[Any, Any]:
@@ -348,14 +359,3 @@ def _outlook_html(outlook: Outlook, requests: list[GenerationRequest], words: Tr
         own_end = requests[0].end_image is not None
         text += words("page.outlook_loop_own_end" if own_end else "page.outlook_loop")
     return messages.plain(text)
-
-
-def copy_for_client(video: Path, folder: Path) -> Path:
-    """A result where the server may hand it out: a second name for the same file where the disk allows it."""
-    target = folder / secrets.token_hex(8) / video.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(video)
-    except OSError:
-        shutil.copyfile(video, target)
-    return target

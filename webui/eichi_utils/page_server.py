@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+import urllib.parse
 import urllib.request
 import webbrowser
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ FONTS = (
 MAX_UPLOAD = "400mb"
 MAX_HELLO = 10_000
 CLOSE_SECONDS = 30
+STARTING_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,53 @@ def run_page(options: PageOptions, words: Translator) -> int:
     """Serve the page until Ctrl-C; returns the exit status. Failures are one sentence on the error stream."""
     try:
         _check_login(options)
-        if (running := running_app(options.server, options.port)) is not None:
-            say(words("page.already_running", url=running))
-            if options.in_browser:
-                webbrowser.open(running)
-            return 0
-        _check_port(options.server, options.port)
-        with serving(options) as (_, url):
-            say(words("page.ready", url=url))
-            if options.in_browser:
-                webbrowser.open(url)
-            _wait_for_end()
-            say(words("page.closing"))
+        running = running_app(options.server, options.port)
+        if running is None:
+            _check_port(options.server, options.port)
+            running = _serve(options, words)
+        if running is not None:
+            _show(words("page.already_running", url=running), running, options)
         return 0
     except Exception as caught:  # the edge of the app: no traceback reaches the user
         logger.debug("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
         say(words("failed", reason=error_text(error.code, error.values, words)))
         return 2 if isinstance(error, InputError) else 1
+
+
+def _serve(options: PageOptions, words: Translator) -> str | None:
+    """Serve until the end; the address of the app that has this folder already, if there is one."""
+    try:
+        with serving(options) as (_, url):
+            _show(words("page.ready", url=url), url, options)
+            _wait_for_end()
+            say(words("page.closing"))
+        return None
+    except MachineError as error:
+        other = _other_app(options.home) if error.code == "app_runs_already" else None
+        if other is None:
+            raise
+        return other
+
+
+def _other_app(home: Path) -> str | None:
+    """The app of this folder, as soon as it answers: after two double-clicks it may be about to start."""
+    from .app_start import running_address
+
+    end = time.monotonic() + STARTING_SECONDS
+    while time.monotonic() < end:
+        address = urllib.parse.urlsplit(running_address(home) or "")
+        found = running_app(address.hostname, address.port) if address.hostname and address.port else None
+        if found is not None:
+            return found
+        time.sleep(0.2)
+    return None
+
+
+def _show(line: str, url: str, options: PageOptions) -> None:
+    say(line)
+    if options.in_browser:
+        webbrowser.open(url)
 
 
 @contextlib.contextmanager
@@ -103,15 +135,22 @@ def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
         page = build_page(app)
         try:
             page.queue(default_concurrency_limit=None, max_size=None)
-            _, url, _ = page.launch(**_launch_options(options, app))
+            url = _launch(page, options, app)
             remember_address(options.home, url)
             yield app, url
-        except OSError as error:
-            raise MachineError("port_taken", port=options.port) from error
         finally:
             app.closing.set()
             app.queue.close(CLOSE_SECONDS)
             page.close(verbose=False)
+
+
+def _launch(page: Any, options: PageOptions, app: "AppState") -> str:
+    """Start the server; returns its address."""
+    try:
+        _, url, _ = page.launch(**_launch_options(options, app))
+    except OSError as error:
+        raise MachineError("port_taken", port=options.port) from error
+    return url
 
 
 def running_app(server: str, port: int) -> str | None:
@@ -162,8 +201,8 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
 
     from .routes import make_routes
 
-    files = ("page.js", "names.js", "page.css")
-    script, names, style = ((STATIC / name).read_text("utf-8") for name in files)
+    scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
+    style = (STATIC / "page.css").read_text("utf-8")
     guards = make_guards(options.server, options.share, options.login)
     return {
         "server_name": f"[{options.server}]" if ":" in options.server else options.server,
@@ -182,7 +221,7 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
         "favicon_path": str(STATIC / "favicon.svg"),
         "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
         # not as gradio's own css, which reaches no further than its container
-        "head": f"<style>{style}</style><script>{script}</script><script>{names}</script>",
+        "head": f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
         "app_kwargs": {"routes": make_routes(app), "middleware": guards},
     }
 

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -18,6 +19,7 @@ from .app_state import AppState
 from .live import page_state
 from .translations import Translator
 
+STREAM_SCRIPT = Path(__file__).resolve().parents[1] / "static" / "stream.js"
 LOOK_SECONDS = 0.15
 """How often the queue's version is looked at for each open page."""
 SIGN_OF_LIFE_SECONDS = 15
@@ -32,11 +34,13 @@ def make_routes(app: AppState) -> list[BaseRoute]:
     return [
         Route("/ichi/hello", routes.hello),
         Route("/ichi/events", routes.events),
+        Route("/ichi/stream.js", routes.stream_script),
         Route("/ichi/download/{action}", routes.act_on_download, methods=["POST"]),
         Route("/ichi/jobs/{job}/preview/{number:int}", routes.preview),
         Route("/ichi/jobs/{job}/thumbnail", routes.thumbnail),
         Route("/ichi/jobs/{job}/video/{number:int}.mp4", routes.video),
         Route("/ichi/jobs/{job}/{action}", routes.act_on_job, methods=["POST"]),
+        Route("/gradio_api/heartbeat/{session}", routes.no_heartbeat),
     ]
 
 
@@ -54,6 +58,15 @@ class _Routes:
         """The live state, for as long as the page listens."""
         words = self._app.translator(request.query_params.get("lang", ""))
         return StreamingResponse(_states(self._app, words), media_type="text/event-stream", headers=NO_STORE)
+
+    async def stream_script(self, _: Request) -> Response:
+        """What lets all tabs of a browser listen to one stream: a worker needs an address of its own."""
+        return FileResponse(STREAM_SCRIPT, media_type="text/javascript", headers=NO_STORE)
+
+    async def no_heartbeat(self, _: Request) -> Response:
+        """Gradio would hold a connection for each tab, to forget the tab's few values when it is closed; a
+        browser has six of them, so that the third tab would wait for ever."""
+        return Response(status_code=204, headers=NO_STORE)
 
     async def preview(self, request: Request) -> Response:
         queue, job = self._app.queue, request.path_params["job"]

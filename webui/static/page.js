@@ -25,17 +25,24 @@
     if (source) source.close();
     language = wanted;
     document.documentElement.lang = { "zh-tw": "zh-Hant-TW" }[language] || language;
-    source = new EventSource(new URL(`events?lang=${encodeURIComponent(language)}`, base));
-    source.onmessage = (message) => receive(JSON.parse(message.data));
-    source.onopen = () => { clearTimeout(lostTimer); lostTimer = null; show(byId("lost"), false); };
-    source.onerror = () => {
-      lostTimer = lostTimer || setTimeout(() => show(byId("lost"), true), 3000);
-      if (source.readyState === EventSource.CLOSED) {   // the browser gave up: try again by ourselves
-        const again = language;
-        source = null; language = "";
-        setTimeout(() => connect(again), 2000);
-      }
-    };
+    source = listen(new URL(`events?lang=${encodeURIComponent(language)}`, base).href, {
+      state: (text) => receive(JSON.parse(text)),
+      open: () => { clearTimeout(lostTimer); lostTimer = null; show(byId("lost"), false); },
+      lost: () => { lostTimer = lostTimer || setTimeout(() => show(byId("lost"), true), 3000); },
+    });
+  }
+
+  /* Browsers open six connections to a server, over all tabs, and a stream holds one: the tabs share a stream. */
+  function listen(address, take) {
+    const worker = window.SharedWorker ? new SharedWorker(new URL("stream.js", base), "endframe-ichi") : null;
+    const port = worker ? worker.port : window.ichiStream();
+    let isClosed = false;
+    port.onmessage = ({ data }) => { if (!isClosed) take[data.kind](data.text); };
+    const begin = () => port.postMessage(address), end = () => port.postMessage(null);
+    begin();
+    window.addEventListener("pagehide", end);
+    window.addEventListener("pageshow", (event) => { if (event.persisted && !isClosed) begin(); });
+    return { close: () => { isClosed = true; end(); } };
   }
 
   function receive(next) {
