@@ -21,8 +21,10 @@ expect.set_options(timeout=TIMEOUT)
 WORDS = Translator("en")
 """The words of the page, as long as nobody switches its language."""
 INSIDE = Path(__file__).with_name("inside.js")
-LEFT_BEHIND = "^AbortError: signal is aborted|Connection errored out|Failed to fetch"
-"""What Gradio says of its open questions when its page is left."""
+LEFT_BEHIND = (
+    "^AbortError: signal is aborted|Connection errored out|Failed to fetch|^TypeError: network error"
+)
+"""What Gradio says of its open questions when its page is left, or when the app has ended: sooner or later."""
 
 
 def pattern(key: str, **values: str) -> str:
@@ -67,7 +69,7 @@ class Trouble:
     def __init__(self, page: Page, url: str) -> None:
         self.found: list[str] = []
         self._url = url
-        self._allowed: list[str] = []
+        self._allowed = [LEFT_BEHIND]
         page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
         page.on("console", self._hear)
         page.on("request", self._ask)
@@ -75,13 +77,6 @@ class Trouble:
     def allow(self, pattern: str) -> None:
         """Console errors that fit a pattern belong to this test."""
         self._allowed.append(pattern)
-
-    @contextlib.contextmanager
-    def leaving(self) -> Iterator[None]:
-        """While a page is left, what it still asks has no answer."""
-        self._allowed.append(LEFT_BEHIND)
-        yield
-        self._allowed.remove(LEFT_BEHIND)
 
     def _hear(self, message: ConsoleMessage) -> None:
         text = f"{message.text} {message.location.get('url', '')}"
@@ -107,13 +102,11 @@ class Screen:
 
     def open(self) -> "Screen":
         """Go to the page, and wait until it is filled in and knows the jobs."""
-        with self.trouble.leaving():
-            self.page.goto(self._url)
+        self.page.goto(self._url)
         return self._wait_until_filled()
 
     def reload(self) -> "Screen":
-        with self.trouble.leaving():
-            self.page.reload()
+        self.page.reload()
         return self._wait_until_filled()
 
     def _wait_until_filled(self) -> "Screen":
@@ -125,8 +118,7 @@ class Screen:
 
     def close(self) -> None:
         """Close the tab."""
-        with self.trouble.leaving():
-            self.page.close()
+        self.page.close()
 
     def settle(self) -> None:
         """Wait until the server has answered all that the page asked."""

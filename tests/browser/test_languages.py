@@ -62,7 +62,7 @@ def test_no_english_word_is_left(app: App, open_tab, pictures, language):
 
     tab.open_files(pictures["red"], pictures["blue"])
     tab.page.click("#apply-preset")
-    expect(tab.message).to_contain_text(CLOSE_BUTTON[language])
+    expect(tab.page.locator("#message")).to_contain_text(CLOSE_BUTTON[language])
     expect(tab.page.locator("#several-images [aria-label='Clear']")).to_have_count(0)
     assert latin_words(words_of(tab)) == []
 

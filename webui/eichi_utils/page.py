@@ -9,7 +9,7 @@ import gradio as gr
 from .app_state import AppState
 from .form import DEFAULTS
 from .page_api import add_api
-from .page_form import PageForm, as_updates
+from .page_form import Data, PageForm, as_updates
 from .page_handlers import PageHandlers, take_picture
 from .page_parts.inputs import Inputs, build_inputs
 from .page_parts.keyframe_rows import KeyframeRows, build_keyframe_rows
@@ -161,10 +161,13 @@ def _wire_page(page: gr.Blocks, texts: Texts, handlers: PageHandlers, language: 
         changes[language] = changes.get(language, {}) | {"value": words.language}
         return as_updates(changes) | {message: handlers.notices(words)}
 
-    def change_language(code: str) -> dict[Any, Any]:
-        app.remember(language=code)
-        return as_updates(texts.in_language(app.translator(code)))
+    def change_language(data: Data) -> dict[Any, Any]:
+        app.remember(language=data[language])
+        words = app.translator(data[language])
+        return as_updates(texts.in_language(words)) | handlers.notes_in_language(data, words)
 
     page.load(open_page, None, outputs, **RAW)
-    language.change(change_language, language, texts.widgets, **RAW)
+    notes = [message, handlers.form.options.extras_note]
+    said_in = {language, handlers.form.extras}
+    language.change(change_language, said_in, [*texts.widgets, *notes], **RAW)
     language.change(None, language, None, js="(code) => { ichi.connect(code); return []; }")

@@ -164,6 +164,11 @@ class PageHandlers:
             **self._extras(restored.extras, words),
         }
 
+    def notes_in_language(self, data: Data, words: Translator) -> dict[Any, Any]:
+        """After a switch of the language: what stands there is said anew, what has passed is not."""
+        note = self.form.options.extras_note
+        return {note: self._extras(data[self.form.extras], words)[note], self.message: messages.NOTHING}
+
     def _extras(self, extras: dict[str, Any], words: Translator) -> dict[Any, Any]:
         options = self.form.options
         lines = [

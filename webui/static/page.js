@@ -281,7 +281,7 @@
   const isForPicture = (event) => {
     const files = [...event.dataTransfer.files];
     const box = event.target.closest && event.target.closest(".ichi-picture");
-    return box && files.length === 1 && !/\.(mp4|json)$/i.test(files[0].name);
+    return box && files.length === 1 && /^image\//.test(files[0].type);
   };
   const hasFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
 

@@ -79,7 +79,7 @@ def build_inputs(texts: Texts) -> Inputs:
         stop_button = texts.add(gr.Button(elem_id="stop", min_width=80, scale=1), value="page.stop")
         with gr.Column(elem_id="inbox-box", min_width=120, scale=1):
             inbox = texts.add(
-                gr.UploadButton(file_count="multiple", file_types=["image", ".mp4"], elem_id="inbox"),
+                gr.UploadButton(file_count="multiple", elem_id="inbox"),
                 label="page.open",
             )
     return Inputs(start, several, end, prompt, seconds, outlook, start_button, stop_button, inbox, message)
