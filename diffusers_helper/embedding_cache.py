@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from .model_files import ModelPart
+from .model_files import ModelPart, samples
 from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """To be counted up when embeddings come to mean something else."""
 MAX_BYTES = 256 * 2**20
-_SAMPLES, _SAMPLE_BYTES = 16, 64 * 2**10
 
 
 class EmbeddingCache:
@@ -46,7 +45,7 @@ class EmbeddingCache:
         """Keep tensors under `key`, atomically; then forget the oldest entries over the limit."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path(key)) as part:
+            with whole_file(self._path(key), flush=False) as part:
                 part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             self._forget_oldest()
         except OSError as error:
@@ -88,8 +87,6 @@ def _fingerprint(part: ModelPart) -> bytes:
     for path in part.files:
         stat = path.stat()
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns} ".encode())
-        with path.open("rb") as file:
-            for sample in range(_SAMPLES):
-                file.seek(stat.st_size * sample // _SAMPLES)
-                digest.update(file.read(_SAMPLE_BYTES))
+        for sample in samples(path):
+            digest.update(sample)
     return digest.digest()

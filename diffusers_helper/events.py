@@ -65,6 +65,19 @@ class SectionDone:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The job goes on behind `sections_done` sections that an earlier run has finished.
+
+    The video has `pixel_frames` frames so far, its end; `video` holds them as in `SectionDone`.
+    """
+
+    sections_done: int
+    sections: int
+    pixel_frames: int
+    video: Path | None = None
+
+
+@dataclass(frozen=True)
 class Finished:
     """The video is there."""
 
@@ -78,11 +91,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Somebody asked to stop. `kept` holds what was finished: the END of the video; None for nothing."""
+    """Somebody asked to stop. What was finished is the END of the video: it lies in the job's folder, from
+    where the next run goes on, and in `kept`, where that could be written."""
 
     kept: Path | None
     sections_done: int
     sections: int
 
 
-Event = Planned | StageStarted | Notice | StepDone | SectionDone | Finished | Stopped
+Event = Planned | StageStarted | Notice | StepDone | SectionDone | Resumed | Finished | Stopped

@@ -1,89 +1,176 @@
-"""What a job has made so far, on the disk: nothing here grows in memory with the length of the video.
+"""What a job has made so far, on the disk: nothing here grows in memory with the length of the video, and
+nothing is lost with the process that made it.
 
-Sections come from the video's end backwards. Each is one file of frames and one of latents, written
-whole and never changed: a later section's file holds the cross-fade into the one before it, whose first
-frames are then skipped.
+Sections come from the video's end backwards. Each is one file of latents and one of frames, written whole and
+never changed: a later section's file holds the cross-fade into the one before it, whose first frames are then
+skipped. Every file is sealed, and says which job it belongs to. Who opens the folder again goes on behind the
+last file that is whole.
 """
 
-import hashlib
+import contextlib
 import json
 import math
-import os
 import re
-import shutil
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
 from .errors import InputError
+from .sealed_file import read_facts, write_sealed
 from .whole_file import whole_file
 
 BYTES_PER_PIXEL = 3
-_OURS = re.compile(r"(section_\d+\.(frames|latents)|(closed|so_far)_\d+\.mp4)(\.part)?")
+LOCK, REQUEST = "lock", "request.json"
+SO_FAR = "so_far_"
+"""How the videos for who watches begin: see `progress_video`."""
+Kind = Literal["latents", "frames"]
+_SECTION = re.compile(r"section_(\d+)\.(?:latents|frames)")
+_OURS = re.compile(rf"{LOCK}|({re.escape(REQUEST)}|{_SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?")
+
+
+@dataclass(frozen=True)
+class JobMark:
+    """What tells a job's files from another job's.
+
+    Attributes:
+        identity: a digest of all that decides the sections' numbers but for the seed and the models.
+        models: a digest of the models.
+    """
+
+    identity: str
+    models: str
+    seed: int
 
 
 @dataclass(frozen=True)
 class _Stored:
+    """A file of a section: how many frames it has, and what else it says of itself."""
+
     path: Path
     frames: int
+    facts: Mapping[str, Any]
 
 
 class JobFolder:
-    """The working folder of one job. Used as a `with` block: it is gone afterwards unless `keep` is set.
+    """The working folder of one job. Used as a `with` block, in which no other run can use it.
 
-    `overlap` is the number of frames that two sections share: the first ones of what is there can still
-    change.
+    What was made stays in it afterwards, unless `done` was set. `overlap` is the number of frames that two
+    sections share: the first ones of what is there can still change.
     """
 
     def __init__(self, path: Path, height: int, width: int, overlap: int) -> None:
         self.path = path
-        self.keep = False
-        self._lock = FileLock(_lock_file(path), thread_local=False)
-        self._shape = (height, width, BYTES_PER_PIXEL)
+        self.done = False
         self.overlap = overlap
+        self._shape = (height, width, BYTES_PER_PIXEL)
+        self._lock = FileLock(path / LOCK, thread_local=False)
+        self._mark = JobMark("", "", 0)
         self._sections: list[_Stored] = []
         self._latents: list[_Stored] = []
 
     def __enter__(self) -> "JobFolder":
+        """Raises InputError where another run has the folder, or something lies in it that is not ours."""
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)  # the system lets go of it if this process dies
         except Timeout as error:
-            raise InputError("output_busy", path=str(self.path.with_suffix(""))) from error
-        try:
-            self._make_empty()
-        except BaseException:
+            raise InputError("output_busy", path=str(self.path)) from error
+        if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
             self._lock.release()
-            raise
+            raise InputError("output_taken", path=str(self.path))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.keep:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """A folder that is done, or in which nothing was made, is gone; what cannot be deleted stays."""
+        with contextlib.suppress(OSError):
+            if self.done or not any(self._section_files()):
+                for path in self._others():
+                    path.unlink()
         self._lock.release()
+        with contextlib.suppress(OSError):
+            if not self._others():
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
 
-    def _make_empty(self) -> None:
-        if self.path.exists():
-            if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
-                raise InputError("output_taken", path=str(self.path))
-            shutil.rmtree(self.path)  # what a run that was killed has left
-        self.path.mkdir(parents=True)
+    def _others(self) -> list[Path]:
+        """All files but the lock."""
+        return [path for path in self.path.iterdir() if path.name != LOCK]
 
-    def keep_as(self, path: Path) -> None:
-        """Keep the folder, under a name that no other run takes for its own."""
-        number = 1
-        while path.exists():
-            number += 1
-            path = path.with_name(f"{path.name.rstrip('0123456789')}{number}")
-        self.keep, self.path = True, self.path.rename(path)
+    def _section_files(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if _SECTION.fullmatch(path.name)]
+
+    @property
+    def num_bytes(self) -> int:
+        """What the sections take on the disk, also those that are not taken up yet."""
+        return sum(path.stat().st_size for path in self._section_files())
+
+    # -- going on ------------------------------------------------------------------------------------------
+
+    def kept_mark(self) -> JobMark | None:
+        """Whose sections lie here, by the first file that is whole; None where there is none."""
+        for path in sorted(self._section_files()):
+            facts = read_facts(path)
+            if facts is not None:
+                return JobMark(facts["identity"], facts["models"], facts["seed"])
+        return None
+
+    def take_up(self, mark: JobMark, closings: Sequence[bool]) -> int | None:
+        """Begin a job, or go on with it: all whole sections of it become this folder's sections.
+
+        Files behind the first one that cannot be used are deleted.
+
+        Args:
+            closings: for each section of the plan whether it is the one that joins the start image. A kept
+                section that is of the other kind cannot be used.
+
+        Returns:
+            The number of the section whose file was damaged, None where none was.
+        """
+        self._mark = mark
+        for number, is_closing in enumerate(closings):
+            stored = self._find(number, "latents")
+            if stored is None or stored.facts["closing"] != is_closing:
+                break
+            self._latents.append(stored)
+        for number in range(self.num_latents):
+            stored = self._find(number, "frames")
+            if stored is None:
+                break
+            self._sections.append(stored)
+        return self._delete_unused()
+
+    def write_request(self, packed: Mapping[str, object]) -> None:
+        """Leave the request beside the sections, for a person who wonders what they are."""
+        with whole_file(self.path / REQUEST) as part:
+            part.write_text(json.dumps(packed, ensure_ascii=False), "utf-8")
+
+    def _find(self, number: int, kind: Kind) -> _Stored | None:
+        """A section's file, if it is whole and of this job."""
+        path = self._file(number, kind)
+        facts = read_facts(path)
+        is_own = facts is not None and asdict(self._mark).items() <= facts.items()
+        return _Stored(path, facts["frames"], facts) if facts is not None and is_own else None
+
+    def _delete_unused(self) -> int | None:
+        used = {stored.path for stored in (*self._latents, *self._sections)}
+        others = (path for path in self._others() if not path.name.startswith(SO_FAR))
+        unused = [path for path in others if path not in used]
+        damaged = [path for path in unused if _SECTION.fullmatch(path.name) and read_facts(path) is None]
+        for path in unused:
+            path.unlink()
+        return min((int(path.stem.partition("_")[2]) for path in damaged), default=None)
+
+    # -- frames ----------------------------------------------------------------------------------------------
 
     @property
     def num_sections(self) -> int:
+        """Sections that are finished: sampled and decoded."""
         return len(self._sections)
 
     @property
@@ -99,11 +186,8 @@ class JobFolder:
         """
         if self._sections:
             frames = torch.cat([frames[: -self.overlap], self._cross_fade(frames[-self.overlap :])])
-        path = self.path / f"section_{len(self._sections):03d}.frames"
-        with whole_file(path) as part, part.open("wb") as file:
-            for frame in frames:
-                file.write(frame.round().to(torch.uint8).contiguous().numpy().tobytes())
-        self._sections.append(_Stored(path, len(frames)))
+        pieces = (frame.round().to(torch.uint8).contiguous().numpy().tobytes() for frame in frames)
+        self._sections.append(self._write(len(self._sections), "frames", pieces, frames=len(frames)))
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames `start` to `stop` of what is there, in the order of the video."""
@@ -115,29 +199,6 @@ class JobFolder:
             if begin < end:
                 yield from self._read(section, begin + skipped, end + skipped)
             position += section.frames - skipped
-
-    def add_latents(self, latents: torch.Tensor) -> None:
-        """Put latents `(1, channels, t, h, w)` float32 in front."""
-        path = self.path / f"section_{len(self._latents):03d}.latents"
-        with whole_file(path) as part:
-            part.write_bytes(latents[0].contiguous().numpy().tobytes())
-        self._latents.append(_Stored(path, latents.shape[2]))
-
-    def save_latents(self, path: Path, channels: int, metadata: Mapping[str, str]) -> None:
-        """Write all latents as `latents` `[1, channels, t, h/8, w/8]` float32 in a safetensors file."""
-        height, width = self._shape[0] // 8, self._shape[1] // 8
-        shape = [1, channels, sum(stored.frames for stored in self._latents), height, width]
-        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
-        header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
-        header += b" " * (-len(header) % 8)
-        with whole_file(path) as part, part.open("wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            for channel in range(channels):
-                for stored in reversed(self._latents):
-                    size = stored.frames * height * width * 4
-                    with stored.path.open("rb") as source:
-                        source.seek(channel * size)
-                        file.write(source.read(size))
 
     def _cross_fade(self, tail: torch.Tensor) -> torch.Tensor:
         there = np.stack(list(self._read(self._sections[-1], 0, self.overlap)))
@@ -151,14 +212,72 @@ class JobFolder:
             for _ in range(begin, end):
                 yield np.frombuffer(file.read(size), dtype=np.uint8).reshape(self._shape)
 
+    # -- latents ---------------------------------------------------------------------------------------------
 
-def _lock_file(path: Path) -> Path:
-    """Where two runs with the same folder meet, on this machine."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
-    return Path(tempfile.gettempdir()) / f"endframe-ichi-{digest[:20]}.lock"
+    @property
+    def num_latents(self) -> int:
+        """Sections that are sampled; the newest may not be decoded yet."""
+        return len(self._latents)
+
+    def add_latents(self, latents: torch.Tensor, is_closing: bool, evaluations: list[int]) -> None:
+        """Put a sampled section in front: latents `(1, channels, t, h, w)` float32, and for each of its steps
+        whether the model's blocks ran."""
+        facts = {"frames": latents.shape[2], "closing": is_closing, "evaluations": evaluations}
+        content = [latents[0].contiguous().numpy().tobytes()]
+        self._latents.append(self._write(len(self._latents), "latents", content, **facts))
+
+    def latents(self, number: int, channels: int) -> torch.Tensor:
+        """The latents of a sampled section, as they were added."""
+        stored = self._latents[number]
+        shape = (1, channels, stored.frames, *self._latent_size)
+        with stored.path.open("rb") as file:
+            values = np.frombuffer(file.read(math.prod(shape) * 4), dtype=np.float32)
+        return torch.from_numpy(values.copy()).reshape(shape)
+
+    @property
+    def evaluations(self) -> list[list[int]]:
+        """For each sampled section and step whether the blocks ran."""
+        return [stored.facts["evaluations"] for stored in self._latents]
+
+    def save_latents(self, path: Path, channels: int, metadata: Mapping[str, str]) -> None:
+        """Write all latents as `latents` `[1, channels, t, h/8, w/8]` float32 in a safetensors file."""
+        height, width = self._latent_size
+        shape = [1, channels, sum(stored.frames for stored in self._latents), height, width]
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
+        header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
+        header += b" " * (-len(header) % 8)
+        with whole_file(path) as part, part.open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for channel in range(channels):
+                for stored in reversed(self._latents):
+                    size = stored.frames * height * width * 4
+                    with stored.path.open("rb") as source:
+                        source.seek(channel * size)
+                        file.write(source.read(size))
+
+    @property
+    def _latent_size(self) -> tuple[int, int]:
+        return self._shape[0] // 8, self._shape[1] // 8
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def _file(self, number: int, kind: Kind) -> Path:
+        return self.path / f"section_{number:03d}.{kind}"
+
+    def _write(self, number: int, kind: Kind, content: Iterable[bytes], **facts: Any) -> _Stored:
+        path = self._file(number, kind)
+        write_sealed(path, content, facts | asdict(self._mark))
+        return _Stored(path, facts["frames"], facts)
+
+
+def count_kept_sections(path: Path) -> int:
+    """How many finished sections lie in a job's folder, by the files' names: a look, no promise."""
+    count = 0
+    while (path / f"section_{count:03d}.frames").is_file():
+        count += 1
+    return count
 
 
 def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:
-    """About what a job takes on the disk while it runs: raw frames with their overlaps, and the video."""
-    raw = (pixel_frames + overlap * (sections - 1)) * height * width * BYTES_PER_PIXEL
-    return raw + raw // 10
+    """About what a job's sections take on the disk: raw frames with their overlaps."""
+    return (pixel_frames + overlap * (sections - 1)) * height * width * BYTES_PER_PIXEL

@@ -1,16 +1,21 @@
 """The files that a job leaves in the output folder. Knows frames and requests, and no tensor."""
 
+import contextlib
+import errno
 import json
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 
+from .errors import InputError
 from .loop import Frames, looped
-from .recording import write_png
+from .recording import without_start, write_png
 from .request import GenerationRequest
 from .sections import Plan, pixel_frames
 from .video import write_mp4
@@ -20,18 +25,45 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = "_unfinished.mp4"
+
 
 @dataclass(frozen=True)
 class Target:
     """Where a job writes: `folder/name.mp4` and its companions.
 
-    With `progress_videos`, the video so far is written after every section (see `progress_video`).
+    With `progress_videos`, the video so far is written after every section (see `progress_video`). `work` is
+    the folder for the sections until the video is finished; None: beside the video.
     """
 
     folder: Path
     name: str
     save_latents: bool = False
     progress_videos: bool = False
+    work: Path | None = None
+
+    @property
+    def working_folder(self) -> Path:
+        return self.file(".job") if self.work is None else self.work
+
+    def check(self) -> None:
+        """Look whether the video can be written, before there is one.
+
+        Raises:
+            InputError: the folder cannot be made or takes no files, or a folder has the video's name.
+            OSError: the disk is full.
+        """
+        try:
+            if self.file(".mp4").is_dir():
+                raise InputError("output_taken", path=str(self.file(".mp4")))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            reason = error.strerror or str(error)
+            raise InputError("output_not_writable", path=str(self.folder), reason=reason) from error
 
     def file(self, ending: str) -> Path:
         return self.folder / f"{self.name}{ending}"
@@ -45,6 +77,11 @@ class Output:
     request: GenerationRequest
     plan: Plan
     packed: Mapping[str, object]
+
+    def write_start(self, picture: np.ndarray) -> None:
+        """Write the start picture with the request in it. The folder is made again if somebody deleted it."""
+        self.target.folder.mkdir(parents=True, exist_ok=True)
+        write_png(self.target.file(".png"), picture, without_start(self.packed))
 
     def write_sections(self, folder: "JobFolder") -> None:
         """Write the section videos and stills that the request asks for, numbered as in the video."""
@@ -69,19 +106,24 @@ class Output:
         """Write what is finished as a video of its own, never as a loop: its beginning is not there yet.
 
         Returns:
-            The video; where not even that works, the working folder, which is kept; None where nothing
-            was finished.
+            The video; None where nothing was finished, or where it cannot be written: the sections lie in
+            their folder all the same.
         """
         if not folder.num_sections:
             return None
-        path = self.target.file("_unfinished.mp4")
+        path = self.target.file(UNFINISHED)
         try:
+            self.target.folder.mkdir(parents=True, exist_ok=True)
             write_mp4(path, folder.frames(), crf=self.request.crf, comment=self._comment)
         except (OSError, av.error.FFmpegError):
-            folder.keep_as(self.target.file("_unfinished"))
-            logger.warning("the finished sections stay as they are in %s", folder.path, exc_info=True)
-            return folder.path
+            logger.warning("the finished sections stay in %s only", folder.path, exc_info=True)
+            return None
         return path
+
+    def drop_unfinished(self) -> None:
+        """Delete the video of what was finished: the whole one is there."""
+        with contextlib.suppress(OSError):  # somebody watches it (Windows)
+            self.target.file(UNFINISHED).unlink(missing_ok=True)
 
     def _frames(self, folder: "JobFolder") -> Frames:
         return looped(folder.frames, folder.num_frames) if self.request.loop else folder.frames

@@ -1,16 +1,13 @@
 """From a request to a video: the recipe. A generator of events; who listens is not its business."""
 
 import contextlib
-import errno
 import json
 import logging
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,12 +16,24 @@ import torch
 from .conditioning import Conditioning, encode_all, read_pictures
 from .embedding_cache import EmbeddingCache
 from .errors import InputError, MachineError, StopRequested
-from .events import Event, Finished, Planned, SectionDone, StageStarted, StepDone, Stopped
-from .job_folder import JobFolder, bytes_needed
+from .events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Resumed,
+    SectionDone,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
+from .job_folder import JobFolder, JobMark, bytes_needed, count_kept_sections
+from .job_mark import models_identity, request_identity
 from .loading import ModelLoader
+from .machine_errors import check_room, machine_errors
 from .output import Output, Target
 from .progress_video import ProgressVideo
-from .recording import pack_request, without_start, write_png
+from .recording import pack_request
 from .request import GenerationRequest
 from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
 from .sections import (
@@ -41,7 +50,6 @@ from .sections import (
     start_picture,
 )
 from .streamed_models import StreamedTransformer, count_tokens
-from .system_memory import is_out_of_memory
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
@@ -52,9 +60,9 @@ LATENT_CHANNELS = 16
 _T = TypeVar("_T")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Job:
-    """One job under way: what was decided at its beginning, and the newest latents."""
+    """One job under way: what was decided at its beginning."""
 
     request: GenerationRequest
     plan: Plan
@@ -64,8 +72,6 @@ class _Job:
     stop: threading.Event
     output: Output
     started: float = field(default_factory=time.monotonic)
-    evaluations: list[list[int]] = field(default_factory=list)
-    """For each section and step whether the blocks ran."""
 
     @property
     def start(self) -> str:
@@ -74,8 +80,7 @@ class _Job:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        height, width = self.pictures[self.start].shape[:2]
-        return height, width
+        return _size_of(self.pictures[self.start])
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -91,45 +96,102 @@ def generate(
 ) -> Iterator[Event]:
     """Make a video: encode, then section by section sample, decode and keep, then write the MP4.
 
-    Setting `stop` ends the work before the next step; what is finished then, or when something fails, is
-    kept as `NAME_unfinished.mp4`. The last event is Finished or Stopped.
+    Sections are kept in the target's working folder as soon as they are made. Whatever ends the work, the
+    next run with the same request and target goes on behind them, to the same video. Setting `stop` ends it
+    before the next step; what is finished then, or when something fails, is also written as
+    `NAME_unfinished.mp4`. The last event is Finished or Stopped.
 
     Raises:
-        InputError: a picture, the models or the output folder cannot be used.
+        InputError: a picture, the models or the output folder cannot be used; the working folder holds
+            sections of another request.
         MachineError: disk full, out of memory, numbers that are not numbers.
     """
-    with _machine_errors(target.folder):
-        job = _begin(request, target, stop)
+    with machine_errors(target.folder):
+        pictures = read_pictures(request)
+        plan = make_plan(request)
         loader.verify()
-    with _machine_errors(target.folder), _job_folder(job) as folder:
+        target.check()
+    with machine_errors(target.working_folder), _job_folder(request, plan, target, pictures) as folder:
+        job, damaged = _begin(request, plan, target, pictures, loader, stop, folder)
         height, width = job.size
-        yield Planned(job.plan, width, height, job.seed)
+        yield Planned(plan, width, height, job.seed)
         try:
-            conditioning = yield from _until_stopped(
-                encode_all(request, job.plan, job.pictures, loader, cache), job
-            )
-            write_png(target.file(".png"), job.pictures[job.start], without_start(job.output.packed))
-            yield from _make_sections(job, conditioning, loader, folder)
+            progress = yield from _tell_kept(job, folder, damaged)
+            if folder.num_sections < len(plan.sections):
+                conditioning = yield from _until_stopped(
+                    encode_all(request, plan, pictures, loader, cache), job
+                )
+                with machine_errors(target.folder):
+                    job.output.write_start(pictures[job.start])
+                yield from _make_sections(job, conditioning, loader, folder, progress)
             yield StageStarted("saving")
             end: Event = _finish(job, folder)
         except StopRequested:
             end = yield from _keep_stopped(job, folder)
-        except BaseException:  # whatever ends the job, what is finished stays
+        except BaseException:  # whatever ends the job, what is finished can be seen
             job.output.keep_finished(folder)
             raise
         yield end  # before the folder goes, with the video so far that somebody may be watching
 
 
-def _begin(request: GenerationRequest, target: Target, stop: threading.Event) -> _Job:
-    pictures = read_pictures(request)
-    seed = secrets.randbelow(2**32) if request.seed is None else request.seed
-    plan = make_plan(request)
-    output = Output(target, request, plan, pack_request(request, pictures, seed))
-    return _Job(request, plan, target, pictures, seed, stop, output)
+def _begin(
+    request: GenerationRequest,
+    plan: Plan,
+    target: Target,
+    pictures: dict[str, np.ndarray],
+    loader: ModelLoader,
+    stop: threading.Event,
+    folder: JobFolder,
+) -> tuple[_Job, int | None]:
+    """The job, and the number of a kept section that was damaged, if one was."""
+    mark = _mark_of(request, pictures, loader, folder)
+    damaged = folder.take_up(mark, [section.is_last for section in plan.sections])
+    packed = pack_request(request, pictures, mark.seed)
+    folder.write_request(packed)
+    output = Output(target, request, plan, packed)
+    return _Job(request, plan, target, pictures, mark.seed, stop, output), damaged
+
+
+def _mark_of(
+    request: GenerationRequest, pictures: dict[str, np.ndarray], loader: ModelLoader, folder: JobFolder
+) -> JobMark:
+    """What the job's files are told by: with the seed of what is kept, where the request leaves it open.
+
+    Raises:
+        InputError: what is kept belongs to another job, or was made by other models.
+    """
+    identity, models = request_identity(request, pictures), models_identity(loader.files)
+    kept = folder.kept_mark()
+    if kept is not None and kept.identity == identity and request.seed in (None, kept.seed):
+        if kept.models == models:
+            return kept
+        if count_kept_sections(folder.path):
+            raise InputError("unfinished_other_models", path=str(folder.path))
+    elif count_kept_sections(folder.path):
+        raise InputError("unfinished_other", path=str(folder.path))
+    return JobMark(identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed)
+
+
+def _tell_kept(
+    job: _Job, folder: JobFolder, damaged: int | None
+) -> Generator[Event, None, ProgressVideo | None]:
+    """Tell what an earlier run has left; returns the writer of the video so far, where there shall be one."""
+    done, sections = folder.num_sections, len(job.plan.sections)
+    progress = ProgressVideo(folder) if job.target.progress_videos else None
+    if damaged is not None:
+        yield Notice("section_damaged", {"section": damaged + 1, "sections": sections})
+    if done:
+        video = progress.write() if progress is not None else None
+        yield Resumed(done, sections, folder.num_frames, video)
+    return progress
 
 
 def _make_sections(
-    job: _Job, conditioning: Conditioning, loader: ModelLoader, folder: JobFolder
+    job: _Job,
+    conditioning: Conditioning,
+    loader: ModelLoader,
+    folder: JobFolder,
+    progress: ProgressVideo | None,
 ) -> Generator[Event, None, None]:
     request, size = job.request, job.plan.size
     generator = torch.Generator("cpu").manual_seed(job.seed)
@@ -138,28 +200,24 @@ def _make_sections(
     if (end := end_picture(request)) is not None:
         history[:, :, :1] = conditioning.latents[end] * request.end_frame_strength
     newest = history[:, :, :0]  # the front of what is generated, as far as decoding needs it
-    progress = ProgressVideo(folder) if job.target.progress_videos else None
     yield StageStarted("transformer")
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
-    sigmas = flow_sigmas(request.steps, flow_shift_mu(noise_shape))
     tokens = count_tokens(*noise_shape[-3:])
     with loader.transformer(tokens) as transformer:
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
-            inputs = _section_inputs(job, section, conditioning, history)
-            guidance = Guidance(
-                request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
-            )
-            caches = _teacaches(request)
-            yield StageStarted("sampling", section.index)
-            denoiser = SectionDenoiser(transformer, inputs, guidance, loader.compute, sigmas[:-1], caches)
-            latents = yield from _sample(job, section, denoiser, noise.to(loader.compute.device), sigmas)
-            if section.is_last:
-                latents = torch.cat([start_latent, latents], dim=2)
+            if section.index == folder.num_latents:
+                inputs = _section_inputs(job, section, conditioning, history)
+                sampled = yield from _sample(job, section, inputs, noise, transformer, loader)
+                latents = (
+                    torch.cat([start_latent, sampled.latents], dim=2) if section.is_last else sampled.latents
+                )
+                folder.add_latents(latents, section.is_last, sampled.evaluations)
+            latents = folder.latents(section.index, LATENT_CHANNELS)
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
             history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]
-            yield from _decode(job, section, newest, loader, transformer, folder, progress)
-            folder.add_latents(latents)
+            if section.index == folder.num_sections:
+                yield from _decode(job, section, newest, loader, transformer, folder, progress)
 
 
 def _section_inputs(
@@ -189,25 +247,43 @@ def _teacaches(request: GenerationRequest) -> tuple[TeaCache, TeaCache] | None:
     return positive, negative
 
 
+@dataclass(frozen=True)
+class _Sampled:
+    """A section's latents `(1, channels, t, h, w)` on the CPU, and for each step whether the blocks ran."""
+
+    latents: torch.Tensor
+    evaluations: list[int]
+
+
 def _sample(
-    job: _Job, section: Section, denoiser: SectionDenoiser, noise: torch.Tensor, sigmas: torch.Tensor
-) -> Generator[Event, None, torch.Tensor]:
-    steps = job.request.steps
+    job: _Job,
+    section: Section,
+    inputs: SectionInputs,
+    noise: torch.Tensor,
+    transformer: StreamedTransformer,
+    loader: ModelLoader,
+) -> Generator[Event, None, _Sampled]:
+    request = job.request
+    guidance = Guidance(request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale)
+    sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
+    caches = _teacaches(request)
     evaluations: list[int] = []
     job.check_stop()
-    latents = noise
+    yield StageStarted("sampling", section.index)
+    denoiser = SectionDenoiser(transformer, inputs, guidance, loader.compute, sigmas[:-1], caches)
+    latents = noise = noise.to(loader.compute.device)
     for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
         if not torch.isfinite(latents).all():
             raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
         evaluations.append(int(denoiser.computed))
-        yield StepDone(
-            section.index, len(job.plan.sections), step, steps, denoiser.computed, preview_latents(latents)
-        )
-        if step < steps:
+        preview = preview_latents(latents)
+        yield StepDone(section.index, len(job.plan.sections), step, request.steps, denoiser.computed, preview)
+        if step < request.steps:
             job.check_stop()
-    job.evaluations.append(evaluations)
-    logger.info("section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), steps)
-    return latents.cpu()
+    logger.info(
+        "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
+    )
+    return _Sampled(latents.cpu(), evaluations)
 
 
 def _decode(
@@ -235,11 +311,15 @@ def _decode(
 
 def _finish(job: _Job, folder: JobFolder) -> Finished:
     """Write the section files asked for, the latents, and last, when nothing can be missing, the video."""
-    job.output.write_sections(folder)
-    if job.target.save_latents:
-        metadata = {"transformer_evaluations": json.dumps(job.evaluations), "seed": str(job.seed)}
-        folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
-    video, count = job.output.write_video(folder)
+    with machine_errors(job.target.folder):
+        job.output.write_start(job.pictures[job.start])
+        job.output.write_sections(folder)
+        if job.target.save_latents:
+            metadata = {"transformer_evaluations": json.dumps(folder.evaluations), "seed": str(job.seed)}
+            folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
+        video, count = job.output.write_video(folder)
+        job.output.drop_unfinished()
+    folder.done = True
     height, width = job.size
     elapsed = time.monotonic() - job.started
     return Finished(video, count, job.plan.seconds, width, height, elapsed)
@@ -266,45 +346,19 @@ def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[E
 
 
 @contextlib.contextmanager
-def _job_folder(job: _Job) -> Iterator[JobFolder]:
-    """The working folder, after a look whether the output folder can be written and has the room."""
-    height, width = job.size
-    overlap = job.plan.size.overlap_frames
-    folder = JobFolder(job.target.file(".job"), height, width, overlap)
-    try:
-        if job.target.file(".mp4").is_dir():
-            raise InputError("output_taken", path=str(job.target.file(".mp4")))
-        folder.__enter__()
-        free = shutil.disk_usage(job.target.folder).free
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        reason = error.strerror or str(error)
-        raise InputError("output_not_writable", path=str(job.target.folder), reason=reason) from error
-    with contextlib.ExitStack() as stack:
-        stack.push(folder)
-        needed = bytes_needed(job.plan.pixel_frames, len(job.plan.sections), overlap, height, width)
-        if free < needed:
-            raise MachineError(
-                "disk_too_small",
-                path=str(job.target.folder),
-                needed=f"{needed / 2**30:.2f}",
-                free=f"{free / 2**30:.2f}",
-            )
+def _job_folder(
+    request: GenerationRequest, plan: Plan, target: Target, pictures: dict[str, np.ndarray]
+) -> Iterator[JobFolder]:
+    """The working folder, after a look whether the disk has room for what will lie in it."""
+    height, width = _size_of(pictures[start_picture(request)])
+    overlap = plan.size.overlap_frames
+    with JobFolder(target.working_folder, height, width, overlap) as folder:
+        needed = bytes_needed(plan.pixel_frames, len(plan.sections), overlap, height, width)
+        check_room(folder.path, needed - folder.num_bytes)
+        check_room(target.folder, needed // 10)
         yield folder
 
 
-@contextlib.contextmanager
-def _machine_errors(folder: Path) -> Iterator[None]:
-    """Give the machine's own errors a name that a person can act on."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise MachineError("out_of_memory") from error
-        raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise MachineError("disk_full", path=str(folder)) from error
-        reason = error.strerror or str(error)
-        raise MachineError("cannot_write", path=str(error.filename or folder), reason=reason) from error
+def _size_of(picture: np.ndarray) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    return height, width

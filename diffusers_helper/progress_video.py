@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import av
 
-from .job_folder import JobFolder
+from .job_folder import SO_FAR, JobFolder
 from .sections import FPS
 from .video import FASTSTART, encode_frames
 from .whole_file import whole_file
@@ -41,10 +41,13 @@ class ProgressVideo:
         self._closed: list[Path] = []
         """Encoded pieces of what no longer changes, the end of the video first."""
         self._closed_frames = 0
-        self._written: list[Path] = []
+        self._written = sorted(folder.path.glob(f"{SO_FAR}*.mp4"))
+        """An earlier run's last one may just be watched."""
 
     def write(self) -> Path | None:
         """Write the video so far under a new name and delete the oldest ones; call after each section.
+
+        A run that goes on with an earlier one's sections calls it before its first own one.
 
         Returns:
             The file, or None where it could not be written: the job is worth more than a look at it. The
@@ -60,7 +63,7 @@ class ProgressVideo:
                 raise
             logger.warning("the video so far could not be written", exc_info=True)
             return None
-        self._written.append(path)
+        self._written = [*(old for old in self._written if old != path), path]
         self._delete_older()
         return path
 
@@ -69,8 +72,8 @@ class ProgressVideo:
         head = io.BytesIO()
         _encode(head, self._folder, 0, self._folder.overlap)
         head.seek(0)
-        path = self._folder.path / f"so_far_{self._folder.num_sections:03d}.mp4"
-        with whole_file(path) as part:
+        path = self._folder.path / f"{SO_FAR}{self._folder.num_sections:03d}.mp4"
+        with whole_file(path, flush=False) as part:
             _join(part, [head, *reversed(self._closed)])
         return path
 
@@ -80,7 +83,7 @@ class ProgressVideo:
         if begin >= end:
             return
         path = self._folder.path / f"closed_{len(self._closed):03d}.mp4"
-        with whole_file(path) as part:
+        with whole_file(path, flush=False) as part:
             _encode(part, self._folder, begin, end)
         self._closed.append(path)
         self._closed_frames += end - begin

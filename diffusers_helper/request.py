@@ -19,6 +19,8 @@ from .sections import SectionSize, count_sections
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
+MAX_SECTIONS = 1000
+"""More than any length has."""
 SHOWN_CHARACTERS = 60
 
 
@@ -36,7 +38,8 @@ class GenerationRequest:
     """A video to make. `seed=None` asks for a random seed; `seconds` and sizes are what the user wishes.
 
     `width` and `height`, where given, win over `resolution`. A `loop` ends where it starts: see
-    `sections.end_picture` and `loop`.
+    `sections.end_picture` and `loop`. After `close_after` sections of the video's end, where given, comes
+    the closing one, which joins the start image: the sections between are left out.
     """
 
     start_image: str | None = None
@@ -55,6 +58,7 @@ class GenerationRequest:
     guidance_rescale: float = 0.0
     all_padding: float | None = None
     loop: bool = False
+    close_after: int | None = None
     keyframes: tuple[Keyframe, ...] = field(default=())
     resolution: int = 640
     width: int | None = None
@@ -84,6 +88,7 @@ class GenerationRequest:
         request = cls(**checked)
         _check_pictures_and_size(request)
         _check_keyframes(request)
+        _check_closing(request)
         return request if base is None else request.with_base(base)
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,6 +243,7 @@ _REQUEST_FIELDS: dict[str, Callable[[object, str], Any]] = {
     "guidance_rescale": _number(0, 1),
     "all_padding": _optional(_number(0, 10)),
     "loop": _flag,
+    "close_after": _optional(_whole_number(1, MAX_SECTIONS)),
     "keyframes": _keyframes,
     "resolution": _whole_number(64, 1536),
     "width": _optional(_whole_number(16, 2048)),
@@ -286,6 +292,11 @@ def _check_keyframes(request: GenerationRequest) -> None:
             )
         if keyframe.image is None and not keyframe.prompt.strip():
             raise InputError("keyframe_empty", section=keyframe.section)
+
+
+def _check_closing(request: GenerationRequest) -> None:
+    if request.close_after is not None and request.close_after >= request.num_sections:
+        raise InputError("close_after_too_late", value=request.close_after, sections=request.num_sections)
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,7 @@ Pure arithmetic over the numbers of FramePack's inverted anti-drifting sampling
 of the video.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -161,4 +161,6 @@ def make_plan(request: "GenerationRequest") -> Plan:
                 prompt=own_prompts.get(index, request.prompt),
             )
         )
+    if request.close_after is not None:  # the closing section at once: a shorter video of the same two ends
+        sections[request.close_after :] = [replace(sections[-1], index=request.close_after)]
     return Plan(size, tuple(sections))

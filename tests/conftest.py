@@ -39,6 +39,7 @@ class Command:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture):
         self.folder = folder
         self.output = folder / "output"
+        self.home = folder / "home"
         self._capsys = capsys
         self._caplog = caplog
 
@@ -56,7 +57,7 @@ class Command:
         output = self.output if output is None else output
         path = request if isinstance(request, Path) else self.request({} if request is None else request)
         arguments = ["--headless", path, "--models", models, "--output", output, "--name", "video"]
-        arguments += ["--cache", self.folder / "cache", "--device", "cpu", *options]
+        arguments += ["--cache", self.folder / "cache", "--home", self.home, "--device", "cpu", *options]
         self._caplog.clear()
         status = main([str(argument) for argument in arguments])
         shown = [record for record in self._caplog.records if record.levelno >= logging.ERROR]

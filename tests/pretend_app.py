@@ -62,6 +62,6 @@ def wait_for(app: AppState, is_so: Callable[[QueueView], Any]) -> Any:
 
 def ended(app: AppState, job_id: str) -> JobView:
     """The job when it is over."""
-    jobs = wait_for(app, lambda view: [job for job in view.ended if job.id == job_id])
+    jobs = wait_for(app, lambda view: [job for job in (*view.ended, *view.unfinished) if job.id == job_id])
     job: JobView = jobs[0]
     return job

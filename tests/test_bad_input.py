@@ -1,16 +1,12 @@
 """Whatever the command is given: one sentence, the right exit status, and no half of a file."""
 
-import contextlib
 import io
 import json
 import os
 import shutil
 import struct
-import subprocess
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -18,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusers_helper import pipeline
 from tests.tiny import MODELS, START
 
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
@@ -622,49 +617,3 @@ def test_a_name_with_spaces_signs_and_any_script_is_taken(command):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_a_card_that_is_not_there_is_refused(command):
     assert "There is no NVIDIA card" in command.refuse({}, "--device", "cuda")
-
-
-# -- a full disk ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small disk here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
-    with small_disk(command.folder / "disk", 200) as disk:
-        sentence = command.refuse({}, output=disk, status=1)
-        assert "Making this video needs" in sentence
-        assert list(disk.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("kilobytes", "phase"),
-    [(4, "picture"), (100, "frames"), (270, "latents of a section"), (300, "all latents"), (320, "video")],
-)
-def test_a_disk_that_fills_up_leaves_no_half_of_a_file(command, monkeypatch, kilobytes, phase):
-    plenty = SimpleNamespace(total=2**40, used=0, free=2**40)
-    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: plenty)
-    with small_disk(command.folder / "disk", kilobytes) as disk:
-        answer = command({"crf": 1}, "--save-latents", output=disk)
-        assert answer.status == 1
-        assert answer.lines[-1].startswith("Error: The disk is full (")
-        assert str(disk) in answer.lines[-1]
-        whole = {"picture": (), "video": ("video.png", "video.safetensors")}
-        files = [name for name in answer.files if not name.startswith("video_unfinished/")]
-        assert files == list(whole.get(phase, ("video.png",)))
-        # A section that was finished stays, even where there is no room to make a video of it.
-        assert (disk / "video_unfinished").exists() is (phase not in ("picture", "frames"))
-        assert not (disk / "video.job").exists()

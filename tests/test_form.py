@@ -347,11 +347,12 @@ HIDDEN: Values = {
     "guidance_rescale": 0.5,
     "width": 320,
     "height": 256,
+    "close_after": 1,
 }
 
 
 def test_what_the_page_has_no_field_for_is_kept_as_it_came(picture):
-    request = request_of(form(), Pictures((picture,)), **HIDDEN)
+    request = request_of(form(seconds=4), Pictures((picture,)), **HIDDEN)
     assert {key: getattr(request, key) for key in EXTRAS} == HIDDEN
     restored = from_request(request, Path(), request_size)
     assert restored.extras == HIDDEN

@@ -1,15 +1,18 @@
 """What the command says on a terminal, and how it ends. Bad input has tests of its own."""
 
 import io
+import os
 import re
 import signal
 import sys
+import time
 
 import pytest
 
 from diffusers_helper.recording import load_request
 from tests.conftest import SMALL
 from webui.eichi_utils import headless
+from webui.eichi_utils.headless_work import give_up_old
 
 
 class Terminal(io.TextIOWrapper):
@@ -79,8 +82,33 @@ def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeyp
     answer = command({"seconds": 1, "steps": 3})
     assert answer.status == 130
     assert answer.files == ("video.png", "video_unfinished.mp4")
-    assert answer.lines[-2].startswith("Stopping after this step.")
-    assert answer.lines[-1].startswith("Stopped. The 1 of 2 sections that were finished, the END")
+    assert answer.lines[-3].startswith("Stopping after this step.")
+    assert answer.lines[-2].startswith("Stopped. What was finished, the END of the video, can be seen in ")
+    assert answer.lines[-1].startswith('1 of 2 sections are kept. The same command with --name "video" goes')
+
+
+def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(headless, "_advance", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert command({"seconds": 1, "steps": 1}).status == 130
+    answer = command({"seconds": 1, "steps": 1})
+    assert answer.status == 0
+    assert answer.lines[1] == "Going on: 1 of 2 sections are there already."
+    assert answer.files == ("video.mp4", "video.png")
+    assert not list((command.home / "temp" / "headless").iterdir())
+
+
+def test_unfinished_videos_are_given_up_after_a_month(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(headless, "_advance", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert command({"seconds": 1}).status == 130
+    (work,) = (command.home / "temp" / "headless").iterdir()
+    for days, stays in ((29, True), (31, False)):
+        then = time.time() - days * 24 * 3600
+        for path in (*work.iterdir(), work):
+            os.utime(path, (then, then))
+        give_up_old(command.home / "temp")
+        assert work.exists() is stays
 
 
 def test_a_second_ctrl_c_ends_at_once(command, monkeypatch):

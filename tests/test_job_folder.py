@@ -1,12 +1,14 @@
 """What a job keeps on the disk."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.job_folder import JobFolder
+from diffusers_helper.job_folder import JobFolder, JobMark
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def test_pixels_are_rounded_not_cut(folder):
 
 def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
     first, second = torch.randn(1, 16, 5, 2, 3), torch.randn(1, 16, 6, 2, 3)
-    folder.add_latents(first)
-    folder.add_latents(second)
+    folder.add_latents(first, False, [1])
+    folder.add_latents(second, True, [1])
     folder.save_latents(tmp_path / "a.safetensors", 16, {"seed": "1"})
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("latents"), torch.cat([second, first], dim=2))
@@ -67,13 +69,107 @@ def test_frames_of_one_section_are_read_one_at_a_time(folder):
     assert isinstance(next(frames), np.ndarray)
 
 
-def test_the_folder_goes_away_unless_it_is_kept(tmp_path):
-    with JobFolder(tmp_path / "b.job", 16, 24, 3) as folder:
-        folder.add_frames(plain(3, 1))
+def test_latents_come_back_as_they_were_added(folder):
+    latents = torch.randn(1, 16, 5, 2, 3)
+    folder.add_latents(latents, False, [1, 0, 1])
+    assert torch.equal(folder.latents(0, 16), latents)
+    assert folder.evaluations == [[1, 0, 1]]
+
+
+MARK = JobMark(identity="a", models="m", seed=7)
+CLOSINGS = (False, False, True)
+
+
+@contextlib.contextmanager
+def opened(path, mark=MARK, closings=CLOSINGS):
+    """A folder that is gone on with; gives it and the number of a damaged section."""
+    with JobFolder(path, 16, 24, 3) as folder:
+        yield folder, folder.take_up(mark, closings)
+
+
+def add_sections(folder, count, closing=()):
+    for number in range(folder.num_latents, count):
+        latents = torch.full((1, 16, 5, 2, 3), float(number))
+        folder.add_latents(latents, number in closing, [1, number])
+        folder.add_frames(plain(8, 10 * number))
+
+
+@pytest.fixture
+def two_sections(tmp_path):
+    """A folder that some earlier run has left with two sections."""
+    with opened(tmp_path / "b.job") as (folder, _):
+        add_sections(folder, 2)
+    return folder.path
+
+
+def test_what_was_made_is_there_again(two_sections):
+    with opened(two_sections) as (folder, damaged):
+        assert damaged is None
+        assert (folder.num_latents, folder.num_sections, folder.num_frames) == (2, 2, 13)
+        assert values(folder) == [10] * 6 + [5] + [0] * 6
+        assert folder.evaluations == [[1, 0], [1, 1]]
+        assert torch.equal(folder.latents(1, 16), torch.ones(1, 16, 5, 2, 3))
+        add_sections(folder, 3)
+        assert values(folder)[:7] == [20] * 6 + [15]
+
+
+def test_a_section_that_is_sampled_but_not_decoded_is_there_again(two_sections):
+    (two_sections / "section_001.frames").unlink()
+    with opened(two_sections) as (folder, damaged):
+        assert (damaged, folder.num_latents, folder.num_sections) == (None, 2, 1)
+
+
+@pytest.mark.parametrize(("kind", "latents"), [("latents", 1), ("frames", 2)])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
+def test_a_damaged_file_is_told_and_made_again(two_sections, kind, latents, damage):
+    path = two_sections / f"section_001.{kind}"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    damaged_content = {
+        "cut": content[:-1],
+        "flipped": content,
+        "empty": b"",
+        "longer": path.read_bytes() + b"x",
+    }
+    path.write_bytes(damaged_content[damage])
+    with opened(two_sections) as (folder, damaged):
+        assert (damaged, folder.num_latents, folder.num_sections) == (1, latents, 1)
+        assert not path.exists()
+        add_sections(folder, 3)
+
+
+def test_nothing_behind_a_damaged_section_is_used(two_sections):
+    (two_sections / "section_000.latents").write_bytes(b"x")
+    with opened(two_sections) as (folder, damaged):
+        assert (damaged, folder.num_latents, folder.num_sections) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("other", [JobMark("b", "m", 7), JobMark("a", "n", 7), JobMark("a", "m", 8)])
+def test_sections_of_another_job_are_not_taken(two_sections, other):
+    with JobFolder(two_sections, 16, 24, 3) as folder:
+        assert folder.kept_mark() == MARK
+        folder.take_up(other, CLOSINGS)
+        assert (folder.num_latents, folder.num_sections) == (0, 0)
+
+
+def test_sections_that_the_plan_leaves_out_are_not_taken(two_sections):
+    with opened(two_sections, closings=(False, True)) as (folder, damaged):
+        assert (damaged, folder.num_latents, folder.num_sections) == (None, 1, 1)
+        add_sections(folder, 2, closing=(1,))
+    with opened(two_sections, closings=(False, True)) as (folder, _):
+        assert folder.num_sections == 2
+    with opened(two_sections) as (folder, _):
+        assert folder.num_sections == 1
+
+
+def test_the_folder_goes_away_when_it_is_done_or_holds_nothing(two_sections, tmp_path):
+    with opened(two_sections) as (folder, _):
+        folder.done = True
+    assert not two_sections.exists()
+    with opened(tmp_path / "c.job") as (folder, _):
+        folder.write_request({"prompt": "猫"})
+        assert "猫" in (folder.path / "request.json").read_text("utf-8")
     assert not folder.path.exists()
-    with JobFolder(tmp_path / "b.job", 16, 24, 3) as folder:
-        folder.keep = True
-    assert folder.path.exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
@@ -87,24 +183,16 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         pass
 
 
-def test_what_a_killed_run_left_is_cleared_but_nothing_else(tmp_path):
+def test_what_a_killed_run_left_by_half_is_cleared_but_nothing_else(tmp_path):
     path = tmp_path / "b.job"
     path.mkdir()
-    (path / "section_000.frames").write_bytes(b"x")
-    with JobFolder(path, 16, 24, 3) as folder:
-        assert list(folder.path.iterdir()) == []
+    for name in ("section_000.frames", "section_000.latents.part", "request.json.part", "closed_000.mp4"):
+        (path / name).write_bytes(b"x")
+    with opened(path) as (folder, _):
+        assert [file.name for file in folder.path.iterdir()] == ["lock"]
     path.mkdir()
     (path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(InputError) as caught, JobFolder(path, 16, 24, 3):
         pass
     assert caught.value.code == "output_taken"
     assert (path / "holiday.jpg").exists()
-
-
-def test_a_kept_folder_moves_out_of_the_next_runs_way(tmp_path):
-    for name in ("b_unfinished", "b_unfinished2"):
-        with JobFolder(tmp_path / "b.job", 16, 24, 3) as folder:
-            folder.add_frames(plain(3, 1))
-            folder.keep_as(tmp_path / "b_unfinished")
-        assert (tmp_path / name / "section_000.frames").exists()
-    assert not (tmp_path / "b.job").exists()

@@ -35,7 +35,9 @@ def run(runner: JobRunner, folder: Path, name: str = "a", *, stop: bool = False)
     asked = threading.Event()
     if stop:
         asked.set()
-    return list(runner(JobSpec(name, name, folder / "out", make_request(seconds=0.5)), asked))
+    return list(
+        runner(JobSpec(name, name, folder / "out", make_request(seconds=0.5), folder / "work"), asked)
+    )
 
 
 def count_frames(video: Path) -> int:
@@ -61,7 +63,7 @@ def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
     assert count_frames(job.video) == job.frames == job.progress.frames == 73
     assert (job.progress.width, job.progress.height, job.progress.sections) == (96, 64, 2)
     assert parts, "the video so far was shown"
-    assert all(part.parent.name == f"{job.name}.job" for part in parts if part != job.video)
+    assert all(part.is_relative_to(tmp_path / "temp") for part in parts if part != job.video)
     made_again = load_request(job.video)
     assert (made_again.prompt, made_again.seed) == (job.prompt, job.seed)
     assert queue.close(LONG)
@@ -73,10 +75,10 @@ def test_stop_keeps_the_sections_that_were_finished(tmp_path):
     job_id = queue.add(make_request(seconds=3, steps=4), tmp_path / "out")
     wait_until(queue, lambda view: view.running and view.running.progress.section == 1)
     assert queue.stop(job_id)
-    wait_until(queue, lambda view: view.ended)
+    wait_until(queue, lambda view: view.unfinished)
     job = queue.find(job_id)
     assert job is not None
-    assert job.state == "stopped"
+    assert (job.state, job.can_finish) == ("stopped", True)
     assert job.video == tmp_path / "out" / f"{job.name}_unfinished.mp4"
     assert count_frames(job.video) == job.frames
     assert 33 <= job.frames < job.progress.frames
@@ -88,8 +90,8 @@ def test_a_job_that_cannot_be_made_fails_with_its_sentence_and_the_next_is_made(
     (tmp_path / "file").write_text("no folder")
     queue.add(make_request(seconds=0.5), tmp_path / "file")
     queue.add(make_request(seconds=0.5), tmp_path / "out")
-    view = wait_until(queue, lambda view: len(view.ended) == 2)
-    done, failed = view.ended
+    view = wait_until(queue, lambda view: view.ended)
+    (done,), (failed,) = view.ended, view.unfinished
     assert failed.failure is not None
     assert (failed.state, failed.failure.code, done.state) == ("failed", "output_not_writable", "done")
     assert queue.close(LONG)

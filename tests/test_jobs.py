@@ -95,8 +95,12 @@ def wait_until(queue: JobQueue, is_so: Callable[[QueueView], object], seconds: f
 
 def wait_idle(queue: JobQueue) -> tuple[JobView, ...]:
     """All that ended, oldest first, once nothing runs or waits."""
-    view = wait_until(queue, lambda view: view.ended and not view.running and not view.waiting)
-    return view.ended[::-1]
+    view = wait_until(queue, lambda view: all_ended(view) and not view.running and not view.waiting)
+    return all_ended(view)
+
+
+def all_ended(view: QueueView) -> tuple[JobView, ...]:
+    return tuple(sorted((*view.ended, *view.unfinished), key=lambda job: job.ended))
 
 
 def copies(tmp_path: Path) -> list[Path]:
@@ -331,15 +335,6 @@ def test_a_job_that_waits_cannot_be_stopped_by_mistake(start, request_, tmp_path
     assert [job.state for job in wait_idle(queue)] == ["done", "done"]
 
 
-def test_frames_that_could_only_be_kept_in_a_folder_are_told(start, request_, tmp_path):
-    (tmp_path / "kept").mkdir()
-    queue = start(lambda _spec, _stop: iter([SectionDone(0, 2, 33), Stopped(tmp_path / "kept", 1, 2)]))
-    queue.add(request_, tmp_path)
-    (job,) = wait_idle(queue)
-    assert (job.video, job.frames) == (None, 0)
-    assert job.notices == (("frames_kept", {"folder": str(tmp_path / "kept")}),)
-
-
 # -- failures ----------------------------------------------------------------------------------------
 
 
@@ -360,7 +355,7 @@ class FailingOnce(Runner):
     def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
         if not self.began:
             self.began.append(spec)
-            yield SectionDone(0, 2, 33, spec.folder / "gone.mp4")
+            yield SectionDone(0, 2, 33, spec.folder / "so_far.mp4")
             self._end(spec)
         else:
             yield from super().__call__(spec, stop)
@@ -388,7 +383,7 @@ def test_a_failure_is_told_and_the_next_job_runs(start, request_, tmp_path, erro
     assert (failure.code, failure.values) == (code, values)
     assert type(error).__name__ in failure.details
     assert "torch" in failure.details
-    assert (first.video, first.frames, second.failure) == (None, 0, None)
+    assert (first.video, first.frames, second.failure) == (tmp_path / "so_far.mp4", 33, None)
 
 
 def test_what_a_failed_job_left_finished_is_its_video(start, request_, tmp_path):
@@ -610,27 +605,14 @@ def test_wait_returns_at_a_change_and_otherwise_after_its_time(start, request_, 
 # -- what is left ------------------------------------------------------------------------------------
 
 
-def test_only_the_newest_that_ended_are_kept_and_copies_of_failed_ones_with_them(start, request_, tmp_path):
-    end = threading.Event()
-
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
-        if spec.request.seed != 0:
-            raise MachineError("out_of_memory")
-        assert end.wait(SOON)
-        yield finished(spec)
-
-    queue = start(run)
+def test_only_the_newest_that_ended_are_kept_and_no_copies_with_them(start, request_, tmp_path):
+    queue = start(Runner())
     ids = [queue.add(request_, tmp_path) for _ in range(ENDED_KEPT + 5)]
-    last = queue.add(dataclasses.replace(request_, seed=0), tmp_path)
-    view = wait_until(queue, lambda view: view.running and view.running.id == last)
-    assert [job.id for job in view.ended] == ids[:4:-1]
+    wait_until(queue, lambda view: view.ended and view.ended[0].id == ids[-1])
+    assert [job.id for job in queue.view().ended] == ids[:4:-1]
     assert queue.find(ids[4]) is None
     assert queue.thumbnail(ids[4]) is None
-    assert view.running is not None
-    kept = {Path(job.request.start_image or "") for job in (*view.ended, view.running)}
-    assert kept == set(copies(tmp_path))
-    end.set()
-    wait_idle(queue)
+    wait_until(queue, lambda _: not copies(tmp_path))
 
 
 def test_a_removed_job_takes_its_copies_along(start, request_, tmp_path):
@@ -643,23 +625,165 @@ def test_a_removed_job_takes_its_copies_along(start, request_, tmp_path):
     wait_idle(queue)
 
 
-def test_closing_stops_the_running_job_drops_the_others_and_leaves_no_file(request_, tmp_path):
-    def run(_spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
-        yield step(1)
-        assert stop.wait(SOON)
-        yield Stopped(None, 0, 1)
+class StoppedOnly(Runner):
+    """Makes a section if it is to, then works until it is stopped."""
 
-    queue = JobQueue(run, tmp_path / "temp")
-    first, second = (queue.add(request_, tmp_path) for _ in range(2))
-    wait_until(queue, lambda view: view.running)
+    def __init__(self, sections: int = 0, video: Path | None = None) -> None:
+        super().__init__()
+        self._sections, self._video = sections, video
+
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+        self.began.append(spec)
+        yield Planned(make_plan(spec.request), 64, 64, 7)
+        for section in range(self._sections):
+            spec.work.mkdir(exist_ok=True)
+            (spec.work / f"section_{section:03d}.frames").touch()
+            yield SectionDone(section, 4, 33 + 36 * section, self._video)
+        yield step(1, section=self._sections, sections=4)
+        assert stop.wait(SOON)
+        yield Stopped(None, self._sections, 4)
+
+
+def test_closing_stops_the_running_job_and_the_next_start_finds_all(start, request_, tmp_path):
+    queue = JobQueue(StoppedOnly(), tmp_path / "temp")
+    first, second, third = (queue.add(request_, tmp_path) for _ in range(3))
+    wait_until(queue, lambda view: view.running and view.running.progress.step)
     assert queue.close(SOON)
-    assert [(job.id, job.state) for job in queue.view().ended] == [(first, "stopped")]
-    assert queue.find(second) is None
-    assert list((tmp_path / "temp").iterdir()) == []
     with pytest.raises(MachineError) as caught:
         queue.add(request_, tmp_path)
     assert caught.value.code == "closing"
-    assert copies(tmp_path) == []
+    again = start(runner := Runner(held=True))
+    (job,) = again.view().unfinished
+    assert (job.id, job.state, job.can_finish, job.prompt) == (first, "interrupted", True, request_.prompt)
+    wait_until(again, lambda view: view.running)
+    assert {spec.id for spec in runner.began} | {job.id for job in again.view().waiting} == {second, third}
+    runner.go_on.release(2)
+
+
+# -- unfinished jobs ---------------------------------------------------------------------------------
+
+
+LONG = {"seconds": 5}
+"""Of four sections."""
+
+
+def test_a_stopped_job_with_sections_can_be_finished_and_one_without_is_gone(start, request_, tmp_path):
+    for sections in (0, 2):
+        queue = start(StoppedOnly(sections))
+        job_id = queue.add(dataclasses.replace(request_, **LONG), tmp_path)
+        wait_until(queue, lambda view: view.running and view.running.progress.step)
+        queue.stop(job_id)
+        (job,) = wait_idle(queue)
+        assert (job.state, job.can_finish, job.progress.sections_done) == ("stopped", sections > 0, sections)
+        assert bool(copies(tmp_path)) is (sections > 0)
+        assert queue.close(SOON)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_an_unfinished_job_goes_on_before_all_that_wait(start, request_, tmp_path, short):
+    queue = start(runner := StoppedOnly(2))
+    first, *others = (queue.add(dataclasses.replace(request_, **LONG), tmp_path) for _ in range(3))
+    wait_until(queue, lambda view: view.running and view.running.progress.step)
+    queue.stop(first)
+    wait_until(queue, lambda view: view.unfinished and view.running and view.running.progress.step)
+    (job,) = queue.view().unfinished
+    assert job.can_finish_short
+    assert queue.finish(first, short)
+    assert not queue.finish(first), "only once"
+    view = queue.view()
+    assert (view.unfinished, [job.id for job in view.waiting]) == ((), [first, others[1]])
+    queue.stop(others[0])
+    wait_until(queue, lambda view: view.running and view.running.id == first)
+    again = runner.began[-1]
+    assert (again.id, again.name, again.work) == (first, job.name, runner.began[0].work)
+    assert again.request.close_after == (2 if short else None)
+    assert again.request == dataclasses.replace(
+        runner.began[0].request, close_after=again.request.close_after
+    )
+
+
+def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
+    queue = start(StoppedOnly(1))
+    job_id = queue.add(dataclasses.replace(request_, **LONG), tmp_path)
+    wait_until(queue, lambda view: view.running and view.running.progress.step)
+    assert not queue.discard(job_id), "not while it runs"
+    queue.stop(job_id)
+    (job,) = wait_idle(queue)
+    left = [tmp_path / f"{job.name}{ending}" for ending in (".png", "_unfinished.mp4")]
+    for path in left:
+        path.touch()
+    assert queue.discard(job_id)
+    assert not queue.discard(job_id)
+    assert queue.find(job_id) is None
+    assert not any(path.exists() for path in left)
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
+def test_after_a_crash_the_job_is_shown_with_its_picture_and_what_is_kept(request_, tmp_path):
+    video = tmp_path / "temp" / "x.mp4"
+    hung = JobQueue(StoppedOnly(2, video), tmp_path / "temp")
+    job_id = hung.add(dataclasses.replace(request_, **LONG), tmp_path)
+    view = wait_until(hung, lambda view: view.running and view.running.progress.step)
+    assert view.running is not None
+    work = hung._files.work_folder(job_id)
+    for number in (1, 2):
+        (work / f"so_far_{number:03d}.mp4").touch()
+    again = JobQueue(runner := StoppedOnly(), tmp_path / "temp")  # as if the first had been killed
+    (job,) = again.view().unfinished
+    assert (job.state, job.video, job.frames) == ("interrupted", work / "so_far_002.mp4", 69)
+    assert (job.progress.sections_done, job.progress.sections) == (2, 4)
+    assert again.thumbnail(job_id) == hung.thumbnail(job_id)
+    assert again.finish(job_id)
+    wait_until(again, lambda view: view.running)
+    assert (runner.began[0].request, runner.began[0].work) == (view.running.request, work)
+    assert again.close(SOON)
+    assert hung.close(SOON)
+
+
+def test_the_order_of_the_queue_comes_back_whatever_the_clock_says(start, request_, tmp_path, monkeypatch):
+    first = JobQueue(Runner(held=True), tmp_path / "temp")
+    names = iter(f"name {number}" for number in (5, 3, 9, 1))
+    monkeypatch.setattr(jobs, "new_name", lambda _: next(names))
+    running, a, b, c = (first.add(request_, tmp_path) for _ in range(4))
+    wait_until(first, lambda view: view.running)
+    first.move_up(c)
+    again = start(runner := Runner(held=True))
+    wait_until(again, lambda view: view.running)
+    assert [job.id for job in again.view().unfinished] == [running]
+    assert [runner.began[0].id, *(job.id for job in again.view().waiting)] == [a, c, b]
+    for queue_runner in (runner, first._run):
+        queue_runner.go_on.release(9)
+    assert first.close(SOON)
+
+
+def test_a_hundred_queued_jobs_come_back(start, request_, tmp_path):
+    first = JobQueue(Runner(held=True), tmp_path / "temp")
+    ids = [first.add(request_, tmp_path) for _ in range(100)]
+    wait_until(first, lambda view: view.running)
+    again = start(runner := Runner())
+    wait_until(again, lambda view: not view.running and not view.waiting, 3 * SOON)
+    assert [spec.id for spec in runner.began] == ids[1:]
+    assert [job.id for job in again.view().unfinished] == ids[:1]
+    first._run.go_on.release(1)
+    assert first.close(SOON)
+
+
+def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_path):
+    first = JobQueue(Runner(held=True), tmp_path / "temp")
+    broken, whole = (first.add(request_, tmp_path) for _ in range(2))
+    wait_until(first, lambda view: view.running)
+    path = tmp_path / "temp" / f"job_{broken}" / "job.json"
+    path.write_text(path.read_text()[:-20])
+    again = start(runner := Runner())
+    wait_until(again, lambda view: view.ended)
+    assert [spec.id for spec in runner.began] == [whole]
+    aside = tmp_path / "temp" / f"unreadable_{broken}"
+    assert [(notice.code, notice.values) for notice in again.notices] == [
+        ("job_unreadable", {"path": str(aside)})
+    ]
+    assert (aside / "0.png").exists()
+    first._run.go_on.release(9)
+    assert first.close(SOON)
 
 
 def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path):

@@ -81,8 +81,10 @@ def failed(number: int, video: Path | None = None) -> JobView:
     )
 
 
-def view(running: JobView | None = None, waiting: tuple = (), ended: tuple = ()) -> QueueView:
-    return QueueView(7, running, tuple(waiting), tuple(ended))
+def view(
+    running: JobView | None = None, waiting: tuple = (), ended: tuple = (), unfinished: tuple = ()
+) -> QueueView:
+    return QueueView(7, running, tuple(waiting), tuple(ended), tuple(unfinished))
 
 
 def state_of(queue: QueueView, words: Translator = ENGLISH) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def texts_in(value: object) -> Iterator[str]:
 NOTICES = (
     ("prompt_too_long", {"prompt": "A", "tokens": 3}),
     ("random_models", {"path": "models"}),
-    ("frames_kept", {"folder": "a_unfinished"}),
+    ("section_damaged", {"section": 2, "sections": 3}),
 )
 KEPT = Path("outputs/1_unfinished.mp4")
 VIEWS = {
@@ -117,7 +119,10 @@ VIEWS = {
     "failed with some kept": view(ended=[failed(1, KEPT)]),
     "stopped": view(ended=[job(1, "stopped")]),
     "stopped with some kept": view(ended=[job(1, "stopped", video=KEPT, frames=36)]),
-    "all at once": view(job(1, "running"), [job(2)], [done(3), failed(4), job(5, "stopped", video=KEPT)]),
+    "all at once": view(
+        job(1, "running"), [job(2)], [done(3), failed(4)], [job(5, "stopped", video=KEPT, can_finish=True)]
+    ),
+    "interrupted": view(unfinished=[job(1, "interrupted", can_finish=True)]),
 } | {
     f"stage {stage}": view(job(1, "running", progress=replace(job(1, "running").progress, stage=stage)))
     for stage in STAGES
@@ -138,7 +143,18 @@ def test_every_state_can_be_told_in_every_language(name, language):
 @pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
 def test_another_language_changes_words_and_nothing_else(language):
     def without_words(state: object) -> object:
-        shown = ("title", "words", "text", "status", "left", "label", "caption", "state_text", "notices")
+        shown = (
+            "title",
+            "words",
+            "text",
+            "status",
+            "left",
+            "label",
+            "caption",
+            "state_text",
+            "notices",
+            "kept",
+        )
         if isinstance(state, dict):
             return {key: without_words(value) for key, value in state.items() if key not in shown}
         return [without_words(value) for value in state] if isinstance(state, list) else state
@@ -151,7 +167,7 @@ def test_another_language_changes_words_and_nothing_else(language):
 def test_the_page_gets_all_words_that_its_files_ask_for():
     named = (path.read_text("utf-8") for path in STATIC.iterdir() if path.suffix in (".html", ".js"))
     asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
-    asked |= {f"live.{action}" for action in ("show", "up", "remove")}
+    asked |= {f"live.{action}" for action in ("show", "up", "remove", "finish", "short", "discard")}
     assert asked == set(WORDS)
 
 
@@ -175,7 +191,46 @@ def test_the_status_says_what_the_job_is_at(progress, status):
 
 def test_a_job_that_is_asked_to_stop_says_so_and_promises_no_time():
     shown = state_of(view(job(1, "running", stopping=True)))["job"]
-    assert (shown["stopping"], shown["status"], shown["left"]) == (True, "Stopping after this step", "")
+    assert (shown["stopping"], shown["left"]) == (True, "")
+    assert shown["status"].startswith("Stopping after this step. No section is finished yet")
+    progress = replace(job(1, "running").progress, sections=3, sections_done=2)
+    shown = state_of(view(job(1, "running", stopping=True, progress=progress)))["job"]
+    kept = "2 of 3 sections, the last 2.3 s of the video"
+    assert shown["status"] == f"Stopping after this step. Kept: {kept}."
+
+
+# -- unfinished jobs ---------------------------------------------------------------------------------
+
+
+def unfinished(number: int, state: Any, done: int, **values: Any) -> JobView:
+    progress = replace(job(number, "stopped").progress, sections=4, sections_done=done)
+    return job(number, state, progress=progress, can_finish=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("done", "actions"),
+    [(0, ["finish", "discard"]), (1, ["finish", "short", "discard"]), (3, ["finish", "discard"])],
+)
+def test_an_unfinished_job_says_what_is_kept_and_what_can_be_done(done, actions):
+    (shown,) = state_of(view(unfinished=[unfinished(1, "interrupted", done)]))["unfinished"]
+    assert (shown["actions"], shown["state_text"]) == (actions, "interrupted")
+    kept = f"Kept: {done} of 4 sections, the last {(36 * done - 3) / 30:.1f} s of the video."
+    assert shown["kept"] == (kept if done else "No section was finished yet.")
+
+
+def test_an_unfinished_job_is_told_once_and_its_video_can_be_seen():
+    kept = unfinished(1, "stopped", 2, video=KEPT, frames=69, ended=5.0)
+    shown = state_of(view(unfinished=[kept], ended=[replace(done(2), ended=3.0)]))
+    assert shown["queue"] == []
+    assert [result["id"] for result in shown["results"]] == [kept.id, done(2).id]
+    assert shown["unfinished"][0]["actions"][0] == "show"
+    assert shown["ended"]["id"] == kept.id
+
+
+def test_a_failure_of_a_job_that_can_go_on_is_told():
+    job = replace(failed(1), can_finish=True, ended=2.0)
+    shown = state_of(view(unfinished=[job], ended=[replace(done(2), ended=3.0)]))
+    assert shown["failure"]["id"] == job.id
 
 
 def test_the_time_left_stands_there_only_where_it_is_known():

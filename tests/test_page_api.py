@@ -79,7 +79,7 @@ def refusal(client: Client, *arguments: Any, **named: Any) -> str:
 
 def test_only_these_endpoints_are_offered(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/generate", "/queue", "/stop"}
+    assert set(endpoints) == {"/generate", "/queue", "/stop", "/finish", "/discard"}
 
 
 def test_a_program_gets_the_video_that_it_asked_for(client, app, cat):

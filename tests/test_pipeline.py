@@ -316,7 +316,7 @@ def test_a_disk_without_room_is_told_before_the_work(tmp_path, monkeypatch):
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("diffusers_helper.pipeline.shutil.disk_usage", lambda _: usage(1, 1, 1000))
+    monkeypatch.setattr("diffusers_helper.machine_errors.shutil.disk_usage", lambda _: usage(1, 1, 1000))
     with pytest.raises(MachineError) as caught:
         list(run(make_request(), tmp_path / "out"))
     assert caught.value.code == "disk_too_small"

@@ -11,10 +11,10 @@ import torch
 from diffusers_helper import progress_video
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Finished, SectionDone
-from diffusers_helper.job_folder import JobFolder
+from diffusers_helper.job_folder import JobFolder, JobMark
 from diffusers_helper.progress_video import ProgressVideo
 from diffusers_helper.video import read_frames
-from tests.tiny import make_request, run
+from tests.tiny import make_request, run, work_of
 
 HEIGHT, WIDTH = 48, 64
 SMALL = {"seconds": 1, "section_seconds": 0.5, "width": WIDTH, "height": HEIGHT}
@@ -157,7 +157,7 @@ def test_a_job_tells_of_each_and_leaves_none(tmp_path, section_seconds):
     counts = []
     for event in run(make_request(**values), tmp_path / "out", progress_videos=True):
         if isinstance(event, SectionDone):
-            assert event.video.parent == tmp_path / "out" / "a.job"
+            assert event.video.parent == work_of(tmp_path / "out")
             counts.append((len(list(read_frames(event.video))), event.pixel_frames))
     assert isinstance(event, Finished)
     assert len(counts) == 2
@@ -192,10 +192,24 @@ def test_a_disk_that_fills_up_with_it_ends_the_job_with_a_sentence_of_its_own(tm
     assert (tmp_path / "out" / "a_unfinished.mp4").exists()
 
 
-def test_what_a_killed_job_left_of_them_is_cleared(tmp_path):
+def test_a_run_that_goes_on_shows_what_is_there_and_clears_what_is_not_needed(tmp_path):
     path = tmp_path / "a.job"
-    path.mkdir()
-    for name in ("so_far_001.mp4", "so_far_002.mp4.part", "closed_000.mp4", "closed_001.mp4.part"):
-        (path / name).write_bytes(b"x")
+    mark = JobMark("a", "m", 1)
     with JobFolder(path, HEIGHT, WIDTH, 33) as folder:
-        assert list(folder.path.iterdir()) == []
+        folder.take_up(mark, [False, False])
+        folder.add_latents(torch.zeros(1, 16, 9, HEIGHT // 8, WIDTH // 8), False, [1])
+        next(add_sections(folder, [33]))
+        killed = ProgressVideo(folder).write()
+        for name in ("so_far_000.mp4", "so_far_002.mp4.part", "closed_005.mp4", "closed_001.mp4.part"):
+            (path / name).write_bytes(b"x")
+    with JobFolder(path, HEIGHT, WIDTH, 33) as folder:
+        folder.take_up(mark, [False, False])
+        assert sorted(file.name for file in path.glob("*.mp4*")) == ["so_far_000.mp4", "so_far_001.mp4"]
+        progress = ProgressVideo(folder)
+        assert progress.write() == killed
+        assert len(list(read_frames(killed))) == 33
+        folder.add_latents(torch.zeros(1, 16, 9, HEIGHT // 8, WIDTH // 8), False, [1])
+        next(add_sections(folder, [69]))
+        newest = progress.write()
+        assert len(list(read_frames(newest))) == folder.num_frames == 69
+        assert sorted(path.glob("so_far_*")) == [killed, newest]

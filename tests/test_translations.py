@@ -167,7 +167,7 @@ def test_values_are_put_into_the_text():
 FAMILIES = {
     "stage.{}": set(get_args(Stage)),
     "live.state_{}": set(get_args(JobState)),
-    "live.ended_{}": set(get_args(JobState)) - {"waiting", "running"},
+    "live.ended_{}": set(get_args(JobState)) - {"waiting", "running", "interrupted"},
     "field.{}": {name for name, field in FIELDS.items() if not isinstance(field.default, bool)} - {"mode"}
     | set(EXTRAS),
     "preset.{}": set(STARTERS),
@@ -175,7 +175,7 @@ FAMILIES = {
     "check.mark.{}": set(get_args(Level)),
     "check.result.{}": set(get_args(Level)),
     "setup.{}": {"asking", "checking"},
-    "live.{}": {"show", "up", "remove"},
+    "live.{}": {"show", "up", "remove", "finish", "short", "discard"},
 }
 """Keys that are put together, with what may stand in the braces."""
 TESTED_ELSEWHERE = {"error.{}", "notice.{}", "check.{}.{}"}

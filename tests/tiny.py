@@ -44,10 +44,15 @@ def run(
     save_latents: bool = False,
     progress_videos: bool = False,
 ) -> Iterator[Event]:
-    """Make the video in `folder`, its cache beside it."""
-    target = Target(folder, name, save_latents, progress_videos)
+    """Make the video in `folder`; its cache and its working folder lie beside that one."""
+    target = Target(folder, name, save_latents, progress_videos, work_of(folder, name))
     cache = EmbeddingCache(folder.parent / "cache")
     return generate(request, target, loader or make_loader(), cache, stop or threading.Event())
+
+
+def work_of(folder: Path, name: str = "a") -> Path:
+    """The working folder of a video that `run` makes."""
+    return folder.parent / "work" / name
 
 
 def copy_models(target: Path, file: str, **tensors: float) -> Path:

@@ -71,6 +71,7 @@ def _run_headless(options: argparse.Namespace) -> int:
         name=options.name,
         engine=_engine(options),
         save_latents=options.save_latents,
+        temp=options.home.absolute() / "temp",
     )
     return run_headless(headless, Translator("en"))
 

@@ -15,6 +15,7 @@ from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
+from .headless_work import give_up_old
 from .job_runner import JobRunner
 from .jobs import Clock, JobQueue
 from .machine_check import CheckOptions
@@ -45,6 +46,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
     home = options.home
     with _only_app(home):
         _forget_uploads(home)  # what a run that was killed has left
+        give_up_old(home / "temp")
         settings = SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)

@@ -69,7 +69,7 @@ class AppState:
 
     def take_notices(self) -> list[Notice]:
         """What has to be said about files that could not be read; each only once."""
-        known = [*self.settings.notices, *self.presets.notices, *self.speed.notices]
+        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices, *self.speed.notices]
         new = [notice for notice in known if notice not in self._told]
         self._told.extend(new)
         return new

@@ -86,7 +86,7 @@ _COPIED = (
     "save_section_stills",
 )
 """Fields that a request has under the same name."""
-EXTRAS = ("negative_prompt", "guidance_scale", "guidance_rescale", "width", "height")
+EXTRAS = ("negative_prompt", "guidance_scale", "guidance_rescale", "width", "height", "close_after")
 """What a request may hold and the page has no field for: kept as it came, and shown in words."""
 
 
@@ -254,6 +254,6 @@ def _as_file(image: str | None, folder: Path) -> str | None:
     name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
+    with whole_file(path, flush=False) as part:
         part.write_bytes(content)
     return str(path)

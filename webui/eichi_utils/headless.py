@@ -17,6 +17,7 @@ from diffusers_helper.events import (
     Finished,
     Notice,
     Planned,
+    Resumed,
     SectionDone,
     StageStarted,
     StepDone,
@@ -24,6 +25,7 @@ from diffusers_helper.events import (
 )
 
 from .failures import as_engine_error
+from .headless_work import give_up_old, work_folder
 from .job import JobSpec
 from .job_runner import EngineOptions, JobRunner
 from .output_names import check_name, new_name
@@ -37,46 +39,72 @@ EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class HeadlessOptions:
-    """What the command line says. `name` None means a new one."""
+    """What the command line says. `name` None means a new one; unfinished videos wait in `temp`."""
 
     request: Path
     output: Path
     name: str | None
     engine: EngineOptions
     save_latents: bool
+    temp: Path
 
 
 def run_headless(options: HeadlessOptions, words: Translator) -> int:
     """Make the video; returns the exit status. Every failure is one sentence on the error stream."""
     stop = threading.Event()
+    told = _Told()
     with _stop_on_ctrl_c(stop, words):
         try:
-            return _report(_generate(options, stop), words)
+            return _report(_generate(options, stop, told), told, words)
         except KeyboardInterrupt:
             say(words("stopped.at_once"))
+            told.say_how_to_go_on(words)
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
             logger.debug("failed", exc_info=True)
             error = as_engine_error(caught)
+            told.say_how_to_go_on(words)
             say(words("failed", reason=words(f"error.{error.code}", **error.values)))
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
-def _generate(options: HeadlessOptions, stop: threading.Event) -> Iterator[Event]:
+@dataclass
+class _Told:
+    """What a run that ends early has to say: the name to go on with, and what is finished."""
+
+    name: str = ""
+    done: int = 0
+    sections: int = 0
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, SectionDone):
+            self.done, self.sections = event.section + 1, event.sections
+        elif isinstance(event, Resumed):
+            self.done, self.sections = event.sections_done, event.sections
+
+    def say_how_to_go_on(self, words: Translator) -> None:
+        if self.done:
+            say(words("stopped.go_on", done=self.done, sections=self.sections, name=self.name))
+
+
+def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> Iterator[Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
     from diffusers_helper.recording import load_request
 
+    give_up_old(options.temp)
     request = load_request(options.request)
-    name = check_name(options.name) if options.name is not None else new_name(options.output)
+    name = told.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
-    return runner(JobSpec(name, name, options.output, request), stop)
+    work = work_folder(options.temp, options.output, name)
+    return runner(JobSpec(name, name, options.output, request, work), stop)
 
 
-def _report(events: Iterable[Event], words: Translator) -> int:
+def _report(events: Iterable[Event], told: _Told, words: Translator) -> int:
     """Tell the events on the terminal until the last one; returns the exit status."""
     bar = tqdm(disable=None, unit=words("progress.unit"), file=sys.stderr, dynamic_ncols=True)
     with bar:
         for event in events:
+            told.take(event)
             match event:
                 case Planned(plan=plan, width=width, height=height):
                     frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
@@ -85,6 +113,8 @@ def _report(events: Iterable[Event], words: Translator) -> int:
                     bar.set_postfix_str(words(f"stage.{stage}"))
                 case Notice(code=code, values=values):
                     say(words(f"notice.{code}", **values))
+                case Resumed(sections_done=done, sections=sections):
+                    say(words("resumed", done=done, sections=sections))
                 case StepDone():
                     _advance(bar, event, words)
                 case SectionDone(section=section, sections=sections) if bar.disable:
@@ -92,16 +122,16 @@ def _report(events: Iterable[Event], words: Translator) -> int:
                 case Finished():
                     bar.close()
                     _announce(event, words)
-                case Stopped(kept=kept, sections_done=done, sections=sections):
+                case Stopped(kept=kept):
                     bar.close()
-                    key = "stopped" if kept is None else "stopped.kept"
-                    say(words(key, done=done, sections=sections, kept=kept))
+                    say(words("stopped" if kept is None else "stopped.kept", kept=kept))
+                    told.say_how_to_go_on(words)
                     return EXIT_STOPPED
     return EXIT_DONE
 
 
 def _advance(bar: tqdm, event: StepDone, words: Translator) -> None:
-    bar.total = event.sections * event.steps
+    bar.total = bar.total or (event.sections - event.section) * event.steps
     bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
     bar.set_postfix_str(words("progress.step", step=event.step, steps=event.steps))
     bar.update()

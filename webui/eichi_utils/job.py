@@ -15,19 +15,22 @@ from diffusers_helper.events import (
     Finished,
     Notice,
     Planned,
+    Resumed,
     SectionDone,
     StageStarted,
     StepDone,
     Stopped,
 )
 from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sections import make_plan, pixel_frames
 
 from .failures import Failure
 from .job_pictures import LatentPreview
 
 logger = logging.getLogger(__name__)
 
-JobState = Literal["waiting", "running", "done", "stopped", "failed"]
+JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
+"""`interrupted`: an earlier run of the app ended in the middle of it."""
 DECODING_STEPS, SAVING_STEPS = 2, 1
 """What decoding a section and writing the video count in the progress, in steps."""
 MAX_NOTICES = 20
@@ -36,19 +39,32 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a runner needs to make a video: `folder/name.mp4` from `request`, whose seed is fixed."""
+    """What a runner needs to make a video: `folder/name.mp4` from `request`, whose seed is fixed. Finished
+    sections lie in the folder `work` until the video is there."""
 
     id: str
     name: str
     folder: Path
     request: GenerationRequest
+    work: Path
+
+    @property
+    def unfinished_video(self) -> Path:
+        """Where the engine writes what is finished when it ends early."""
+        return self.folder / f"{self.name}_unfinished.mp4"
+
+    @property
+    def left_files(self) -> tuple[Path, ...]:
+        """What a job that is not finished has in the output folder."""
+        return self.unfinished_video, self.folder / f"{self.name}.png"
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a job is. `section` counts from 0, `step` from 1 (0: none yet); `stage` None: getting ready.
 
-    `frames`, `seconds`, `width` and `height` are the planned video's, 0 until it is planned.
+    `sections_done` are kept, whatever happens. `frames`, `seconds`, `width` and `height` are the planned
+    video's, 0 until it is planned.
     `fraction` runs from 0 to 1 and never falls; `seconds_left` is None where nobody can say.
     """
 
@@ -63,6 +79,7 @@ class Progress:
     height: int = 0
     seconds_left: float | None = None
     fraction: float = 0.0
+    sections_done: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,10 +89,12 @@ class JobView:
     Attributes:
         request: with its own copies of the pictures; a job that is done has them in its video only.
         preview_number: rises with every new latent preview; 0: there is none.
-        video: the video so far (its end), at last the finished one or what was kept; None: nothing.
+        video: the video so far (its end), at last the finished one; None: nothing.
+        can_finish: it ended before its video was there, and can go on.
         frames: how many frames `video` has.
         notices: (code, values), each shown as `notice.<code>`.
         elapsed: seconds since the job began, when it ended its whole time; None while it waits.
+        ended: seconds of a monotonic clock when it ended; 0 before, and for a job of an earlier run.
         output: the folder that the video's files go to.
     """
 
@@ -95,6 +114,13 @@ class JobView:
     elapsed: float | None
     request: GenerationRequest
     output: Path
+    ended: float = 0.0
+    can_finish: bool = False
+
+    @property
+    def can_finish_short(self) -> bool:
+        """Whether the closing section would leave sections out."""
+        return self.can_finish and 0 < self.progress.sections_done < self.progress.sections - 1
 
 
 class Clock(Protocol):
@@ -113,14 +139,19 @@ MakeClock = Callable[[GenerationRequest, Planned], Clock]
 class Job:
     """A job that waits, runs or has ended. All times are seconds of one monotonic clock."""
 
-    def __init__(self, spec: JobSpec, thumbnail: bytes, make_clock: MakeClock | None = None) -> None:
+    def __init__(
+        self, spec: JobSpec, thumbnail: bytes, make_clock: MakeClock | None = None, place: int = 0
+    ) -> None:
         self.spec = spec
         self.thumbnail = thumbnail
+        self.place = place
+        """In the queue, as it is written down: the smallest is made first."""
         self.stop = threading.Event()
         self.state: JobState = "waiting"
         self.outcome: JobState | None = None
         """How the runner said that it ends; the state changes only when the runner has cleaned up."""
         self.preview: LatentPreview | None = None
+        self.can_finish = False
         self._progress = Progress()
         self._video: Path | None = None
         self._frames = self._frames_done = 0
@@ -135,6 +166,17 @@ class Job:
         """What the user wrote, and no report may hold."""
         request = self.spec.request
         return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
+
+    def interrupt(self, sections_done: int, video: Path | None) -> None:
+        """Show it as it was left by an earlier run of the app: with so many sections, and their video."""
+        plan = make_plan(self.spec.request)
+        sections = len(plan.sections)
+        frames = pixel_frames(sections_done * plan.size.latent_frames)
+        self._progress = replace(
+            self._progress, sections=sections, sections_done=min(sections_done, sections)
+        )
+        self._video, self._frames = video, frames if video is not None else 0
+        self.state, self.can_finish = "interrupted", True
 
     def begin(self, now: float) -> None:
         self.state = "running"
@@ -152,10 +194,9 @@ class Job:
             case StepDone():
                 self._step(event)
             case SectionDone(section=section):
-                self._frames_done = event.pixel_frames
-                if event.video is not None:
-                    self._video, self._frames = event.video, event.pixel_frames
-                self._advance(section + 1, 0)
+                self._take_sections(section + 1, event)
+            case Resumed(sections_done=done):
+                self._take_sections(done, event)
             case Finished():
                 self._video, self._frames, self.outcome = event.video, event.frames, "done"
                 self._progress = replace(self._progress, fraction=1.0)
@@ -164,14 +205,24 @@ class Job:
                 self._keep(kept)
         self._ask(lambda clock: clock.event(now, event))
 
-    def end(self, now: float, failure: Failure | None) -> None:
+    @property
+    def has_sections(self) -> bool:
+        """Whether anything is kept of it."""
+        return self._progress.sections_done > 0
+
+    def go_on_behind(self, earlier: "Job") -> None:
+        """Show what an earlier run of this job has made until this one has something to show."""
+        self._video, self._frames = earlier._video, earlier._frames
+
+    def end(self, now: float, failure: Failure | None, can_go_on: bool = False) -> None:
         """The runner is through: with the outcome that it told, or with a failure."""
         self._ended = now
         self._failure = failure
         if failure is not None:
             self.outcome = "failed"
-            self._keep(self._left_by_failure())
+            self._keep(self.spec.unfinished_video if self.spec.unfinished_video.exists() else None)
         assert self.outcome is not None
+        self.can_finish = can_go_on
         self.state = self.outcome
         self._progress = replace(self._progress, stage=None)
         self.preview = self._clock = None
@@ -197,12 +248,14 @@ class Job:
             failure=self._failure,
             notices=tuple(self._notices),
             elapsed=self._elapsed(now),
+            ended=self._ended,
             request=request,
             output=self.spec.folder,
+            can_finish=self.can_finish,
         )
 
     def _elapsed(self, now: float) -> float | None:
-        if self.state == "waiting":
+        if self.state in ("waiting", "interrupted"):
             return None
         return (now if self.state == "running" else self._ended) - self._started
 
@@ -236,6 +289,14 @@ class Job:
         self._advance(event.section, event.step)
         self.preview = LatentPreview(self.preview.number + 1 if self.preview else 1, event.preview)
 
+    def _take_sections(self, done: int, event: SectionDone | Resumed) -> None:
+        """So many sections are kept now."""
+        self._frames_done = event.pixel_frames
+        if event.video is not None:
+            self._video, self._frames = event.video, event.pixel_frames
+        self._advance(done, 0)
+        self._progress = replace(self._progress, sections_done=done)
+
     def _advance(self, sections_done: int, steps_done: int) -> None:
         progress = self._progress
         per_section = progress.steps + DECODING_STEPS
@@ -249,18 +310,9 @@ class Job:
             self._notices.append((code, dict(values)))
 
     def _keep(self, kept: Path | None) -> None:
-        """What stays of a job that did not finish: a video, or where none could be written, a folder."""
-        is_folder = kept is not None and kept.is_dir()
-        self._video = None if is_folder else kept
-        self._frames = self._frames_done if self._video else 0
-        if is_folder:
-            notice = Notice("frames_kept", {"folder": str(kept)})
-            self._notify(notice.code, notice.values)
-
-    def _left_by_failure(self) -> Path | None:
-        """The engine keeps finished sections under these names; when it fails, it cannot tell which."""
-        names = (f"{self.spec.name}_unfinished.mp4", f"{self.spec.name}_unfinished")
-        return next((path for name in names if (path := self.spec.folder / name).exists()), None)
+        """Show the video that was made of what is finished, if there is one."""
+        if kept is not None:
+            self._video, self._frames = kept, self._frames_done
 
     def _ask(self, question: Callable[[Clock], _T]) -> _T | None:
         clock = self._clock

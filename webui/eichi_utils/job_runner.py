@@ -86,6 +86,7 @@ class JobRunner:
             spec.name,
             save_latents=self._save_latents,
             progress_videos=self._progress_videos,
+            work=spec.work,
         )
         yield from generate(spec.request, target, loader, EmbeddingCache(self._options.cache), stop)
 

@@ -1,10 +1,12 @@
 """All jobs of the app: one queue, and one thread that makes their videos one after another.
 
-Pages only watch: they take frozen views, and everything goes on without them. Knows no page and no model;
-whoever makes the videos is handed in.
+Pages only watch: they take frozen views, and everything goes on without them. Every job is on the disk as
+soon as it is queued: the next start finds those that wait, and those that were not finished. Knows no page
+and no model; whoever makes the videos is handed in.
 """
 
 import contextlib
+import itertools
 import logging
 import secrets
 import threading
@@ -14,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.events import Event
+from diffusers_helper.events import Event, Notice
 from diffusers_helper.request import GenerationRequest
 
 from .failures import Failure, describe_failure
 from .job import Clock, Job, JobSpec, JobState, JobView, MakeClock, Progress
-from .job_files import JobFiles
+from .job_files import JobFiles, StoredJob
 from .output_names import new_name
 
 __all__ = [
@@ -44,12 +46,16 @@ Run = Callable[[JobSpec, threading.Event], Iterator[Event]]
 
 @dataclass(frozen=True)
 class QueueView:
-    """All jobs at one moment. `version` rises with every change; `ended` has the newest first."""
+    """All jobs at one moment. `version` rises with every change.
+
+    `ended` and `unfinished` have the newest first; an unfinished job can go on, an ended one cannot.
+    """
 
     version: int
     running: JobView | None
     waiting: tuple[JobView, ...]
     ended: tuple[JobView, ...]
+    unfinished: tuple[JobView, ...] = ()
 
 
 class JobQueue:
@@ -58,7 +64,8 @@ class JobQueue:
     Args:
         run: makes one job's video: yields the engine's events, Finished or Stopped at last; it is called
             in the queue's own thread, and asked to stop by the event that it is given.
-        temp: a folder for copies of the jobs' pictures; what earlier runs left there is deleted.
+        temp: a folder for the jobs; those that earlier runs left there come back: what waited waits again
+            and is made, what was begun is unfinished until somebody decides.
         make_clock: makes the clock that tells a planned job's time left; without one nobody tells it.
     """
 
@@ -72,7 +79,12 @@ class JobQueue:
         self._running: Job | None = None
         self._waiting: list[Job] = []
         self._ended: list[Job] = []
+        self._unfinished: list[Job] = []
+        self._places = itertools.count()
         self._is_closing = False
+        self.notices: list[Notice] = []
+        """What has to be said about jobs that could not be read."""
+        self._come_back()
         # A daemon: a job that cannot be stopped in time must not keep the app from ending.
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
@@ -96,14 +108,24 @@ class JobQueue:
             own, thumbnail = self._files.keep(job_id, request)
             if own.seed is None:
                 own = replace(own, seed=secrets.randbelow(MAX_RANDOM_SEED))
-            spec = JobSpec(job_id, self._free_name(folder), folder.absolute(), own)
+            work = self._files.work_folder(job_id)
+            spec = JobSpec(job_id, self._free_name(folder), folder.absolute(), own, work)
+            job = Job(spec, thumbnail, self._make_clock, next(self._places))
+            self._record_new(job)
             with self._changed:
                 if not self._is_closing:
-                    self._waiting.append(Job(spec, thumbnail, self._make_clock))
+                    self._waiting.append(job)
                     self._note_change()
                     return job_id
         self._files.drop(job_id)
         raise MachineError("closing")
+
+    def _record_new(self, job: Job) -> None:
+        try:
+            self._files.record(job.spec, job.place, is_begun=False)
+        except BaseException:
+            self._files.drop(job.spec.id)
+            raise
 
     def remove(self, job_id: str) -> bool:
         """Take a waiting job out of the queue; False where it is not waiting (any more)."""
@@ -124,6 +146,10 @@ class JobQueue:
                 return False
             if place > 0:
                 self._waiting.insert(place - 1, self._waiting.pop(place))
+                moved, passed = self._waiting[place - 1 : place + 1]
+                moved.place, passed.place = passed.place, moved.place
+                for job in (moved, passed):
+                    self._record(job)
                 self._note_change()
             return True
 
@@ -137,23 +163,53 @@ class JobQueue:
                 self._note_change()
             return True
 
+    def finish(self, job_id: str, short: bool = False) -> bool:
+        """Go on with an unfinished job, before all that wait; False where it is none (any more).
+
+        Args:
+            short: make the closing section now, and leave out those between it and what is finished.
+        """
+        with self._changed:
+            job = self._take_unfinished(job_id)
+            if job is None:
+                return False
+            done = job.view(0).progress.sections_done
+            request = replace(job.spec.request, close_after=done) if short and done else job.spec.request
+            place = min([waiting.place for waiting in self._waiting], default=next(self._places)) - 1
+            again = Job(replace(job.spec, request=request), job.thumbnail, self._make_clock, place)
+            again.go_on_behind(job)
+            self._waiting.insert(0, again)
+            self._record(again)
+            self._note_change()
+            return True
+
+    def discard(self, job_id: str) -> bool:
+        """Throw an unfinished job away, with all it has made; False where it is none (any more)."""
+        with self._changed:
+            job = self._take_unfinished(job_id)
+            if job is None:
+                return False
+            self._note_change()
+        self._files.drop(job_id)
+        for path in job.spec.left_files:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        return True
+
     def close(self, timeout: float) -> bool:
-        """End: waiting jobs are dropped, the running one is asked to stop and waited for.
+        """End: the running job is asked to stop and waited for. It and those that wait come back at the next
+        start.
 
         Returns:
-            Whether all has ended within `timeout` seconds. Where not, the next start deletes the copies.
+            Whether all has ended within `timeout` seconds.
         """
         with self._changed:
             self._is_closing = True
-            self._waiting.clear()
             if self._running is not None:
                 self._running.stop.set()
             self._note_change()
         self._worker.join(timeout)
-        if self._worker.is_alive():
-            return False
-        self._files.close()
-        return True
+        return not self._worker.is_alive()
 
     # -- what pages see --------------------------------------------------------------------------------
 
@@ -178,6 +234,7 @@ class JobQueue:
                 running=None if self._running is None else self._running.view(now),
                 waiting=tuple(job.view(now) for job in self._waiting),
                 ended=tuple(job.view(now) for job in self._ended),
+                unfinished=tuple(job.view(now) for job in self._unfinished),
             )
 
     def find(self, job_id: str) -> JobView | None:
@@ -204,8 +261,6 @@ class JobQueue:
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
             failure = self._make(job)
-            if failure is None and job.outcome == "done":
-                self._files.drop(job.spec.id)  # its video holds the pictures
             self._end(job, failure)
             del job  # a long wait for the next one holds nothing of this one
 
@@ -216,6 +271,7 @@ class JobQueue:
                 return None
             job = self._running = self._waiting.pop(0)
             job.begin(time.monotonic())
+            self._record(job)
             self._note_change()
             return job
 
@@ -236,15 +292,36 @@ class JobQueue:
         return None
 
     def _end(self, job: Job, failure: Failure | None) -> None:
+        can_go_on = failure is not None or self._is_worth_keeping(job)
+        if not can_go_on:
+            self._files.drop(job.spec.id)  # its video holds the pictures
         with self._changed:
-            job.end(time.monotonic(), failure)
+            job.end(time.monotonic(), failure, can_go_on)
             self._running = None
-            self._ended.insert(0, job)
-            forgotten = self._ended[ENDED_KEPT:]
+            (self._unfinished if job.can_finish else self._ended).insert(0, job)
             del self._ended[ENDED_KEPT:]
             self._note_change()
-        for old in forgotten:
-            self._files.drop(old.spec.id)
+
+    def _is_worth_keeping(self, job: Job) -> bool:
+        """Whether a stopped job can go on: one that had not begun in earnest is gone, as its user wished."""
+        return job.outcome == "stopped" and (self._is_closing or job.has_sections)
+
+    # -- after a start -----------------------------------------------------------------------------------
+
+    def _come_back(self) -> None:
+        stored, self.notices = self._files.load()
+        for known in stored:
+            self._restore(known)
+        self._unfinished.reverse()  # the newest first
+        self._places = itertools.count(max((known.place for known in stored), default=-1) + 1)
+
+    def _restore(self, known: StoredJob) -> None:
+        job = Job(known.spec, known.thumbnail, self._make_clock, known.place)
+        if known.is_begun:
+            job.interrupt(known.sections_done, known.video)
+            self._unfinished.append(job)
+        else:
+            self._waiting.append(job)
 
     # -- helpers; all but the name's are called under the lock -----------------------------------------
 
@@ -252,18 +329,33 @@ class JobQueue:
         self._version += 1
         self._changed.notify_all()
 
+    def _record(self, job: Job) -> None:
+        """Write down what has changed; where that cannot be, the job itself is worth more."""
+        try:
+            self._files.record(job.spec, job.place, is_begun=job.state != "waiting")
+        except MachineError:
+            logger.warning("job %s cannot be written down", job.spec.name, exc_info=True)
+
+    def _take_unfinished(self, job_id: str) -> Job | None:
+        job = next((job for job in self._unfinished if job.spec.id == job_id), None)
+        if job is not None:
+            self._unfinished.remove(job)
+        return job
+
     def _place(self, job_id: str) -> int | None:
         return next((place for place, job in enumerate(self._waiting) if job.spec.id == job_id), None)
 
     def _job(self, job_id: str) -> Job | None:
+        return next((job for job in self._all_jobs() if job.spec.id == job_id), None)
+
+    def _all_jobs(self) -> list[Job]:
         running = [] if self._running is None else [self._running]
-        return next((job for job in running + self._waiting + self._ended if job.spec.id == job_id), None)
+        return running + self._waiting + self._unfinished + self._ended
 
     def _free_name(self, folder: Path) -> str:
         """A name that no file in the folder has, and no job either: a queued one has no file yet."""
         with self._changed:
-            jobs = self._waiting + self._ended + ([] if self._running is None else [self._running])
-            taken = {job.spec.name for job in jobs}
+            taken = {job.spec.name for job in self._all_jobs()}
         while (name := new_name(folder)) in taken:
             time.sleep(0.001)  # names tell milliseconds
         return name

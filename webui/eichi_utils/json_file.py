@@ -168,10 +168,7 @@ def _write_patiently(path: Path, data: bytes) -> Stamp | None:
 def _write(path: Path, data: bytes) -> Stamp | None:
     """The stamp is taken before others can see the file: what they write after us is a change."""
     with whole_file(path) as part:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
+        part.write_bytes(data)
         return _stamp(part)
 
 

@@ -5,7 +5,7 @@ Turns a view of the queue into JSON for `static/page.js`; knows neither the netw
 
 from typing import Any
 
-from diffusers_helper.sections import FPS
+from diffusers_helper.sections import FPS, pixel_frames
 
 from .durations import spoken
 from .jobs import JobView, QueueView
@@ -29,6 +29,12 @@ WORDS = (
     "live.show",
     "live.up",
     "live.remove",
+    "live.unfinished",
+    "live.finish",
+    "live.short",
+    "live.short_info",
+    "live.discard",
+    "live.discard_sure",
     "live.choose_file",
     "live.paste_picture",
     "live.take_away",
@@ -46,8 +52,9 @@ def page_state(
         server: a name of this run of the app, so that a page notices when it was started anew.
         sound: whether the page should sound when a job ends.
     """
-    newest = view.ended[0] if view.ended else None
-    failed = next((job for job in view.ended if job.failure), None)  # stays until a page closes it
+    ended = _all_ended(view)
+    newest = next((job for job in ended if job.state != "interrupted"), None)
+    failed = next((job for job in ended if job.failure), None)  # stays until a page closes it
     return {
         "server": server,
         "version": view.version,
@@ -61,8 +68,14 @@ def page_state(
         "ended": {"id": newest.id, "good": newest.state == "done", "text": _ended(newest, words)}
         if newest
         else None,
+        "unfinished": [_unfinished(job, words) for job in view.unfinished],
         "queue": _queue(view, words),
     }
+
+
+def _all_ended(view: QueueView) -> list[JobView]:
+    """What does not run or wait, newest first."""
+    return sorted((*view.unfinished, *view.ended), key=lambda job: job.ended, reverse=True)
 
 
 def _title(view: QueueView, words: Translator) -> str:
@@ -90,7 +103,8 @@ def _job(job: JobView, words: Translator) -> dict[str, Any]:
 def _status(job: JobView, words: Translator) -> str:
     progress = job.progress
     if job.stopping:
-        return words("live.stopping")
+        key = "live.stopping_kept" if progress.sections_done else "live.stopping"
+        return words(key, kept=_kept(job, words))
     if progress.stage is None:
         return words("live.starting")
     stage = words(f"stage.{progress.stage}")
@@ -105,7 +119,7 @@ def _status(job: JobView, words: Translator) -> str:
 
 def _results(view: QueueView, words: Translator) -> list[dict[str, Any]]:
     """What there is to look at, first what a page shows by itself."""
-    jobs = [job for job in (view.running, *view.ended) if job is not None and job.video is not None]
+    jobs = [job for job in (view.running, *_all_ended(view)) if job is not None and job.video is not None]
     return [_result(job, words) for job in jobs]
 
 
@@ -147,6 +161,24 @@ def _failure(job: JobView, words: Translator) -> dict[str, str]:
         "text": failure_text(job.failure, words),
         "details": job.failure.details,
     }
+
+
+def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
+    """A job that can go on: what is kept of it, and what can be done."""
+    actions = ["finish", *(["short"] if job.can_finish_short else []), "discard"]
+    key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
+    return _item(job, words) | {
+        "actions": [*(["show"] if job.video is not None else []), *actions],
+        "kept": words(key, kept=_kept(job, words)),
+    }
+
+
+def _kept(job: JobView, words: Translator) -> str:
+    """What is finished of a job: always the end of its video."""
+    done, sections = job.progress.sections_done, job.progress.sections
+    size = job.request.section_size
+    seconds = pixel_frames(done * size.latent_frames) / FPS if done else 0.0
+    return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
 
 
 def _ended(job: JobView, words: Translator) -> str:

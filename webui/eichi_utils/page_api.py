@@ -46,18 +46,28 @@ def add_api(app: AppState) -> None:
         return FileData(path=str(_copy_for_client(job.video, app.uploads)))
 
     def queue() -> list[dict[str, Any]]:
-        """The running job, those that wait, and those that ended."""
+        """The running job, those that wait, those that are not finished, and those that ended."""
         view = app.queue.view()
-        jobs = [*([view.running] if view.running else []), *view.waiting, *view.ended]
+        jobs = [*([view.running] if view.running else []), *view.waiting, *view.unfinished, *view.ended]
         return [_summary(job) for job in jobs]
 
     def stop(job: str) -> bool:
         """Stop the running job or remove a waiting one; whether there was one of that id."""
         return app.queue.stop(job) or app.queue.remove(job)
 
+    def finish(job: str, short: bool = False) -> bool:
+        """Go on with an unfinished job; short leaves out what lies between its end and its beginning."""
+        return app.queue.finish(job, short)
+
+    def discard(job: str) -> bool:
+        """Throw an unfinished job away; whether there was one of that id."""
+        return app.queue.discard(job)
+
     gr.api(generate, api_name="generate", concurrency_limit=None)
     gr.api(queue, api_name="queue", concurrency_limit=None)
     gr.api(stop, api_name="stop", concurrency_limit=None)
+    gr.api(finish, api_name="finish", concurrency_limit=None)
+    gr.api(discard, api_name="discard", concurrency_limit=None)
 
 
 async def _ended(app: AppState, job_id: str) -> JobView | None:
@@ -90,6 +100,8 @@ def _summary(job: JobView) -> dict[str, Any]:
         "name": job.name,
         "state": job.state,
         "fraction": round(job.progress.fraction, 3),
+        "sections_done": job.progress.sections_done,
+        "can_finish": job.can_finish,
         "seconds_left": job.progress.seconds_left,
         "video": str(job.video) if job.video is not None else None,
     }

@@ -234,7 +234,7 @@ class PageHandlers:
         frame = read_last_frame(self._shown_video(data))
         path = self.app.uploads / "continued" / f"{secrets.token_hex(8)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with whole_file(path, flush=False) as part:
             Image.fromarray(frame).save(part, "PNG")
         changes = self.form.with_start(str(path)) | {self.form.inputs.end: {"value": None}}
         said = messages.note(self.words(data)("page.continued"))

@@ -86,7 +86,14 @@ class _Routes:
 
     async def act_on_job(self, request: Request) -> Response:
         queue, job = self._app.queue, request.path_params["job"]
-        actions = {"remove": queue.remove, "up": queue.move_up, "stop": queue.stop}
+        actions: dict[str, Callable[[str], bool]] = {
+            "remove": queue.remove,
+            "up": queue.move_up,
+            "stop": queue.stop,
+            "finish": queue.finish,
+            "short": partial(queue.finish, short=True),
+            "discard": queue.discard,
+        }
         return await _act(request, {name: partial(action, job) for name, action in actions.items()})
 
     async def act_on_download(self, request: Request) -> Response:

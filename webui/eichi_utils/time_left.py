@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median_low
 
-from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone
+from diffusers_helper.events import Event, Finished, Resumed, SectionDone, StageStarted, StepDone
 
 DECODING_STEPS = 2
 """Computed steps that decoding a window is taken for until one was decoded."""
@@ -112,6 +112,8 @@ class TimeLeft:
         if self._begun is None:
             self._begun = self._mark = now
         match event:
+            case Resumed(sections_done=done):
+                self._section = done
             case StageStarted(stage="sampling", section=section):
                 self._begin_section(now, section or 0)
             case StepDone():
@@ -141,7 +143,7 @@ class TimeLeft:
             return here + self._after(self._section + 1, step)
         if self._stage == "before":
             here = max(self._expected_overhead() - (now - self._begun), 0.0)
-            return here + self._after(0, step)
+            return here + self._after(self._section, step)
         here = self._sampling_left(step, waited) + self._decoding(self._section)
         return here + self._after(self._section + 1, step)
 
@@ -177,7 +179,8 @@ class TimeLeft:
             self._first_decoding = now - self._mark
         else:
             self._decodings.append(now - self._mark)
-        self._computed_counts.append(self._computed_here)
+        if self._step:  # else it was sampled by an earlier run
+            self._computed_counts.append(self._computed_here)
         self._begin_section(now, section + 1)
 
     # -- what is to be expected --------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def checked_picture(path: str) -> str:
         if image.format in SHOWN_BY_BROWSERS:
             return path
     shown = Path(path).with_suffix(".shown.png")
-    with whole_file(shown) as part:
+    with whole_file(shown, flush=False) as part:
         Image.fromarray(pixels).save(part, "PNG")
     return str(shown)
 

@@ -17,6 +17,7 @@
   let lostTimer = null;
   let setupOpened = false;
   const dismissed = new Set();
+  const sure = new Set();  // ids of the jobs whose "throw away" was clicked once
 
   /* ---- receiving ---------------------------------------------------------------------------------------------- */
 
@@ -69,14 +70,15 @@
   /* ---- showing ------------------------------------------------------------------------------------------------ */
 
   function render() {
-    if (!state || !["live", "work", "queue-box", "setup-box"].every(byId)) return;
+    if (!state || !["live", "work", "queue-box", "unfinished-box", "setup-box"].every(byId)) return;
     document.title = state.title;
     renderWords();
     renderSetup();
     renderVideo();
     renderJob();
     renderFailure();
-    renderQueue();
+    renderJobs(byId("unfinished-box"), byId("unfinished"), state.unfinished);
+    renderJobs(byId("queue-box"), byId("queue"), state.queue);
     const stop = document.getElementById("stop");
     if (stop) stop.disabled = !state.job || state.job.stopping;
   }
@@ -180,11 +182,10 @@
     byId("failure-copy").dataset.ichiCopy = failure.details;
   }
 
-  function renderQueue() {
-    const list = byId("queue");
-    show(byId("queue-box"), state.queue.length > 0);
+  function renderJobs(box, list, items) {
+    show(box, items.length > 0);
     const known = new Map([...list.children].map((row) => [row.dataset.id, row]));
-    state.queue.forEach((item, place) => {
+    items.forEach((item, place) => {
       const row = known.get(item.id) || queueRow(item.id);
       known.delete(item.id);
       fillRow(row, item);
@@ -205,15 +206,18 @@
     setText(part("queue-state"), item.state_text);
     setText(part("queue-prompt"), item.prompt);
     setText(part("queue-name"), item.name);
+    setText(part("queue-kept"), item.kept || "");
     const image = part("queue-thumbnail");
     if (item.thumbnail && image.getAttribute("src") !== item.thumbnail) image.src = item.thumbnail;
     show(image, Boolean(item.thumbnail));
-    for (const action of ["show", "up", "remove"]) {
+    for (const action of ["finish", "short", "show", "up", "remove", "discard"]) {
       const button = part(`queue-${action}`);
       show(button, item.actions.includes(action));
-      setText(button, state.words[`live.${action}`]);
-      button.setAttribute("aria-label", `${state.words[`live.${action}`]}: ${item.name}`);
+      const word = state.words[action === "discard" && sure.has(item.id) ? "live.discard_sure" : `live.${action}`];
+      setText(button, word);
+      button.setAttribute("aria-label", `${word}: ${item.name}`);
     }
+    part("queue-short").title = state.words["live.short_info"];
     row.classList.toggle("ichi-shown", shownResult() !== null && shownResult().id === item.id);
   }
 
@@ -233,13 +237,19 @@
     else if (button.id === "ichi-download-button") post(`download/${button.dataset.action}`);
     else if (button.id === "ichi-failure-close") { dismissed.add(state.failure.id); render(); }
     else if (button.dataset.ichiClose !== undefined) button.closest(".ichi-message").remove();
-    const row = button.closest("#ichi-queue [data-id]");
+    const row = button.closest(".ichi-jobs [data-id]");
     if (!row) return;
-    const id = encodeURIComponent(row.dataset.id);
-    if (button.classList.contains("ichi-queue-show")) { pinned = row.dataset.id; render(); }
-    if (button.classList.contains("ichi-queue-up")) post(`jobs/${id}/up`);
-    if (button.classList.contains("ichi-queue-remove")) post(`jobs/${id}/remove`);
+    const action = button.className.replace("ichi-queue-", "");
+    if (action === "show") { pinned = row.dataset.id; render(); }
+    else if (action === "discard" && !sure.has(row.dataset.id)) askAgain(row.dataset.id);
+    else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
   });
+
+  function askAgain(id) {                          // what is thrown away is gone: only the second click does it
+    sure.add(id);
+    render();
+    setTimeout(() => { sure.delete(id); render(); }, 5000);
+  }
 
   function copy(button) {
     const done = () => { setText(button, (state && state.words["live.copied"]) || "✓"); };

@@ -1,0 +1,63 @@
+"""Files that tell by themselves whether they are whole: their content, a few facts about it, a checksum.
+
+The content lies at the front, so that it can be read like any file once the seal was looked at.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .whole_file import whole_file
+
+DIGEST = hashlib.sha256().digest_size
+LENGTH = struct.Struct("<Q")
+"""Of the facts, which stand between content and checksum as JSON."""
+CHUNK = 2**20
+MAX_FACTS = 2**20
+
+
+def write_sealed(path: Path, content: Iterable[bytes], facts: Mapping[str, Any]) -> None:
+    """Write `content` piece by piece, then `facts` (JSON values), then the checksum of both.
+
+    Raises:
+        OSError: it cannot be written; nothing stands under its name then.
+    """
+    digest = hashlib.sha256()
+    told = json.dumps(facts).encode()
+    with whole_file(path) as part, part.open("wb") as file:
+        for piece in content:
+            digest.update(piece)
+            file.write(piece)
+        tail = told + LENGTH.pack(len(told))
+        digest.update(tail)
+        file.write(tail + digest.digest())
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a sealed file, after reading all of it; None where it is not whole, or not there."""
+    try:
+        size = path.stat().st_size - DIGEST
+        with path.open("rb") as file:
+            digest = _digest_of(file, size)
+            if size < LENGTH.size or digest != file.read(DIGEST):
+                return None
+            file.seek(size - LENGTH.size)
+            (length,) = LENGTH.unpack(file.read(LENGTH.size))
+            if length > min(MAX_FACTS, size - LENGTH.size):
+                return None
+            file.seek(size - LENGTH.size - length)
+            facts = json.loads(file.read(length))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _digest_of(file: Any, size: int) -> bytes:
+    digest = hashlib.sha256()
+    while size > 0 and (piece := file.read(min(size, CHUNK))):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.digest()

@@ -1,0 +1,29 @@
+"""Where the unfinished videos of `--headless` wait for the next run of the same name. Knows no engine."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+KEPT_DAYS = 30
+"""An unfinished video that nobody went on with for so long is given up."""
+DIGITS = 12
+
+
+def work_folder(temp: Path, output: Path, name: str) -> Path:
+    """The working folder of the video `output/name.mp4`: the same one in every run."""
+    target = os.path.normcase(os.path.realpath(output / name))
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:DIGITS]
+    return temp / "headless" / digest
+
+
+def give_up_old(temp: Path) -> None:
+    """Delete working folders in which nothing has happened for `KEPT_DAYS`."""
+    oldest = time.time() - KEPT_DAYS * 24 * 3600
+    with contextlib.suppress(OSError):  # there are none yet
+        for folder in (temp / "headless").iterdir():
+            newest = max((path.stat().st_mtime for path in (folder, *folder.iterdir())), default=0)
+            if newest < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
