@@ -117,6 +117,13 @@ class App:
         assert status == 0 or sys.platform == "win32", self.said()
         assert "Traceback" not in self.said()
 
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.kill()
+        process.wait()
+
     def run(self, *options: str | Path, **places: Any) -> subprocess.CompletedProcess[str]:
         """A second process with the same command line (or another home or port), until it ends."""
         command = self.command(*options, **places)

@@ -1,0 +1,127 @@
+"""Jobs that ended before their video was there: one sees what is kept, and finishes it with one click."""
+
+import re
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, expect
+
+from diffusers_helper.recording import load_request
+from diffusers_helper.video import read_frames
+from tests.browser.app import App
+from tests.browser.driver import WORDS, Screen, like, pattern
+
+LONG = {"seconds": 5, "steps": 4, "resolution": 96}
+"""Four sections."""
+SECONDS = {1: "1.1", 2: "2.3", 3: "3.5"}
+
+
+def rows(screen: Screen) -> Locator:
+    return screen.page.locator("#ichi-unfinished > li")
+
+
+def begin(screen: Screen, picture: Path, sections: int = 1) -> None:
+    """Start a job, and wait until so many sections are finished."""
+    screen.choose_start(picture)
+    screen.start()
+    so_far = like("live.caption_so_far", seconds=re.escape(SECONDS[sections]))
+    expect(screen.page.locator("#ichi-caption")).to_have_text(so_far)
+
+
+def stop(screen: Screen) -> None:
+    screen.click("stop")
+    screen.wait_until_idle()
+
+
+def kept(done: str = "[123]") -> re.Pattern[str]:
+    return like("live.unfinished_kept", kept=pattern("live.kept", done=done, sections="4"))
+
+
+@pytest.fixture
+def clean(open_with):
+    """A tab whose jobs take a while, and on which nothing is left at the end."""
+    screen = open_with(**LONG)
+    yield screen
+    screen.end_jobs()
+    while rows(screen).count():
+        discard(screen)
+
+
+def discard(screen: Screen) -> None:
+    before = rows(screen).count()
+    button = rows(screen).first.locator(".ichi-queue-discard")
+    button.click()
+    expect(button).to_have_text(WORDS("live.discard_sure"))
+    button.click()
+    expect(rows(screen)).to_have_count(before - 1)
+
+
+def test_what_was_stopped_says_what_is_kept_and_is_finished_with_one_click(clean: Screen, app: App, pictures):
+    begin(clean, pictures["red"])
+    stop(clean)
+    expect(rows(clean)).to_have_count(1)
+    expect(rows(clean).locator(".ichi-queue-kept")).to_have_text(kept())
+    before = set(app.videos())
+    rows(clean).locator(".ichi-queue-finish").click()
+    clean.wait_until_running()
+    clean.wait_until_idle()
+    expect(rows(clean)).to_have_count(0)
+    (video,) = set(app.videos()) - before
+    assert len(list(read_frames(video))) == 145
+    assert not list(app.outputs.glob("*_unfinished.mp4")), "the whole video took its place"
+
+
+def test_finishing_short_makes_a_video_that_begins_at_the_start_image(clean: Screen, app: App, pictures):
+    begin(clean, pictures["green"])
+    stop(clean)
+    before = set(app.videos())
+    rows(clean).locator(".ichi-queue-short").click()
+    clean.wait_until_running()
+    clean.wait_until_idle()
+    expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_done"))
+    (video,) = set(app.videos()) - before
+    request = load_request(video)
+    assert request.close_after in (1, 2)
+    assert len(list(read_frames(video))) == 1 + 36 * (request.close_after + 1)
+
+
+def test_only_a_second_click_throws_away(clean: Screen, app: App, pictures):
+    begin(clean, pictures["blue"])
+    stop(clean)
+    (left,) = app.outputs.glob("*_unfinished.mp4")
+    discard(clean)
+    assert not left.exists()
+    assert not list((app.home / "temp" / "jobs").glob("job_*"))
+
+
+def test_after_a_crash_the_job_stands_there_with_its_picture_and_the_queue_goes_on(
+    clean: Screen, app: App, pictures
+):
+    begin(clean, pictures["red"])
+    clean.choose_start(pictures["green"])
+    clean.set("seconds", 1)
+    clean.start()
+    waits = WORDS("live.state_waiting")
+    clean.wait_until(lambda: any(row.state == waits for row in clean.queue()), "the second job waits")
+    app.kill()
+    app.start()
+    clean.open()
+    expect(rows(clean)).to_have_count(1)
+    row = rows(clean).first
+    expect(row.locator(".ichi-queue-state")).to_have_text(WORDS("live.state_interrupted"))
+    expect(row.locator(".ichi-queue-kept")).to_have_text(kept())
+    picture = f"{app.url}{row.locator('img').get_attribute('src')}"
+    with urllib.request.urlopen(picture) as answer:
+        red, green, _ = Image.open(BytesIO(answer.read())).convert("RGB").getpixel((20, 20))
+    assert (red > 200, green < 50) == (True, True)
+    clean.wait_for_result()  # of the job that waited
+    row.locator(".ichi-queue-show").click()
+    expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
+    name = row.locator(".ichi-queue-name").inner_text()
+    row.locator(".ichi-queue-finish").click()
+    clean.wait_until_running()
+    clean.wait_until_idle()
+    assert len(list(read_frames(app.outputs / f"{name}.mp4"))) == 145
