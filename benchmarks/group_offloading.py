@@ -1,10 +1,11 @@
 """diffusers' own way to run on a small card, for comparison: group offloading of blocks with a stream."""
 
+import contextlib
 import time
 
 import torch
 
-from benchmarks.step import GIB, process_bytes, taken_away
+from benchmarks.step import GIB, ProcessPeak, taken_away
 from diffusers_helper.device import Compute
 from diffusers_helper.model_files import ModelPart
 from diffusers_helper.transformer import SectionInputs
@@ -21,8 +22,13 @@ def measure_group_offloading(
     """Run the steps with `enable_group_offload`; a row and the last prediction as `measure` gives them."""
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 
-    model = HunyuanVideoFramepackTransformer3DModel.from_pretrained(part.folder, torch_dtype=torch.bfloat16)
-    with taken_away(vram, compute.device) as dummy_bytes, torch.inference_mode():
+    with contextlib.ExitStack() as exits:
+        process = exits.enter_context(ProcessPeak())
+        model = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
+            part.folder, torch_dtype=torch.bfloat16
+        )
+        dummy_bytes = exits.enter_context(taken_away(vram, compute.device))
+        exits.enter_context(torch.inference_mode())
         free = torch.cuda.mem_get_info()[0] / GIB
         torch.cuda.reset_peak_memory_stats()
         model.enable_group_offload(
@@ -43,7 +49,7 @@ def measure_group_offloading(
             "free_vram_gib": round(free, 2),
             "seconds_per_step": seconds,
             "vram_peak_gib": round((torch.cuda.max_memory_allocated() - dummy_bytes) / GIB, 3),
-            "process_peak_gib": round(process_bytes() / GIB, 3),
+            "process_peak_gib": round(process.peak_bytes() / GIB, 3),
         }
         return row, result.cpu()
 

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -59,7 +60,10 @@ def main() -> None:
     compute = choose_compute("cuda")
     inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
     rows, reference = [], None
-    ways = [("resident", "all"), *(("streamed", vram) for vram in options.vram_gib if not options.only_ram)]
+    ways = [("resident", "all")]
+    if not options.only_ram:
+        first, *others = options.vram_gib
+        ways += [("streamed", first), *((f"streamed, {vram} GiB free", vram) for vram in others)]
     if options.cold:
         ways.append(("streamed, files cold", options.vram_gib[0]))
     ways += [(f"streamed, {gib} GiB RAM", options.vram_gib[0]) for gib in options.ram_gib]
@@ -120,7 +124,7 @@ def measure(
 ) -> tuple[dict, torch.Tensor]:
     """Run the steps one way; what it took, and the last prediction."""
     tokens = count_tokens(*noise.shape[-3:])
-    with taken_away(vram, compute.device) as dummy_bytes:
+    with taken_away(vram, compute.device) as dummy_bytes, ProcessPeak() as process:
         free = torch.cuda.mem_get_info()[0] / GIB
         torch.cuda.reset_peak_memory_stats()
         with stream_transformer(part, compute, tokens, None) as transformer:
@@ -143,7 +147,7 @@ def measure(
                 "seconds_per_step": seconds,
                 "vram_peak_gib": round((torch.cuda.max_memory_allocated() - dummy_bytes) / GIB, 3),
                 "vram_reserved_peak_gib": round((torch.cuda.max_memory_reserved() - dummy_bytes) / GIB, 3),
-                "process_peak_gib": round(process_bytes() / GIB, 3),
+                "process_peak_gib": round(process.peak_bytes() / GIB, 3),
             }
             return row, result.cpu()
 
@@ -167,7 +171,7 @@ def taken_away(vram: str, device: torch.device) -> Iterator[int]:
 @contextlib.contextmanager
 def files_in_cache(way: str) -> Iterator[None]:
     """Prepare the file cache as the name of the way says: as it is, empty, or in a machine of little RAM."""
-    if way == "resident" or way == "streamed":
+    if "cold" not in way and "RAM" not in way:
         yield
         return
     Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -193,6 +197,33 @@ def process_bytes() -> int:
         key, _, rest = line.partition(":")
         values[key] = rest.split()
     return (int(values["RssAnon"][0]) + int(values["RssShmem"][0])) * 1024
+
+
+class ProcessPeak:
+    """The most of `process_bytes` within a `with` block, looked at all the time by a thread."""
+
+    INTERVAL = 0.02
+
+    def __init__(self) -> None:
+        self._peak = process_bytes()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "ProcessPeak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def peak_bytes(self) -> int:
+        """The most so far."""
+        return max(self._peak, process_bytes())
+
+    def _watch(self) -> None:
+        while not self._end.wait(self.INTERVAL):
+            self._peak = max(self._peak, process_bytes())
 
 
 def show(rows: list[dict]) -> None:

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, MachineError
 
 if TYPE_CHECKING:
     import torch
@@ -79,13 +79,27 @@ class Checkpoint:
         """Read one tensor in the dtype it is stored in, as a view of `staging` (CPU, uint8, long enough).
 
         One staging buffer for many tensors: a new one for each leaves the memory full of holes.
+
+        Raises:
+            InputError: the file is not the one any more whose header was read.
+            MachineError: it cannot be read.
         """
         import torch
 
         stored = self.tensors[name]
         buffer = staging[: stored.num_bytes]
-        read_into(stored, buffer.numpy().data)
+        self._read_into(stored, buffer.numpy().data)
         return buffer.view(getattr(torch, TORCH_NAMES[stored.dtype])).reshape(stored.shape)
+
+    def _read_into(self, stored: StoredTensor, target: memoryview) -> None:
+        path = stored.path
+        try:
+            with path.open("rb", buffering=0) as file:
+                check_unchanged(file, path, self.signatures[path])
+                read_exactly(file, path, stored.offset, target)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -157,13 +171,10 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def read_into(stored: StoredTensor, target: memoryview) -> None:
-    """Read a tensor's bytes into `target` (`num_bytes` long). Raises InputError where they are gone."""
-    try:
-        with stored.path.open("rb", buffering=0) as file:
-            read_exactly(file, stored.path, stored.offset, target)
-    except OSError as error:
-        raise _unreadable(stored.path, error) from error
+def check_unchanged(file: FileIO, path: Path, signature: FileSignature) -> None:
+    """Raise InputError if an open file is not the one any more whose header was read."""
+    if FileSignature.of(os.fstat(file.fileno())) != signature:
+        raise InputError("model_file_changed", path=str(path))
 
 
 def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> None:

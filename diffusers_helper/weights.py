@@ -39,7 +39,8 @@ def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype:
     """Read every tensor that `module` lacks, convert it to `dtype` and put it on `device`.
 
     Raises:
-        InputError: the files do not hold what the module needs.
+        InputError: the files do not hold what the module needs, or are not those any more that were checked.
+        MachineError: a file cannot be read.
         torch.OutOfMemoryError: there is not enough memory.
     """
     names = match_tensors(module, checkpoint)

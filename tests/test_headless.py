@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import runpy
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from diffusers_helper.recording import load_request
 from tests.conftest import SMALL
+from webui import endframe_ichi
 from webui.eichi_utils import headless
 from webui.eichi_utils.headless_work import give_up_old
 
@@ -71,6 +73,17 @@ def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):
 def test_what_moves_the_cursor_is_shown_as_its_code(command):
     sentence = command.refuse({"start_image": "a\n\x1b[2J\u202e\x9b.png"})
     assert "a\\n\\x1b[2J\\u202e\\x9b.png does not exist" in sentence
+
+
+def test_ctrl_c_before_the_command_listens_ends_it_without_a_traceback(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headless, "run_headless", interrupted)
+    monkeypatch.setattr(sys, "argv", [endframe_ichi.__file__, "--headless", "request.json"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(endframe_ichi.__file__, run_name="__main__")
+    assert ended.value.code == headless.EXIT_STOPPED
 
 
 def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeypatch):

@@ -1,6 +1,7 @@
 """Building models from their files, and letting them go."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import Compute
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.weights import match_tensors
-from tests.tiny import MODELS, make_loader
+from tests.tiny import MODELS, VAE_FILE, make_loader
 
 VISION = Path("lllyasviel/flux_redux_bfl/image_encoder")
 TEXT = Path("hunyuanvideo-community/HunyuanVideo/text_encoder")
@@ -112,6 +113,26 @@ def test_a_config_that_describes_no_model_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         make_loader(tmp_path / "models").verify()
     assert caught.value.code == "model_config_refused"
+
+
+def test_weights_replaced_since_they_were_checked_are_not_taken(tmp_path):
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    loader = make_loader(models)
+    shutil.copyfile(models / VAE_FILE, other := tmp_path / "other")  # as long, and with the same names
+    os.utime(other, (1, 1))
+    other.replace(models / VAE_FILE)
+    with pytest.raises(InputError) as caught, loader.vae():
+        pass
+    assert caught.value.code == "model_file_changed"
+
+
+def test_weights_that_vanish_are_the_machines_fault(tmp_path):
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    loader = make_loader(models)
+    (models / VAE_FILE).unlink()
+    with pytest.raises(MachineError) as caught, loader.vae():
+        pass
+    assert caught.value.code == "model_file_unreadable"
 
 
 LOAD_LARGE = """

@@ -22,6 +22,7 @@ from diffusers_helper.events import StepDone
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.streaming import layers as layers_module
+from diffusers_helper.streaming import ring as ring_module
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.streaming.layout import describe_layer
 from diffusers_helper.streaming.ram_tier import read_whole
@@ -159,7 +160,12 @@ def test_giving_up_resident_layers_ends_with_none_and_changes_nothing(stored):
     assert counts == [7, 3, 1, 0]
 
 
-def test_less_room_than_planned_keeps_fewer_layers(stored, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")],
+    ids=["torch", "card"],
+)
+def test_less_room_than_planned_keeps_fewer_layers(stored, monkeypatch, error):
     folder, weights = stored
     checkpoint, layers = describe(folder)
     with StreamedLayers(layers, make_linear, checkpoint, CPU) as streamed:
@@ -167,7 +173,7 @@ def test_less_room_than_planned_keeps_fewer_layers(stored, monkeypatch):
 
         def bind(layer, buffer):
             if len(streamed._resident) == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
             return original(layer, buffer)
 
         monkeypatch.setattr(streamed, "_bind", bind)
@@ -202,6 +208,17 @@ def test_a_thread_that_cannot_begin_is_told_and_not_waited_for(stored, monkeypat
         pytest.raises(RuntimeError, match="no memory for a buffer"),
     ):
         ring.acquire()
+
+
+def test_a_card_that_is_lost_while_a_layer_arrives_is_told_and_not_waited_for():
+    class LostCard:
+        def record_event(self):
+            raise RuntimeError("CUDA error: device lost")
+
+    load = ring_module._Load(torch.empty(8, dtype=torch.uint8), None, chunks=1)
+    load.chunk_done(LostCard())
+    assert load.done.is_set()
+    assert "device lost" in str(load.error)
 
 
 @pytest.mark.parametrize("damage", [_cut_short, Path.unlink, _replace])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from webui.eichi_utils.job_runner import EngineOptions
 
 MIN_PASSWORD = 8
+EXIT_STOPPED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,4 +160,7 @@ def _be_quiet_and_offline(verbose: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before anybody listened, or when all was done
+        sys.exit(EXIT_STOPPED)

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..checkpoint import Checkpoint
 from ..errors import MachineError
+from ..system_memory import is_out_of_memory
 from .layout import Layer
 from .reader import ChunkReader
 from .ring import CHUNK_BYTES, WeightRing
@@ -97,8 +98,8 @@ class StreamedLayers:
             try:
                 self.place(resident)
                 return
-            except torch.OutOfMemoryError:
-                if not resident:
+            except RuntimeError as error:
+                if not resident or not is_out_of_memory(error):
                     raise
             self._close_ring()
             self._resident.clear()

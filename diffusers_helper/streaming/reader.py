@@ -1,14 +1,13 @@
 """Reading chunks of layers from files into buffers: plain positioned reads, the same on every system."""
 
-import os
 import time
 from io import FileIO
 from pathlib import Path
 
 import torch
 
-from ..checkpoint import TORCH_NAMES, FileSignature, read_exactly
-from ..errors import InputError, MachineError
+from ..checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly
+from ..errors import MachineError
 from .layout import Chunk, Piece
 
 
@@ -27,7 +26,7 @@ class ChunkReader:
 
         Raises:
             InputError: a file became shorter or was replaced.
-        MachineError: a file cannot be read.
+            MachineError: a file cannot be read.
         """
         begin = time.perf_counter()
         for piece in chunk.pieces:
@@ -65,6 +64,5 @@ class ChunkReader:
         file = self._files.get(path)
         if file is None:
             file = self._files[path] = path.open("rb", buffering=0)
-        if FileSignature.of(os.fstat(file.fileno())) != self._signatures[path]:
-            raise InputError("model_file_changed", path=str(path))
+        check_unchanged(file, path, self._signatures[path])
         return file

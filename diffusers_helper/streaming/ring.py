@@ -42,8 +42,11 @@ class _Load:
             self.error = self.error or error
             self._missing -= 1
             if self._missing == 0:
-                if self.error is None and stream is not None:
-                    self.arrived = stream.record_event()
+                try:
+                    if self.error is None and stream is not None:
+                        self.arrived = stream.record_event()
+                except RuntimeError as lost:  # the card; nobody may wait for ever
+                    self.error = lost
                 self.done.set()
 
 
