@@ -30,6 +30,9 @@ def check_room(folder: Path, needed: int) -> None:
     """Raises MachineError where the folder's disk has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise MachineError(
-            "disk_too_small", path=str(folder), needed=f"{needed / 2**30:.2f}", free=f"{free / 2**30:.2f}"
-        )
+        raise MachineError("disk_too_small", path=str(folder), needed=_size(needed), free=_size(free))
+
+
+def _size(count: int) -> str:
+    """Bytes as a person reads them; the units are the same words in all our languages."""
+    return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"

@@ -109,7 +109,8 @@ def generate(
     with machine_errors(target.folder):
         pictures = read_pictures(request)
         plan = make_plan(request)
-        loader.verify()
+        if not stop.is_set():  # which takes a while
+            loader.verify()
         target.check()
     with machine_errors(target.working_folder), _job_folder(request, plan, target, pictures) as folder:
         job, damaged = _begin(request, plan, target, pictures, loader, stop, folder)

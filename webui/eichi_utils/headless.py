@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -35,6 +37,7 @@ from .translations import Translator
 logger = logging.getLogger(__name__)
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
+USUAL_WIDTH, USUAL_HEIGHT = 80, 24
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> I
 
 def _report(events: Iterable[Event], told: _Told, words: Translator) -> int:
     """Tell the events on the terminal until the last one; returns the exit status."""
-    bar = tqdm(disable=None, unit=words("progress.unit"), file=sys.stderr, dynamic_ncols=True)
+    bar = tqdm(disable=None, unit=words("progress.unit"), file=sys.stderr, **_width(sys.stderr))
     with bar:
         for event in events:
             told.take(event)
@@ -130,6 +133,15 @@ def _report(events: Iterable[Event], told: _Told, words: Translator) -> int:
     return EXIT_DONE
 
 
+def _width(stream: TextIO) -> dict[str, Any]:
+    """The bar follows the terminal's width; where that has none to tell, tqdm would show nothing."""
+    try:
+        has_width = os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        has_width = False
+    return {"dynamic_ncols": True} if has_width else {"ncols": USUAL_WIDTH, "nrows": USUAL_HEIGHT}
+
+
 def _advance(bar: tqdm, event: StepDone, words: Translator) -> None:
     bar.total = bar.total or (event.sections - event.section) * event.steps
     bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
@@ -147,7 +159,8 @@ def _announce(event: Finished, words: Translator) -> None:
         height=event.height,
         elapsed=f"{event.elapsed:.1f}",
     )
-    write_line(line, sys.stdout)
+    with contextlib.suppress(OSError):  # nobody can read it; the video is there all the same
+        write_line(line, sys.stdout)
 
 
 @contextlib.contextmanager

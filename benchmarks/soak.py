@@ -1,0 +1,286 @@
+"""Hours of use at once: jobs, stops, kills, reloads. Nothing may be lost, and nothing may grow.
+
+    python -m benchmarks.soak [--minutes 120] [--seed 1] [--home DIR]
+
+The app runs as its users run it, a process of its own with the tiny models of the tests; every few seconds
+something happens to it, drawn from the seed. In the end all that was begun is finished, and each video is read
+frame by frame. Writes `benchmarks/results/DATE-soak.json`; the exit status tells whether all went well.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sections import make_plan
+from diffusers_helper.video import read_frames
+from tests.browser.app import App
+
+RESULTS = Path(__file__).parent / "results"
+OURS = {"X-Endframe-Ichi": "1"}
+PATIENCE = 600
+SAMPLE_SECONDS = 60
+SMALL = {"section_seconds": 0.5, "steps": 2, "resolution": 64, "teacache": True}
+
+
+@dataclass
+class Soak:
+    """One app and what was done to it."""
+
+    app: App
+    picture: Path
+    dice: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+    wishes: dict[str, GenerationRequest] = field(default_factory=dict)
+    """What was asked for, by the job's id."""
+    gone: set[str] = field(default_factory=set)
+    """Jobs that were stopped before they had anything, removed or thrown away: on purpose."""
+    videos: dict[str, str] = field(default_factory=dict)
+    """The finished jobs' videos."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    _client: Client | None = None
+
+    # -- what happens --------------------------------------------------------------------------------------
+
+    def add(self) -> None:
+        """Queue a video of one to four sections."""
+        if len([job for job in self.jobs() if job["state"] == "waiting"]) > 5:
+            return
+        values = SMALL | {"seconds": self.dice.choice([0.5, 1, 2, 2.5]), "seed": self.dice.randrange(2**32)}
+        known = {job["id"] for job in self.jobs()}
+        settings = {key: value for key, value in values.items() if key != "seconds"}
+        picture = handle_file(str(self.picture))
+        self.client.submit(picture, "A cat.", values["seconds"], None, settings, api_name="/generate")
+        new = self._wait(lambda: {job["id"] for job in self.jobs()} - known, "the new job is in the list")
+        self.wishes[new.pop()] = GenerationRequest.from_dict(values | {"start_image": "cat.png"})
+
+    def stop(self) -> None:
+        for job in self._in_state("running"):
+            self._post(job, "stop")
+            if not job["sections_done"]:
+                self.gone.add(job["id"])  # where a section is finished meanwhile, it comes back as unfinished
+
+    def remove(self) -> None:
+        for job in self._in_state("waiting")[-1:]:
+            if self._post(job, "remove"):
+                self.gone.add(job["id"])
+
+    def finish(self) -> None:
+        for job in self._unfinished()[:1]:
+            self._post(job, "finish")
+
+    def finish_short(self) -> None:
+        for job in self._unfinished()[:1]:
+            self._post(job, "short")
+
+    def discard(self) -> None:
+        for job in self._unfinished()[:1]:
+            if self._post(job, "discard"):
+                self.gone.add(job["id"])
+
+    def reload(self) -> None:
+        """Ten pages are opened, listen for a moment, and are closed."""
+        for _ in range(10):
+            with httpx.stream("GET", f"{self.app.url}ichi/events?lang=ja", timeout=60) as stream:
+                next(stream.iter_text())
+            httpx.get(self.app.url, timeout=60).raise_for_status()
+
+    def kill(self) -> None:
+        """The power fails, at any moment."""
+        self._look()
+        time.sleep(self.dice.random() * 3)
+        self.app.kill()
+        self._complain()
+        self.restart()
+
+    def end(self) -> None:
+        """Ctrl-C, and another start."""
+        self._look()
+        self.app.stop()
+        self.restart()
+
+    def restart(self) -> None:
+        self._client = None
+        self.app.start()
+        missing = self.wishes.keys() - {job["id"] for job in self.jobs()} - self.gone - self.videos.keys()
+        for job in missing:
+            if not self._video_of(job):
+                self.troubles.append(f"{job} is lost after a start")
+
+    ACTIONS = (
+        *("add",) * 8,
+        *("finish",) * 4,
+        "finish_short",
+        "stop",
+        "stop",
+        "remove",
+        "discard",
+        "reload",
+        "kill",
+        "end",
+    )
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(self.app.url, verbose=False, download_files=False)
+        return self._client
+
+    def jobs(self) -> list[dict[str, Any]]:
+        jobs: list[dict[str, Any]] = self.client.predict(api_name="/queue")
+        return jobs
+
+    def _look(self) -> None:
+        """Note which videos are there: the app lists only the newest."""
+        for job in self.jobs():
+            self._names[job["id"]] = job["name"]
+            if job["state"] == "done":
+                self.videos[job["id"]] = job["video"]
+            elif job["state"] == "failed":
+                self.troubles.append(f"{job['name']} failed")
+
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def _video_of(self, job: str) -> bool:
+        video = self.app.outputs / f"{self._names.get(job, '?')}.mp4"
+        if video.exists():
+            self.videos[job] = str(video)
+        return video.exists()
+
+    def _in_state(self, state: str) -> list[dict[str, Any]]:
+        return [job for job in self.jobs() if job["state"] == state]
+
+    def _unfinished(self) -> list[dict[str, Any]]:
+        return [job for job in self.jobs() if job["can_finish"]]
+
+    def _post(self, job: dict[str, Any], action: str) -> bool:
+        answer = httpx.post(f"{self.app.url}ichi/jobs/{job['id']}/{action}", headers=OURS, timeout=60)
+        return bool(answer.raise_for_status().json()["done"])
+
+    def _wait(self, is_so: Callable[[], Any], what: str) -> Any:
+        end = time.monotonic() + PATIENCE
+        while not (answer := is_so()):
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {PATIENCE} s: {what}")
+            time.sleep(0.2)
+        return answer
+
+    def _complain(self) -> None:
+        if "Traceback" in self.app.said():
+            self.troubles.append(f"the app said: {self.app.said()[-2000:]}")
+
+    def sample(self, minutes: float) -> None:
+        """What the app holds, in memory and on the disk."""
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{self.app.pid}/status").read_text().splitlines()
+        )
+        temp = [path for path in (self.app.home / "temp").rglob("*") if path.is_file()]
+        self.samples.append(
+            {
+                "minutes": round(minutes, 1),
+                "memory_mib": int(status["RssAnon"].split()[0]) // 1024,
+                "threads": int(status["Threads"]),
+                "files_open": len(list(Path(f"/proc/{self.app.pid}/fd").iterdir())),
+                "temp_mib": round(sum(path.stat().st_size for path in temp) / 2**20, 1),
+                "videos": len(self.videos),
+            }
+        )
+
+    # -- the whole -----------------------------------------------------------------------------------------
+
+    def run(self, minutes: float) -> None:
+        begin, sampled = time.monotonic(), 0.0
+        while (now := time.monotonic() - begin) < minutes * 60:
+            action = self.dice.choice(self.ACTIONS)
+            getattr(self, action)()
+            self.done[action] += 1
+            self._look()
+            if now - sampled > SAMPLE_SECONDS:
+                sampled = now
+                with contextlib.suppress(OSError):
+                    self.sample(now / 60)
+            time.sleep(self.dice.random() * 3)
+        self.settle()
+
+    def settle(self) -> None:
+        """Finish everything, then read all videos."""
+
+        def is_idle() -> bool:
+            self._look()
+            for job in self._unfinished():
+                self._post(job, "finish")
+            return all(job["state"] == "done" for job in self.jobs())
+
+        self._wait(is_idle, "everything is finished")
+        for job, request in self.wishes.items():
+            if job in self.videos or self._video_of(job):
+                self._check_video(job, request)
+            elif job not in self.gone:
+                self.troubles.append(f"{job} has no video")
+        self._complain()
+
+    def _check_video(self, job: str, request: GenerationRequest) -> None:
+        frames = len(list(read_frames(Path(self.videos[job]))))
+        most = make_plan(request).pixel_frames
+        if not 0 < frames <= most or (frames < most and not self.done["finish_short"]):
+            self.troubles.append(f"{job} has {frames} of {most} frames")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--home", type=Path)
+    options = parser.parse_args()
+    home = options.home or Path(tempfile.mkdtemp(prefix="soak-"))
+    picture = home / "cat.png"
+    home.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((96, 64), 80).convert("RGB").save(picture)
+    soak = Soak(App(home), picture, random.Random(options.seed))
+    begun = datetime.now().astimezone()
+    soak.app.start()
+    try:
+        soak.run(options.minutes)
+    finally:
+        soak.app.stop()
+        result = {
+            "begun": begun.isoformat(timespec="seconds"),
+            "minutes": round((datetime.now().astimezone() - begun).total_seconds() / 60, 1),
+            "machine": f"{platform.machine()}, {platform.system()}, tiny models on a CPU",
+            "seed": options.seed,
+            "done": dict(soak.done),
+            "asked": len(soak.wishes),
+            "videos": len(soak.videos),
+            "given_up_on_purpose": len(soak.gone - soak.videos.keys()),
+            "troubles": soak.troubles,
+            "samples": soak.samples,
+        }
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{begun:%Y-%m-%d}-soak.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(json.dumps({key: value for key, value in result.items() if key != "samples"}, indent=1))
+    if options.home is None:
+        shutil.rmtree(home, ignore_errors=True)
+    return 1 if soak.troubles else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
