@@ -3,8 +3,8 @@
     python -m benchmarks.soak [--minutes 120] [--seed 1] [--home DIR]
 
 The app runs as its users run it, a process of its own with the tiny models of the tests; every few seconds
-something happens to it, drawn from the seed. In the end all that was begun is finished, and each video is read
-frame by frame. Writes `benchmarks/results/DATE-soak.json`; the exit status tells whether all went well.
+something happens to it, drawn from the seed. In the end all that was begun is finished, and each video is
+read frame by frame. Writes `benchmarks/results/DATE-soak.json`; the exit status tells whether all went well.
 """
 
 import argparse
