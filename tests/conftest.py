@@ -56,7 +56,7 @@ class Command:
         output = self.output if output is None else output
         path = request if isinstance(request, Path) else self.request({} if request is None else request)
         arguments = ["--headless", path, "--models", models, "--output", output, "--name", "video"]
-        arguments += ["--cache", self.folder / "cache", "--device", "cpu", *options]
+        arguments += ["--home", self.folder, "--cache", self.folder / "cache", "--device", "cpu", *options]
         self._caplog.clear()
         status = main([str(argument) for argument in arguments])
         shown = [record for record in self._caplog.records if record.levelno >= logging.ERROR]

@@ -25,7 +25,9 @@ from diffusers_helper.events import (
 
 from .failures import as_engine_error
 from .job import JobSpec
+from .job_log import logged
 from .job_runner import EngineOptions, JobRunner
+from .machine_check import CheckOptions, check_for_log
 from .output_names import check_name, new_name
 from .terminal import say, write_line
 from .translations import Translator
@@ -56,7 +58,7 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
             say(words("stopped.at_once"))
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
-            logger.debug("failed", exc_info=True)
+            logger.warning("failed", exc_info=True)
             error = as_engine_error(caught)
             say(words("failed", reason=words(f"error.{error.code}", **error.values)))
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
@@ -69,7 +71,8 @@ def _generate(options: HeadlessOptions, stop: threading.Event) -> Iterator[Event
     request = load_request(options.request)
     name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
-    return runner(JobSpec(name, name, options.output, request), stop)
+    check_for_log(CheckOptions(options.engine, options.output))
+    return logged(runner)(JobSpec(name, name, options.output, request), stop)
 
 
 def _report(events: Iterable[Event], words: Translator) -> int:

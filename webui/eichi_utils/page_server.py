@@ -77,7 +77,7 @@ def run_page(options: PageOptions, words: Translator) -> int:
             _show(words("page.already_running", url=running), running, options)
         return 0
     except Exception as caught:  # the edge of the app: no traceback reaches the user
-        logger.debug("the page cannot be served", exc_info=True)
+        logger.warning("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
         say(words("failed", reason=error_text(error.code, error.values, words)))
         return 2 if isinstance(error, InputError) else 1
