@@ -30,7 +30,16 @@ from .page_parts.keyframe_rows import RowPlan
 from .page_parts.preset_box import PresetBox
 from .page_parts.result import Result
 from .translations import Translator
-from .uploads import carried_request, checked_picture, is_video, uploaded_path, uploaded_paths, with_new_seed
+from .upload_keeper import forget_upload
+from .uploads import (
+    carried_request,
+    checked_picture,
+    is_video,
+    refused,
+    uploaded_path,
+    uploaded_paths,
+    with_new_seed,
+)
 
 logger = logging.getLogger(__name__)
 Handler = Callable[["PageHandlers", Data], dict[Any, Any]]
@@ -44,7 +53,7 @@ def _reports(handler: Handler) -> Handler:
         try:
             return handler(self, data) or gr.skip()
         except EngineError as error:
-            return {self.message: messages.problem(error, self.words(data))}
+            return {self.message: messages.problem(refused(error, self.app.uploads), self.words(data))}
         except Exception as error:
             logger.error("a handler of the page failed", exc_info=True)
             return {self.message: messages.problem(error, self.words(data))}
@@ -136,8 +145,10 @@ class PageHandlers:
         """Whatever was dropped or opened: a video or picture with settings, a picture, or several."""
         paths = uploaded_paths(data[self.form.inputs.inbox], self.app.uploads)
         if len(paths) == 1 and (is_video(paths[0]) or _carries_request(paths[0])):
-            return self._restore(carried_request(paths[0]), data)
+            return self._restore_file(paths[0], data)
         if any(is_video(path) for path in paths):
+            for path in filter(is_video, paths):
+                forget_upload(path)
             raise InputError("video_among_pictures")
         shown = [checked_picture(path) for path in paths]
         if len(shown) == 1:
@@ -146,6 +157,14 @@ class PageHandlers:
             return {}
         said = self.words(data)("page.several_chosen", count=len(shown))
         return {self.message: messages.note(said), **as_updates(self.form.with_several(shown))}
+
+    def _restore_file(self, path: str, data: Data) -> dict[Any, Any]:
+        """A video or picture brings its settings; one without any does not stay."""
+        try:
+            return self._restore(carried_request(path), data)
+        except EngineError:
+            forget_upload(path)
+            raise
 
     @_reports
     def settings_taken(self, data: Data) -> dict[Any, Any]:
