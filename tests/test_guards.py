@@ -225,7 +225,7 @@ def test_only_what_lies_in_the_folder_of_uploads_is_handed_out(tmp_path, start):
             "http://evil.example/x",
             "a.png",
             "",
-            "\0",
+            "%00",
         ):
             assert client.get(f"{start}{path}").status_code == 404, path
 
