@@ -19,6 +19,8 @@ from .sections import SectionSize, count_sections
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
+MAX_VALUES = 100_000
+"""Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
 
 
@@ -121,6 +123,8 @@ def parse_request_json(text: str | bytes) -> object:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
+        if sum(text.count(sign) for sign in ",[{") > MAX_VALUES:
+            raise InputError("request_too_full", most=MAX_VALUES)
         return json.loads(text, parse_int=_parse_int)
     except UnicodeDecodeError as error:
         raise InputError("request_not_utf8") from error

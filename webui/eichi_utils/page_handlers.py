@@ -33,6 +33,7 @@ from .translations import Translator
 from .upload_keeper import forget_upload
 from .uploads import (
     carried_request,
+    check_inner_pictures,
     checked_picture,
     is_video,
     refused,
@@ -173,6 +174,7 @@ class PageHandlers:
 
     def _restore(self, request: GenerationRequest, data: Data) -> dict[Any, Any]:
         words = self.words(data)
+        check_inner_pictures(request)
         restored = from_request(request, self.app.uploads / "restored", request_size)
         changes = as_updates(self.form.restored(restored))
         plan: RowPlan = data[self.form.keyframes.plan]

@@ -1,6 +1,7 @@
 """Files that the page was given: which picture or request a file is. Knows no widget."""
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from .upload_keeper import forget_upload
 
 SHOWN_CHARACTERS = 200
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+_one_at_a_time = threading.Lock()
+"""Large pictures are looked at: many pages may send some at the same time."""
 
 
 def uploaded_path(file: Any, folder: Path) -> str | None:
@@ -57,7 +60,8 @@ def checked_picture(path: str) -> str:
         InputError: it is no picture that can be used; it does not stay.
     """
     try:
-        pixels = read_image(path)
+        with _one_at_a_time:
+            pixels = read_image(path)
     except (EngineError, MemoryError) as error:
         forget_upload(path)
         if isinstance(error, InputError):
@@ -90,12 +94,26 @@ def carried_request(path: str) -> GenerationRequest:
     except InputError as error:
         _name_only(error)
         raise
-    keyframes = (keyframe.image for keyframe in request.keyframes)
-    for image in (request.start_image, request.end_image, *keyframes):
-        is_inside = image is None or is_data_uri(image) or Path(image) == file.absolute()
-        if not is_inside:
-            raise InputError("not_made_by_us", path=file.name)
+    if not all(is_data_uri(image) or Path(image) == file.absolute() for image in _images(request)):
+        raise InputError("not_made_by_us", path=file.name)
     return request
+
+
+def check_inner_pictures(request: GenerationRequest) -> None:
+    """Look whether every picture of a request can be read, before any of them is written anywhere.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for image in _images(request):
+        with _one_at_a_time:
+            read_image(image)
+
+
+def _images(request: GenerationRequest) -> list[str]:
+    keyframes = (keyframe.image for keyframe in request.keyframes)
+    images = (request.start_image, request.end_image, *keyframes)
+    return [image for image in dict.fromkeys(images) if image is not None]
 
 
 def refused(error: EngineError, folder: Path) -> EngineError:
