@@ -300,4 +300,6 @@ def _shown(value: object) -> str:
 
 
 def _shortened(text: str) -> str:
+    """A short piece of a text, with codes for halves of characters, which nothing could show or send."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
