@@ -39,9 +39,12 @@ class LastResort:
         try:
             await self._app(scope, receive, note_begin)
         except Exception as error:
-            if scope["type"] != "http" or has_begun:
+            if scope["type"] != "http":
                 raise
             logger.warning("%s %r failed", scope["method"], scope["path"], exc_info=True)
+            if has_begun:  # it ends here; the server sees by itself where bytes are missing
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             sentence = self._explain(self._known(error))
             await PlainTextResponse(sentence, status_code=500)(scope, receive, send)
 

@@ -75,6 +75,10 @@ class PageHandlers:
     def words(self, data: Data) -> Translator:
         return self.app.translator(data[self.form.language])
 
+    def _text(self, data: Data, widget: Any) -> str:
+        """What a text field holds; nothing where somebody sent what is no text."""
+        return data[widget] if isinstance(data[widget], str) else ""
+
     # -- filling in ----------------------------------------------------------------------------------
 
     @_reports
@@ -95,7 +99,8 @@ class PageHandlers:
         values, old = self.form.values(data), data[self.form.keyframes.plan]
         count = count_rows(values) if values["use_keyframes"] else 0
         language = self.words(data).language
-        return RowPlan(count, float(values["section_seconds"]), copies_pictures(values), language, old.drawn)
+        section_seconds = 0.5 if values["section_seconds"] == 0.5 else 1.0
+        return RowPlan(count, section_seconds, copies_pictures(values), language, old.drawn)
 
     def _outlook_html(self, data: Data) -> str:
         words = self.words(data)
@@ -214,7 +219,7 @@ class PageHandlers:
     def started(self, data: Data) -> dict[Any, Any]:
         """Queue a job for each start image."""
         values, words = self.form.values(data), self.words(data)
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         requests = to_requests(values, self.form.pictures(data), data[self.form.extras])
         waits = self.app.queue.view().running is not None
         ids = self._add_all(requests, folder)
@@ -245,7 +250,7 @@ class PageHandlers:
     def again(self, data: Data) -> dict[Any, Any]:
         """The shown video once more, with another seed."""
         request = with_new_seed(self._shown_request(data))
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         self.app.queue.add(request, folder)
         return {self.message: messages.note(self.words(data)("page.again_queued"))}
 
@@ -272,7 +277,7 @@ class PageHandlers:
 
     @_reports
     def folder_opened(self, data: Data) -> dict[Any, Any]:
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         if open_in_file_manager(folder):
             return {self.message: messages.NOTHING}
         return {self.message: messages.note(self.words(data)("page.folder_is", path=folder))}
@@ -294,10 +299,10 @@ class PageHandlers:
 
     @_reports
     def preset_chosen(self, data: Data) -> dict[Any, Any]:
-        changes = self.preset_changes(data[self.preset_box.choice])
+        name = self._text(data, self.preset_box.choice)
+        changes = self.preset_changes(name)
         del changes[self.preset_box.choice]
-        name = data[self.preset_box.choice]
-        return {self.preset_box.name: name or "", **as_updates(changes)}
+        return {self.preset_box.name: name, **as_updates(changes)}
 
     @_reports
     def preset_applied(self, data: Data) -> dict[Any, Any]:
@@ -306,8 +311,8 @@ class PageHandlers:
 
     @_reports
     def preset_saved(self, data: Data) -> dict[Any, Any]:
-        name = (data[self.preset_box.name] or "").strip()
-        replaced = self.app.presets.save(name, data[self.form.inputs.prompt] or "")
+        name = self._text(data, self.preset_box.name).strip()
+        replaced = self.app.presets.save(name, self._text(data, self.form.inputs.prompt))
         key = "page.preset_replaced" if replaced else "page.preset_saved"
         said = messages.note(self.words(data)(key, name=name))
         return {self.message: said, **as_updates(self.preset_changes(name))}
@@ -328,10 +333,10 @@ class PageHandlers:
         return {self.message: messages.note(self.words(data)(key, name=name))}
 
     def _chosen_preset(self, data: Data) -> str:
-        name = data[self.preset_box.choice]
+        name = self._text(data, self.preset_box.choice)
         if not name:
             raise InputError("choose_preset")
-        return str(name)
+        return name
 
     # -- the page itself -----------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ FONTS = (
     "sans-serif",
 )
 MAX_HELLO = 10_000
+MAX_TABS = 1000
+"""Whose section rows are kept, each in some 50 KB; nobody tells the app when a tab is closed."""
 CLOSE_SECONDS = 30
 STARTING_SECONDS = 30
 
@@ -230,6 +232,7 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
         "enable_monitoring": False,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD,
+        "state_session_capacity": MAX_TABS,
         "favicon_path": str(STATIC / "favicon.svg"),
         "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
         # not as gradio's own css, which reaches no further than its container

@@ -39,9 +39,9 @@ def uploaded_path(file: Any, folder: Path) -> str | None:
     return path
 
 
-def uploaded_paths(files: Any, folder: Path) -> list[str]:
+def uploaded_paths(files: object, folder: Path) -> list[str]:
     """All paths in what gradio hands over for several files; raises as `uploaded_path` does."""
-    paths = (uploaded_path(file, folder) for file in files or [])
+    paths = (uploaded_path(file, folder) for file in (files if isinstance(files, list) else []))
     return [path for path in paths if path is not None]
 
 
