@@ -21,6 +21,8 @@ MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
 MAX_SECTIONS = 1000
 """More than any length has."""
+MAX_VALUES = 100_000
+"""Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
 
 
@@ -126,6 +128,8 @@ def parse_request_json(text: str | bytes) -> object:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
+        if sum(text.count(sign) for sign in ",[{") > MAX_VALUES:
+            raise InputError("request_too_full", most=MAX_VALUES)
         return json.loads(text, parse_int=_parse_int)
     except UnicodeDecodeError as error:
         raise InputError("request_not_utf8") from error
@@ -307,4 +311,6 @@ def _shown(value: object) -> str:
 
 
 def _shortened(text: str) -> str:
+    """A short piece of a text, with codes for halves of characters, which nothing could show or send."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."

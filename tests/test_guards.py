@@ -1,16 +1,20 @@
 """Which hosts and pages may talk to the server, and who must name a password."""
 
 import base64
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
-from webui.eichi_utils.guards import OPEN_PATH, is_loopback, make_guards
+from webui.eichi_utils.guards import CLOSED, FILES, OPEN_PATH, is_loopback, make_guards
 
+UPLOADS = Path("/")
 LOGIN = ("mia", "p\u00e4ss:word 1")
 
 
@@ -22,7 +26,7 @@ def guarded(
     server: str = "127.0.0.1", *, shared: bool = False, login: tuple[str, str] | None = None
 ) -> Starlette:
     routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
-    return Starlette(routes=routes, middleware=make_guards(server, shared, login))
+    return Starlette(routes=routes, middleware=make_guards(server, shared, login, UPLOADS))
 
 
 @pytest.fixture
@@ -140,6 +144,96 @@ def test_what_the_page_itself_or_a_program_sends_is_answered(local, origin):
 def test_another_web_page_is_refused_even_with_the_password(locked):
     headers = {"Origin": "http://evil.example", "Authorization": basic(*LOGIN)}
     assert locked.get("/", headers=headers).status_code == 403
+
+
+FOLLOWED = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense", ""])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
+def test_what_a_browser_says_comes_from_another_site_is_refused_without_an_origin(local, method, site):
+    for more in ({}, {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, FOLLOWED):
+        answer = local.request(method, "/x", headers={"Sec-Fetch-Site": site} | more)
+        assert (answer.status_code, answer.text) == (403, "")
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_what_a_browser_says_comes_from_the_page_or_the_user_is_answered(local, site):
+    for method in ("GET", "POST"):
+        assert local.request(method, "/x", headers={"Sec-Fetch-Site": site}).text == "here"
+
+
+def test_a_link_from_elsewhere_leads_to_the_page_and_neither_into_a_frame_nor_to_an_action(local):
+    headers = {"Sec-Fetch-Site": "cross-site"} | FOLLOWED
+    assert local.get("/", headers=headers).text == "here"
+    assert local.get("/gradio_api/file=/x.png", headers=headers).status_code == 403
+    assert local.post("/", headers=headers).status_code == 403, "a form that another page sends"
+    assert local.get("/", headers=headers | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
+
+
+def test_nobody_can_open_a_web_socket(local, locked):
+    for client in (local, locked):
+        for headers in ({}, {"Origin": "http://evil.example"}):
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect("/", headers=headers):
+                pass
+
+
+# -- what answers may do, and what is closed ---------------------------------------------------------
+
+
+def test_every_answer_says_that_it_stands_in_no_other_page_and_is_what_it_says(local):
+    refused = {"Origin": "http://evil.example"}
+    for answer in (local.get("/"), local.get("/x"), local.get("/", headers=refused), local.get("/login")):
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_in_a_file_nothing_may_run(local):
+    for start in FILES:
+        policy = local.get(f"{start}/x.html").headers["content-security-policy"]
+        assert "sandbox" in policy
+        assert "default-src 'none'" in policy
+        assert "script" not in policy
+
+
+@pytest.mark.parametrize("path", [*CLOSED, *(f"{path}/x/y" for path in CLOSED)])
+def test_what_the_page_never_asks_is_closed(local, path):
+    for method in ("GET", "POST"):
+        assert local.request(method, path).status_code == 404
+
+
+@pytest.mark.parametrize("start", FILES)
+def test_only_what_lies_in_the_folder_of_uploads_is_handed_out(tmp_path, start):
+    uploads, outside = tmp_path / "uploads", tmp_path / "outside.png"
+    uploads.mkdir()
+    for path in (uploads / "a.png", outside):
+        path.write_bytes(b"x")
+    links = []
+    with contextlib.suppress(OSError):  # this system makes no links
+        (uploads / "link.png").symlink_to(outside)
+        links = [uploads / "link.png"]
+    routes = [Route("/{path:path}", answer)]
+    app = Starlette(routes=routes, middleware=make_guards("127.0.0.1", False, None, uploads))
+    with TestClient(app, "http://127.0.0.1:8001") as client:
+        assert client.get(f"{start}{uploads / 'a.png'}").text == "here"
+        for path in (
+            outside,
+            *links,
+            f"{uploads}/../outside.png",
+            "http://evil.example/x",
+            "a.png",
+            "",
+            "%00",
+        ):
+            assert client.get(f"{start}{path}").status_code == 404, path
+
+
+def test_without_a_folder_of_uploads_no_file_is_handed_out():
+    app = Starlette(routes=[Route("/{path:path}", answer)], middleware=make_guards("127.0.0.1", False, None))
+    with TestClient(app, "http://127.0.0.1:8001") as client:
+        assert client.get("/gradio_api/file=/x.png").status_code == 404
 
 
 # -- the password ------------------------------------------------------------------------------------

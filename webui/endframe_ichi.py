@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 MIN_PASSWORD = 8
 EXIT_STOPPED = 130
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the app; returns the exit status."""
     options = parse_arguments(arguments)
     _be_quiet_and_offline(options.verbose)
+    from webui.eichi_utils.log_file import log_to
+
+    with log_to(options.home, options, secrets=_secrets(options)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.check:
         return _run_check(options)
     if options.download:
@@ -31,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.headless is not None:
         return _run_headless(options)
     return _run_page(options)
+
+
+def _secrets(options: argparse.Namespace) -> list[str]:
+    """What must stand in no log."""
+    tokens = (os.environ.get(name, "") for name in TOKENS)
+    return [token for token in (*tokens, *(options.login or ())[1:]) if token]
 
 
 def _run_check(options: argparse.Namespace) -> int:
@@ -147,9 +161,10 @@ def _be_quiet_and_offline(verbose: bool) -> None:
     """Before any library is imported: none of them talks to the network, and only we talk to the user."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
-    )
+    level = logging.DEBUG if verbose else logging.ERROR
+    terminal = logging.StreamHandler()
+    terminal.setLevel(level)  # the log file's loggers tell more
+    logging.basicConfig(level=level, handlers=[terminal], format="%(levelname)s %(name)s: %(message)s")
     if verbose:
         logging.getLogger("PIL").setLevel(logging.INFO)
     else:

@@ -16,6 +16,7 @@ from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
 from .headless_work import give_up_old
+from .job_log import logged
 from .job_runner import JobRunner
 from .jobs import Clock, JobQueue
 from .machine_check import CheckOptions
@@ -54,7 +55,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
         presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
         speed = SpeedBook(home / "settings" / "speed.json")
         runner = JobRunner(options.engine, progress_videos=True)
-        queue = JobQueue(runner, home / "temp" / "jobs", lambda *job: _clock(app, runner, *job))
+        queue = JobQueue(logged(runner), home / "temp" / "jobs", lambda *job: _clock(app, runner, *job))
         app = AppState(
             home=home,
             queue=queue,

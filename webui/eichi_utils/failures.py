@@ -4,7 +4,6 @@ Every failure of the app comes through here. Speaks no language and knows neithe
 """
 
 import platform
-import re
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from pathlib import Path
 
 from diffusers_helper.errors import EngineError, MachineError
 
+from .private import without_private
+
 MAX_REASON = 300
 MAX_DETAILS = 20_000
-SHORTEST_HIDDEN = 4
-"""A text shorter than this tells nothing of anybody, and stands in half of all words."""
 LIBRARIES = ("torch", "diffusers", "transformers", "gradio", "numpy", "pillow", "av")
-_DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]*")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
     lines = "".join(traceback.format_exception(error))
     if len(lines) > MAX_DETAILS:  # where it began and where it failed tell the most
         lines = f"{lines[: MAX_DETAILS // 2]}\n[...]\n{lines[-MAX_DETAILS // 2 :]}"
-    return Failure(known.code, dict(known.values), _without_private(f"{_versions()}\n\n{lines}", hide))
+    return Failure(known.code, dict(known.values), without_private(f"{versions()}\n\n{lines}", hide))
 
 
 def _place(error: BaseException) -> str:
@@ -62,7 +60,7 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
 
 
-def _versions() -> str:
+def versions() -> str:
     """Python, the system and the libraries, without importing any of them."""
     found = [f"Python {platform.python_version()}", platform.platform()]
     for name in LIBRARIES:
@@ -71,10 +69,3 @@ def _versions() -> str:
         except metadata.PackageNotFoundError:
             found.append(f"{name} is not installed")
     return ", ".join(found)
-
-
-def _without_private(text: str, hide: Iterable[str]) -> str:
-    for private in sorted(hide, key=len, reverse=True):
-        if len(private) >= SHORTEST_HIDDEN:
-            text = text.replace(private, "[text]")
-    return _DATA_URI.sub("[picture]", text).replace(str(Path.home()), "~")

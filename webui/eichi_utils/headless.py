@@ -29,7 +29,9 @@ from diffusers_helper.events import (
 from .failures import as_engine_error
 from .headless_work import give_up_old, work_folder
 from .job import JobSpec
+from .job_log import logged
 from .job_runner import EngineOptions, JobRunner
+from .machine_check import CheckOptions, check_for_log
 from .output_names import check_name, new_name
 from .terminal import say, write_line
 from .translations import Translator
@@ -64,7 +66,7 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
             told.say_how_to_go_on(words)
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
-            logger.debug("failed", exc_info=True)
+            logger.warning("failed", exc_info=True)
             error = as_engine_error(caught)
             told.say_how_to_go_on(words)
             say(words("failed", reason=words(f"error.{error.code}", **error.values)))
@@ -99,7 +101,8 @@ def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> I
     name = told.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
     work = work_folder(options.temp, options.output, name)
-    return runner(JobSpec(name, name, options.output, request, work), stop)
+    check_for_log(CheckOptions(options.engine, options.output))
+    return logged(runner)(JobSpec(name, name, options.output, request, work), stop)
 
 
 def _report(events: Iterable[Event], told: _Told, words: Translator) -> int:

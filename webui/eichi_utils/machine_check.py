@@ -7,6 +7,7 @@ and only if it was asked for. Whatever goes wrong while gathering is a fact that
 import logging
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,8 +54,18 @@ def run_check(options: CheckOptions, words: Translator) -> int:
 
 
 def check_lines(options: CheckOptions) -> list[CheckLine]:
-    """Look at the machine. Without `ask_torch`, a second or two; never raises. For any thread."""
-    return check_machine(gather_facts(options))
+    """Look at the machine, and tell the log. Without `ask_torch`, a second or two; never raises.
+    For any thread."""
+    lines = check_machine(gather_facts(options))
+    words = Translator("en")
+    for line in lines:
+        logger.info("%s: %s", line.level, " -> ".join(filter(None, line_text(line, words))))
+    return lines
+
+
+def check_for_log(options: CheckOptions) -> None:
+    """Check the machine for the log only, in a thread of its own; returns at once."""
+    threading.Thread(target=check_lines, args=(options,), name="check", daemon=True).start()
 
 
 def worst_level(lines: list[CheckLine]) -> Level:

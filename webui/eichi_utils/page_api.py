@@ -15,7 +15,7 @@ from diffusers_helper.request import GenerationRequest
 from .app_state import DEFAULT_OUTPUT, AppState
 from .jobs import JobView
 from .sentences import error_text, failure_text
-from .uploads import uploaded_path
+from .uploads import refused, uploaded_path
 
 LOOK_SECONDS = 0.1
 
@@ -37,8 +37,9 @@ def add_api(app: AppState) -> None:
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             request = _request(settings, {"prompt": prompt, "seconds": seconds, **paths})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
-        except EngineError as error:
-            raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from error
+        except EngineError as caught:
+            error = refused(caught, app.uploads)
+            raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from caught
         job = await _ended(app, job_id)
         if job is None or job.state != "done" or job.video is None:
             text = failure_text(job.failure, words) if job and job.failure else words("page.job_gone")

@@ -11,6 +11,7 @@ from .form import FIELDS, LOOP, Pictures, Restored, Row, Values, normalized
 from .page_parts.inputs import Inputs
 from .page_parts.keyframe_rows import KeyframeRows
 from .page_parts.options import Options
+from .upload_keeper import note_use
 from .uploads import uploaded_path, uploaded_paths
 
 SLIDER_TOPS = {"all_padding": 3, "teacache_threshold": 1, "resolution": 1024}
@@ -57,7 +58,9 @@ class PageForm:
         single = uploaded_path(data[self.inputs.start], self.uploads)
         start = tuple(several) if several else (single,) if single is not None else ()
         end = uploaded_path(data[self.inputs.end], self.uploads)
-        return Pictures(start, end, data[self.keyframes.rows])
+        rows = data[self.keyframes.rows]
+        note_use([*start, end, *(row.image for row in rows.values())])
+        return Pictures(start, end, rows)
 
     def filled(self, values: Values) -> dict[Any, dict[str, Any]]:
         """Changes that put plain values into their widgets and show what belongs to them."""

@@ -30,7 +30,17 @@ from .page_parts.keyframe_rows import RowPlan
 from .page_parts.preset_box import PresetBox
 from .page_parts.result import Result
 from .translations import Translator
-from .uploads import carried_request, checked_picture, is_video, uploaded_path, uploaded_paths, with_new_seed
+from .upload_keeper import forget_upload
+from .uploads import (
+    carried_request,
+    check_inner_pictures,
+    checked_picture,
+    is_video,
+    refused,
+    uploaded_path,
+    uploaded_paths,
+    with_new_seed,
+)
 
 logger = logging.getLogger(__name__)
 Handler = Callable[["PageHandlers", Data], dict[Any, Any]]
@@ -44,7 +54,7 @@ def _reports(handler: Handler) -> Handler:
         try:
             return handler(self, data) or gr.skip()
         except EngineError as error:
-            return {self.message: messages.problem(error, self.words(data))}
+            return {self.message: messages.problem(refused(error, self.app.uploads), self.words(data))}
         except Exception as error:
             logger.error("a handler of the page failed", exc_info=True)
             return {self.message: messages.problem(error, self.words(data))}
@@ -64,6 +74,10 @@ class PageHandlers:
 
     def words(self, data: Data) -> Translator:
         return self.app.translator(data[self.form.language])
+
+    def _text(self, data: Data, widget: Any) -> str:
+        """What a text field holds; nothing where somebody sent what is no text."""
+        return data[widget] if isinstance(data[widget], str) else ""
 
     # -- filling in ----------------------------------------------------------------------------------
 
@@ -85,7 +99,8 @@ class PageHandlers:
         values, old = self.form.values(data), data[self.form.keyframes.plan]
         count = count_rows(values) if values["use_keyframes"] else 0
         language = self.words(data).language
-        return RowPlan(count, float(values["section_seconds"]), copies_pictures(values), language, old.drawn)
+        section_seconds = 0.5 if values["section_seconds"] == 0.5 else 1.0
+        return RowPlan(count, section_seconds, copies_pictures(values), language, old.drawn)
 
     def _outlook_html(self, data: Data) -> str:
         words = self.words(data)
@@ -136,8 +151,10 @@ class PageHandlers:
         """Whatever was dropped or opened: a video or picture with settings, a picture, or several."""
         paths = uploaded_paths(data[self.form.inputs.inbox], self.app.uploads)
         if len(paths) == 1 and (is_video(paths[0]) or _carries_request(paths[0])):
-            return self._restore(carried_request(paths[0]), data)
+            return self._restore_file(paths[0], data)
         if any(is_video(path) for path in paths):
+            for path in filter(is_video, paths):
+                forget_upload(path)
             raise InputError("video_among_pictures")
         shown = [checked_picture(path) for path in paths]
         if len(shown) == 1:
@@ -147,6 +164,14 @@ class PageHandlers:
         said = self.words(data)("page.several_chosen", count=len(shown))
         return {self.message: messages.note(said), **as_updates(self.form.with_several(shown))}
 
+    def _restore_file(self, path: str, data: Data) -> dict[Any, Any]:
+        """A video or picture brings its settings; one without any does not stay."""
+        try:
+            return self._restore(carried_request(path), data)
+        except EngineError:
+            forget_upload(path)
+            raise
+
     @_reports
     def settings_taken(self, data: Data) -> dict[Any, Any]:
         """The settings of the video that is shown."""
@@ -154,6 +179,7 @@ class PageHandlers:
 
     def _restore(self, request: GenerationRequest, data: Data) -> dict[Any, Any]:
         words = self.words(data)
+        check_inner_pictures(request)
         restored = from_request(request, self.app.uploads / "restored", request_size)
         changes = as_updates(self.form.restored(restored))
         plan: RowPlan = data[self.form.keyframes.plan]
@@ -193,7 +219,7 @@ class PageHandlers:
     def started(self, data: Data) -> dict[Any, Any]:
         """Queue a job for each start image."""
         values, words = self.form.values(data), self.words(data)
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         requests = to_requests(values, self.form.pictures(data), data[self.form.extras])
         waits = self.app.queue.view().running is not None
         ids = self._add_all(requests, folder)
@@ -224,7 +250,7 @@ class PageHandlers:
     def again(self, data: Data) -> dict[Any, Any]:
         """The shown video once more, with another seed."""
         request = with_new_seed(self._shown_request(data))
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         self.app.queue.add(request, folder)
         return {self.message: messages.note(self.words(data)("page.again_queued"))}
 
@@ -251,7 +277,7 @@ class PageHandlers:
 
     @_reports
     def folder_opened(self, data: Data) -> dict[Any, Any]:
-        folder = self.app.output_folder(data[self.form.options.output_folder] or "")
+        folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         if open_in_file_manager(folder):
             return {self.message: messages.NOTHING}
         return {self.message: messages.note(self.words(data)("page.folder_is", path=folder))}
@@ -273,10 +299,10 @@ class PageHandlers:
 
     @_reports
     def preset_chosen(self, data: Data) -> dict[Any, Any]:
-        changes = self.preset_changes(data[self.preset_box.choice])
+        name = self._text(data, self.preset_box.choice)
+        changes = self.preset_changes(name)
         del changes[self.preset_box.choice]
-        name = data[self.preset_box.choice]
-        return {self.preset_box.name: name or "", **as_updates(changes)}
+        return {self.preset_box.name: name, **as_updates(changes)}
 
     @_reports
     def preset_applied(self, data: Data) -> dict[Any, Any]:
@@ -285,8 +311,8 @@ class PageHandlers:
 
     @_reports
     def preset_saved(self, data: Data) -> dict[Any, Any]:
-        name = (data[self.preset_box.name] or "").strip()
-        replaced = self.app.presets.save(name, data[self.form.inputs.prompt] or "")
+        name = self._text(data, self.preset_box.name).strip()
+        replaced = self.app.presets.save(name, self._text(data, self.form.inputs.prompt))
         key = "page.preset_replaced" if replaced else "page.preset_saved"
         said = messages.note(self.words(data)(key, name=name))
         return {self.message: said, **as_updates(self.preset_changes(name))}
@@ -307,10 +333,10 @@ class PageHandlers:
         return {self.message: messages.note(self.words(data)(key, name=name))}
 
     def _chosen_preset(self, data: Data) -> str:
-        name = data[self.preset_box.choice]
+        name = self._text(data, self.preset_box.choice)
         if not name:
             raise InputError("choose_preset")
-        return str(name)
+        return name
 
     # -- the page itself -----------------------------------------------------------------------------
 

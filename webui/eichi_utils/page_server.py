@@ -15,18 +15,23 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.errors import EngineError, InputError, MachineError
 
+from .body_limit import MAX_UPLOAD, BodyLimit
 from .failures import as_engine_error
+from .gradio_habits import break_habits
 from .guards import is_loopback, make_guards
 from .job_runner import EngineOptions
+from .last_resort import LastResort
 from .quick_import import import_gradio
 from .sentences import error_text
 from .terminal import say
 from .translations import Translator
+from .upload_keeper import UploadKeeper
 
 if TYPE_CHECKING:
     from .app_state import AppState
@@ -43,8 +48,9 @@ FONTS = (
     "Microsoft JhengHei",
     "sans-serif",
 )
-MAX_UPLOAD = "400mb"
 MAX_HELLO = 10_000
+MAX_TABS = 1000
+"""Whose section rows are kept, each in some 50 KB; nobody tells the app when a tab is closed."""
 CLOSE_SECONDS = 30
 STARTING_SECONDS = 30
 
@@ -69,6 +75,7 @@ def run_page(options: PageOptions, words: Translator) -> int:
     """Serve the page until Ctrl-C; returns the exit status. Failures are one sentence on the error stream."""
     try:
         _check_login(options)
+        _warn_if_others_reach_it(options, words)
         running = running_app(options.server, options.port)
         if running is None:
             _check_port(options.server, options.port)
@@ -77,7 +84,7 @@ def run_page(options: PageOptions, words: Translator) -> int:
             _show(words("page.already_running", url=running), running, options)
         return 0
     except Exception as caught:  # the edge of the app: no traceback reaches the user
-        logger.debug("the page cannot be served", exc_info=True)
+        logger.warning("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
         say(words("failed", reason=error_text(error.code, error.values, words)))
         return 2 if isinstance(error, InputError) else 1
@@ -129,6 +136,7 @@ def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
     from .app_start import open_app, remember_address
 
     import_gradio()
+    break_habits(Translator("en"))
     with open_app(options) as app:
         from .page import build_page
 
@@ -173,6 +181,13 @@ def _check_login(options: PageOptions) -> None:
         raise InputError("login_needed")
 
 
+def _warn_if_others_reach_it(options: PageOptions, words: Translator) -> None:
+    if options.share:
+        say(words("page.warning_share"))
+    elif not is_loopback(options.server):
+        say(words("page.warning_network", server=options.server))
+
+
 def _check_port(server: str, port: int) -> None:
     """Say so at once where another program has the port, before anything is loaded."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
@@ -203,7 +218,6 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
 
     scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
     style = (STATIC / "page.css").read_text("utf-8")
-    guards = make_guards(options.server, options.share, options.login)
     return {
         "server_name": f"[{options.server}]" if ":" in options.server else options.server,
         "server_port": options.port,
@@ -218,12 +232,37 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
         "enable_monitoring": False,
         "footer_links": [],
         "max_file_size": MAX_UPLOAD,
+        "state_session_capacity": MAX_TABS,
         "favicon_path": str(STATIC / "favicon.svg"),
         "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
         # not as gradio's own css, which reaches no further than its container
         "head": f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
-        "app_kwargs": {"routes": make_routes(app), "middleware": guards},
+        "app_kwargs": {"routes": make_routes(app), "middleware": _middleware(options, app)},
     }
+
+
+def _middleware(options: PageOptions, app: "AppState") -> list[Any]:
+    """What every request passes, the outermost first."""
+    from starlette.middleware import Middleware
+
+    words = app.translator(None)
+    keeper = UploadKeeper(app.uploads)
+    keeper.tidy_now_and_then(app.closing)
+    explain = partial(_sentence, words=words)
+    too_large = partial(_upload_too_large, words=words)
+    return [
+        *make_guards(options.server, options.share, options.login, app.uploads),
+        Middleware(LastResort, explain=explain, uploads=app.uploads),
+        Middleware(BodyLimit, keeper=keeper, too_large=too_large),
+    ]
+
+
+def _sentence(error: EngineError, words: Translator) -> str:
+    return error_text(error.code, error.values, words)
+
+
+def _upload_too_large(megabytes: int, words: Translator) -> str:
+    return words("page.upload_too_large", megabytes=megabytes)
 
 
 def _wait_for_end() -> None:

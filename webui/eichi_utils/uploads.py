@@ -1,19 +1,24 @@
 """Files that the page was given: which picture or request a file is. Knows no widget."""
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.images import read_image
 from diffusers_helper.recording import load_request
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.whole_file import whole_file
 
+from .upload_keeper import forget_upload
+
 SHOWN_CHARACTERS = 200
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+_one_at_a_time = threading.Lock()
+"""Large pictures are looked at: many pages may send some at the same time."""
 
 
 def uploaded_path(file: Any, folder: Path) -> str | None:
@@ -29,18 +34,19 @@ def uploaded_path(file: Any, folder: Path) -> str | None:
     if isinstance(inner, dict):
         return uploaded_path(inner, folder)
     path = file.get("path")
-    if path is not None and not _lies_in(path, folder):
+    if path is not None and not lies_in(path, folder):
         raise InputError("image_missing", image=str(path)[:SHOWN_CHARACTERS])
     return path
 
 
-def uploaded_paths(files: Any, folder: Path) -> list[str]:
+def uploaded_paths(files: object, folder: Path) -> list[str]:
     """All paths in what gradio hands over for several files; raises as `uploaded_path` does."""
-    paths = (uploaded_path(file, folder) for file in files or [])
+    paths = (uploaded_path(file, folder) for file in (files if isinstance(files, list) else []))
     return [path for path in paths if path is not None]
 
 
-def _lies_in(path: object, folder: Path) -> bool:
+def lies_in(path: object, folder: Path) -> bool:
+    """Whether it is the path of something in that folder, with all links followed."""
     try:
         return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
@@ -51,13 +57,15 @@ def checked_picture(path: str) -> str:
     """The picture itself, after a look whether it can be read; kinds that no browser shows become PNG.
 
     Raises:
-        InputError: it is no picture that can be used.
+        InputError: it is no picture that can be used; it does not stay.
     """
     try:
-        pixels = read_image(path)
-    except InputError as error:
-        if "image" in error.values:
-            error.values["image"] = Path(path).name  # nobody knows where uploads lie
+        with _one_at_a_time:
+            pixels = read_image(path)
+    except (EngineError, MemoryError) as error:
+        forget_upload(path)
+        if isinstance(error, InputError):
+            _name_only(error)
         raise
     with Image.open(path) as image:
         if image.format in SHOWN_BY_BROWSERS:
@@ -84,15 +92,44 @@ def carried_request(path: str) -> GenerationRequest:
     try:
         request = load_request(file)
     except InputError as error:
-        if "path" in error.values:
-            error.values["path"] = file.name  # nobody knows where uploads lie
+        _name_only(error)
         raise
-    keyframes = (keyframe.image for keyframe in request.keyframes)
-    for image in (request.start_image, request.end_image, *keyframes):
-        is_inside = image is None or is_data_uri(image) or Path(image) == file.absolute()
-        if not is_inside:
-            raise InputError("not_made_by_us", path=file.name)
+    if not all(is_data_uri(image) or Path(image) == file.absolute() for image in _images(request)):
+        raise InputError("not_made_by_us", path=file.name)
     return request
+
+
+def check_inner_pictures(request: GenerationRequest) -> None:
+    """Look whether every picture of a request can be read, before any of them is written anywhere.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for image in _images(request):
+        with _one_at_a_time:
+            read_image(image)
+
+
+def _images(request: GenerationRequest) -> list[str]:
+    keyframes = (keyframe.image for keyframe in request.keyframes)
+    images = (request.start_image, request.end_image, *keyframes)
+    return [image for image in dict.fromkeys(images) if image is not None]
+
+
+def refused(error: EngineError, folder: Path) -> EngineError:
+    """The same error about an upload that cannot be used after all: by its name, and it does not stay."""
+    path = error.values.get("image")
+    if isinstance(error, InputError) and isinstance(path, str) and lies_in(path, folder):
+        forget_upload(path)
+        _name_only(error)
+    return error
+
+
+def _name_only(error: InputError) -> None:
+    """Nobody knows where uploads lie."""
+    for key in ("image", "path"):
+        if key in error.values:
+            error.values[key] = Path(str(error.values[key])).name
 
 
 def _can_carry_request(file: Path) -> bool:

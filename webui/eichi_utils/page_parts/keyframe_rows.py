@@ -107,8 +107,8 @@ def _draw_rows(
             row = dataclasses.replace(rows.get(section, Row()), image=None)
             return rows | {section: row}, _redrawn(plan) if plan.copies else plan
 
-        def set_prompt(text: str, rows: dict[int, Row]) -> dict[int, Row]:
-            row = dataclasses.replace(rows.get(section, Row()), prompt=text or "")
+        def set_prompt(text: object, rows: dict[int, Row]) -> dict[int, Row]:
+            row = dataclasses.replace(rows.get(section, Row()), prompt=text if isinstance(text, str) else "")
             return rows | {section: row}
 
         quiet = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}

@@ -1,0 +1,324 @@
+"""A thousand calls with whatever comes to mind, and twenty pages at once: the app answers, keeps quiet and
+keeps its size."""
+
+import concurrent.futures
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.browser.app import PATIENCE, SMALL, App, wait_until
+from tests.faults.memory import resident
+from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.test_page_handlers import state
+from webui.eichi_utils.body_limit import MB
+from webui.eichi_utils.translations import Translator
+
+CALLS = 1000
+LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}
+OURS = {"X-Endframe-Ichi": "1"}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
+    app.keep_settings(**SMALL)
+    app.start()
+    yield app
+    app.stop()
+
+
+@pytest.fixture
+def http(app: App) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=app.url, trust_env=False, timeout=PATIENCE) as client:
+        yield client
+
+
+# -- values ------------------------------------------------------------------------------------------
+
+ODD: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**63,
+    -(10**300),
+    0.5,
+    1e308,
+    "",
+    " ",
+    "x",
+    "0",
+    "1e9",
+    "\0",
+    "\ud800",
+    "\u202e\u732b\U0001f431",
+    "../../etc/passwd",
+    "data:image/png;base64,AAAA",
+    "http://127.0.0.1:1/x.png",
+    "<script>alert(1)</script>",
+    "{0.__class__}",
+    "%s%n",
+    "x" * 10_000,
+    [],
+    {},
+    [None],
+    {"path": None},
+    {"path": 7},
+    {"path": "/etc/passwd"},
+    {"path": "x", "meta": META},
+    {"image": {"path": "x"}},
+    {"video": []},
+    {"__type__": "update", "value": 1},
+    {"section": 0},
+    {"steps": "many"},
+    {"keyframes": [{"section": 0, "image": "/etc/passwd"}]},
+    [[[[[[]]]]]],
+    ["x"] * 1000,
+    {"value": float("inf")},
+]
+
+
+def anything(draw: random.Random, depth: int = 0) -> Any:
+    """An odd value, or some inside each other."""
+    if depth > 2 or draw.random() < 0.7:
+        return draw.choice(ODD)
+    inner = [anything(draw, depth + 1) for _ in range(draw.randrange(4))]
+    return inner if draw.random() < 0.5 else {str(draw.choice(ODD))[:20]: value for value in inner}
+
+
+Call = Callable[[httpx.Client, random.Random], httpx.Response]
+
+
+def as_json(value: object) -> bytes:
+    """JSON as Python writes it: with NaN, and with halves of characters as codes."""
+    return json.dumps(value).encode()
+
+
+def post(client: httpx.Client, path: str, body: object) -> httpx.Response:
+    content = body if isinstance(body, bytes) else as_json(body)
+    return client.post(path, content=content, headers={"Content-Type": "application/json"} | OURS)
+
+
+def named(client: httpx.Client, draw: random.Random) -> httpx.Response:
+    """An endpoint for programs, with the right number of values or another, and what comes of it."""
+    name = draw.choice(["generate", "queue", "stop", "nothing", "_draw", "open_page"])
+    values = [anything(draw) for _ in range(draw.choice([0, 1, 5, 5, 6]))]
+    if draw.random() < 0.3:
+        return post(client, f"gradio_api/{draw.choice(['run', 'api'])}/{name}", {"data": values})
+    if draw.random() < 0.2:
+        return post(
+            client, f"gradio_api/call/v2/{name}", {"start_image": anything(draw), "x": anything(draw)}
+        )
+    answer = post(client, f"gradio_api/call/{name}", {"data": values})
+    if answer.status_code != 200:
+        return answer
+    return client.get(f"gradio_api/call/{name}/{answer.json()['event_id']}")
+
+
+def private(client: httpx.Client, draw: random.Random) -> httpx.Response:
+    """A handler of the page, by its number, as the page calls it: some values odd, others as they stand."""
+    page = Page.of(client)
+    call = draw.choice(page.calls)
+    widgets = [page.values.get(number) for number in call["inputs"]]
+    values = [anything(draw) if draw.random() < 0.5 else value for value in widgets]
+    if draw.random() < 0.1:
+        values = values[: draw.randrange(len(values) + 1)]
+    session: Any = (
+        f"{threading.get_ident()} {draw.randrange(5)}"  # who listens to another's hears its answers
+    )
+    body = {"data": values, "fn_index": call["id"], "session_hash": session, "event_data": anything(draw)}
+    if draw.random() < 0.1:
+        body[draw.choice(["data", "fn_index", "event_data", "trigger_id", "x"])] = anything(draw)
+    if draw.random() < 0.02:
+        body["session_hash"] = draw.choice([None, 7, [], {}, True])
+    if draw.random() < 0.2:
+        return post(client, f"gradio_api/run/{draw.choice(['predict', 'x'])}", body)
+    answer = post(client, "gradio_api/queue/join", body)
+    if answer.status_code == 200:
+        said = last_word(client, str(body["session_hash"]), answer.json()["event_id"])
+        answer.extensions["last word"] = said
+    return answer
+
+
+class Page:
+    """What the page's configuration says: its handlers, and what its widgets hold."""
+
+    _known: ClassVar["dict[str, Page]"] = {}
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.calls = [call for call in config["dependencies"] if call["backend_fn"]]
+        self.values = {widget["id"]: widget["props"].get("value") for widget in config["components"]}
+
+    @classmethod
+    def of(cls, client: httpx.Client) -> "Page":
+        address = str(client.base_url)
+        if address not in cls._known:
+            cls._known[address] = Page(client.get("config").json())
+        return cls._known[address]
+
+
+def last_word(client: httpx.Client, session: str, event: str) -> dict[str, Any]:
+    """What came of a call of the page."""
+    end = time.monotonic() + PATIENCE
+    with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
+        for line in stream.iter_lines():
+            assert time.monotonic() < end, "no answer comes"
+            message = json.loads(line.removeprefix("data: ")) if line else {}
+            if message.get("msg") == "process_completed" and message.get("event_id") == event:
+                return dict(message)
+    raise AssertionError("the stream ended without an answer")
+
+
+def own(client: httpx.Client, draw: random.Random) -> httpx.Response:
+    """One of the app's own addresses."""
+    word = quote(str(anything(draw)).encode("utf-8", "replace")[:200], safe="")
+    job = draw.choice([word, "0123456789abcdef", "%00", "..", "%2e%2e"])
+    path = draw.choice(
+        [
+            f"ichi/jobs/{job}/{draw.choice(['stop', 'remove', 'up', word])}",
+            f"ichi/download/{draw.choice(['cancel', word])}",
+            f"ichi/jobs/{job}/preview/{draw.choice(['1', '-1', word])}",
+            f"ichi/jobs/{job}/thumbnail",
+            f"ichi/jobs/{job}/video/{draw.choice(['1', word])}.mp4",
+            "ichi/hello",
+            f"ichi/{word}",
+        ]
+    )
+    return client.request(draw.choice(["GET", "POST", "PUT", "DELETE", "PATCH"]), path, headers=OURS)
+
+
+def gradios(client: httpx.Client, draw: random.Random) -> httpx.Response:
+    """One of gradio's addresses, with whatever body."""
+    word = quote(str(anything(draw)).encode("utf-8", "replace")[:200], safe="")
+    path = draw.choice(
+        [
+            "gradio_api/upload",
+            "gradio_api/cancel",
+            "gradio_api/reset",
+            "gradio_api/component_server",
+            "gradio_api/queue/join",
+            f"gradio_api/file={word}",
+            f"gradio_api/stream/{word}",
+            f"gradio_api/heartbeat/{word}",
+            f"gradio_api/{word}",
+            f"config?page={word}&deep_link={word}",
+            f"?{word}",
+            f"gradio_api/upload_progress?upload_id={word}",
+            "gradio_api/info?all_endpoints=true",
+            f"theme.css?v={word}",
+        ]
+    )
+    if draw.random() < 0.3:
+        return client.get(path)
+    body = draw.choice([as_json(anything(draw)), b"\xff\xfe{", b"{", b"", as_json({"data": anything(draw)})])
+    kind = draw.choice(
+        ["application/json", "text/plain", "multipart/form-data", "multipart/form-data; boundary=x"]
+    )
+    return client.post(path, content=body, headers={"Content-Type": kind})
+
+
+KINDS: list[Call] = [named, named, private, private, private, own, gradios]
+
+
+def call_all(app: App, seed: int, count: int) -> list[str]:
+    """So many random calls, one after another; what was wrong with the answers."""
+    draw, wrong = random.Random(seed), []
+    with httpx.Client(base_url=app.url, trust_env=False, timeout=PATIENCE) as client:
+        for number in range(count):
+            answer = draw.choice(KINDS)(client, draw)
+            said = shown(answer)
+            if "Traceback" in said or 'File "' in said or str(app.home) in said or UNKNOWN in said:
+                asked = f"{answer.request.method} {answer.request.url} {answer.request.content[:300]!r}"
+                wrong.append(f"{seed}.{number}: {asked}: {said[:1000]}")
+    return wrong
+
+
+UNKNOWN = f"<p>{Translator('en')('error.unexpected', reason='', place='').partition(':')[0]}"
+"""How a message on the page begins that says nothing but that the app was not made for this."""
+COPIED = re.compile(r'data-ichi-copy=\\*"[^"]*"')
+"""What the button of a message would copy for support: it holds a traceback, and nobody sees it."""
+
+
+def shown(answer: httpx.Response) -> str:
+    """What somebody sees of an answer, and of what came of it."""
+    last = answer.extensions.get("last word")
+    return COPIED.sub("", answer.text + json.dumps(last))
+
+
+# -- the calls ---------------------------------------------------------------------------------------
+
+
+def test_a_thousand_calls_leave_the_app_as_it_was(app, http):
+    assert call_all(app, 0, CALLS // 10) == [], "the first ones warm it up"
+    before = resident(app.pid)
+    threads = 2
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        parts = [pool.submit(call_all, app, 1 + part, CALLS // threads) for part in range(threads)]
+        assert [wrong for part in parts for wrong in part.result()] == []
+    assert http.get("ichi/hello").json()["app"] == "endframe-ichi"
+    assert post(http, "gradio_api/run/queue", {"data": []}).json()["data"] == [[]], "nothing was queued"
+    assert http.get("gradio_api/queue/status").json()["queue_size"] == 0
+    wait_until(lambda: resident(app.pid) - before < 80 * MB, f"the memory is as before ({before // MB} MB)")
+    said = app.said().splitlines()
+    assert said == said[:1], "the terminal stays quiet"
+    with PageClient(app.url) as page:
+        assert page.open().shown["start"], "a page opens as ever"
+
+
+def test_the_log_did_not_grow_without_measure(app):
+    files = [*(app.home / "logs").glob("*.log")]
+    assert files
+    assert sum(file.stat().st_size for file in files) < 5 * MB
+
+
+# -- twenty pages ------------------------------------------------------------------------------------
+
+PAGES = 20
+
+
+def open_page(url: str, begin: threading.Barrier) -> tuple[int, str, dict[str, Any]]:
+    """All that a tab does when it is opened: the page, its values, its stream; gives what it shows."""
+    begin.wait(PATIENCE)
+    with PageClient(url) as page:
+        loaded = page.http.get("")
+        page.open()
+        with page.http.stream("GET", "ichi/events?lang=en") as stream:
+            line = next(stream.iter_lines())
+            begin.wait(PATIENCE)  # until all listen at the same time
+            return loaded.status_code, str(page.shown["prompt"]), json.loads(line.removeprefix("data: "))
+
+
+def test_twenty_pages_at_once_are_served_and_see_the_same_job(app, http, tmp_path):
+    app.keep_settings(**LONG | {"prompt": "A cat for all."})
+    cat = tmp_path / "cat.png"
+    Image.new("RGB", (96, 64), "red").save(cat)
+    with PageClient(app.url) as page:
+        page.open()
+        assert page.choose("start-image", page.upload(cat)) == ""
+        assert page.click("start") == ""
+    wait_until(lambda: state(app)["job"], "the job runs")
+    job = state(app)["job"]["id"]
+    try:
+        begin, begun = threading.Barrier(PAGES), time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(PAGES) as pool:
+            opened = [pool.submit(open_page, app.url, begin) for _ in range(PAGES)]
+            shown = [page.result() for page in opened]
+        assert time.monotonic() - begun < PATIENCE
+        assert {status for status, _, _ in shown} == {200}
+        assert {prompt for _, prompt, _ in shown} == {"A cat for all."}
+        assert {live["job"]["id"] for _, _, live in shown} == {job}
+        assert len({live["server"] for _, _, live in shown}) == 1
+    finally:
+        http.post(f"ichi/jobs/{job}/stop", headers=OURS)
+        wait_until(lambda: state(app)["job"] is None, "the job has stopped")

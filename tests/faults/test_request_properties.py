@@ -1,0 +1,298 @@
+"""Requests that nobody would think of: each becomes a valid request or a sentence, and each valid one comes
+back from the files that carry it.
+
+The same examples at every run, and a bounded number of them.
+"""
+
+import dataclasses
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.images import read_image, to_data_uri
+from diffusers_helper.recording import load_request, pack_request, without_start, write_png
+from diffusers_helper.request import GenerationRequest, Keyframe, parse_request_json
+from diffusers_helper.sections import SectionSize, count_sections, make_plan, start_picture
+from diffusers_helper.video import write_mp4
+from webui.eichi_utils.sentences import error_text
+from webui.eichi_utils.translations import LANGUAGES, Translator
+
+WORDS = [Translator(language) for language in LANGUAGES]
+FIELDS = [field.name for field in dataclasses.fields(GenerationRequest)]
+KEYFRAME_FIELDS = [field.name for field in dataclasses.fields(Keyframe)]
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def bounded(examples: int) -> settings:
+    """So many examples, the same at every run, however long one takes on a busy machine."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=SLOW_IS_FINE,
+    )
+
+
+# -- anything at all ---------------------------------------------------------------------------------
+
+HALVES = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800", "\ud83d"])
+TEXTS = st.one_of(st.text(st.characters(codec=None, exclude_categories=()), max_size=12), HALVES)
+"""Any characters, and halves of them."""
+NUMBERS = st.one_of(
+    st.integers(),
+    st.integers(-(10**400), 10**400),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from([0, -0.0, 1, 2**63 - 1, 2**63, 1e308, 5e-324, 0.1 + 0.2]),
+)
+PLAIN = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=4,
+)
+"""Whatever JSON can hold, and what Python's parser takes beyond it."""
+PICTURES = st.one_of(
+    VALUES,
+    st.sampled_from(
+        ["a.png", "data:", "data:image/png;base64,", "data:;base64,%%", "\0", " ", "../" * 99 + "x", "con"]
+    ),
+)
+FRAMES = st.one_of(
+    VALUES,
+    st.lists(
+        st.one_of(
+            VALUES,
+            st.fixed_dictionaries(
+                {"section": st.one_of(VALUES, st.integers(-1, 130))},
+                optional={"image": PICTURES, "prompt": VALUES, "more": VALUES},
+            ),
+        ),
+        max_size=4,
+    ),
+)
+FULL = st.fixed_dictionaries(
+    {"start_image": PICTURES},
+    optional={
+        **{name: VALUES for name in FIELDS if name not in ("start_image", "end_image", "keyframes")},
+        "end_image": PICTURES,
+        "keyframes": FRAMES,
+    },
+)
+"""Known keys with any value."""
+
+
+def sentence_of(error: InputError) -> list[str]:
+    """What is said of an error in each language; it must be a sentence that can be shown and sent."""
+    said = [error_text(error.code, error.values, words) for words in WORDS]
+    for text in said:
+        assert text.strip()
+        assert text[-1] in ".?。？!！", text
+        assert len(text) < 1000
+        text.encode("utf-8")
+        assert not any(f"{{{name}}}" in text for name in error.values)
+    return said
+
+
+def taken_or_refused(values: object) -> GenerationRequest | None:
+    """The request that values make, which must be usable; None for a refusal, which must be sayable."""
+    try:
+        request = GenerationRequest.from_dict(values)
+    except InputError as error:
+        sentence_of(error)
+        return None
+    for field in dataclasses.fields(request):
+        value = getattr(request, field.name)
+        assert not isinstance(value, float) or math.isfinite(value), field.name
+    assert make_plan(request).pixel_frames > 0
+    text = json.dumps(request.to_dict(), ensure_ascii=False, allow_nan=False)
+    assert GenerationRequest.from_dict(parse_request_json(text.encode("utf-8"))) == request
+    return request
+
+
+@bounded(150)
+@given(VALUES)
+def test_any_value_is_a_request_or_a_sentence(values):
+    taken_or_refused(values)
+
+
+@bounded(60)
+@given(FULL)
+def test_known_keys_with_any_values_are_a_request_or_a_sentence(values):
+    taken_or_refused(values)
+
+
+@bounded(500)
+@given(st.sampled_from([*FIELDS, "keyframes[0]"]), VALUES, st.sampled_from(KEYFRAME_FIELDS))
+def test_each_key_alone_with_any_value_is_a_request_or_a_sentence(name, value, frame_name):
+    if name == "keyframes[0]":
+        frame = {"section": 0, "prompt": "x", frame_name: value}
+        taken_or_refused({"start_image": "a.png", "keyframes": [frame]})
+    else:
+        taken_or_refused({"start_image": "a.png", name: value})
+
+
+@bounded(80)
+@given(TEXTS, VALUES)
+def test_an_unknown_key_is_a_sentence_that_names_a_known_one(name, value):
+    if name in FIELDS:
+        return
+    with pytest.raises(InputError) as caught:
+        GenerationRequest.from_dict({"start_image": "a.png", name: value})
+    assert caught.value.code == "unknown_key"
+    assert caught.value.values["nearest"] in FIELDS
+    sentence_of(caught.value)
+
+
+ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+
+
+def parsed_or_refused(text: str | bytes) -> None:
+    try:
+        values = parse_request_json(text)
+    except InputError as error:
+        sentence_of(error)
+        return
+    taken_or_refused(values)
+
+
+@bounded(200)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_a_sentence(content):
+    parsed_or_refused(content)
+
+
+@bounded(200)
+@given(st.one_of(TEXTS, st.text('{}[]",:0123456789eE+-.\\u dtrufalsn\n', max_size=60)))
+def test_any_text_is_a_request_or_a_sentence(text):
+    parsed_or_refused(text)
+
+
+@bounded(100)
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3), st.booleans(), st.integers(0, 99), ENCODINGS
+)
+def test_a_file_that_is_cut_or_in_another_encoding_is_a_request_or_a_sentence(values, plain, cut, encoding):
+    text = json.dumps(values, ensure_ascii=plain)
+    content = text.encode(encoding, "replace")
+    for piece in (content, content[:cut], content[cut:], content + content[:cut]):
+        parsed_or_refused(piece)
+
+
+@bounded(100)
+@given(st.sampled_from(FIELDS), VALUES, VALUES)
+def test_of_a_key_that_stands_twice_the_last_value_counts(name, first, last):
+    text = f'{{"start_image": "a.png", "{name}": {json.dumps(first)}, "{name}": {json.dumps(last)}}}'
+    alone = json.dumps({"start_image": "a.png", name: last})
+    assert taken_or_refused(parse_request_json(text)) == taken_or_refused(parse_request_json(alone))
+
+
+@bounded(30)
+@given(st.sampled_from("[{"), st.integers(1, 100_000), st.sampled_from(FIELDS))
+def test_lists_and_objects_inside_each_other_are_a_request_or_a_sentence(sign, depth, name):
+    inner = sign * depth if sign == "[" else '{"a":' * depth
+    close = "]" * depth if sign == "[" else "1" + "}" * depth
+    for text in (inner, inner + close, f'{{"{name}": {inner}{close}}}', f'{{"{name}": {inner}'):
+        parsed_or_refused(text)
+
+
+@bounded(100)
+@given(st.sampled_from(FIELDS), st.integers(1, 10_000), st.sampled_from(["", "-", "0.", "1e", "-1e-"]))
+def test_numbers_of_any_length_are_a_request_or_a_sentence(name, digits, begin):
+    parsed_or_refused(f'{{"start_image": "a.png", "{name}": {begin}{"9" * digits}}}')
+
+
+# -- there and back ----------------------------------------------------------------------------------
+
+
+@st.composite
+def requests(draw: Any) -> GenerationRequest:
+    """Any valid request; its pictures are called by names."""
+    texts = st.text(st.characters(codec="utf-8"), max_size=60)
+    seconds = draw(st.floats(0, 120, exclude_min=True))
+    section_seconds = draw(st.sampled_from([0.5, 1.0]))
+    sections = count_sections(seconds, SectionSize.of(section_seconds))
+    frames = draw(st.lists(st.integers(0, sections - 1), unique=True, max_size=3))
+    pictures = [draw(st.booleans()) for _ in frames]
+    prompts = [draw(texts) if is_picture else draw(texts.filter(str.strip)) for is_picture in pictures]
+    rows = zip(frames, pictures, prompts, strict=True)
+    keyframes = tuple(
+        Keyframe(section, f"key {section}.png" if is_picture else None, prompt)
+        for section, is_picture, prompt in rows
+    )
+    return GenerationRequest(
+        start_image="start.png" if not any(pictures) or draw(st.booleans()) else None,
+        end_image=draw(st.sampled_from([None, "end.png"])),
+        end_frame_strength=draw(st.floats(0, 1)),
+        prompt=draw(texts),
+        negative_prompt=draw(texts),
+        seed=draw(st.one_of(st.none(), st.integers(0, 2**63 - 1))),
+        seconds=seconds,
+        section_seconds=section_seconds,
+        steps=draw(st.integers(1, 100)),
+        teacache=draw(st.booleans()),
+        teacache_threshold=draw(st.floats(0, 10)),
+        distilled_guidance_scale=draw(st.floats(0, 32)),
+        guidance_scale=draw(st.floats(0, 32)),
+        guidance_rescale=draw(st.floats(0, 1)),
+        all_padding=draw(st.one_of(st.none(), st.floats(0, 10))),
+        loop=draw(st.booleans()),
+        keyframes=keyframes,
+        resolution=draw(st.integers(64, 1536)),
+        crf=draw(st.integers(1, 51)),
+        keep_section_videos=draw(st.booleans()),
+        save_section_stills=draw(st.booleans()),
+    )
+
+
+@bounded(150)
+@given(requests())
+def test_every_valid_request_is_taken_as_what_it_is(request_):
+    assert taken_or_refused(request_.to_dict()) == request_
+
+
+@bounded(25)
+@given(
+    requests(),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**63 - 1),
+)
+def test_a_request_comes_back_from_a_video_and_a_picture(request_, height, width, noise, seed):
+    names = dict.fromkeys([request_.start_image, request_.end_image, *(k.image for k in request_.keyframes)])
+    random = np.random.default_rng(noise)
+    pictures = {
+        name: random.integers(0, 256, (16 * height, 16 * width, 3), dtype=np.uint8)
+        for name in names
+        if name is not None
+    }
+    packed = pack_request(request_, pictures, seed)
+    start = pictures[start_picture(request_)]
+    expected = dataclasses.replace(request_, seed=seed, width=16 * width, height=16 * height)
+    expected = expected.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
+    with tempfile.TemporaryDirectory() as folder:
+        video, own, other = (Path(folder) / name for name in ("a.mp4", "a.png", "b.png"))
+        write_mp4(video, [start], crf=40, comment=json.dumps(packed, ensure_ascii=False))
+        write_png(other, np.zeros_like(start), packed)
+        write_png(own, start, without_start(packed))
+        assert load_request(video) == expected
+        assert load_request(other) == expected
+        loaded = load_request(own)
+        assert dataclasses.replace(loaded, start_image=expected.start_image) == expected
+        for found, name in zip(all_images(loaded), all_images(request_), strict=True):
+            assert (found is None) == (name is None)
+            if found is not None and name is not None:
+                assert np.array_equal(read_image(found), pictures[name])
+
+
+def all_images(request: GenerationRequest) -> list[str | None]:
+    return [request.start_image, request.end_image, *(keyframe.image for keyframe in request.keyframes)]

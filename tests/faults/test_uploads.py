@@ -1,0 +1,386 @@
+"""Files that mean harm: bombs, disguises, names that lead elsewhere, and more than there is room for.
+
+Each is refused or harmless, and of what is refused nothing stays on the disk.
+"""
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.images import to_data_uri
+from diffusers_helper.recording import write_png
+from diffusers_helper.request import MAX_VALUES, parse_request_json
+from diffusers_helper.video import write_mp4
+from tests.browser.app import SMALL, App, wait_until
+from tests.faults.memory import highest, resident
+from tests.faults.wire import BOUNDARY, MULTIPART, ask, form, upload
+from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.test_page_handlers import text
+from webui.eichi_utils.body_limit import MAX_UPLOAD, MB
+from webui.eichi_utils.translations import Translator
+
+WORDS = Translator("en")
+PICTURE = np.full((64, 96, 3), (200, 30, 60), np.uint8)
+PLACES = ("start-image", "end-image", "inbox")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
+    app.keep_settings(**SMALL)
+    app.start()
+    yield app
+    app.stop()
+
+
+@pytest.fixture
+def page(app: App) -> Iterator[PageClient]:
+    with PageClient(app.url) as page:
+        yield page.open()
+
+
+def kept(app: App) -> list[Path]:
+    """All files among the uploads."""
+    return [path for path in (app.home / "temp" / "uploads").rglob("*") if path.is_file()]
+
+
+def give(page: PageClient, app: App, place: str, name: str, content: bytes) -> str:
+    """Upload a file and put it in its place as a browser does; gives the message on the page."""
+    status, path = upload(app, name.encode(), content)
+    assert status == 200, path
+    file = {"path": path, "meta": META, "orig_name": name}
+    return page.choose(place, [file] if place == "inbox" else file)
+
+
+# -- bombs and disguises -----------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *extra: bytes) -> bytes:
+    """A black PNG, squeezed as far as it goes, with more chunks before its pixels."""
+    packer, row = zlib.compressobj(9), bytes(1 + 3 * width)
+    rows = [packer.compress(row) for _ in range(height if width * height < 2 * 10**8 else 1)]
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", b"".join(rows) + packer.flush())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + pixels + chunk(b"IEND", b"")
+
+
+def bomb(size: int) -> bytes:
+    """So many megabytes of zeros, squeezed."""
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(MB)) for _ in range(size)) + packer.flush()
+
+
+def moving(kind: str, frames: int) -> bytes:
+    pictures = [Image.new("RGB", (64, 64), (number % 256, number // 256, 9)) for number in range(frames)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, kind, save_all=True, append_images=pictures[1:])
+    return buffer.getvalue()
+
+
+def mp4_with(folder: Path, comment: object) -> bytes:
+    write_mp4(folder / "bomb.mp4", [PICTURE], crf=40, comment=json.dumps(comment))
+    return (folder / "bomb.mp4").read_bytes()
+
+
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "too many pixels": lambda: png(12_000, 12_000),
+    "a claim of pixels": lambda: png(60_000, 60_000),
+    "a squeezed text": lambda: png(64, 64, chunk(b"zTXt", b"k\0\0" + bomb(100))),
+    "many squeezed texts": lambda: png(
+        64, 64, *(chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"a" * MB)) for _ in range(300))
+    ),
+    "a squeezed profile": lambda: png(64, 64, chunk(b"iCCP", b"x\0\0" + bomb(300))),
+    "a drawing": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+    "a web page": lambda: b"<!doctype html><script>alert(1)</script>",
+    "a web page behind a PNG's beginning": lambda: b"\x89PNG\r\n\x1a\n<html><script>alert(1)</script>",
+    "a program": lambda: b"MZ" + bytes(100),
+    "zeros": lambda: bytes(1000),
+    "an archive": lambda: b"PK\3\4" + bytes(100),
+    "PostScript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit",
+    "nothing": lambda: b"",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_usable_picture_is_a_sentence_and_does_not_stay(app, page, kind):
+    content = REFUSED[kind]()
+    assert len(content) < 2 * MB
+    before = kept(app)
+    for place in PLACES:
+        begun = time.monotonic()
+        said = text(give(page, app, place, "cat.png", content))
+        assert said.startswith(("The picture cat.png ", "cat.png is not a picture")), said
+        assert str(app.home) not in said
+        assert time.monotonic() - begun < 20
+        assert page.shown[place] is None or place == "inbox"
+        assert kept(app) == before
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_of_thousands_of_frames_the_first_one_is_taken_at_once(app, page, kind):
+    content = moving(kind, 2000)
+    begun = time.monotonic()
+    assert give(page, app, "start-image", f"a.{kind.lower()}", content) == ""
+    assert time.monotonic() - begun < 10
+    assert "64 x 64" in text(page.set(seconds=1).shown["outlook"])
+
+
+def test_the_largest_picture_takes_a_measured_amount_of_memory_and_gives_it_back(app, page):
+    content = png(10_000, 9_990)
+    before = resident(app.pid)
+    assert give(page, app, "start-image", "large.png", content) == ""
+    assert highest(app.pid) - before < 2500 * MB
+    wait_until(lambda: resident(app.pid) < before + 300 * MB, "the memory is given back")
+
+
+def test_a_request_of_endless_values_is_refused_before_it_fills_the_memory():
+    for text_ in (
+        "[" + "[]," * MAX_VALUES + "0]",
+        '{"a": [' + "0," * MAX_VALUES + "0]}",
+        "{" * (MAX_VALUES + 1),
+    ):
+        with pytest.raises(InputError) as caught:
+            parse_request_json(text_)
+        assert caught.value.code == "request_too_full"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"x": [0] * (MAX_VALUES + 1)},
+        {
+            "seed": 7,
+            "start_image": "data:image/html;base64," + base64.b64encode(b"<script>1</script>").decode(),
+        },
+        {"seed": 7, "start_image": "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()},
+        {"seed": 7, "start_image": to_data_uri(PICTURE), "end_image": "data:image/png;base64,AAAA"},
+        {
+            "seed": 7,
+            "start_image": to_data_uri(PICTURE),
+            "keyframes": [
+                {"section": 0, "image": "data:image/exe;base64," + base64.b64encode(b"MZ").decode()}
+            ],
+        },
+        {"seed": 7, "start_image": "data:image/png;base64,%%%"},
+        {"seed": 7, "start_image": "../../../../etc/passwd"},
+        {"seed": 7, "start_image": to_data_uri(PICTURE), "steps": 10**9},
+    ],
+)
+def test_a_video_whose_settings_mean_harm_changes_nothing_and_does_not_stay(app, page, tmp_path, values):
+    before, shown = kept(app), dict(page.shown)
+    said = text(give(page, app, "inbox", "theirs.mp4", mp4_with(tmp_path, values)))
+    assert said.endswith((".", "?"))
+    assert said != WORDS("page.restored")
+    assert str(app.home) not in said
+    assert kept(app) == before
+    assert page.shown["prompt"] == shown["prompt"]
+
+
+def test_a_foreign_video_does_not_stay_also_among_pictures(app, page, tmp_path):
+    before = kept(app)
+    write_mp4(tmp_path / "foreign.mp4", [PICTURE], crf=40, comment="")
+    content = (tmp_path / "foreign.mp4").read_bytes()
+    assert "holds no request" in text(give(page, app, "inbox", "foreign.mp4", content))
+    files = [
+        {"path": upload(app, name, data)[1], "meta": META}
+        for name, data in ((b"a.mp4", content), (b"b.png", png(64, 64)))
+    ]
+    assert text(page.choose("inbox", files)) == WORDS("error.video_among_pictures")
+    assert [path.name for path in kept(app) if path not in before] == ["b.png"]
+
+
+def test_what_a_program_sends_and_is_refused_does_not_stay_either(app):
+    before = kept(app)
+    _, path = upload(app, b"cat.png", REFUSED["a web page"]())
+    body = json.dumps({"data": [{"path": path, "meta": META}, "A cat.", 1, None, None]}).encode()
+    status, answer = ask(app, "/gradio_api/run/generate", "POST", body, Content_Type="application/json")
+    assert status == 500
+    assert json.loads(answer)["error"] == WORDS("error.not_an_image", image="cat.png")
+    assert kept(app) == before
+
+
+def test_good_pictures_and_our_own_videos_stay_while_they_are_needed(app, page, tmp_path):
+    assert give(page, app, "start-image", "cat.png", png(64, 64)) == ""
+    assert Path(page.shown["start-image"]["path"]).is_file()
+    write_png(tmp_path / "ours.png", PICTURE, {"seed": 7, "prompt": "A cat."})
+    said = text(give(page, app, "inbox", "ours.png", (tmp_path / "ours.png").read_bytes()))
+    assert said == WORDS("page.restored")
+    assert page.click("start") == ""
+    page.http.post(f"ichi/jobs/{running(app)}/stop", headers={"X-Endframe-Ichi": "1"})
+
+
+def running(app: App) -> str:
+    answer: list[dict[str, Any]] = json.loads(
+        ask(app, "/gradio_api/run/queue", "POST", b'{"data": []}', Content_Type="application/json")[1]
+    )["data"][0]
+    return str(answer[0]["id"])
+
+
+# -- names -------------------------------------------------------------------------------------------
+
+NAMES = [
+    "../../x.png",
+    "..\\..\\x.png",
+    "/etc/x.png",
+    "/tmp/x.png",
+    "C:\\Windows\\x.png",
+    "C:x.png",
+    "\\\\server\\share\\x.png",
+    "x.png:stream",
+    "a/../../../x.png",
+    "%2e%2e%2fx.png",
+    "..%2f..%2fx.png",
+    "x\0.png",
+    "CON",
+    "CON.png",
+    "NUL.png",
+    "LPT1.png",
+    "aux",
+    ".",
+    "..",
+    "...",
+    " ",
+    "x.png.",
+    "x.png ",
+    "-rf.png",
+    ".htaccess",
+    "x" * 5000 + ".png",
+    "\u732b" * 1000 + ".png",
+    "\u202egnp.exe",
+    "\u200f\u2066x.png",
+    "x\r\ny.png",
+    "x\x1b[2J.png",
+    "<script>alert(1)</script>.png",
+    "'; DROP TABLE x; --.png",
+    "$(reboot).png",
+    "a\ud7ff\ufffe.png",
+    "\U0001f431.png",
+    "e\u0301.png",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_cannot_lead_anywhere(app, page, name):
+    uploads = app.home / "temp" / "uploads"
+    around = {path for path in app.home.rglob("*") if uploads not in path.parents}
+    content = png(64, 64, chunk(b"tEXt", b"k\0" + hashlib.sha256(name.encode("utf-8")).hexdigest().encode()))
+    raw = name.encode("utf-8").replace(b"\\", b"\\\\").replace(b'"', b"%22").replace(b"\r\n", b"%0D%0A")
+    status, path = upload(app, raw, content)
+    if status == 200:
+        stored = Path(path).resolve()
+        assert stored.is_relative_to(uploads.resolve())
+        assert stored.parent.parent == uploads.resolve()
+        assert all(ord(character) >= 32 for character in stored.name)
+        assert len(stored.name.encode()) <= 255
+        message = page.choose("start-image", {"path": path, "meta": META, "orig_name": name})
+        assert message == "" or text(message).endswith(".")
+        assert "<script>" not in message
+    else:
+        assert status in (400, 413), "too long for a header, or no name"
+        assert "Traceback" not in path
+    new = {path for path in app.home.rglob("*") if uploads not in path.parents} - around
+    assert new <= {app.home / "temp"} or {path.name for path in new} <= {"endframe_ichi.lock"}, new
+    wait_until(lambda: not any(path.parent == uploads for path in kept(app)), "no half of it lies about")
+
+
+# -- more than there is room for ---------------------------------------------------------------------
+
+
+def large(megabytes: int) -> Iterator[bytes]:
+    piece = bytes(MB)
+    return form(b"large.png", (piece for _ in range(megabytes)))
+
+
+def test_an_upload_of_500_mb_is_refused_in_words_and_does_not_stay(app):
+    before = kept(app)
+    told = (413, WORDS("page.upload_too_large", megabytes=400).encode())
+    assert ask(app, "/gradio_api/upload", "POST", large(500), **MULTIPART) == told, (
+        "in chunks of unknown number"
+    )
+    assert kept(app) == before
+    announced = MULTIPART | {"Content-Length": str(500 * MB)}
+    assert ask_announced(app, announced, 500) == told
+    assert kept(app) == before
+
+
+def ask_announced(app: App, headers: dict[str, str], megabytes: int) -> tuple[int, bytes]:
+    """Send a body of a known length, piece by piece, and only then read the answer, as browsers do."""
+    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=120)
+    connection.putrequest("POST", "/gradio_api/upload")
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    for _ in range(megabytes):
+        connection.send(bytes(MB))
+    answer = connection.getresponse()
+    said = answer.status, answer.read()
+    connection.close()
+    return said
+
+
+def test_the_limit_itself_is_one_of_bytes_not_of_files(app):
+    assert MAX_UPLOAD == 400 * MB
+    two = b"".join(form(b"a.png", [png(64, 64)]))[: -len(f"--{BOUNDARY}--\r\n")]
+    status, answer = ask(
+        app, "/gradio_api/upload", "POST", two + b"".join(form(b"b.png", [png(64, 65)])), **MULTIPART
+    )
+    assert status == 200
+    assert len(json.loads(answer)) == 2
+
+
+def test_anything_but_an_upload_may_hold_only_what_a_page_says(app):
+    body = json.dumps({"data": ["x" * 5 * MB], "fn_index": 0, "session_hash": "x"}).encode()
+    for path in ("/gradio_api/queue/join", "/gradio_api/call/generate", "/gradio_api/run/generate"):
+        for sent in (body, iter([body])):
+            assert ask(app, path, "POST", sent, Content_Type="application/json") == (413, b"")
+
+
+@pytest.mark.parametrize("size", [0, 10, 5 * MB])
+def test_an_upload_that_breaks_off_leaves_nothing(app, size):
+    before = kept(app)
+    begin = f"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {50 * MB}\r\n"
+    begin += f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        connection.sendall(begin.encode() + next(large(1)) + bytes(size))
+        wait_until(lambda: kept(app) != before, "it has begun")
+    wait_until(lambda: kept(app) == before, "what had come is deleted")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nothing",
+        b"--%s\r\n\r\n\r\n--%s--\r\n" % (BOUNDARY.encode(), BOUNDARY.encode()),
+        b"".join(form(b"a.png", [b"x"])).replace(b'name="files"', b'name="others"'),
+        b"".join(form(b"a.png", [b"x"])).replace(b'; filename="a.png"', b""),
+        b"".join(form(b"a.png", [b"x"]))[:-10],
+        b"".join(form(b"a.png", [b"x"])).replace(b"image/png", b"x" * 10**5),
+    ],
+)
+def test_an_upload_that_is_none_leaves_nothing_and_no_traceback(app, body):
+    before = kept(app)
+    status, said = ask(app, "/gradio_api/upload", "POST", body, **MULTIPART)
+    assert status in (200, 400, 413, 422, 500)
+    assert b"Traceback" not in said
+    wait_until(lambda: kept(app) == before, "it is deleted")
+    assert "Traceback" not in app.said()

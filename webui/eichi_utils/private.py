@@ -1,0 +1,48 @@
+"""What stands in no report and no log: pictures, secrets, the user's own texts, the name of their home."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+SHORTEST_HIDDEN = 4
+"""A text shorter than this tells nothing of anybody, and stands in half of all words."""
+_DATA_URI = re.compile(r"data:[\w/+.-]*(?:;[\w=+.-]+)*,[\w+/=%.~-]*")
+_SECRETS = (
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "[token]"),
+    (re.compile(r"\b(authorization\W{1,6}\w+)\s+[^\s'\"]+", re.IGNORECASE), r"\1 [secret]"),
+    (re.compile(r"(?<=://)[^/@\s'\"]+@"), "[login]@"),
+)
+
+
+def without_private(text: str, hide: Iterable[str] = ()) -> str:
+    """The text without pictures, tokens and logins, with `~` for the user's home.
+
+    Args:
+        hide: texts that must not stand in it, however quotes and line ends in them are written.
+    """
+    for private in sorted({way for text in hide for way in _ways(text)}, key=len, reverse=True):
+        if len(private) >= SHORTEST_HIDDEN:
+            text = text.replace(private, "[text]")
+    text = _DATA_URI.sub("[picture]", text)
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return _without_home(text)
+
+
+def _ways(text: str) -> set[str]:
+    """A text as it is, as Python shows it, and as JSON holds it."""
+    quoted = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
+    return {text, text.strip(), repr(text)[1:-1], *quoted}
+
+
+def _without_home(text: str) -> str:
+    try:
+        home = Path.home()
+    except RuntimeError:  # a service may have none
+        return text
+    if len(home.parts) < 2:  # a root: nobody's name
+        return text
+    ways = {str(home), home.as_posix(), repr(str(home))[1:-1]}
+    pattern = "|".join(re.escape(way) for way in sorted(ways, key=len, reverse=True))
+    return re.sub(rf"(?:{pattern})(?!\w)", "~", text, flags=re.IGNORECASE if home.drive else 0)
