@@ -24,7 +24,7 @@ REQUEST = GenerationRequest(
     seed=7,
     keyframes=(Keyframe(0, "/home/mia/other.png", "It runs."),),
 )
-SPEC = JobSpec("0123456789abcdef", "cat", Path("/videos"), REQUEST)
+SPEC = JobSpec("0123456789abcdef", "cat", Path("/videos"), REQUEST, Path("/work"))
 EVENTS: list[Event] = [
     Planned(make_plan(REQUEST), 96, 64, 7),
     StageStarted("prompt"),

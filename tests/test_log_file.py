@@ -62,7 +62,7 @@ def test_it_begins_with_the_versions_and_how_the_app_was_started(tmp_path, capsy
 def test_a_video_on_the_terminal_is_told_from_its_request_to_its_end(command):
     prompt = "A very private cat walks by."
     assert command({"prompt": prompt, "steps": 2, "seed": 77}).status == 0
-    said = written(command.folder)
+    said = written(command.home)
     for text in (
         '"steps": 2',
         '"seed": 77',
@@ -85,7 +85,7 @@ def test_a_failure_is_told_with_its_traceback_and_without_the_users_words(comman
 
     monkeypatch.setattr("diffusers_helper.pipeline.make_plan", fail)
     assert command({"prompt": prompt}).status == 1
-    said = written(command.folder)
+    said = written(command.home)
     assert "Traceback" in said
     assert "nothing known of '[text]' and [picture]" in said
     assert "job video failed (LookupError)" in said
@@ -94,7 +94,7 @@ def test_a_failure_is_told_with_its_traceback_and_without_the_users_words(comman
 
 def test_the_check_of_the_computer_is_told(command):
     assert command().status == 0
-    assert "machine_check: good: Python 3." in written(command.folder)
+    assert "machine_check: good: Python 3." in written(command.home)
 
 
 # -- what never is -----------------------------------------------------------------------------------

@@ -11,7 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, Stopped
+from diffusers_helper.events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Resumed,
+    SectionDone,
+    StageStarted,
+    Stopped,
+)
 from diffusers_helper.request import GenerationRequest
 
 from .job import JobSpec
@@ -77,6 +86,8 @@ def _tell(event: Event) -> str | None:
         case Notice(code=code, values=values):
             known = {key: value for key, value in values.items() if key not in TEXTS}
             logger.info("notice: %s %s", code, known)
+        case Resumed(sections_done=done, sections=sections):
+            logger.info("goes on behind %d sections, of %d", done, sections)
         case SectionDone(section=section, sections=sections):
             logger.info("section %d is done, of %d", section, sections)
         case Finished(video=video):
