@@ -8,6 +8,7 @@ only costs time.
 import hashlib
 import logging
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """To be counted up when embeddings come to mean something else."""
 MAX_BYTES = 256 * 2**20
+HALF_SECONDS = 3600
+"""Nobody still writes an entry that was begun so long ago."""
 
 
 class EmbeddingCache:
@@ -55,6 +58,9 @@ class EmbeddingCache:
         return self.folder / f"{key}.safetensors"
 
     def _forget_oldest(self) -> None:
+        for half in self.folder.glob("*.part"):  # of a run that was killed
+            if half.stat().st_mtime < time.time() - HALF_SECONDS:
+                half.unlink(missing_ok=True)
         entries = sorted(
             ((entry.stat(), entry) for entry in self.folder.glob("*.safetensors")),
             key=lambda pair: pair[0].st_mtime_ns,

@@ -47,6 +47,16 @@ def test_the_entry_unused_longest_goes_first(tmp_path):
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
 
 
+def test_halves_that_a_killed_run_has_left_go_but_not_what_is_just_written(cache):
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    old, new = (cache.folder / f"{name}.safetensors.part" for name in ("old", "new"))
+    for half in (old, new):
+        half.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    cache.put("a", {"x": torch.ones(1)})
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "file").write_text("")
     cache = EmbeddingCache(tmp_path / "file" / "cache")

@@ -14,7 +14,7 @@ from diffusers_helper.recording import load_request
 from tests.conftest import SMALL
 from webui import endframe_ichi
 from webui.eichi_utils import headless
-from webui.eichi_utils.headless_work import give_up_old
+from webui.eichi_utils.headless_work import give_up_old, work_folder
 
 
 class Terminal(io.TextIOWrapper):
@@ -111,17 +111,17 @@ def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):
     assert not list((command.home / "temp" / "headless").iterdir())
 
 
-def test_unfinished_videos_are_given_up_after_a_month(command, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(headless, "_advance", lambda *_: signal.raise_signal(signal.SIGINT))
-        assert command({"seconds": 1}).status == 130
-    (work,) = (command.home / "temp" / "headless").iterdir()
-    for days, stays in ((29, True), (31, False)):
+def test_unfinished_videos_are_given_up_after_a_month_but_for_the_newest(tmp_path):
+    works = [work_folder(tmp_path, tmp_path / "out", name) for name in "abcde"]
+    assert len(set(works)) == 5
+    for days, work in zip((31, 400, 29, 35, 500), works, strict=True):
+        work.mkdir(parents=True)
+        (work / "section_000.frames").touch()
         then = time.time() - days * 24 * 3600
         for path in (*work.iterdir(), work):
             os.utime(path, (then, then))
-        give_up_old(command.home / "temp")
-        assert work.exists() is stays
+    give_up_old(tmp_path)
+    assert [work.exists() for work in works] == [True, False, True, True, False]
 
 
 def test_a_second_ctrl_c_ends_at_once(command, monkeypatch):

@@ -709,13 +709,23 @@ def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
     assert not queue.discard(job_id), "not while it runs"
     queue.stop(job_id)
     (job,) = wait_idle(queue)
-    left = [tmp_path / f"{job.name}{ending}" for ending in (".png", "_unfinished.mp4")]
-    for path in left:
+    endings = (
+        ".png",
+        "_unfinished.mp4",
+        ".mp4.part",
+        "_section_001.png",
+        "_section_012.mp4.part",
+        ".png.part",
+    )
+    left = [tmp_path / f"{job.name}{ending}" for ending in endings]
+    others = [tmp_path / f"{job.name}{ending}" for ending in (".mp4", "2.png", "_section_1.txt", ".txt")]
+    for path in left + others:
         path.touch()
     assert queue.discard(job_id)
     assert not queue.discard(job_id)
     assert queue.find(job_id) is None
     assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
     assert list((tmp_path / "temp").iterdir()) == []
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 KEPT_DAYS = 30
 """An unfinished video that nobody went on with for so long is given up."""
+KEPT_ALWAYS = 3
+"""The newest ones stay all the same: a computer's clock may be wrong by years."""
 DIGITS = 12
 
 
@@ -20,10 +22,15 @@ def work_folder(temp: Path, output: Path, name: str) -> Path:
 
 
 def give_up_old(temp: Path) -> None:
-    """Delete working folders in which nothing has happened for `KEPT_DAYS`."""
+    """Delete working folders in which nothing has happened for `KEPT_DAYS`, all but the newest few."""
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     with contextlib.suppress(OSError):  # there are none yet
-        for folder in (temp / "headless").iterdir():
-            newest = max((path.stat().st_mtime for path in (folder, *folder.iterdir())), default=0)
-            if newest < oldest:
+        folders = sorted((temp / "headless").iterdir(), key=_newest, reverse=True)
+        for folder in folders[KEPT_ALWAYS:]:
+            if _newest(folder) < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest(folder: Path) -> float:
+    """When something happened in a folder last."""
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

@@ -4,6 +4,7 @@ Knows no queue, no thread and no page. A `Job` is not safe for threads by itself
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupt
 DECODING_STEPS, SAVING_STEPS = 2, 1
 """What decoding a section and writing the video count in the progress, in steps."""
 MAX_NOTICES = 20
+LEFT_ENDINGS = r"(\.(png|safetensors)|_unfinished\.mp4|_section_\d+\.(mp4|png)|(\.mp4(?=\.part)))(\.part)?"
+"""Of the files that a job may have written before its video is there."""
 _T = TypeVar("_T")
 
 
@@ -53,10 +56,13 @@ class JobSpec:
         """Where the engine writes what is finished when it ends early."""
         return self.folder / f"{self.name}_unfinished.mp4"
 
-    @property
-    def left_files(self) -> tuple[Path, ...]:
-        """What a job that is not finished has in the output folder."""
-        return self.unfinished_video, self.folder / f"{self.name}.png"
+    def left_files(self) -> list[Path]:
+        """What a job that is not finished has in the output folder, halves of files among it."""
+        ours = re.compile(re.escape(self.name) + LEFT_ENDINGS)
+        try:
+            return [path for path in self.folder.iterdir() if ours.fullmatch(path.name)]
+        except OSError:  # the folder is gone
+            return []
 
 
 @dataclass(frozen=True)

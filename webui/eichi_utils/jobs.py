@@ -191,7 +191,7 @@ class JobQueue:
                 return False
             self._note_change()
         self._files.drop(job_id)
-        for path in job.spec.left_files:
+        for path in job.spec.left_files():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         return True
