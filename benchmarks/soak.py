@@ -97,9 +97,9 @@ class Soak:
     def reload(self) -> None:
         """Ten pages are opened, listen for a moment, and are closed."""
         for _ in range(10):
-            with httpx.stream("GET", f"{self.app.url}ichi/events?lang=ja", timeout=60) as stream:
+            with httpx.stream("GET", f"{self.app.url}ichi/events?lang=ja", timeout=PATIENCE) as stream:
                 next(stream.iter_text())
-            httpx.get(self.app.url, timeout=60).raise_for_status()
+            httpx.get(self.app.url, timeout=PATIENCE).raise_for_status()
 
     def kill(self) -> None:
         """The power fails, at any moment."""
@@ -141,7 +141,8 @@ class Soak:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(self.app.url, verbose=False, download_files=False)
+            patient = {"timeout": PATIENCE}  # the machine may have other things to do
+            self._client = Client(self.app.url, verbose=False, download_files=False, httpx_kwargs=patient)
         return self._client
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -172,7 +173,7 @@ class Soak:
         return [job for job in self.jobs() if job["can_finish"]]
 
     def _post(self, job: dict[str, Any], action: str) -> bool:
-        answer = httpx.post(f"{self.app.url}ichi/jobs/{job['id']}/{action}", headers=OURS, timeout=60)
+        answer = httpx.post(f"{self.app.url}ichi/jobs/{job['id']}/{action}", headers=OURS, timeout=PATIENCE)
         return bool(answer.raise_for_status().json()["done"])
 
     def _wait(self, is_so: Callable[[], Any], what: str) -> Any:

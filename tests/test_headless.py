@@ -158,3 +158,19 @@ def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch,
     assert answer.status == 1
     assert len(answer.lines) == 1
     assert said in answer.lines[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+@pytest.mark.parametrize(("columns", "follows"), [(0, False), (100, True)])
+def test_a_terminal_without_a_size_gets_a_bar_of_the_usual_one(columns, follows):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
+    with open(slave, "w") as terminal, open(master, "rb") as shown:  # noqa: PTH123  (no paths)
+        options = headless._width(terminal)
+        assert options == ({"dynamic_ncols": True} if follows else {"ncols": 80, "nrows": 24})
+        assert shown.fileno() == master
