@@ -702,6 +702,22 @@ def test_an_unfinished_job_goes_on_before_all_that_wait(start, request_, tmp_pat
     )
 
 
+def test_an_unfinished_job_that_is_taken_out_of_the_queue_again_loses_nothing(start, request_, tmp_path):
+    queue = start(StoppedOnly(2))
+    first, second = (queue.add(dataclasses.replace(request_, **LONG), tmp_path) for _ in range(2))
+    wait_until(queue, lambda view: view.running and view.running.progress.step)
+    queue.stop(first)
+    wait_until(queue, lambda view: view.unfinished and view.running and view.running.progress.step)
+    assert queue.finish(first)
+    assert queue.remove(first)
+    (job,) = queue.view().unfinished
+    assert (job.id, job.state, job.can_finish, job.progress.sections_done) == (first, "interrupted", True, 2)
+    assert (queue._files.work_folder(first) / "section_001.frames").exists()
+    queue.stop(second)
+    wait_until(queue, lambda view: not view.running)
+    assert [stored.is_begun for stored in queue._files.load()[0]] == [True, True]
+
+
 def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
     queue = start(StoppedOnly(1))
     job_id = queue.add(dataclasses.replace(request_, **LONG), tmp_path)

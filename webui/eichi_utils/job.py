@@ -173,8 +173,8 @@ class Job:
         request = self.spec.request
         return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
 
-    def interrupt(self, sections_done: int, video: Path | None) -> None:
-        """Show it as it was left by an earlier run of the app: with so many sections, and their video."""
+    def recall(self, sections_done: int, video: Path | None) -> None:
+        """An earlier run of this job has made so many sections, and a video of them."""
         plan = make_plan(self.spec.request)
         sections = len(plan.sections)
         frames = pixel_frames(sections_done * plan.size.latent_frames)
@@ -182,6 +182,9 @@ class Job:
             self._progress, sections=sections, sections_done=min(sections_done, sections)
         )
         self._video, self._frames = video, frames if video is not None else 0
+
+    def interrupt(self) -> None:
+        """It was begun, and goes on only when somebody wishes it."""
         self.state, self.can_finish = "interrupted", True
 
     def begin(self, now: float) -> None:
@@ -219,6 +222,8 @@ class Job:
     def go_on_behind(self, earlier: "Job") -> None:
         """Show what an earlier run of this job has made until this one has something to show."""
         self._video, self._frames = earlier._video, earlier._frames
+        done, sections = earlier._progress.sections_done, earlier._progress.sections
+        self._progress = replace(self._progress, sections_done=done, sections=sections)
 
     def end(self, now: float, failure: Failure | None, can_go_on: bool = False) -> None:
         """The runner is through: with the outcome that it told, or with a failure."""

@@ -128,14 +128,22 @@ class JobQueue:
             raise
 
     def remove(self, job_id: str) -> bool:
-        """Take a waiting job out of the queue; False where it is not waiting (any more)."""
+        """Take a waiting job out of the queue; False where it is not waiting (any more).
+
+        One that has finished sections from an earlier run is unfinished again.
+        """
         with self._changed:
             place = self._place(job_id)
             if place is None:
                 return False
-            del self._waiting[place]
+            job = self._waiting.pop(place)
+            if job.has_sections:
+                job.interrupt()
+                self._unfinished.insert(0, job)
+                self._record(job)
             self._note_change()
-        self._files.drop(job_id)
+        if not job.has_sections:
+            self._files.drop(job_id)
         return True
 
     def move_up(self, job_id: str) -> bool:
@@ -317,8 +325,9 @@ class JobQueue:
 
     def _restore(self, known: StoredJob) -> None:
         job = Job(known.spec, known.thumbnail, self._make_clock, known.place)
+        job.recall(known.sections_done, known.video)
         if known.is_begun:
-            job.interrupt(known.sections_done, known.video)
+            job.interrupt()
             self._unfinished.append(job)
         else:
             self._waiting.append(job)
