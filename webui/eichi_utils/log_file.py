@@ -139,7 +139,8 @@ def _tell_start(options: argparse.Namespace | None) -> None:
     told = {} if options is None else {name: value for name, value in vars(options).items() if value}
     if "login" in told:
         told["login"] = "..."
-    logger.info("options: %s", ", ".join(f"{name}={value}" for name, value in told.items()))
+    shown = ", ".join(f"{name}={value}" for name, value in told.items())
+    logger.info("options: %s", shown.encode("utf-8", "backslashreplace").decode())  # a shell gives any bytes
 
 
 def _let_pass(own: logging.Logger, level: int) -> None:
