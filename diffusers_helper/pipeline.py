@@ -163,13 +163,13 @@ def _mark_of(
     """
     identity, models = request_identity(request, pictures), models_identity(loader.files)
     kept = folder.kept_mark()
-    if kept is not None and kept.identity == identity and request.seed in (None, kept.seed):
-        if kept.models == models:
+    if kept is not None:
+        is_same = kept.identity == identity and request.seed in (None, kept.seed)
+        if is_same and kept.models == models:
             return kept
-        if count_kept_sections(folder.path):
-            raise InputError("unfinished_other_models", path=str(folder.path))
-    elif count_kept_sections(folder.path):
-        raise InputError("unfinished_other", path=str(folder.path))
+        if count_kept_sections(folder.path):  # else nothing is lost
+            code = "unfinished_other_models" if is_same else "unfinished_other"
+            raise InputError(code, path=str(folder.path))
     return JobMark(identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed)
 
 
@@ -210,10 +210,8 @@ def _make_sections(
             if section.index == folder.num_latents:
                 inputs = _section_inputs(job, section, conditioning, history)
                 sampled = yield from _sample(job, section, inputs, noise, transformer, loader)
-                latents = (
-                    torch.cat([start_latent, sampled.latents], dim=2) if section.is_last else sampled.latents
-                )
-                folder.add_latents(latents, section.is_last, sampled.evaluations)
+                whole = torch.cat([*[start_latent] * section.is_last, sampled.latents], dim=2)
+                folder.add_latents(whole, section.is_last, sampled.evaluations)
             latents = folder.latents(section.index, LATENT_CHANNELS)
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
             history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]

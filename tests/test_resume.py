@@ -143,6 +143,15 @@ def test_a_damaged_section_is_told_and_made_again(tmp_path, kind):
     assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
 
 
+def test_where_everything_is_damaged_the_video_is_made_anew(tmp_path):
+    make(tmp_path / "out", section_done(0))
+    for path in work_of(tmp_path / "out").glob("section_*"):
+        path.write_bytes(path.read_bytes()[:100])
+    events = make(tmp_path / "out")
+    assert Notice("section_damaged", {"section": 1, "sections": 3}) in events
+    assert isinstance(events[-1], Finished)
+
+
 @pytest.mark.parametrize(
     "change", [{"prompt": "A dog."}, {"seed": 2}, {"steps": 4}, {"seconds": 4}, {"loop": True}]
 )
