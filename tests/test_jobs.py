@@ -794,6 +794,17 @@ def test_a_hundred_queued_jobs_come_back(start, request_, tmp_path):
     assert first.close(SOON)
 
 
+def test_no_job_begins_while_the_app_still_starts(request_, tmp_path):
+    queue = JobQueue(runner := Runner(), tmp_path / "temp", is_held=True)
+    queue.add(request_, tmp_path)
+    time.sleep(0.2)
+    assert (runner.began, len(queue.view().waiting)) == ([], 1)
+    queue.let_go()
+    wait_idle(queue)
+    assert queue.close(SOON)
+    assert JobQueue(runner, tmp_path / "temp", is_held=True).close(SOON), "also before it was let go"
+
+
 def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_path):
     first = JobQueue(Runner(held=True), tmp_path / "temp")
     broken, whole = (first.add(request_, tmp_path) for _ in range(2))

@@ -39,7 +39,7 @@ STARTERS = ("dance", "turn", "wind", "camera")
 
 @contextlib.contextmanager
 def open_app(options: "PageOptions") -> Iterator[AppState]:
-    """The app's shared things, while no other app has the same folder.
+    """The app's shared things, while no other app has the same folder. Its queue waits until it is let go.
 
     Raises:
         MachineError: another app has it; a folder cannot be written.
@@ -55,7 +55,9 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
         presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
         speed = SpeedBook(home / "settings" / "speed.json")
         runner = JobRunner(options.engine, progress_videos=True)
-        queue = JobQueue(logged(runner), home / "temp" / "jobs", lambda *job: _clock(app, runner, *job))
+        queue = JobQueue(
+            logged(runner), home / "temp" / "jobs", lambda *job: _clock(app, runner, *job), is_held=True
+        )
         app = AppState(
             home=home,
             queue=queue,

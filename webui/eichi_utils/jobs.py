@@ -67,9 +67,12 @@ class JobQueue:
         temp: a folder for the jobs; those that earlier runs left there come back: what waited waits again
             and is made, what was begun is unfinished until somebody decides.
         make_clock: makes the clock that tells a planned job's time left; without one nobody tells it.
+        is_held: no job begins before `let_go`: what came back must not slow down the app's own start.
     """
 
-    def __init__(self, run: Run, temp: Path, make_clock: MakeClock | None = None) -> None:
+    def __init__(
+        self, run: Run, temp: Path, make_clock: MakeClock | None = None, is_held: bool = False
+    ) -> None:
         self._run = run
         self._files = JobFiles(temp)
         self._make_clock = make_clock
@@ -82,12 +85,19 @@ class JobQueue:
         self._unfinished: list[Job] = []
         self._places = itertools.count()
         self._is_closing = False
+        self._is_held = is_held
         self.notices: list[Notice] = []
         """What has to be said about jobs that could not be read."""
         self._come_back()
         # A daemon: a job that cannot be stopped in time must not keep the app from ending.
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
+
+    def let_go(self) -> None:
+        """From now on, jobs begin."""
+        with self._changed:
+            self._is_held = False
+            self._note_change()
 
     # -- what pages do ---------------------------------------------------------------------------------
 
@@ -274,7 +284,7 @@ class JobQueue:
 
     def _next_job(self) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closing)
+            self._changed.wait_for(lambda: (self._waiting and not self._is_held) or self._is_closing)
             if self._is_closing:
                 return None
             job = self._running = self._waiting.pop(0)

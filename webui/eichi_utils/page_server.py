@@ -145,6 +145,7 @@ def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
             page.queue(default_concurrency_limit=None, max_size=None)
             url = _launch(page, options, app)
             remember_address(options.home, url)
+            app.queue.let_go()
             yield app, url
         finally:
             app.closing.set()
