@@ -24,7 +24,8 @@ INSIDE = Path(__file__).with_name("inside.js")
 LEFT_BEHIND = (
     "^AbortError: signal is aborted|Connection errored out|Failed to fetch|^TypeError: network error"
 )
-"""What Gradio says of its open questions when its page is left, or when the app has ended: sooner or later."""
+"""What Gradio says of its open questions when its page is left, or when the app has ended: sooner or
+later."""
 
 
 def pattern(key: str, **values: str) -> str:
