@@ -150,7 +150,9 @@ def judge_directions(judge: Judge) -> list[Row]:
 
 def judge_ends(judge: Judge) -> list[Row]:
     """The last frame against the end image, and against that of the same run without one."""
-    given, without, names = [], [], []
+    given: list[float] = []
+    without: list[float] = []
+    names: list[str] = []
     for name, start, end, prompt in _endings(judge):
         videos = [
             judge.make(f"end ({name})", start, prompt, end),
@@ -165,7 +167,7 @@ def judge_ends(judge: Judge) -> list[Row]:
     return [
         Row(
             "Last frame against the end image",
-            f"{mean:.1f} dB, at worst {min(given):.1f}; without it {free:.1f}; {better} of {len(given)} better",
+            f"{mean:.1f} dB, at worst {min(given):.1f}; without it {free:.1f}; better in {better}",
             f"{END_BAR:.0f} dB, and better than without",
             mean >= END_BAR and better == len(given),
             dict(zip(names, zip(given, without, strict=True), strict=True)),

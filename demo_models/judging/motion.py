@@ -112,7 +112,7 @@ def block_shifts(
     """
     height, width = before.shape
     padded = np.pad(after, reach, mode="edge")
-    steps = np.arange(-reach, reach + 1)
+    steps = range(-reach, reach + 1)
     costs = np.stack(
         [
             [

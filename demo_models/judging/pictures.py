@@ -1,5 +1,6 @@
 """The pictures that judge: photographs, and pictures that are drawn from seeds which training never uses."""
 
+import importlib.util
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -46,18 +47,17 @@ def find_photographs(folder: Path | None) -> list[Path]:
 
 def shipped_folder() -> list[Path]:
     """scikit-image's folder of pictures, if it is here."""
-    try:
-        import skimage
-    except ImportError:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
         return []
-    folder = Path(skimage.__file__).parent / "data"
+    folder = Path(found.origin).parent / "data"
     return [folder] if folder.is_dir() else []
 
 
 def load_photograph(path: Path, resolution: int) -> Picture:
     """A photograph in the bucket that the engine would take."""
     picture = read_image(str(path))
-    height, width = nearest_bucket(*picture.shape[:2], resolution)
+    height, width = nearest_bucket(picture.shape[0], picture.shape[1], resolution)
     return Picture(path.stem, fit_image(picture, height, width), is_photograph=True)
 
 

@@ -5,9 +5,6 @@ from typing import Any
 
 from .clips import ClipSize
 
-CLIP_LATENTS = 37
-"""Latent frames of a clip for the transformer: 4.8 seconds, the last 0.8 still."""
-
 
 @dataclass(frozen=True)
 class TextSize:
@@ -33,8 +30,8 @@ class VaeSize:
 
     channels: tuple[int, int, int, int] = (16, 32, 96, 96)
     groups: int = 8
-    steps: int = 9000
-    clips_from: int = 5000
+    steps: int = 7000
+    clips_from: int = 4000
     clip_part: float = 0.5
     picture_batch: int = 64
     picture_side: int = 128
@@ -43,8 +40,8 @@ class VaeSize:
     clip_frames: int = 21
     canvas_side: int = 448
     canvases: int = 96
-    canvas_steps: int = 40
-    rate: float = 1e-3
+    canvas_steps: int = 60
+    rate: float = 1.5e-3
     average: float = 0.999
 
 
@@ -62,9 +59,10 @@ class TransformerSize:
     image_side: int = 64
     steps: int = 6000
     batch: int = 24
-    chunk_steps: int = 240
+    chunk_steps: int = 400
     groups: int = 3
     clips: int = 48
+    clip_latents: int = 37
     draw_at_once: int = 8
     rate: float = 6e-4
     average: float = 0.999
@@ -76,7 +74,7 @@ class TransformerSize:
     unit: float = 1.0
 
     def clip_size(self, view: tuple[int, int]) -> ClipSize:
-        return ClipSize(4 * CLIP_LATENTS - 3, *view, unit=self.unit)
+        return ClipSize(4 * self.clip_latents - 3, *view, unit=self.unit)
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,7 @@ TOY = Size(
         chunk_steps=6,
         groups=1,
         clips=2,
+        clip_latents=10,
         draw_at_once=2,
         average=0.9,
         views=((32, 32), (32, 48)),

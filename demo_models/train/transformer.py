@@ -39,7 +39,7 @@ HELD_OUT_PLANS = ((2, SectionSize.ONE_SECOND), (1, SectionSize.ONE_SECOND), (3, 
 class Clips:
     """Clips of one size of picture, encoded, in half precision.
 
-    `latents` `(n, 16, 37, h, w)` of the clips, `stills` of every fourth frame encoded as a picture, `seen`
+    `latents` `(n, 16, frames, h, w)` of the clips, `stills` every fourth frame encoded as a picture, `seen`
     `(n, tokens, dim)` what SigLIP sees in the first frame, `labels` what happens (see `text.label_of`).
     """
 

@@ -15,6 +15,7 @@ from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
+from .demo import SETTINGS_FILE, demo_fields
 from .job_runner import JobRunner
 from .jobs import Clock, JobQueue
 from .machine_check import CheckOptions
@@ -45,7 +46,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
     home = options.home
     with _only_app(home):
         _forget_uploads(home)  # what a run that was killed has left
-        settings = SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS)
+        settings = _settings(options)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
@@ -62,6 +63,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             setup=_setup(options),
             language=language,
             given_output=options.output,
+            demo=options.demo,
         )
         if options.language is not None:
             app.remember(language=options.language)
@@ -70,6 +72,13 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             yield app
         finally:
             _forget_uploads(home)
+
+
+def _settings(options: "PageOptions") -> SettingsStore:
+    folder = options.home / "settings"
+    if options.demo is not None:
+        return SettingsStore(folder / SETTINGS_FILE, demo_fields(SETTINGS_FIELDS))
+    return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
 
 
 def _setup(options: "PageOptions") -> Setup:
