@@ -89,6 +89,7 @@ def test_a_program_gets_the_demos_resolution_unless_it_names_one():
 PAGES = """
 import sys, tempfile
 from pathlib import Path
+from tests.pretend_app import pretend_app
 from webui.eichi_utils.demo import Demo
 from webui.eichi_utils.page import build_page
 

@@ -25,7 +25,7 @@ from .state import load_state, pack, save_state, write_log
 from .text import is_written, write_encoders
 from .trainer import Task, Trainer
 from .transformer import TransformerTask
-from .vae import VaeTask
+from .vae import VaeTask, make_vae
 
 STAGES = ("text", "vae", "transformer")
 REPORT_STEPS = 50
@@ -164,7 +164,9 @@ def _write_model(run: Run, stage: str, trainer: Trainer) -> None:
         if stage == "transformer":
             write_transformer(run.models, model)
         elif not has_vae(run.models):
-            spread = write_vae(run.models, model, run.size, run.seed, run.device)
+            vae = make_vae(run.size.vae, run.seed).to(run.device).eval()  # a copy: writing changes it
+            vae.load_state_dict(model.state_dict())
+            spread = write_vae(run.models, vae, run.size, run.seed, run.device)
             _tell(f"vae written; its latents' deviation was {spread:.3f}")
 
 

@@ -22,7 +22,7 @@ from .sizes import VaeSize, vae_config
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
 
-L1, SQUARES, EDGES, STRUCTURE, PRIOR = 0.5, 4.0, 0.25, 0.1, 2e-4
+L1, SQUARES, EDGES, STRUCTURE, PRIOR = 0.5, 4.0, 0.25, 0.1, 5e-4
 """How much each part of the loss counts."""
 FIRST_LOG_VARIANCE = -4.0
 """At first the latents hardly have noise in them, so that there is something to see."""
