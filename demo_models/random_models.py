@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def build_random_models(folder: Path, *, seed: int = 0) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         built = Path(temporary, "new")
         _write_models(built, seed)
-        _write_json(built / MANIFEST, {"format": FORMAT, "seed": seed, "files": _file_sizes(built)})
+        write_json(built / MANIFEST, {"format": FORMAT, "seed": seed, "files": _file_sizes(built)})
         _move_into_place(built, folder, seed)
     return folder
 
@@ -107,7 +107,7 @@ def _is_foreign(folder: Path) -> bool:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a set, or an empty one when there is none that can be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
@@ -133,10 +133,10 @@ def _move_into_place(built: Path, folder: Path, seed: int) -> None:
 def _write_models(built: Path, seed: int) -> None:
     import torch
 
-    vocabulary = _write_llama_tokenizer(built / TOKENIZER)
-    vocabulary_2 = _write_clip_tokenizer(built / TOKENIZER_2)
-    _write_feature_extractor(built / FEATURE_EXTRACTOR)
-    with _no_progress_bars(), torch.random.fork_rng(devices=[]):
+    vocabulary = write_llama_tokenizer(built / TOKENIZER)
+    vocabulary_2 = write_clip_tokenizer(built / TOKENIZER_2)
+    write_feature_extractor(built / FEATURE_EXTRACTOR)
+    with no_progress_bars(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _write_text_encoder(built / TEXT_ENCODER, vocabulary)
         _write_text_encoder_2(built / TEXT_ENCODER_2, vocabulary_2)
@@ -146,7 +146,7 @@ def _write_models(built: Path, seed: int) -> None:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep transformers from showing a bar for each file, and leave its setting as it was."""
     from transformers.utils import logging
 
@@ -159,12 +159,14 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _write_llama_tokenizer(folder: Path) -> int:
+def write_llama_tokenizer(
+    folder: Path, texts: Sequence[str] = SENTENCES, vocabulary: int = VOCABULARY
+) -> int:
     """A byte-level BPE that puts <|begin_of_text|> first, as Llama 3 does. Returns its vocabulary's size."""
     from tokenizers import processors
 
     begin, end, *_, pad = LLAMA_SPECIAL
-    tokenizer = _train_byte_level_bpe(LLAMA_SPECIAL)
+    tokenizer = _train_byte_level_bpe(LLAMA_SPECIAL, texts, vocabulary)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
     )
@@ -181,12 +183,12 @@ def _write_llama_tokenizer(folder: Path) -> int:
     return _write_tokenizer(folder, tokenizer, config)
 
 
-def _write_clip_tokenizer(folder: Path) -> int:
+def write_clip_tokenizer(folder: Path, texts: Sequence[str] = SENTENCES, vocabulary: int = VOCABULARY) -> int:
     """A byte-level BPE with CLIP's start and end around the text. Returns its vocabulary's size."""
     from tokenizers import processors
 
     start, end = CLIP_SPECIAL
-    tokenizer = _train_byte_level_bpe(CLIP_SPECIAL)
+    tokenizer = _train_byte_level_bpe(CLIP_SPECIAL, texts, vocabulary)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in CLIP_SPECIAL],
@@ -203,30 +205,32 @@ def _write_clip_tokenizer(folder: Path) -> int:
     return _write_tokenizer(folder, tokenizer, config)
 
 
-def _train_byte_level_bpe(special_tokens: tuple[str, ...]) -> Tokenizer:
-    """Learn merges from SENTENCES. The special tokens get the first ids, in their order."""
+def _train_byte_level_bpe(
+    special_tokens: tuple[str, ...], texts: Sequence[str], vocabulary: int
+) -> Tokenizer:
+    """Learn merges from texts. The special tokens get the first ids, in their order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=list(special_tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int:
-    _write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer.get_vocab_size()
 
 
-def _write_feature_extractor(folder: Path) -> None:
+def write_feature_extractor(folder: Path, side: int = IMAGE_SIZE) -> None:
     config = {
         "do_convert_rgb": None,
         "do_normalize": True,
@@ -238,9 +242,9 @@ def _write_feature_extractor(folder: Path) -> None:
         "processor_class": "SiglipProcessor",
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "size": {"height": side, "width": side},
     }
-    _write_json(folder / "preprocessor_config.json", config)
+    write_json(folder / "preprocessor_config.json", config)
 
 
 def _write_text_encoder(folder: Path, vocabulary: int) -> None:
@@ -318,12 +322,16 @@ def _write_transformer(folder: Path) -> None:
         has_clean_x_embedder=True,
     )
     transformer.save_pretrained(folder, max_shard_size="600KB")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     # The published checkpoint names upstream's own class, not the one of diffusers.
-    _write_json(folder / "config.json", config | {"_class_name": "HunyuanVideoTransformer3DModelPacked"})
+    write_json(folder / "config.json", config | {"_class_name": "HunyuanVideoTransformer3DModelPacked"})
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

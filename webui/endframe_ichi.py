@@ -14,6 +14,7 @@ if str(ROOT) not in sys.path:  # started as a script, Python looks beside this f
 from webui.eichi_utils.translations import LANGUAGES, Translator, system_language  # noqa: E402
 
 if TYPE_CHECKING:
+    from webui.eichi_utils.demo import Demo
     from webui.eichi_utils.job_runner import EngineOptions
 
 MIN_PASSWORD = 8
@@ -28,17 +29,35 @@ def main(arguments: list[str] | None = None) -> int:
     from webui.eichi_utils.log_file import log_to
 
     with log_to(options.home, options, secrets=_secrets(options)):
-        return _run(options)
+        return _run_demo(options) if options.demo else _run(options, None)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, demo: "Demo | None") -> int:
     if options.check:
         return _run_check(options)
     if options.download:
         return _run_download(options)
     if options.headless is not None:
         return _run_headless(options)
-    return _run_page(options)
+    return _run_page(options, demo)
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    """Run with the demo's models, and say on the terminal which these are."""
+    from diffusers_helper.errors import MachineError
+    from webui.eichi_utils.demo import find_demo
+    from webui.eichi_utils.sentences import error_text
+    from webui.eichi_utils.terminal import say
+
+    words = Translator("en") if options.headless is not None else _words(options)
+    try:
+        demo = find_demo()
+    except MachineError as error:
+        say(words("failed", reason=error_text(error.code, error.values, words)))
+        return 1
+    say(words("demo.trained" if demo.is_trained else "demo.random"))
+    options.models = demo.models
+    return _run(options, demo)
 
 
 def _secrets(options: argparse.Namespace) -> list[str]:
@@ -91,7 +110,7 @@ def _run_headless(options: argparse.Namespace) -> int:
     return run_headless(headless, Translator("en"))
 
 
-def _run_page(options: argparse.Namespace) -> int:
+def _run_page(options: argparse.Namespace, demo: "Demo | None") -> int:
     from webui.eichi_utils.page_server import PageOptions, run_page
 
     page = PageOptions(
@@ -104,6 +123,7 @@ def _run_page(options: argparse.Namespace) -> int:
         home=options.home.absolute(),
         output=options.output.absolute() if options.output is not None else None,
         engine=_engine(options),
+        demo=demo,
     )
     return run_page(page, _words(options))
 
@@ -123,7 +143,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--check", action="store_true", help=words("cli.check"))
     add("--download", action="store_true", help=words("cli.download"))
     add("--headless", metavar="REQUEST", type=Path, help=words("cli.headless"))
-    add("--models", metavar="DIR", type=Path, help=words("cli.models"))
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--models", metavar="DIR", type=Path, help=words("cli.models"))
+    models.add_argument("--demo", action="store_true", help=words("cli.demo"))
     add("--output", metavar="DIR", type=Path, help=words("cli.output"))
     add("--name", help=words("cli.name"))
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))

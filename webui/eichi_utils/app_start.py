@@ -15,6 +15,7 @@ from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
+from .demo import SETTINGS_FILE, demo_fields
 from .headless_work import give_up_old
 from .job_log import logged
 from .job_runner import JobRunner
@@ -48,16 +49,16 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
     with _only_app(home):
         _forget_uploads(home)  # what a run that was killed has left
         give_up_old(home / "temp")
-        settings = SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS)
+        settings = _settings(options)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
         presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
         speed = SpeedBook(home / "settings" / "speed.json")
         runner = JobRunner(options.engine, progress_videos=True)
-        queue = JobQueue(
-            logged(runner), home / "temp" / "jobs", lambda *job: _clock(app, runner, *job), is_held=True
-        )
+        # the demo's jobs are apart: no models are to make what was begun with others
+        jobs = home / "temp" / ("jobs" if options.demo is None else "demo_jobs")
+        queue = JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), is_held=True)
         app = AppState(
             home=home,
             queue=queue,
@@ -67,6 +68,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             setup=_setup(options),
             language=language,
             given_output=options.output,
+            demo=options.demo,
         )
         if options.language is not None:
             app.remember(language=options.language)
@@ -75,6 +77,13 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
             yield app
         finally:
             _forget_uploads(home)
+
+
+def _settings(options: "PageOptions") -> SettingsStore:
+    folder = options.home / "settings"
+    if options.demo is not None:
+        return SettingsStore(folder / SETTINGS_FILE, demo_fields(SETTINGS_FIELDS))
+    return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
 
 
 def _setup(options: "PageOptions") -> Setup:

@@ -10,6 +10,7 @@ from typing import Any
 from diffusers_helper.errors import EngineError
 from diffusers_helper.events import Notice
 
+from .demo import Demo
 from .form import FIELDS
 from .jobs import JobQueue
 from .output_folder import resolve_output
@@ -37,7 +38,7 @@ class AppState:
     """The app's shared things, each of them safe to use from any thread.
 
     `home` is the folder of everything the app writes (`webui`); `given_output` is the output folder of the
-    command line, which wins over the page's.
+    command line, which wins over the page's. With a `demo`, its models make the videos.
     """
 
     home: Path
@@ -48,6 +49,7 @@ class AppState:
     setup: Setup
     language: str
     given_output: Path | None = None
+    demo: Demo | None = None
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
     closing: threading.Event = field(default_factory=threading.Event)
     _told: list[Notice] = field(default_factory=list)

@@ -13,6 +13,7 @@ from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
 from .app_state import DEFAULT_OUTPUT, AppState
+from .demo import RESOLUTION
 from .jobs import JobView
 from .sentences import error_text, failure_text
 from .uploads import refused, uploaded_path
@@ -35,7 +36,8 @@ def add_api(app: AppState) -> None:
         try:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
-            request = _request(settings, {"prompt": prompt, "seconds": seconds, **paths})
+            own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
+            request = _request(settings, own, {"resolution": RESOLUTION} if app.demo is not None else {})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = refused(caught, app.uploads)
@@ -78,18 +80,19 @@ async def _ended(app: AppState, job_id: str) -> JobView | None:
     return job
 
 
-def _request(settings: object, own: dict[str, object]) -> GenerationRequest:
+def _request(settings: object, own: dict[str, object], defaults: dict[str, object]) -> GenerationRequest:
     """A request whose pictures are uploads, never files of this computer named by the caller.
 
     Args:
         own: the values that have arguments of their own, and so are none of the `settings`.
+        defaults: what holds where the settings say nothing else.
     """
     further = {} if settings is None else settings
     if not isinstance(further, dict):
         raise InputError("request_not_an_object", value=type(further).__name__)
     for key in own.keys() & further.keys():
         raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
-    request = GenerationRequest.from_dict({**further, **own})
+    request = GenerationRequest.from_dict({**defaults, **further, **own})
     if any(keyframe.image is not None for keyframe in request.keyframes):
         raise InputError("no_paths_from_clients")
     return request
