@@ -167,9 +167,10 @@ def _mark_of(
         is_same = kept.identity == identity and request.seed in (None, kept.seed)
         if is_same and kept.models == models:
             return kept
+        if is_same and count_kept_sections(folder.path):
+            raise InputError("unfinished_other_models", path=str(folder.path))
         if count_kept_sections(folder.path):  # else nothing is lost
-            code = "unfinished_other_models" if is_same else "unfinished_other"
-            raise InputError(code, path=str(folder.path))
+            raise InputError("unfinished_other", path=str(folder.path))
     return JobMark(identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed)
 
 
