@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,3 +95,13 @@ def files_below(folder: Path) -> tuple[str, ...]:
 @pytest.fixture
 def command(tmp_path, capsys, caplog) -> Command:
     return Command(tmp_path, capsys, caplog)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What tests with odd letters have logged must pass from one process to the other."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

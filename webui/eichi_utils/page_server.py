@@ -162,7 +162,15 @@ def _launch(page: Any, options: PageOptions, app: "AppState") -> str:
         _, url, _ = page.launch(**_launch_options(options, app))
     except OSError as error:
         raise MachineError("port_taken", port=options.port) from error
+    _let_log_hear_server()
     return url
+
+
+def _let_log_hear_server() -> None:
+    """What the server has to say of strange requests is for the log, not for who reads the terminal."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
 
 
 def running_app(server: str, port: int) -> str | None:
