@@ -135,7 +135,7 @@ def _make_llama(size: TextSize, words: int) -> Any:
     config = LlamaConfig(
         vocab_size=words,
         hidden_size=size.width,
-        intermediate_size=2 * size.width,
+        intermediate_size=size.width,
         num_hidden_layers=size.layers,
         num_attention_heads=4,
         num_key_value_heads=2,
