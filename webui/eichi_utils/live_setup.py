@@ -11,6 +11,8 @@ from .sentences import failure_text
 from .setup import SetupView
 from .translations import Translator
 
+MODEL_GB = round(MODEL_BYTES / 1e9)
+
 
 def setup_state(view: SetupView, words: Translator) -> dict[str, Any] | None:
     """The setup for the page; None where everything is well and nothing is to be said."""
@@ -19,7 +21,9 @@ def setup_state(view: SetupView, words: Translator) -> dict[str, Any] | None:
     if not lines and download is None:
         return None
     return {
-        "title": words("setup.title_download" if download else "setup.title_check", count=len(lines)),
+        "title": words("setup.title_download", size=MODEL_GB)
+        if download
+        else words("setup.title_check", count=len(lines)),
         "open": worst_level(lines) == "fails" or view.download.state != "idle",
         "lines": [
             dict(zip(("text", "advice"), line_text(line, words), strict=True))
@@ -55,7 +59,7 @@ def _offer(view: SetupView, words: Translator) -> str:
         free = gigabytes(free_bytes(places.target))
     except OSError:
         free = "?"
-    return words("setup.offer", size=round(MODEL_BYTES / 1e9), path=places.target, free=free)
+    return words("setup.offer", size=MODEL_GB, path=places.target, free=free)
 
 
 def _status(download: DownloadView, words: Translator) -> str:
