@@ -456,3 +456,14 @@ def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_
     shown = page_state(view(), setup, Translator(language), server="s", sound=True)
     assert f"{MODEL_GB} GB" in shown["setup"]["title"]
     assert str(tmp_path) in shown["setup"]["download"]["text"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_why_the_line_broke_is_told_in_the_pages_language(language, tmp_path):
+    words = Translator(language)
+    waiting = DownloadView(1, state="waiting", trouble="reason.ended_early")
+    setup = replace(NO_SETUP, places=Places(None, tmp_path), download=waiting)
+    shown = page_state(view(), setup, words, server="s", sound=True)
+    assert shown["setup"]["download"]["status"] == words(
+        "download.waiting", reason=words("reason.ended_early")
+    )

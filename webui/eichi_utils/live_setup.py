@@ -7,7 +7,7 @@ from .download_plan import free_bytes, gigabytes
 from .durations import spoken
 from .machine_check import line_text, worst_level
 from .machine_rules import MODEL_BYTES
-from .sentences import failure_text
+from .sentences import failure_text, reason_text
 from .setup import SetupView
 from .translations import Translator
 
@@ -70,7 +70,7 @@ def _status(download: DownloadView, words: Translator) -> str:
     if download.state in ("asking", "checking"):
         return words(f"setup.{download.state}", file=download.file or "")
     if download.state == "waiting":
-        return words("download.waiting", reason=download.trouble or "")
+        return words("download.waiting", reason=reason_text(download.trouble or "", words))
     if download.state in ("idle", "done"):
         return ""
     done, total = gigabytes(download.done_bytes), gigabytes(download.total_bytes)
