@@ -184,7 +184,7 @@ def test_a_connection_that_ends_early_ends_the_bytes(hub):
 def test_a_line_that_falls_silent_counts_as_broken(hub):
     forever = threading.Event()
     hub.trouble[VAE.path] = [Trouble(break_after=3000, wait_for=forever)]
-    with pytest.raises(LineBroken, match="timed out"):
+    with pytest.raises(LineBroken, match=r"reason\.timed_out"):
         read(client(hub, timeout=0.2))
     forever.set()
 

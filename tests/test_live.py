@@ -26,9 +26,11 @@ from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 from tests import test_jobs
 from webui.eichi_utils.download import DownloadView, Places
+from webui.eichi_utils.download_places import look
 from webui.eichi_utils.failures import Failure
 from webui.eichi_utils.jobs import JobQueue, JobSpec, JobView, Progress, QueueView
 from webui.eichi_utils.live import SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.live_setup import MODEL_GB
 from webui.eichi_utils.setup import SetupView
 from webui.eichi_utils.translations import LANGUAGES, Translator
 
@@ -445,3 +447,23 @@ def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
     for result in state["results"]:
         assert result["video"].split("?")[0] == f"ichi/jobs/{result['id']}/video/{ids[result['id']]}.mp4"
     return {"running" if shown else "idle"} | ({"result"} if state["results"] else set())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_open(language, tmp_path):
+    places = Places(None, tmp_path)
+    setup = replace(NO_SETUP, places=places, models=look(places))
+    shown = page_state(view(), setup, Translator(language), server="s", sound=True)
+    assert f"{MODEL_GB} GB" in shown["setup"]["title"]
+    assert str(tmp_path) in shown["setup"]["download"]["text"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_why_the_line_broke_is_told_in_the_pages_language(language, tmp_path):
+    words = Translator(language)
+    waiting = DownloadView(1, state="waiting", trouble="reason.ended_early")
+    setup = replace(NO_SETUP, places=Places(None, tmp_path), download=waiting)
+    shown = page_state(view(), setup, words, server="s", sound=True)
+    assert shown["setup"]["download"]["status"] == words(
+        "download.waiting", reason=words("reason.ended_early")
+    )

@@ -323,7 +323,9 @@ def test_an_output_folder_elsewhere_is_refused(app, page, cat):
     before = len(jobs(app))
     for name in ("../outside", "/tmp", "C:\\x", "settings", "a/../..", "", "con", "a\0b"):
         page.set(output_folder=name)
+        promised = text(page.shown["outlook"])
         said = page.click("start")
+        assert text(said).startswith(promised), "before Start the page said what Start then says"
         assert "ichi-error" in said
         assert "went wrong that this app does not know" not in text(said)
     assert len(jobs(app)) == before

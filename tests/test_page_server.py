@@ -22,7 +22,7 @@ from tests.browser.app import PATIENCE, ROOT, App, free_port
 from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
 from webui.eichi_utils.job_runner import EngineOptions
 from webui.eichi_utils.page_server import CLOSE_SECONDS, PageOptions, run_page, running_app
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.translations import LANGUAGES, Translator
 from webui.endframe_ichi import parse_arguments
 
 WORDS = Translator("en")
@@ -337,6 +337,27 @@ def test_a_wrong_command_line_is_refused_before_anything_is_done(arguments, caps
         parse_arguments(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("told_by", ["option", "system"])
+def test_help_and_what_is_wrong_are_told_in_the_users_language(language, told_by, monkeypatch, capsys):
+    names = {"ja": "ja_JP.UTF-8", "en": "en_US.UTF-8", "zh-tw": "zh_TW.UTF-8"}
+    monkeypatch.setenv("LC_ALL", names[language] if told_by == "system" else "C")
+    options = [] if told_by == "system" else [f"--lang={language}"]
+    words = Translator(language)
+    for arguments, key in ((["--help"], "cli.description"), (["--port", "0"], "cli.port_wrong")):
+        with pytest.raises(SystemExit):
+            parse_arguments([*arguments, *options])
+        said = "".join(capsys.readouterr())
+        assert words(key, value="0") in " ".join(said.split()), key
+
+
+def test_programs_that_make_videos_are_answered_in_english(monkeypatch, capsys):
+    monkeypatch.setenv("LC_ALL", "ja_JP.UTF-8")
+    with pytest.raises(SystemExit):
+        parse_arguments(["--headless", "cat.json", "--vram-gb", "x"])
+    assert Translator("en")("cli.vram_gb_wrong", value="x") in capsys.readouterr().err
 
 
 def test_a_login_is_a_name_and_all_behind_the_first_colon():

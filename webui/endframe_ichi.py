@@ -1,9 +1,11 @@
 """The app: a page in the browser, or one video from a request file on the terminal (`--headless`)."""
 
 import argparse
+import io
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the app; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # `--help` may have letters that a terminal or file lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments(arguments)
     _be_quiet_and_offline(options.verbose)
     from webui.eichi_utils.log_file import log_to
@@ -130,13 +134,13 @@ def _run_page(options: argparse.Namespace, demo: "Demo | None") -> int:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; argparse itself answers a wrong one with exit status 2."""
-    words = Translator("en")
+    words = _words_of_help(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="endframe_ichi.py", description=words("cli.description"))
     add = parser.add_argument
     add("--server", default="127.0.0.1", help=words("cli.server"))
-    add("--port", type=_port, default=8001, help=words("cli.port"))
+    add("--port", type=partial(_port, words), default=8001, help=words("cli.port"))
     add("--share", action="store_true", help=words("cli.share"))
-    add("--login", metavar="NAME:PASSWORD", type=_login, help=words("cli.login"))
+    add("--login", metavar="NAME:PASSWORD", type=partial(_login, words), help=words("cli.login"))
     add("--inbrowser", action="store_true", help=words("cli.inbrowser"))
     add("--lang", choices=LANGUAGES, help=words("cli.lang"))
     add("--home", metavar="DIR", type=Path, default=ROOT / "webui", help=words("cli.home"))
@@ -149,33 +153,44 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, help=words("cli.output"))
     add("--name", help=words("cli.name"))
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
-    add("--vram-gb", metavar="GB", type=_gigabytes, help=words("cli.vram_gb"))
+    add("--vram-gb", metavar="GB", type=partial(_gigabytes, words), help=words("cli.vram_gb"))
     add("--save-latents", action="store_true", help=words("cli.save_latents"))
     add("--cache", metavar="DIR", type=Path, help=words("cli.cache"))
     add("--verbose", action="store_true", help=words("cli.verbose"))
     return parser.parse_args(arguments)
 
 
-def _gigabytes(text: str) -> float:
+def _words_of_help(arguments: list[str]) -> Translator:
+    """The words of `--help` and of what is wrong on the command line, which is not understood yet."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--lang", nargs="?")
+    parser.add_argument("--headless", nargs="?", const="")
+    known, _ = parser.parse_known_args(arguments)
+    if known.headless is not None:
+        return Translator("en")
+    return Translator(known.lang if known.lang in LANGUAGES else system_language())
+
+
+def _gigabytes(words: Translator, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(Translator("en")("cli.vram_gb_wrong", value=text[:20]))
+        raise argparse.ArgumentTypeError(words("cli.vram_gb_wrong", value=text[:20]))
     return value
 
 
-def _port(text: str) -> int:
+def _port(words: Translator, text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
-        raise argparse.ArgumentTypeError(Translator("en")("cli.port_wrong", value=text[:20]))
+        raise argparse.ArgumentTypeError(words("cli.port_wrong", value=text[:20]))
     return int(text)
 
 
-def _login(text: str) -> tuple[str, str]:
+def _login(words: Translator, text: str) -> tuple[str, str]:
     name, _, password = text.partition(":")
     if not name or len(password) < MIN_PASSWORD:
-        raise argparse.ArgumentTypeError(Translator("en")("cli.login_wrong"))
+        raise argparse.ArgumentTypeError(words("cli.login_wrong"))
     return name, password
 
 

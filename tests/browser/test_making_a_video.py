@@ -85,6 +85,12 @@ def played(screen: Screen) -> dict[str, float]:
     return known
 
 
+def test_the_first_job_of_a_machine_tells_how_long_the_next_one_takes(first: First):
+    duration = like("page.outlook_duration", time=r"\d+ .*")
+    assert not duration.search(first.announced.text)
+    expect(first.screen.page.locator("#outlook p")).to_have_text(duration)
+
+
 def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
     announced, size = first.announced, (first.announced.width, first.announced.height)
     assert (announced.frames, announced.seconds, announced.sections) == (37, 1.23, 1)

@@ -15,7 +15,7 @@ from .download import Download, DownloadView, Places
 from .download_plan import DownloadPlan, gigabytes
 from .failures import as_engine_error
 from .headless import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
-from .sentences import failure_text
+from .sentences import failure_text, reason_text
 from .terminal import say
 from .translations import Translator
 
@@ -84,7 +84,7 @@ def _follow(download: Download, asked: threading.Event, words: Translator) -> Do
 
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
     if view.trouble is not None and view.trouble != before.trouble:
-        say(words("download.waiting", reason=view.trouble))
+        say(words("download.waiting", reason=reason_text(view.trouble, words)))
     if bar.disable:
         if view.file is not None and view.file != before.file:
             done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)

@@ -112,7 +112,7 @@ class Fetcher:
                 data = body.read()
                 self._alive()
                 if not data:
-                    raise LineBroken("the connection ended early")
+                    raise LineBroken("reason.ended_early")
                 new = data[min(skipped, len(data)) :]
                 skipped -= len(data) - len(new)
                 if new:

@@ -156,7 +156,7 @@ class Hub:
             if total is not None and total != file.size:
                 raise WrongSize(total)
             if start > offset:
-                raise LineBroken(f"bytes from {start} instead of {offset}")
+                raise LineBroken("reason.wrong_place")
             yield Body(response, start)
 
     def _open(self, url: str, repository: str, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -290,7 +290,7 @@ def _extent(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     if response.status == 206:
         found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is None:
-            raise LineBroken("a part of the file without its place")
+            raise LineBroken("reason.wrong_place")
         return int(found[1]), None if found[2] == "*" else int(found[2])
     told = response.headers.get("Content-Length", "")
     return 0, int(told) if told.isdigit() else None
@@ -322,9 +322,9 @@ def _host(url: str) -> str:
 
 
 def _describe(error: Exception) -> str:
-    """What a system or library says of a failure, never empty."""
+    """What a system or library says of a failure, or the key of our words for it; never empty."""
     if isinstance(error, TimeoutError):
-        return "timed out"
+        return "reason.timed_out"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

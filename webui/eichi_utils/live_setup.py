@@ -7,9 +7,11 @@ from .download_plan import free_bytes, gigabytes
 from .durations import spoken
 from .machine_check import line_text, worst_level
 from .machine_rules import MODEL_BYTES
-from .sentences import failure_text
+from .sentences import failure_text, reason_text
 from .setup import SetupView
 from .translations import Translator
+
+MODEL_GB = round(MODEL_BYTES / 1e9)
 
 
 def setup_state(view: SetupView, words: Translator) -> dict[str, Any] | None:
@@ -19,7 +21,9 @@ def setup_state(view: SetupView, words: Translator) -> dict[str, Any] | None:
     if not lines and download is None:
         return None
     return {
-        "title": words("setup.title_download" if download else "setup.title_check", count=len(lines)),
+        "title": words("setup.title_download", size=MODEL_GB)
+        if download
+        else words("setup.title_check", count=len(lines)),
         "open": worst_level(lines) == "fails" or view.download.state != "idle",
         "lines": [
             dict(zip(("text", "advice"), line_text(line, words), strict=True))
@@ -55,7 +59,7 @@ def _offer(view: SetupView, words: Translator) -> str:
         free = gigabytes(free_bytes(places.target))
     except OSError:
         free = "?"
-    return words("setup.offer", size=round(MODEL_BYTES / 1e9), path=places.target, free=free)
+    return words("setup.offer", size=MODEL_GB, path=places.target, free=free)
 
 
 def _status(download: DownloadView, words: Translator) -> str:
@@ -66,7 +70,7 @@ def _status(download: DownloadView, words: Translator) -> str:
     if download.state in ("asking", "checking"):
         return words(f"setup.{download.state}", file=download.file or "")
     if download.state == "waiting":
-        return words("download.waiting", reason=download.trouble or "")
+        return words("download.waiting", reason=reason_text(download.trouble or "", words))
     if download.state in ("idle", "done"):
         return ""
     done, total = gigabytes(download.done_bytes), gigabytes(download.total_bytes)

@@ -94,6 +94,7 @@ def _wire_inputs(form: PageForm, handlers: PageHandlers) -> None:
         trigger_mode="always_last",
         **RAW,
     )
+    inputs.look_again.click(handlers.looked_again, form.widgets, [inputs.outlook], **RAW)
     pictures = [inputs.start, inputs.several, inputs.end]
     gr.on(
         [inputs.start.upload, inputs.end.upload],

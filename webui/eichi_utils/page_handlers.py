@@ -95,6 +95,11 @@ class PageHandlers:
             **as_updates(self.form.switched(values)),
         }
 
+    @_reports
+    def looked_again(self, data: Data) -> dict[Any, Any]:
+        """A job has ended: how long the next one takes is known now, or better known."""
+        return {self.form.inputs.outlook: self._outlook_html(data)}
+
     def _row_plan(self, data: Data) -> RowPlan:
         values, old = self.form.values(data), data[self.form.keyframes.plan]
         count = count_rows(values) if values["use_keyframes"] else 0
@@ -105,6 +110,7 @@ class PageHandlers:
     def _outlook_html(self, data: Data) -> str:
         words = self.words(data)
         try:
+            self.app.output_folder(self._text(data, self.form.options.output_folder))
             requests = self._requests_so_far(data)
             outlook = look_ahead(requests[0], self.app.speed, self.app.machine_key)
             return _outlook_html(outlook, requests, words)

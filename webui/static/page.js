@@ -63,6 +63,8 @@
     if (lastEnded !== undefined && newest && newest.id !== lastEnded) {
       byId("announcer").textContent = newest.text;
       if (state.sound) chime(newest.good);
+      const lookAgain = document.getElementById("look-again");
+      if (lookAgain) lookAgain.click();                 // about how long the next one takes is known now
     }
     lastEnded = newest ? newest.id : null;
   }

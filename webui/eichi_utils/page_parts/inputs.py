@@ -21,7 +21,8 @@ PICTURE = {
 @dataclass(frozen=True)
 class Inputs:
     """The widgets of this part. `several` takes the place of `start` where several pictures were given;
-    `inbox` takes whatever is dropped or opened."""
+    `inbox` takes whatever is dropped or opened. `look_again` is not for users: the page's script clicks it
+    when a job has ended."""
 
     start: Any
     several: Any
@@ -29,6 +30,7 @@ class Inputs:
     prompt: Any
     seconds: Any
     outlook: Any
+    look_again: Any
     start_button: Any
     stop_button: Any
     inbox: Any
@@ -71,6 +73,7 @@ def build_inputs(texts: Texts) -> Inputs:
         label="page.seconds",
     )
     outlook = gr.HTML(elem_id="outlook")
+    look_again = gr.Button(visible="hidden", elem_id="look-again")
     message = gr.HTML(elem_id="message")
     with gr.Row(elem_id="buttons"):
         start_button = texts.add(
@@ -82,4 +85,16 @@ def build_inputs(texts: Texts) -> Inputs:
                 gr.UploadButton(file_count="multiple", elem_id="inbox"),
                 label="page.open",
             )
-    return Inputs(start, several, end, prompt, seconds, outlook, start_button, stop_button, inbox, message)
+    return Inputs(
+        start=start,
+        several=several,
+        end=end,
+        prompt=prompt,
+        seconds=seconds,
+        outlook=outlook,
+        look_again=look_again,
+        start_button=start_button,
+        stop_button=stop_button,
+        inbox=inbox,
+        message=message,
+    )
