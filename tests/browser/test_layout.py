@@ -46,6 +46,25 @@ def test_at_first_sight_there_is_nothing_to_scroll(app: App, open_tab, language)
     assert overlaps(screen) == []
 
 
+def test_start_is_in_sight_while_the_models_are_offered(tmp_path, open_tab):
+    app = App(tmp_path / "new", models=tmp_path / "nowhere")
+    app.keep_settings(language="ja")
+    app.start()
+    try:
+        screen = open_tab(app)
+        setup = screen.page.locator("#ichi-setup")
+        expect(screen.page.locator("#ichi-download-button")).to_have_count(1)
+        if setup.get_attribute("open") is None:  # where there is a card, it opens by itself
+            screen.page.locator("#ichi-setup-title").click()
+        expect(screen.page.locator("#ichi-download-button")).to_be_visible()
+        box = screen.page.locator("#start").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 800
+        assert overlaps(screen) == []
+    finally:
+        app.stop()
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [420, 1280, 1920])
 def test_nothing_overlaps_or_is_too_wide(app: App, open_tab, pictures, language, width):
