@@ -257,12 +257,12 @@ BAD_PICTURES = {
     "png_signature": (lambda: b"\x89PNG\r\n\x1a\n", "is not a picture"),
     "one_pixel": (lambda: one_colour_png(1, 1), "has only 1x1 pixels; each side needs 8"),
     "line": (lambda: one_colour_png(500, 7), "has only 500x7 pixels"),
-    "huge_claim": (lambda: huge_png(30_000, 30_000), "has more than 100 megapixels"),
+    "huge_claim": (lambda: huge_png(30_000, 30_000), "has more than 178 megapixels"),
     "huge": (
         lambda: huge_png(30_000, 30_000, zlib.compress(bytes(30_000 * 3751), 1)),
-        "has more than 100 megapixels",
+        "has more than 178 megapixels",
     ),
-    "wide_claim": (lambda: huge_png(2**31 - 1, 2**31 - 1), "has more than 100 megapixels"),
+    "wide_claim": (lambda: huge_png(2**31 - 1, 2**31 - 1), "has more than 178 megapixels"),
     "no_size": (lambda: huge_png(0, 0), "is "),
 }
 

@@ -143,7 +143,7 @@ def test_of_thousands_of_frames_the_first_one_is_taken_at_once(app, page, kind):
     assert "64 x 64" in text(page.set(seconds=1).shown["outlook"])
 
 
-def test_the_largest_picture_takes_a_measured_amount_of_memory_and_gives_it_back(app, page):
+def test_a_picture_of_a_hundred_megapixels_takes_a_measured_amount_of_memory_and_gives_it_back(app, page):
     content = png(10_000, 9_990)
     before = resident(app.pid)
     assert give(page, app, "start-image", "large.png", content) == ""
