@@ -26,8 +26,8 @@ PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
 MAX_SCALED_PIXELS = 2**25
 """Of the largest picture that is scaled as a whole before it is cropped."""
 MAX_PIXELS = 178_956_970
-"""Pillow's own limit against decompression bombs, stated here so that the message can name it. Telephones make
-pictures of 108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
+"""Pillow's own limit against decompression bombs, stated here so that the message can name it. Telephones
+make pictures of 108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
