@@ -159,8 +159,8 @@ class JobFolder:
 
     def _delete_unused(self) -> int | None:
         used = {stored.path for stored in (*self._latents, *self._sections)}
-        others = (path for path in self._others() if not path.name.startswith(SO_FAR))
-        unused = [path for path in others if path not in used]
+        shown = {path for path in self._others() if path.match(f"{SO_FAR}*.mp4")}  # somebody may watch them
+        unused = [path for path in self._others() if path not in used | shown]
         damaged = [path for path in unused if _SECTION.fullmatch(path.name) and read_facts(path) is None]
         for path in unused:
             path.unlink()

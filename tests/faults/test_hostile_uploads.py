@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import io
 import json
+import re
 import socket
 import struct
 import time
@@ -278,6 +279,14 @@ NAMES = [
 ]
 
 
+def is_of_a_job(app: App, path: Path) -> bool:
+    """Whether the app itself has made it for a video: nothing with a name that somebody sent."""
+    jobs = app.home / "temp" / "jobs"
+    is_work = path == jobs or jobs in path.parents
+    is_video = path.parent == app.outputs and re.match(r"\d{6}_\d{6}_\d{3}", path.name) is not None
+    return is_work or is_video or path == app.outputs or app.home / "cache" in (path, *path.parents)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_cannot_lead_anywhere(app, page, name):
     uploads = app.home / "temp" / "uploads"
@@ -298,6 +307,7 @@ def test_a_name_cannot_lead_anywhere(app, page, name):
         assert status in (400, 413), "too long for a header, or no name"
         assert "Traceback" not in path
     new = {path for path in app.home.rglob("*") if uploads not in path.parents} - around
+    new = {path for path in new if not is_of_a_job(app, path)}  # an earlier test's, which just begins
     assert new <= {app.home / "temp"} or {path.name for path in new} <= {"endframe_ichi.lock"}, new
     wait_until(lambda: not any(path.parent == uploads for path in kept(app)), "no half of it lies about")
 
