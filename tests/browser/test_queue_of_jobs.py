@@ -106,6 +106,9 @@ def test_waiting_jobs_can_be_moved_up_and_removed_and_the_running_one_stopped(op
     )
 
     screen.click("stop")
-    screen.wait_until(lambda: states(screen)[:3] == ["done", "done", "stopped"], "the others are made")
-    assert [load_request(path).prompt for path in app.videos()[-2:]] == ["first", "third"]
+    screen.wait_until(lambda: states(screen)[:2] == ["done", "done"], "the others are made")
+    unfinished = screen.page.locator("#ichi-unfinished > li")  # where a section of it was done by then
+    assert states(screen)[2:3] == ["stopped"] or unfinished.count() > 0
+    whole = [path for path in app.videos() if not path.stem.endswith("_unfinished")]
+    assert [load_request(path).prompt for path in whole[-2:]] == ["first", "third"]
     assert [row.prompt for row in screen.queue()][:2] == ["third", "first"], "the newest stands first"
