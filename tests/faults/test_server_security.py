@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.errors import InputError
-from tests.browser.app import ROOT, SMALL, App, free_port, wait_until
+from tests.browser.app import PATIENCE, ROOT, SMALL, App, free_port, wait_until
 from tests.faults.wire import MULTIPART, ask, form
 from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
 from tests.test_page_server import options
@@ -430,7 +430,7 @@ def test_all_the_while_the_page_makes_videos_and_the_log_tells_of_them(app, cat)
         page.open()
         assert page.choose("start-image", page.upload(cat)) == ""
         assert page.click("start") == ""
-        wait_until(lambda: len(app.videos()) > 1, "the video is made")
+        wait_until(lambda: len(app.videos()) > 1, "the video is made", patience=3 * PATIENCE)
     log = app.home / "logs" / "endframe_ichi.log"
     wait_until(lambda: " done after " in log.read_text("utf-8"), "the log tells of it")
     said = log.read_text("utf-8")
