@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from transformers import SiglipVisionModel
 
 TEXT_ENCODER = "hunyuanvideo-community/HunyuanVideo/text_encoder"
 TOKENIZER = "hunyuanvideo-community/HunyuanVideo/tokenizer"
@@ -140,7 +141,7 @@ def _write_models(built: Path, seed: int) -> None:
         torch.manual_seed(seed)
         _write_text_encoder(built / TEXT_ENCODER, vocabulary)
         _write_text_encoder_2(built / TEXT_ENCODER_2, vocabulary_2)
-        _write_image_encoder(built / IMAGE_ENCODER)
+        make_image_encoder(IMAGE_WIDTH, IMAGE_SIZE).save_pretrained(built / IMAGE_ENCODER)
         _write_vae(built / VAE)
         _write_transformer(built / TRANSFORMER)
 
@@ -283,18 +284,19 @@ def _write_text_encoder_2(folder: Path, vocabulary: int) -> None:
     CLIPTextModel(config).save_pretrained(folder)
 
 
-def _write_image_encoder(folder: Path) -> None:
+def make_image_encoder(width: int, side: int) -> SiglipVisionModel:
+    """A small vision encoder for square pictures of `side` pixels."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     config = SiglipVisionConfig(
-        hidden_size=IMAGE_WIDTH,
-        intermediate_size=2 * IMAGE_WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=IMAGE_SIZE,
+        image_size=side,
         patch_size=16,
     )
-    SiglipVisionModel(config).save_pretrained(folder)
+    return SiglipVisionModel(config)
 
 
 def _write_vae(folder: Path) -> None:

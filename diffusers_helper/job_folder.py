@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +24,11 @@ from filelock import FileLock, Timeout
 from .errors import InputError
 from .sealed_file import read_facts, write_sealed
 from .whole_file import whole_file
+from .work_files import SECTION, SO_FAR, Kind, section_file, videos_so_far
 
 BYTES_PER_PIXEL = 3
 LOCK, REQUEST = "lock", "request.json"
-SO_FAR = "so_far_"
-"""How the videos for who watches begin: see `progress_video`."""
-Kind = Literal["latents", "frames"]
-_SECTION = re.compile(r"section_(\d+)\.(?:latents|frames)")
-_OURS = re.compile(rf"{LOCK}|({re.escape(REQUEST)}|{_SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?")
+_OURS = re.compile(rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class JobFolder:
         return [path for path in self.path.iterdir() if path.name != LOCK]
 
     def _section_files(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if _SECTION.fullmatch(path.name)]
+        return [path for path in self.path.iterdir() if SECTION.fullmatch(path.name)]
 
     @property
     def num_bytes(self) -> int:
@@ -152,16 +149,16 @@ class JobFolder:
 
     def _find(self, number: int, kind: Kind) -> _Stored | None:
         """A section's file, if it is whole and of this job."""
-        path = self._file(number, kind)
+        path = section_file(self.path, number, kind)
         facts = read_facts(path)
         is_own = facts is not None and asdict(self._mark).items() <= facts.items()
         return _Stored(path, facts["frames"], facts) if facts is not None and is_own else None
 
     def _delete_unused(self) -> int | None:
         used = {stored.path for stored in (*self._latents, *self._sections)}
-        shown = {path for path in self._others() if path.match(f"{SO_FAR}*.mp4")}  # somebody may watch them
-        unused = [path for path in self._others() if path not in used | shown]
-        damaged = [path for path in unused if _SECTION.fullmatch(path.name) and read_facts(path) is None]
+        used |= set(videos_so_far(self.path))  # somebody may watch them
+        unused = [path for path in self._others() if path not in used]
+        damaged = [path for path in unused if SECTION.fullmatch(path.name) and read_facts(path) is None]
         for path in unused:
             path.unlink()
         return min((int(path.stem.partition("_")[2]) for path in damaged), default=None)
@@ -261,21 +258,10 @@ class JobFolder:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _file(self, number: int, kind: Kind) -> Path:
-        return self.path / f"section_{number:03d}.{kind}"
-
     def _write(self, number: int, kind: Kind, content: Iterable[bytes], **facts: Any) -> _Stored:
-        path = self._file(number, kind)
+        path = section_file(self.path, number, kind)
         write_sealed(path, content, facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
-
-
-def count_kept_sections(path: Path) -> int:
-    """How many finished sections lie in a job's folder, by the files' names: a look, no promise."""
-    count = 0
-    while (path / f"section_{count:03d}.frames").is_file():
-        count += 1
-    return count
 
 
 def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:

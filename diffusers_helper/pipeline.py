@@ -27,7 +27,7 @@ from .events import (
     StepDone,
     Stopped,
 )
-from .job_folder import JobFolder, JobMark, bytes_needed, count_kept_sections
+from .job_folder import JobFolder, JobMark, bytes_needed
 from .job_mark import models_identity, request_identity
 from .loading import ModelLoader
 from .machine_errors import check_room, machine_errors
@@ -53,6 +53,7 @@ from .streamed_models import StreamedTransformer, count_tokens
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
 from .vae import check_not_black, decode_latents, preview_latents
+from .work_files import count_kept_sections
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,11 @@ from typing import BinaryIO
 
 import av
 
-from .job_folder import SO_FAR, JobFolder
+from .job_folder import JobFolder
 from .sections import FPS
 from .video import FASTSTART, encode_frames
 from .whole_file import whole_file
+from .work_files import SO_FAR, videos_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class ProgressVideo:
         self._closed: list[Path] = []
         """Encoded pieces of what no longer changes, the end of the video first."""
         self._closed_frames = 0
-        self._written = sorted(folder.path.glob(f"{SO_FAR}*.mp4"))
+        self._written = videos_so_far(folder.path)
         """An earlier run's last one may just be watched."""
 
     def write(self) -> Path | None:

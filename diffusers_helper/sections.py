@@ -95,6 +95,11 @@ def pixel_frames(latent_frames: int) -> int:
     return FRAMES_PER_LATENT * latent_frames - (FRAMES_PER_LATENT - 1)
 
 
+def kept_frames(size: SectionSize, sections: int) -> int:
+    """Pixel frames of so many sections of a video's end, without the one that joins the start image."""
+    return pixel_frames(sections * size.latent_frames) if sections else 0
+
+
 def count_sections(seconds: float, size: SectionSize) -> int:
     """How many sections a wished length takes. The only place that turns seconds into sections."""
     return max(round(seconds * FPS / (size.window * FRAMES_PER_LATENT)), 1)

@@ -31,6 +31,7 @@ from demo_models.random_models import (
     TEXT_ENCODER_2,
     TOKENIZER,
     TOKENIZER_2,
+    make_image_encoder,
     no_progress_bars,
     write_clip_tokenizer,
     write_feature_extractor,
@@ -64,7 +65,7 @@ def write_encoders(folder: Path, size: Size, seed: int, device: torch.device, re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         llama, clip = _make_llama(size.text, words), _make_clip(size.text, words_2)
-        siglip = _make_siglip(size)
+        siglip = make_image_encoder(size.transformer.image_width, size.transformer.image_side)
         heads = nn.ModuleList([nn.Linear(llama.config.hidden_size, LABELS) for _ in range(2)])
         heads.append(nn.Linear(clip.config.hidden_size, LABELS))
     _teach(folder, (llama, clip, heads), size.text, seed, device, report)
@@ -166,21 +167,6 @@ def _make_clip(size: TextSize, words: int) -> Any:
         pad_token_id=CLIP_SPECIAL.index("<|endoftext|>"),
     )
     return CLIPTextModel(config)
-
-
-def _make_siglip(size: Size) -> Any:
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    width, side = size.transformer.image_width, size.transformer.image_side
-    config = SiglipVisionConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=side,
-        patch_size=16,
-    )
-    return SiglipVisionModel(config)
 
 
 def _teach(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.browser.app import PATIENCE, SMALL, App, wait_until
 from tests.faults.memory import resident
-from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.page_client import META, PageClient
 from tests.test_page_handlers import state
 from webui.eichi_utils.body_limit import MB
 from webui.eichi_utils.translations import Translator
@@ -25,15 +25,6 @@ from webui.eichi_utils.translations import Translator
 CALLS = 1000
 LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}
 OURS = {"X-Endframe-Ichi": "1"}
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
-    app.keep_settings(**SMALL)
-    app.start()
-    yield app
-    app.stop()
 
 
 @pytest.fixture

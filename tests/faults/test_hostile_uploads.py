@@ -26,10 +26,10 @@ from diffusers_helper.images import to_data_uri
 from diffusers_helper.recording import write_png
 from diffusers_helper.request import MAX_VALUES, parse_request_json
 from diffusers_helper.video import write_mp4
-from tests.browser.app import SMALL, App, wait_until
+from tests.browser.app import App, wait_until
 from tests.faults.memory import highest, resident
 from tests.faults.wire import BOUNDARY, MULTIPART, ask, form, upload
-from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.page_client import META, PageClient
 from tests.test_page_handlers import text
 from webui.eichi_utils.body_limit import MAX_UPLOAD, MB
 from webui.eichi_utils.translations import Translator
@@ -37,15 +37,6 @@ from webui.eichi_utils.translations import Translator
 WORDS = Translator("en")
 PICTURE = np.full((64, 96, 3), (200, 30, 60), np.uint8)
 PLACES = ("start-image", "end-image", "inbox")
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
-    app.keep_settings(**SMALL)
-    app.start()
-    yield app
-    app.stop()
 
 
 @pytest.fixture
@@ -102,7 +93,7 @@ def mp4_with(folder: Path, comment: object) -> bytes:
 
 
 REFUSED: dict[str, Callable[[], bytes]] = {
-    "too many pixels": lambda: png(12_000, 12_000),
+    "too many pixels": lambda: png(14_000, 14_000),
     "a claim of pixels": lambda: png(60_000, 60_000),
     "a squeezed text": lambda: png(64, 64, chunk(b"zTXt", b"k\0\0" + bomb(100))),
     "many squeezed texts": lambda: png(

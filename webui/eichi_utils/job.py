@@ -23,7 +23,7 @@ from diffusers_helper.events import (
     Stopped,
 )
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan, pixel_frames
+from diffusers_helper.sections import kept_frames, make_plan
 
 from .failures import Failure
 from .job_pictures import LatentPreview
@@ -50,6 +50,12 @@ class JobSpec:
     folder: Path
     request: GenerationRequest
     work: Path
+
+    @property
+    def texts(self) -> list[str]:
+        """What the user wrote, and no report may hold."""
+        request = self.request
+        return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
 
     @property
     def unfinished_video(self) -> Path:
@@ -167,17 +173,11 @@ class Job:
         self._make_clock = make_clock
         self._clock: Clock | None = None
 
-    @property
-    def texts(self) -> list[str]:
-        """What the user wrote, and no report may hold."""
-        request = self.spec.request
-        return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
-
     def recall(self, sections_done: int, video: Path | None) -> None:
         """An earlier run of this job has made so many sections, and a video of them."""
         plan = make_plan(self.spec.request)
         sections = len(plan.sections)
-        frames = pixel_frames(sections_done * plan.size.latent_frames)
+        frames = kept_frames(plan.size, sections_done)
         self._progress = replace(
             self._progress, sections=sections, sections_done=min(sections_done, sections)
         )
@@ -215,9 +215,9 @@ class Job:
         self._ask(lambda clock: clock.event(now, event))
 
     @property
-    def has_sections(self) -> bool:
-        """Whether anything is kept of it."""
-        return self._progress.sections_done > 0
+    def sections_done(self) -> int:
+        """How many of its sections are kept."""
+        return self._progress.sections_done
 
     def go_on_behind(self, earlier: "Job") -> None:
         """Show what an earlier run of this job has made until this one has something to show."""

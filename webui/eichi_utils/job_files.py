@@ -23,6 +23,7 @@ from diffusers_helper.images import read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.sections import start_picture
 from diffusers_helper.whole_file import whole_file
+from diffusers_helper.work_files import count_kept_sections, videos_so_far
 
 from .job import JobSpec
 from .job_pictures import make_thumbnail
@@ -35,8 +36,6 @@ MAX_ENTRIES = 10_000
 MAX_JOB_BYTES = 256 * 2**20
 PREFIX, UNREADABLE = "job_", "unreadable_"
 JOB, THUMBNAIL, WORK = "job.json", "thumbnail.webp", "work"
-SO_FAR, SECTION = "so_far_*.mp4", "section_*.frames"
-"""What the engine leaves in a working folder (see `diffusers_helper.job_folder`)."""
 _OURS = re.compile(PREFIX + "([0-9a-f]{16})")
 
 
@@ -207,13 +206,13 @@ def _read(folder: Path) -> StoredJob:
     work = folder / WORK
     name = check_name(values["name"])
     spec = JobSpec(folder.name.removeprefix(PREFIX), name, Path(values["folder"]), request, work)
-    shown = sorted(work.glob(SO_FAR))
+    shown = videos_so_far(work)
     return StoredJob(
         spec=spec,
         thumbnail=_thumbnail(folder),
         place=int(values["place"]),
         is_begun=bool(values["is_begun"]),
-        sections_done=len(list(work.glob(SECTION))),
+        sections_done=count_kept_sections(work),
         video=shown[-1] if shown else None,
     )
 

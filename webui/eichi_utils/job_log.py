@@ -38,7 +38,7 @@ def logged(run: Run) -> Run:
     def run_and_tell(spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
         begun, outcome = time.monotonic(), "was given up"
         request = spec.request
-        logger.info("job %s: %s", spec.name, _described(request), extra={"private": texts_of(request)})
+        logger.info("job %s: %s", spec.name, _described(request), extra={"private": spec.texts})
         with contextlib.ExitStack() as stack:
             events = run(spec, stop)
             close: Callable[[], None] | None = getattr(events, "close", None)
@@ -55,11 +55,6 @@ def logged(run: Run) -> Run:
                 logger.info("job %s %s after %.1f s", spec.name, outcome, time.monotonic() - begun)
 
     return run_and_tell
-
-
-def texts_of(request: GenerationRequest) -> list[str]:
-    """What the user wrote."""
-    return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
 
 
 def _described(request: GenerationRequest) -> str:

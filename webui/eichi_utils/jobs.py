@@ -147,12 +147,12 @@ class JobQueue:
             if place is None:
                 return False
             job = self._waiting.pop(place)
-            if job.has_sections:
+            if job.sections_done:
                 job.interrupt()
                 self._unfinished.insert(0, job)
                 self._record(job)
             self._note_change()
-        if not job.has_sections:
+        if not job.sections_done:
             self._files.drop(job_id)
         return True
 
@@ -191,7 +191,7 @@ class JobQueue:
             job = self._take_unfinished(job_id)
             if job is None:
                 return False
-            done = job.view(0).progress.sections_done
+            done = job.sections_done
             request = replace(job.spec.request, close_after=done) if short and done else job.spec.request
             place = min([waiting.place for waiting in self._waiting], default=next(self._places)) - 1
             again = Job(replace(job.spec, request=request), job.thumbnail, self._make_clock, place)
@@ -306,7 +306,7 @@ class JobQueue:
         except BaseException as error:
             logger.warning("job %s failed", job.spec.name, exc_info=True)
             if job.outcome is None:  # what fails behind the result takes nothing from it
-                return describe_failure(error, hide=job.texts)
+                return describe_failure(error, hide=job.spec.texts)
         return None
 
     def _end(self, job: Job, failure: Failure | None) -> None:
@@ -322,7 +322,7 @@ class JobQueue:
 
     def _is_worth_keeping(self, job: Job) -> bool:
         """Whether a stopped job can go on: one that had not begun in earnest is gone, as its user wished."""
-        return job.outcome == "stopped" and (self._is_closing or job.has_sections)
+        return job.outcome == "stopped" and (self._is_closing or job.sections_done > 0)
 
     # -- after a start -----------------------------------------------------------------------------------
 

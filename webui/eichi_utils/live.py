@@ -5,7 +5,7 @@ Turns a view of the queue into JSON for `static/page.js`; knows neither the netw
 
 from typing import Any
 
-from diffusers_helper.sections import FPS, pixel_frames
+from diffusers_helper.sections import FPS, kept_frames
 
 from .durations import spoken
 from .jobs import JobView, QueueView
@@ -176,8 +176,7 @@ def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
 def _kept(job: JobView, words: Translator) -> str:
     """What is finished of a job: always the end of its video."""
     done, sections = job.progress.sections_done, job.progress.sections
-    size = job.request.section_size
-    seconds = pixel_frames(done * size.latent_frames) / FPS if done else 0.0
+    seconds = kept_frames(job.request.section_size, done) / FPS
     return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
 
 

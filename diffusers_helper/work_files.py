@@ -1,0 +1,31 @@
+"""What the files in a job's working folder are called, and what can be told from their names alone.
+
+Apart from `job_folder`, which fills them, because the app looks at them before torch is loaded.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["latents", "frames"]
+SECTION = re.compile(r"section_(\d+)\.(?:latents|frames)")
+SO_FAR = "so_far_"
+"""How the videos for who watches begin: see `progress_video`."""
+
+
+def section_file(folder: Path, number: int, kind: Kind) -> Path:
+    """The file of a section; numbers count from 0, the end of the video."""
+    return folder / f"section_{number:03d}.{kind}"
+
+
+def count_kept_sections(folder: Path) -> int:
+    """How many finished sections lie in a job's folder, by the files' names: a look, no promise."""
+    count = 0
+    while section_file(folder, count, "frames").is_file():
+        count += 1
+    return count
+
+
+def videos_so_far(folder: Path) -> list[Path]:
+    """The videos for who watches, the newest last."""
+    return sorted(folder.glob(f"{SO_FAR}*.mp4"))
