@@ -179,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new length: 0.3 s a step
     run = Run(
         state=options.state,
         size=_size(options),
