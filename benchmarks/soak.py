@@ -255,7 +255,7 @@ def main() -> int:
     picture = home / "cat.png"
     home.mkdir(parents=True, exist_ok=True)
     Image.effect_noise((96, 64), 80).convert("RGB").save(picture)
-    soak = Soak(App(home), picture, random.Random(options.seed))
+    soak = Soak(App(home, patience=PATIENCE), picture, random.Random(options.seed))
     begun = datetime.now().astimezone()
     soak.app.start()
     try:

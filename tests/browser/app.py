@@ -45,6 +45,7 @@ class App:
         options: more of the command line.
         before: what stands before Python on the command line.
         environment: added to the process's own.
+        patience: seconds that a start and an end may take.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class App:
         models: Path = MODELS,
         before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.home = home
+        self.patience = patience
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = home / "app.log"
@@ -96,7 +99,7 @@ class App:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(self.command(), stderr=log, stdout=log, env=self._environment)
         try:
-            wait_until(self._is_ready, "the app answers")
+            wait_until(self._is_ready, "the app answers", self.patience)
         except AssertionError:
             self._process.kill()
             self._process.wait()
@@ -109,7 +112,7 @@ class App:
         process, self._process = self._process, None
         process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(PATIENCE)
+            status = process.wait(self.patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
