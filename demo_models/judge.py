@@ -298,6 +298,7 @@ def _tell(text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns 0 if everything that was asked for is met, else 1."""
     options = _parse(arguments)
+    options.to = options.to.resolve()  # a request names its pictures from its own place
     options.to.mkdir(parents=True, exist_ok=True)
     studio = Studio(options.models, options.to / "videos", **json.loads(options.settings))
     (options.to / "videos").mkdir(exist_ok=True)
