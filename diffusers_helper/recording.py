@@ -23,8 +23,11 @@ from .whole_file import whole_file
 COMMENT = "comment"
 
 
-def load_request(path: Path) -> GenerationRequest:
+def load_request(path: Path, defaults: Mapping[str, object] | None = None) -> GenerationRequest:
     """Read a request from a JSON file, or from an MP4 or PNG that we wrote.
+
+    Args:
+        defaults: what holds where a JSON file says nothing else; None for a request's own defaults.
 
     Raises:
         InputError: the file is missing, is something else, or holds a bad request.
@@ -37,7 +40,10 @@ def load_request(path: Path) -> GenerationRequest:
         return _parse_comment(_mp4_comment(path), path)
     if path.stat().st_size > MAX_REQUEST_BYTES:
         raise InputError("request_too_large", path=str(path))
-    return GenerationRequest.from_dict(parse_request_json(path.read_bytes()), path.parent)
+    values = parse_request_json(path.read_bytes())
+    if isinstance(values, dict):
+        values = {**(defaults or {}), **values}
+    return GenerationRequest.from_dict(values, path.parent)
 
 
 def pack_request(

@@ -14,7 +14,6 @@ from diffusers_helper.events import Event, Notice, SectionDone, Stopped
 from diffusers_helper.recording import load_request
 from tests import test_jobs
 from tests.tiny import MODELS, make_request
-from webui.eichi_utils import default_models
 from webui.eichi_utils.job import JobSpec
 from webui.eichi_utils.job_runner import EngineOptions, JobRunner
 from webui.eichi_utils.jobs import JobQueue, QueueView
@@ -135,14 +134,10 @@ def test_the_machine_has_a_name_after_the_first_job(tmp_path):
     assert limited.machine_key not in (None, key), "a limit makes it another machine"
 
 
-def test_random_models_are_told_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(default_models, "RANDOM", tmp_path / "random")
-    monkeypatch.setattr(
-        "demo_models.random_models.build_random_models", lambda folder: shutil.copytree(MODELS, folder)
-    )
+def test_that_the_demos_models_serve_is_told_first(tmp_path):
     options = EngineOptions(None, tmp_path / "cache", "cpu", None, downloaded=tmp_path / "hf_download")
     events = run(JobRunner(options), tmp_path, stop=True)
-    assert events[0] == Notice("random_models", {"path": str(tmp_path / "hf_download")})
+    assert events[0] == Notice("demo_models", {"path": str(tmp_path / "hf_download")})
 
 
 @pytest.mark.parametrize("wanted", [True, False])

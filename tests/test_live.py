@@ -102,7 +102,7 @@ def texts_in(value: object) -> Iterator[str]:
 
 NOTICES = (
     ("prompt_too_long", {"prompt": "A", "tokens": 3}),
-    ("random_models", {"path": "models"}),
+    ("demo_models", {"path": "models"}),
     ("section_damaged", {"section": 2, "sections": 3}),
 )
 KEPT = Path("outputs/1_unfinished.mp4")
@@ -409,7 +409,7 @@ def test_no_page_ever_shows_one_jobs_progress_under_anothers_name(tmp_path):
     def run(spec: JobSpec, _: threading.Event) -> Iterator[Event]:
         steps = spec.request.steps
         yield Planned(make_plan(spec.request), 16 * steps, 64, spec.request.seed or 0)
-        yield Notice("random_models", {"path": spec.request.prompt})
+        yield Notice("demo_models", {"path": spec.request.prompt})
         for number in range(1, steps + 1):
             yield StageStarted("sampling", 0)
             yield StepDone(0, 1, number, steps, True, np.zeros((4, 8, 3), np.uint8))

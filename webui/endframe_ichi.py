@@ -16,7 +16,6 @@ if str(ROOT) not in sys.path:  # started as a script, Python looks beside this f
 from webui.eichi_utils.translations import LANGUAGES, Translator, system_language  # noqa: E402
 
 if TYPE_CHECKING:
-    from webui.eichi_utils.demo import Demo
     from webui.eichi_utils.job_runner import EngineOptions
 
 MIN_PASSWORD = 8
@@ -33,35 +32,29 @@ def main(arguments: list[str] | None = None) -> int:
     from webui.eichi_utils.log_file import log_to
 
     with log_to(options.home, options, secrets=_secrets(options)):
-        return _run_demo(options) if options.demo else _run(options, None)
+        return _run(options)
 
 
-def _run(options: argparse.Namespace, demo: "Demo | None") -> int:
+def _run(options: argparse.Namespace) -> int:
+    if options.demo:
+        _take_demo(options)
     if options.check:
         return _run_check(options)
     if options.download:
         return _run_download(options)
     if options.headless is not None:
         return _run_headless(options)
-    return _run_page(options, demo)
+    return _run_page(options)
 
 
-def _run_demo(options: argparse.Namespace) -> int:
-    """Run with the demo's models, and say on the terminal which these are."""
-    from diffusers_helper.errors import MachineError
-    from webui.eichi_utils.demo import find_demo
-    from webui.eichi_utils.sentences import error_text
+def _take_demo(options: argparse.Namespace) -> None:
+    """Use the demo's models, and say on the terminal what they are."""
+    from webui.eichi_utils.default_models import DEMO
     from webui.eichi_utils.terminal import say
 
+    options.models = DEMO
     words = Translator("en") if options.headless is not None else _words(options)
-    try:
-        demo = find_demo()
-    except MachineError as error:
-        say(words("failed", reason=error_text(error.code, error.values, words)))
-        return 1
-    say(words("demo.trained" if demo.is_trained else "demo.random"))
-    options.models = demo.models
-    return _run(options, demo)
+    say(words("demo.models"))
 
 
 def _secrets(options: argparse.Namespace) -> list[str]:
@@ -114,7 +107,7 @@ def _run_headless(options: argparse.Namespace) -> int:
     return run_headless(headless, Translator("en"))
 
 
-def _run_page(options: argparse.Namespace, demo: "Demo | None") -> int:
+def _run_page(options: argparse.Namespace) -> int:
     from webui.eichi_utils.page_server import PageOptions, run_page
 
     page = PageOptions(
@@ -127,7 +120,7 @@ def _run_page(options: argparse.Namespace, demo: "Demo | None") -> int:
         home=options.home.absolute(),
         output=options.output.absolute() if options.output is not None else None,
         engine=_engine(options),
-        demo=demo,
+        demo=options.demo,
     )
     return run_page(page, _words(options))
 
@@ -203,7 +196,8 @@ def _be_quiet_and_offline(verbose: bool) -> None:
     terminal.setLevel(level)  # the log file's loggers tell more
     logging.basicConfig(level=level, handlers=[terminal], format="%(levelname)s %(name)s: %(message)s")
     if verbose:
-        logging.getLogger("PIL").setLevel(logging.INFO)
+        for name in ("PIL", "filelock"):
+            logging.getLogger(name).setLevel(logging.INFO)
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

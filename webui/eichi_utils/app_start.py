@@ -57,7 +57,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
         speed = SpeedBook(home / "settings" / "speed.json")
         runner = JobRunner(options.engine, progress_videos=True)
         # the demo's jobs are apart: no models are to make what was begun with others
-        jobs = home / "temp" / ("jobs" if options.demo is None else "demo_jobs")
+        jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         queue = JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), is_held=True)
         app = AppState(
             home=home,
@@ -81,7 +81,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
 
 def _settings(options: "PageOptions") -> SettingsStore:
     folder = options.home / "settings"
-    if options.demo is not None:
+    if options.demo:
         return SettingsStore(folder / SETTINGS_FILE, demo_fields(SETTINGS_FIELDS))
     return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
 

@@ -10,7 +10,7 @@ from typing import Any
 from diffusers_helper.errors import EngineError
 from diffusers_helper.events import Notice
 
-from .demo import Demo
+from .demo import RESOLUTION
 from .form import FIELDS
 from .jobs import JobQueue
 from .output_folder import resolve_output
@@ -38,7 +38,7 @@ class AppState:
     """The app's shared things, each of them safe to use from any thread.
 
     `home` is the folder of everything the app writes (`webui`); `given_output` is the output folder of the
-    command line, which wins over the page's. With a `demo`, its models make the videos.
+    command line, which wins over the page's. `demo` is `--demo`.
     """
 
     home: Path
@@ -49,7 +49,7 @@ class AppState:
     setup: Setup
     language: str
     given_output: Path | None = None
-    demo: Demo | None = None
+    demo: bool = False
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
     closing: threading.Event = field(default_factory=threading.Event)
     _told: list[Notice] = field(default_factory=list)
@@ -68,6 +68,11 @@ class AppState:
         """The card and models that jobs run on, as far as a job has told; None before the first one ever."""
         known = self.settings.load()["machine"]
         return known if isinstance(known, str) else None
+
+    @property
+    def forced_resolution(self) -> int | None:
+        """The demo's, while its models stand in for real ones that are not there."""
+        return RESOLUTION if not self.demo and self.setup.uses_demo else None
 
     def take_notices(self) -> list[Notice]:
         """What has to be said about files that could not be read; each only once."""

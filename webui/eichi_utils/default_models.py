@@ -1,9 +1,8 @@
-"""Which models to use when nobody names a folder: the download if there is one, else a tiny stand-in."""
+"""Which models to use when nobody names a folder: the download if there is one, else the demo's."""
 
 from collections.abc import Generator
 from pathlib import Path
 
-from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Notice
 from diffusers_helper.model_files import ModelFiles, find_models
 
@@ -11,25 +10,23 @@ from .download_places import Places, find_models_in, look
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADED = ROOT / "webui" / "hf_download"
-RANDOM = ROOT / "demo_models" / "random"
+DEMO = ROOT / "demo_models"
+"""Tiny trained models, which come with the app."""
+
+
+def has_download(places: Places) -> bool:
+    """Whether there are models, or the app's own download of them was begun."""
+    is_begun = places.own.is_dir() and any(path.is_dir() for path in places.own.iterdir())
+    return is_begun or look(places).state == "complete"
 
 
 def default_models(places: Places) -> Generator[Notice, None, ModelFiles]:
-    """The models of this computer; where nothing was downloaded, tiny ones with random weights, and tells so.
+    """The models of this computer; where nothing was downloaded, the demo's, and tells so.
 
     Raises:
         InputError: there is a download, but it is not complete.
-        MachineError: the stand-in cannot be written.
     """
-    is_begun = places.own.is_dir() and any(path.is_dir() for path in places.own.iterdir())
-    if is_begun or look(places).state == "complete":
+    if has_download(places):
         return find_models_in(places)
-    yield Notice("random_models", {"path": str(places.own)})
-    from demo_models.random_models import build_random_models
-
-    try:
-        build_random_models(RANDOM)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MachineError("cannot_write", path=str(RANDOM), reason=reason) from error
-    return find_models(RANDOM)
+    yield Notice("demo_models", {"path": str(places.own)})
+    return find_models(DEMO)

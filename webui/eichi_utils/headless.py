@@ -26,6 +26,7 @@ from diffusers_helper.events import (
     Stopped,
 )
 
+from .demo import RESOLUTION
 from .failures import as_engine_error
 from .headless_work import give_up_old, work_folder
 from .job import JobSpec
@@ -97,7 +98,8 @@ def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> I
     from diffusers_helper.recording import load_request
 
     give_up_old(options.temp)
-    request = load_request(options.request)
+    defaults = {"resolution": RESOLUTION} if options.engine.uses_demo else {}
+    request = load_request(options.request, defaults)
     name = told.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
     work = work_folder(options.temp, options.output, name)

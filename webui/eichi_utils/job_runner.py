@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from diffusers_helper.events import Event, Notice
 from diffusers_helper.model_files import ModelFiles, find_models
 
-from .default_models import DOWNLOADED, default_models
+from .default_models import DEMO, DOWNLOADED, default_models, has_download
 from .download_places import Places
 from .job import JobSpec
 
@@ -45,6 +45,11 @@ class EngineOptions:
     def places(self) -> Places:
         """Where the models may lie."""
         return Places.of_user(self.models, self.downloaded)
+
+    @property
+    def uses_demo(self) -> bool:
+        """Whether the demo's models make the videos: they were asked for, or there are no others."""
+        return self.models == DEMO or (self.models is None and not has_download(self.places))
 
 
 class JobRunner:

@@ -51,9 +51,8 @@ def build_page(app: AppState) -> gr.Blocks:
 def _build_header(texts: Texts, app: AppState) -> Any:
     with gr.Row(elem_id="header"):
         texts.add(gr.HTML(elem_id="title", padding=False), value="page.title_html")
-        if app.demo is not None:
-            said = "page.demo" if app.demo.is_trained else "page.demo_random"
-            texts.add(gr.HTML(elem_id="demo", padding=False), value=said)
+        if app.demo:
+            texts.add(gr.HTML(elem_id="demo", padding=False), value="page.demo")
         return texts.add(
             gr.Radio(
                 [(Translator(code)("page.language_name"), code) for code in LANGUAGES],

@@ -37,7 +37,7 @@ def add_api(app: AppState) -> None:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
-            request = _request(settings, own, {"resolution": RESOLUTION} if app.demo is not None else {})
+            request = _request(settings, own, {"resolution": RESOLUTION} if app.setup.uses_demo else {})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = refused(caught, app.uploads)

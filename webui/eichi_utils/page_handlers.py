@@ -22,7 +22,7 @@ from diffusers_helper.whole_file import whole_file
 from . import messages
 from .app_state import AppState
 from .durations import spoken
-from .form import EXTRAS, FIELDS, copies_pictures, count_rows, from_request, to_requests
+from .form import EXTRAS, FIELDS, Values, copies_pictures, count_rows, from_request, to_requests
 from .outlook import UNKNOWN_PICTURE, Outlook, look_ahead, request_size
 from .output_folder import open_in_file_manager
 from .page_form import Data, PageForm, as_updates, rows_of
@@ -117,9 +117,15 @@ class PageHandlers:
         except EngineError as error:
             return messages.hint(error, words)
 
+    def _asked(self, data: Data) -> Values:
+        """The fields, as far as the models that are there can do what they ask for."""
+        resolution = self.app.forced_resolution
+        own = {} if resolution is None else {"resolution": resolution}
+        return self.form.values(data) | own
+
     def _requests_so_far(self, data: Data) -> list[GenerationRequest]:
         """What Start would make; where nothing says yet how the video begins, with a picture unknown."""
-        values, pictures, extras = self.form.values(data), self.form.pictures(data), data[self.form.extras]
+        values, pictures, extras = self._asked(data), self.form.pictures(data), data[self.form.extras]
         try:
             return to_requests(values, pictures, extras)
         except InputError as error:
@@ -224,7 +230,7 @@ class PageHandlers:
     @_reports
     def started(self, data: Data) -> dict[Any, Any]:
         """Queue a job for each start image."""
-        values, words = self.form.values(data), self.words(data)
+        values, words = self._asked(data), self.words(data)
         folder = self.app.output_folder(self._text(data, self.form.options.output_folder))
         requests = to_requests(values, self.form.pictures(data), data[self.form.extras])
         waits = self.app.queue.view().running is not None

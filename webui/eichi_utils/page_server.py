@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from diffusers_helper.errors import EngineError, InputError, MachineError
 
 from .body_limit import MAX_UPLOAD, BodyLimit
-from .demo import Demo
 from .failures import as_engine_error
 from .gradio_habits import break_habits
 from .guards import is_loopback, make_guards
@@ -59,8 +58,8 @@ STARTING_SECONDS = 30
 @dataclass(frozen=True)
 class PageOptions:
     """What the command line says of the page. `home` is the folder of everything that the app writes;
-    `output` None leaves the output folder to the page, `language` None to the settings and the system; with a
-    `demo`, the engine has its models."""
+    `output` None leaves the output folder to the page, `language` None to the settings and the system; with
+    `demo`, the engine has the demo's models."""
 
     server: str
     port: int
@@ -71,7 +70,7 @@ class PageOptions:
     home: Path
     output: Path | None
     engine: EngineOptions
-    demo: Demo | None = None
+    demo: bool = False
 
 
 def run_page(options: PageOptions, words: Translator) -> int:

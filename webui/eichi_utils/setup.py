@@ -45,6 +45,11 @@ class Setup:
         with self._lock:
             return self._looks + self.download.version
 
+    @property
+    def uses_demo(self) -> bool:
+        """Whether the demo's models make the videos as things stand."""
+        return self._options.engine.uses_demo
+
     def view(self) -> SetupView:
         """The setup as it is at this moment."""
         with self._lock:

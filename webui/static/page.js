@@ -16,6 +16,7 @@
   let lastEnded;           // id of the newest ended job; undefined before the first state
   let lostTimer = null;
   let setupOpened = false;
+  let lastOffer;           // what the download offers; undefined before the first state
   const dismissed = new Set();
   const sure = new Set();  // ids of the jobs whose "throw away" was clicked once
 
@@ -63,10 +64,14 @@
     if (lastEnded !== undefined && newest && newest.id !== lastEnded) {
       byId("announcer").textContent = newest.text;
       if (state.sound) chime(newest.good);
-      const lookAgain = document.getElementById("look-again");
-      if (lookAgain) lookAgain.click();                 // about how long the next one takes is known now
+      lookAgain();                                      // about how long the next one takes is known now
     }
     lastEnded = newest ? newest.id : null;
+  }
+
+  function lookAgain() {
+    const button = document.getElementById("look-again");
+    if (button) button.click();
   }
 
   /* ---- showing ------------------------------------------------------------------------------------------------ */
@@ -94,6 +99,9 @@
 
   function renderSetup() {
     const setup = state.setup;
+    const offer = setup && setup.download ? setup.download.action : "none";
+    if (lastOffer !== undefined && offer !== lastOffer) lookAgain();   // other models make what comes next
+    lastOffer = offer;
     show(byId("setup-box"), Boolean(setup));
     if (!setup) return;
     setText(byId("setup-title"), setup.title);
