@@ -1,14 +1,17 @@
-"""The command, run in this process: what it is given, what it says, what it leaves."""
+"""What many tests start from: the command, run in this process, an app behind a password, a picture."""
 
 import contextlib
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.browser.app import App
+from tests.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN
 from tests.tiny import GOLDEN, MODELS
 from webui.endframe_ichi import main
 
@@ -105,3 +108,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """An app that asks for a name and a password; the tests of a module share it."""
+    app = App(tmp_path_factory.mktemp("locked"), "--login", LOGIN, environment=ENGLISH_WITHOUT_SCREEN)
+    app.start()
+    yield app
+    app.stop()
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    Image.new("RGB", (96, 64), "red").save(path)
+    return path

@@ -14,6 +14,8 @@ from tests.browser.app import PATIENCE
 META = {"_type": "gradio.FileData"}
 ENGLISH_WITHOUT_SCREEN = {"LC_ALL": "en_US.UTF-8", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
 """The environment of an app that speaks English on its terminal and cannot open a window."""
+LOGIN = "mia:p\u00e4ssword:1"
+"""Name and password of an app that asks for them."""
 JOB = "the job's id"
 """Stands for the hidden fields that the page's script fills in."""
 

@@ -16,17 +16,15 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from tests.browser.app import PATIENCE, ROOT, App, free_port
-from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from webui.eichi_utils.job_runner import EngineOptions
 from webui.eichi_utils.page_server import CLOSE_SECONDS, PageOptions, run_page, running_app
 from webui.eichi_utils.translations import LANGUAGES, Translator
 from webui.endframe_ichi import parse_arguments
 
 WORDS = Translator("en")
-LOGIN = "mia:p\u00e4ssword:1"
 SECRET = "nobody may read this"
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "matplotlib")
 
@@ -49,21 +47,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     app.start()
     yield app
     app.stop()
-
-
-@pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("locked"), "--login", LOGIN, environment=ENGLISH_WITHOUT_SCREEN)
-    app.start()
-    yield app
-    app.stop()
-
-
-@pytest.fixture
-def cat(tmp_path: Path) -> Path:
-    path = tmp_path / "cat.png"
-    Image.new("RGB", (96, 64), "red").save(path)
-    return path
 
 
 def ask(app: App, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:

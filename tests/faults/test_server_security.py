@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from diffusers_helper.errors import InputError
 from tests.browser.app import PATIENCE, ROOT, SMALL, App, free_port, wait_until
 from tests.faults.wire import MULTIPART, ask, form
-from tests.page_client import ENGLISH_WITHOUT_SCREEN, META, PageClient
+from tests.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from tests.test_page_server import options
 from webui.eichi_utils.page_server import run_page
 from webui.eichi_utils.translations import LANGUAGES, Translator
 
 SECRET = "nobody may read this"
-LOGIN = "mia:p\u00e4ssword:1"
 JSON = {"Content-Type": "application/json"}
 OWN_HEADER = {"X-Endframe-Ichi": "1"}
 NOBODYS = "0123456789abcdef"
@@ -39,21 +37,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     app.start()
     yield app
     app.stop()
-
-
-@pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("locked"), "--login", LOGIN, environment=ENGLISH_WITHOUT_SCREEN)
-    app.start()
-    yield app
-    app.stop()
-
-
-@pytest.fixture
-def cat(tmp_path: Path) -> Path:
-    path = tmp_path / "cat.png"
-    Image.new("RGB", (96, 64), "red").save(path)
-    return path
 
 
 # -- other web pages ---------------------------------------------------------------------------------
