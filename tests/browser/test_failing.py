@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from tests.browser.app import MODELS, App
 from tests.browser.driver import WORDS, Screen, like
+from webui.eichi_utils.body_limit import MAX_UPLOAD, MB
 
 CONFIG = Path("lllyasviel") / "FramePackI2V_HY" / "config.json"
 
@@ -51,6 +52,26 @@ def test_a_text_named_like_a_picture_is_refused(screen: Screen, tmp_path, place)
     getattr(screen, f"choose_{place}")(tmp_path / "notes.png")
     expect(screen.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
     assert not screen.picture(f"{place}-image")
+
+
+@pytest.mark.parametrize("place", ["#start-image", "#inbox-box"])
+def test_more_than_can_be_sent_is_refused_before_it_is_sent(screen: Screen, tmp_path, place):
+    """Gradio would send nothing, and say nothing."""
+    with (tmp_path / "long.mp4").open("wb") as file:
+        file.truncate(MAX_UPLOAD + 1)
+    uploads: list[str] = []
+    screen.page.on("request", lambda request: "/upload" in request.url and uploads.append(request.url))
+    screen.page.locator(f"{place} input[type=file]").first.set_input_files(tmp_path / "long.mp4")
+    expect(screen.message).to_have_text(WORDS("page.upload_too_large", megabytes=MAX_UPLOAD // MB))
+    assert uploads == []
+
+
+@pytest.mark.parametrize("place", ["body", "#start-image"])
+def test_more_than_can_be_sent_is_refused_where_it_is_dropped(screen: Screen, tmp_path, place):
+    (tmp_path / "large.png").write_bytes(bytes(11))
+    screen.page.evaluate("document.getElementById('ichi-live').dataset.maxUpload = 10")
+    screen.drop(tmp_path / "large.png", on=place)
+    expect(screen.message).to_have_text(WORDS("page.upload_too_large", megabytes=MAX_UPLOAD // MB))
 
 
 def test_a_video_that_is_not_ours_is_refused(screen: Screen, tmp_path):

@@ -94,6 +94,7 @@ def _wire_inputs(form: PageForm, handlers: PageHandlers) -> None:
         **RAW,
     )
     inputs.look_again.click(handlers.looked_again, form.widgets, [inputs.outlook], **RAW)
+    inputs.too_large.click(handlers.upload_refused, {form.language}, [inputs.message], **RAW)
     pictures = [inputs.start, inputs.several, inputs.end]
     gr.on(
         [inputs.start.upload, inputs.end.upload],

@@ -21,6 +21,7 @@ from diffusers_helper.whole_file import whole_file
 
 from . import messages
 from .app_state import AppState
+from .body_limit import MAX_UPLOAD, MB
 from .durations import spoken
 from .form import EXTRAS, FIELDS, Values, copies_pictures, count_rows, from_request, to_requests
 from .outlook import UNKNOWN_PICTURE, Outlook, look_ahead, request_size
@@ -99,6 +100,12 @@ class PageHandlers:
     def looked_again(self, data: Data) -> dict[Any, Any]:
         """A job has ended: how long the next one takes is known now, or better known."""
         return {self.form.inputs.outlook: self._outlook_html(data)}
+
+    @_reports
+    def upload_refused(self, data: Data) -> dict[Any, Any]:
+        """Somebody chose more than the server takes: the page's script has sent nothing."""
+        said = self.words(data)("page.upload_too_large", megabytes=MAX_UPLOAD // MB)
+        return {self.message: messages.note(said)}
 
     def _row_plan(self, data: Data) -> RowPlan:
         values, old = self.form.values(data), data[self.form.keyframes.plan]

@@ -64,13 +64,13 @@
     if (lastEnded !== undefined && newest && newest.id !== lastEnded) {
       byId("announcer").textContent = newest.text;
       if (state.sound) chime(newest.good);
-      lookAgain();                                      // about how long the next one takes is known now
+      click("look-again");                              // about how long the next one takes is known now
     }
     lastEnded = newest ? newest.id : null;
   }
 
-  function lookAgain() {
-    const button = document.getElementById("look-again");
+  function click(hidden) {
+    const button = document.getElementById(hidden);
     if (button) button.click();
   }
 
@@ -100,7 +100,7 @@
   function renderSetup() {
     const setup = state.setup;
     const offer = setup && setup.download ? setup.download.action : "none";
-    if (lastOffer !== undefined && offer !== lastOffer) lookAgain();   // other models make what comes next
+    if (lastOffer !== undefined && offer !== lastOffer) click("look-again");   // other models make what comes next
     lastOffer = offer;
     show(byId("setup-box"), Boolean(setup));
     if (!setup) return;
@@ -303,6 +303,13 @@
     const box = event.target.closest && event.target.closest(".ichi-picture");
     return box && files.length === 1 && /^image\//.test(files[0].type);
   };
+  const isTooMuch = (files, event) => {            // Gradio would send nothing, and say nothing
+    if ([...files].reduce((sum, file) => sum + file.size, 0) <= Number(byId("live").dataset.maxUpload)) return false;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    click("too-large");
+    return true;
+  };
   const hasFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
 
   document.addEventListener("dragover", (event) => {
@@ -313,9 +320,12 @@
   document.addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) document.body.classList.remove("ichi-dragging");
   }, true);
+  document.addEventListener("change", (event) => {
+    if (event.target.type === "file" && isTooMuch(event.target.files, event)) event.target.value = "";
+  }, true);
   document.addEventListener("drop", (event) => {
     document.body.classList.remove("ichi-dragging");
-    if (!hasFiles(event) || isForPicture(event)) return;   // one picture on a picture's place is Gradio's
+    if (!hasFiles(event) || isTooMuch(event.dataTransfer.files, event) || isForPicture(event)) return;   // one picture on a picture's place is Gradio's
     event.preventDefault();
     event.stopPropagation();
     const input = document.querySelector("#inbox-box input[type=file]");

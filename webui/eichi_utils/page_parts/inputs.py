@@ -21,8 +21,8 @@ PICTURE = {
 @dataclass(frozen=True)
 class Inputs:
     """The widgets of this part. `several` takes the place of `start` where several pictures were given;
-    `inbox` takes whatever is dropped or opened. `look_again` is not for users: the page's script clicks it
-    when a job has ended."""
+    `inbox` takes whatever is dropped or opened. `look_again` and `too_large` are not for users: the page's
+    script clicks them when the outlook may have changed, and when somebody chose too much to be sent."""
 
     start: Any
     several: Any
@@ -31,6 +31,7 @@ class Inputs:
     seconds: Any
     outlook: Any
     look_again: Any
+    too_large: Any
     start_button: Any
     stop_button: Any
     inbox: Any
@@ -74,6 +75,7 @@ def build_inputs(texts: Texts) -> Inputs:
     )
     outlook = gr.HTML(elem_id="outlook")
     look_again = gr.Button(visible="hidden", elem_id="look-again")
+    too_large = gr.Button(visible="hidden", elem_id="too-large")
     message = gr.HTML(elem_id="message")
     with gr.Row(elem_id="buttons"):
         start_button = texts.add(
@@ -93,6 +95,7 @@ def build_inputs(texts: Texts) -> Inputs:
         seconds=seconds,
         outlook=outlook,
         look_again=look_again,
+        too_large=too_large,
         start_button=start_button,
         stop_button=stop_button,
         inbox=inbox,

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..body_limit import MAX_UPLOAD
 from ..texts import Texts
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
@@ -29,7 +30,8 @@ def build_setup() -> None:
 
 def build_result(texts: Texts, language: str) -> Result:
     """Lay this part out where it is called; `static/page.js` brings it to life."""
-    gr.HTML(_static("screen.html").replace("{language}", language), padding=False)
+    screen = _static("screen.html").replace("{language}", language).replace("{max_upload}", str(MAX_UPLOAD))
+    gr.HTML(screen, padding=False)
     with gr.Row(elem_id="result-buttons"):
         again = texts.add(gr.Button(size="sm", elem_id="again", min_width=120), value="page.again")
         proceed = texts.add(gr.Button(size="sm", elem_id="continue", min_width=120), value="page.continue")
