@@ -15,6 +15,9 @@ from .whole_file import whole_file
 
 BT709 = 1
 FASTSTART = {"movflags": "+faststart"}
+KEY_FRAME_EVERY = 60 * FPS
+"""Frames from one key frame to the next: each shows the same scene with other errors, and a still one would
+twitch. A player that jumps into the middle has so much to decode at most, a second or two."""
 ENDS_WITHIN = Fraction(1, 4)
 """Seconds by which a whole file's last frame may lie before the end that the file states."""
 
@@ -35,7 +38,8 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: st
         av.open(str(part.absolute()), "w", format="mp4", options=FASTSTART) as container,
     ):
         container.metadata["comment"] = comment
-        return encode_frames(container, frames, {"crf": str(crf), "preset": "medium"})
+        options = {"crf": str(crf), "preset": "medium", "g": str(KEY_FRAME_EVERY)}
+        return encode_frames(container, frames, options)
 
 
 def encode_frames(

@@ -48,6 +48,17 @@ def test_every_quality_plays_everywhere(tmp_path, crf):
     assert content.index(b"moov") < content.index(b"mdat")
 
 
+def test_a_still_scene_does_not_twitch(tmp_path):
+    """A key frame shows the same scene with other errors; libx264's own habit is one every 250 frames."""
+    dice = np.random.default_rng(0)
+    scene = dice.integers(60, 190, (96, 128, 3)).astype(np.float32)
+    frames = [np.clip(scene + dice.normal(0, 0.5, scene.shape), 0, 255).astype(np.uint8) for _ in range(300)]
+    write_mp4(tmp_path / "a.mp4", frames, crf=16, comment="")
+    shown = [frame.astype(np.float32) for frame in read_frames(tmp_path / "a.mp4")]
+    steps = [float(np.abs(b - a).mean()) for a, b in itertools.pairwise(shown)]
+    assert max(steps[30:]) < 2 * float(np.median(steps[30:])) + 0.5
+
+
 def test_a_failing_source_leaves_no_file(tmp_path):
     def frames():
         yield from moving_gradient(3)
