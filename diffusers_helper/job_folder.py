@@ -28,7 +28,11 @@ from .work_files import SECTION, SO_FAR, Kind, section_file, videos_so_far
 
 BYTES_PER_PIXEL = 3
 LOCK, REQUEST = "lock", "request.json"
-_OURS = re.compile(rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?")
+_OURS = re.compile(
+    rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?"
+    r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini"
+)
+"""Names that may lie there: also those that file managers leave in every folder that somebody looks at."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class JobFolder:
     def take_up(self, mark: JobMark, closings: Sequence[bool]) -> int | None:
         """Begin a job, or go on with it: all whole sections of it become this folder's sections.
 
-        Files behind the first one that cannot be used are deleted.
+        Whole sections that cannot be used now stay until others take their place.
 
         Args:
             closings: for each section of the plan whether it is the one that joins the start image. A kept
@@ -128,6 +132,9 @@ class JobFolder:
 
         Returns:
             The number of the section whose file was damaged, None where none was.
+
+        Raises:
+            OSError: a file cannot be read now; nothing is deleted.
         """
         self._mark = mark
         for number, is_closing in enumerate(closings):
@@ -140,7 +147,7 @@ class JobFolder:
             if stored is None:
                 break
             self._sections.append(stored)
-        return self._delete_unused()
+        return self._clear()
 
     def write_request(self, packed: Mapping[str, object]) -> None:
         """Leave the request beside the sections, for a person who wonders what they are."""
@@ -154,14 +161,24 @@ class JobFolder:
         is_own = facts is not None and asdict(self._mark).items() <= facts.items()
         return _Stored(path, facts["frames"], facts) if facts is not None and is_own else None
 
-    def _delete_unused(self) -> int | None:
+    def _clear(self) -> int | None:
+        """Delete damaged sections and halves of files; the number of the first damaged section."""
         used = {stored.path for stored in (*self._latents, *self._sections)}
         used |= set(videos_so_far(self.path))  # somebody may watch them
-        unused = [path for path in self._others() if path not in used]
-        damaged = [path for path in unused if SECTION.fullmatch(path.name) and read_facts(path) is None]
-        for path in unused:
+        unused = {path for path in self._others() if path not in used}
+        sections = {path for path in unused if SECTION.fullmatch(path.name)}
+        damaged = {path for path in sections if read_facts(path) is None}
+        for path in unused - (sections - damaged):
             path.unlink()
-        return min((int(path.stem.partition("_")[2]) for path in damaged), default=None)
+        return min(map(_number_of, damaged), default=None)
+
+    def _make_way(self, number: int, kind: Kind) -> None:
+        """Delete what an earlier run made on top of the file that is written next."""
+        for path in self._section_files():
+            is_behind = _number_of(path) > number
+            is_made_of_it = kind == "latents" and path == section_file(self.path, number, "frames")
+            if is_made_of_it or (is_behind and (kind == "latents" or path.suffix == ".frames")):
+                path.unlink()
 
     # -- frames ----------------------------------------------------------------------------------------------
 
@@ -260,8 +277,14 @@ class JobFolder:
 
     def _write(self, number: int, kind: Kind, content: Iterable[bytes], **facts: Any) -> _Stored:
         path = section_file(self.path, number, kind)
+        self._make_way(number, kind)
         write_sealed(path, content, facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
+
+
+def _number_of(path: Path) -> int:
+    """The number in a section file's name."""
+    return int(path.stem.partition("_")[2])
 
 
 def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:

@@ -115,15 +115,16 @@ class Output:
         try:
             self.target.folder.mkdir(parents=True, exist_ok=True)
             write_mp4(path, folder.frames(), crf=self.request.crf, comment=self._comment)
-        except (OSError, av.error.FFmpegError):
+        except (OSError, ValueError, av.error.FFmpegError):
             logger.warning("the finished sections stay in %s only", folder.path, exc_info=True)
             return None
         return path
 
     def drop_unfinished(self) -> None:
         """Delete the video of what was finished: the whole one is there."""
-        with contextlib.suppress(OSError):  # somebody watches it (Windows)
-            self.target.file(UNFINISHED).unlink(missing_ok=True)
+        for ending in (UNFINISHED, f"{UNFINISHED}.part"):  # a half, of a run that was killed
+            with contextlib.suppress(OSError):  # somebody watches it (Windows)
+                self.target.file(ending).unlink(missing_ok=True)
 
     def _frames(self, folder: "JobFolder") -> Frames:
         return looped(folder.frames, folder.num_frames) if self.request.loop else folder.frames

@@ -3,6 +3,7 @@
 The content lies at the front, so that it can be read like any file once the seal was looked at.
 """
 
+import errno
 import hashlib
 import json
 import struct
@@ -17,6 +18,8 @@ LENGTH = struct.Struct("<Q")
 """Of the facts, which stand between content and checksum as JSON."""
 CHUNK = 2**20
 MAX_FACTS = 2**20
+LOST = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+"""What the system says where no other moment would give more: EIO is a part of the disk that is broken."""
 
 
 def write_sealed(path: Path, content: Iterable[bytes], facts: Mapping[str, Any]) -> None:
@@ -37,7 +40,11 @@ def write_sealed(path: Path, content: Iterable[bytes], facts: Mapping[str, Any])
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """The facts of a sealed file, after reading all of it; None where it is not whole, or not there."""
+    """The facts of a sealed file, after reading all of it; None where it is damaged, or not there.
+
+    Raises:
+        OSError: it cannot be read now, which says nothing about what is in it.
+    """
     try:
         size = path.stat().st_size - DIGEST
         with path.open("rb") as file:
@@ -50,7 +57,11 @@ def read_facts(path: Path) -> dict[str, Any] | None:
                 return None
             file.seek(size - LENGTH.size - length)
             facts = json.loads(file.read(length))
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
         return None
     return facts if isinstance(facts, dict) else None
 

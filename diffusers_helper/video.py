@@ -72,6 +72,15 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
             yield frame.to_ndarray(format="rgb24")
 
 
+def count_frames(path: Path) -> int | None:
+    """How many frames an MP4 file says that it has; None where it is no whole MP4 file."""
+    try:
+        with av.open(str(path.absolute())) as container:
+            return container.streams.video[0].frames if container.streams.video else None
+    except (OSError, ValueError, av.error.FFmpegError):
+        return None
+
+
 def read_last_frame(path: Path) -> np.ndarray:
     """The last frame of a video file, `(height, width, 3)` uint8, decoding no more than its last part.
 

@@ -1,6 +1,8 @@
 """What a job keeps on the disk."""
 
 import contextlib
+import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +162,47 @@ def test_sections_that_the_plan_leaves_out_are_not_taken(two_sections):
         assert folder.num_sections == 2
     with opened(two_sections) as (folder, _):
         assert folder.num_sections == 1
+
+
+def test_who_leaves_before_anything_new_is_made_loses_nothing(two_sections):
+    with opened(two_sections, closings=(False, True)) as (folder, _):
+        assert folder.num_sections == 1
+    with opened(two_sections) as (folder, _):
+        assert folder.num_sections == 2
+
+
+def test_a_new_section_takes_the_place_of_all_that_was_made_on_top_of_the_old_one(two_sections):
+    with opened(two_sections) as (folder, _):
+        add_sections(folder, 3, closing=(2,))
+    with opened(two_sections, closings=(False, True)) as (folder, _):
+        folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
+        left = {path.name for path in two_sections.glob("section_*")}
+        assert left == {"section_000.latents", "section_000.frames", "section_001.latents"}
+
+
+def test_a_file_that_cannot_be_read_now_costs_nothing(two_sections, monkeypatch):
+    is_open = Path.open
+
+    def too_many(path: Path, *arguments: str):
+        if path.name == "section_000.latents":
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return is_open(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", too_many)
+        with pytest.raises(OSError, match="Too many"), opened(two_sections):
+            pass
+    with opened(two_sections) as (folder, damaged):
+        assert (damaged, folder.num_sections) == (None, 2)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._section_000.frames"])
+def test_what_file_managers_leave_is_in_nobodys_way(two_sections, name):
+    (two_sections / name).write_bytes(b"x")
+    with opened(two_sections) as (folder, _):
+        assert folder.num_sections == 2
+        folder.done = True
+    assert not two_sections.exists()
 
 
 def test_the_folder_goes_away_when_it_is_done_or_holds_nothing(two_sections, tmp_path):

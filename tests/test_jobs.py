@@ -26,6 +26,7 @@ from diffusers_helper.events import (
 from diffusers_helper.images import to_data_uri
 from diffusers_helper.request import GenerationRequest, Keyframe
 from diffusers_helper.sections import make_plan
+from diffusers_helper.video import write_mp4
 from webui.eichi_utils import jobs
 from webui.eichi_utils.jobs import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView
 
@@ -821,6 +822,105 @@ def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_pa
     assert (aside / "0.png").exists()
     first._run.go_on.release(9)
     assert first.close(SOON)
+
+
+@pytest.mark.parametrize("place", ["Infinity", "1e400", "[" * 100_000, "null"])
+def test_no_damage_keeps_the_app_from_starting(start, request_, tmp_path, place):
+    first = JobQueue(Runner(held=True), tmp_path / "temp")
+    broken = first.add(request_, tmp_path)
+    wait_until(first, lambda view: view.running)
+    path = tmp_path / "temp" / f"job_{broken}" / "job.json"
+    path.write_text(path.read_text().replace('"place": 0', f'"place": {place}'))
+    assert [notice.code for notice in start(Runner()).notices] == ["job_unreadable"]
+    assert path.with_name("job.json").parent.with_name(f"unreadable_{broken}").exists()
+    first._run.go_on.release(9)
+    assert first.close(SOON)
+
+
+@pytest.fixture
+def begun(request_, tmp_path) -> Iterator[JobView]:
+    """A job with two of four sections that an app has left which was killed."""
+    hung = JobQueue(StoppedOnly(2), tmp_path / "temp")
+    hung.add(dataclasses.replace(request_, **LONG), tmp_path)
+    view = wait_until(hung, lambda view: view.running and view.running.progress.step and view)
+    yield view.running
+    assert hung.close(SOON)
+
+
+def test_a_job_that_cannot_be_read_now_is_there_at_the_next_start(start, begun, monkeypatch):
+    read = Path.read_text
+
+    def locked(path: Path, *arguments: str) -> str:
+        if path.name == "job.json":
+            raise PermissionError(13, "used by another program", str(path))
+        return read(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", locked)
+        queue = start(Runner())
+        assert queue.view().unfinished == ()
+        assert [notice.code for notice in queue.notices] == ["job_unreadable"]
+    assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
+
+
+def test_a_job_whose_output_folder_is_away_is_there(start, begun, monkeypatch):
+    exists = Path.exists
+
+    def away(path: Path, **options: bool) -> bool:
+        if path.suffix == ".mp4":
+            raise OSError(107, "Transport endpoint is not connected", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", away)
+    assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
+
+
+@pytest.mark.parametrize(("frames", "is_there"), [(None, True), (5, True), (145, False)])
+def test_only_the_whole_video_ends_a_job(start, begun, tmp_path, frames, is_there):
+    """Somebody may have given the unfinished one its name."""
+    video = tmp_path / f"{begun.name}.mp4"
+    if frames is None:
+        video.write_bytes(b"a video")
+    else:
+        write_mp4(video, [np.zeros((16, 16, 3), np.uint8)] * frames, crf=30, comment="")
+    assert [job.id for job in start(Runner()).view().unfinished] == [begun.id] * is_there
+    assert bool(copies(tmp_path)) is is_there
+
+
+def test_who_has_begun_to_finish_short_can_still_have_the_whole(start, begun, tmp_path):
+    queue = start(runner := StoppedOnly(2))
+    running = queue.add(
+        dataclasses.replace(begun.request, start_image=str(begun.request.start_image)), tmp_path
+    )
+    wait_until(queue, lambda view: view.running and view.running.progress.step)
+    assert queue.finish(begun.id, short=True)
+    assert queue._files.load()[0][0].spec.request.close_after == 2
+    assert queue.remove(begun.id)
+    assert queue.finish(begun.id)
+    queue.stop(running)
+    wait_until(queue, lambda view: view.running and view.running.id == begun.id)
+    assert runner.began[-1].request.close_after is None
+
+
+@pytest.mark.parametrize("done", [0, 3, 4])
+def test_finishing_short_where_nothing_would_be_left_out_is_finishing(start, begun, tmp_path, done):
+    work = tmp_path / "temp" / f"job_{begun.id}" / "work"
+    for path in work.iterdir():
+        path.unlink()
+    for number in range(done):
+        (work / f"section_{number:03d}.frames").touch()
+    queue = start(runner := Runner())
+    assert queue.finish(begun.id, short=True)
+    wait_until(queue, lambda view: view.ended)
+    assert runner.began[-1].request.close_after is None
+
+
+def test_what_was_half_thrown_away_does_not_come_back(start, begun, tmp_path):
+    folder = tmp_path / "temp" / f"job_{begun.id}"
+    folder.rename(folder.with_name(f"gone_{begun.id}"))
+    queue = start(Runner())
+    assert (queue.view().unfinished, queue.notices) == ((), [])
+    assert not list((tmp_path / "temp").glob("gone_*"))
 
 
 def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path):

@@ -25,8 +25,8 @@ def give_up_old(temp: Path) -> None:
     """Delete working folders in which nothing has happened for `KEPT_DAYS`, all but the newest few."""
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     with contextlib.suppress(OSError):  # there are none yet
-        folders = sorted((temp / "headless").iterdir(), key=_newest, reverse=True)
-        for folder in folders[KEPT_ALWAYS:]:
+        folders = [path for path in (temp / "headless").iterdir() if path.is_dir()]
+        for folder in sorted(folders, key=_newest, reverse=True)[KEPT_ALWAYS:]:
             if _newest(folder) < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -50,6 +50,13 @@ class JobSpec:
     folder: Path
     request: GenerationRequest
     work: Path
+    close_after: int | None = None
+    """As it was asked for: the request's own may be that of "finish short"."""
+
+    @property
+    def whole(self) -> GenerationRequest:
+        """The request as it was asked for."""
+        return replace(self.request, close_after=self.close_after)
 
     @property
     def texts(self) -> list[str]:

@@ -21,7 +21,7 @@ from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.events import Notice
 from diffusers_helper.images import read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
-from diffusers_helper.sections import start_picture
+from diffusers_helper.sections import make_plan, start_picture
 from diffusers_helper.whole_file import whole_file
 from diffusers_helper.work_files import count_kept_sections, videos_so_far
 
@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 MAX_ENTRIES = 10_000
 """More of a foreign folder is not even looked at."""
 MAX_JOB_BYTES = 256 * 2**20
-PREFIX, UNREADABLE = "job_", "unreadable_"
+PREFIX, UNREADABLE, GONE = "job_", "unreadable_", "gone_"
+DAMAGED = (EngineError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+"""What reading a job's file may raise that no other moment would change."""
 JOB, THUMBNAIL, WORK = "job.json", "thumbnail.webp", "work"
 _OURS = re.compile(PREFIX + "([0-9a-f]{16})")
 
@@ -106,6 +108,7 @@ class JobFiles:
             "folder": str(spec.folder),
             "place": place,
             "is_begun": is_begun,
+            "close_after": spec.close_after,
             "request": spec.request.map_images(lambda name: _inside(name, folder)).to_dict(),
         }
         self._write(folder / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
@@ -115,8 +118,14 @@ class JobFiles:
         return self._folder(job_id) / WORK
 
     def drop(self, job_id: str) -> None:
-        """Delete all of a job; no matter whether there is anything."""
-        shutil.rmtree(self._folder(job_id), ignore_errors=True)
+        """Delete all of a job; no matter whether there is anything. One that is half deleted is never found
+        again."""
+        folder = self._folder(job_id)
+        gone = folder.with_name(f"{GONE}{job_id}")
+        with contextlib.suppress(OSError):
+            folder.rename(gone)
+        for path in (gone, folder):
+            shutil.rmtree(path, ignore_errors=True)
 
     # -- after a start ---------------------------------------------------------------------------------------
 
@@ -124,22 +133,24 @@ class JobFiles:
         """All jobs that are kept, in the order of their places, and what has to be said about damaged ones.
 
         What was left by a job that was never written down, or whose video is there, is deleted. A job that
-        cannot be read is renamed and stays.
+        is damaged is renamed and stays; one that cannot be read now is looked at again at the next start.
         """
         jobs, notices = [], []
         for folder in self._folders():
-            if not (folder / JOB).exists() and not (folder / WORK).exists():
-                shutil.rmtree(folder, ignore_errors=True)  # which follows no link
-                continue
             try:
+                if not (folder / JOB).exists() and not (folder / WORK).exists():
+                    shutil.rmtree(folder, ignore_errors=True)  # which follows no link
+                    continue
                 job = _read(folder)
-                if (job.spec.folder / f"{job.spec.name}.mp4").exists():
+                if _has_video(job.spec):
                     self.drop(job.spec.id)
                 else:
                     jobs.append(job)
-            except (EngineError, OSError, ValueError, LookupError, TypeError) as error:
+            except (*DAMAGED, OSError) as error:
                 logger.warning("the job in %s cannot be read: %s", folder, error)
-                notices.append(Notice("job_unreadable", {"path": str(self._set_aside(folder))}))
+                is_damaged = isinstance(error, (*DAMAGED, FileNotFoundError))
+                left = self._set_aside(folder) if is_damaged else folder
+                notices.append(Notice("job_unreadable", {"path": str(left)}))
         return sorted(jobs, key=lambda job: (job.place, job.spec.name)), notices
 
     def _folders(self) -> list[Path]:
@@ -147,6 +158,9 @@ class JobFiles:
             entries = list(itertools.islice(self._temp.iterdir(), MAX_ENTRIES))
         except OSError:  # there is no such folder yet, or none that can be read
             return []
+        for entry in entries:
+            if entry.name.startswith(GONE) and _OURS.fullmatch(PREFIX + entry.name.removeprefix(GONE)):
+                shutil.rmtree(entry, ignore_errors=True)
         return [entry for entry in entries if _OURS.fullmatch(entry.name) and entry.is_dir()]
 
     def _set_aside(self, folder: Path) -> Path:
@@ -197,7 +211,7 @@ def _read(folder: Path) -> StoredJob:
     """A job's folder as a job.
 
     Raises:
-        InputError, OSError, ValueError, LookupError, TypeError: it is damaged.
+        OSError: it cannot be read; what `DAMAGED` names: it is damaged.
     """
     values: dict[str, Any] = json.loads(_text(folder / JOB))
     request = GenerationRequest.from_dict(values["request"], folder)
@@ -205,7 +219,8 @@ def _read(folder: Path) -> StoredJob:
         raise InputError("broken_text", field="seed")
     work = folder / WORK
     name = check_name(values["name"])
-    spec = JobSpec(folder.name.removeprefix(PREFIX), name, Path(values["folder"]), request, work)
+    job_id, asked = folder.name.removeprefix(PREFIX), values.get("close_after")
+    spec = JobSpec(job_id, name, Path(values["folder"]), request, work, None if asked is None else int(asked))
     shown = videos_so_far(work)
     return StoredJob(
         spec=spec,
@@ -215,6 +230,19 @@ def _read(folder: Path) -> StoredJob:
         sections_done=count_kept_sections(work),
         video=shown[-1] if shown else None,
     )
+
+
+def _has_video(spec: JobSpec) -> bool:
+    """Whether the whole video is there: a part of it that somebody gave its name is not."""
+    video = spec.folder / f"{spec.name}.mp4"
+    try:
+        if not video.exists():
+            return False
+    except OSError:  # a drive that is away now
+        return False
+    from diffusers_helper.video import count_frames  # a library that takes its time
+
+    return count_frames(video) == make_plan(spec.request).pixel_frames
 
 
 def _text(path: Path) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Notice
 from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sections import make_plan
 
 from .failures import Failure, describe_failure
 from .job import Clock, Job, JobSpec, JobState, JobView, MakeClock, Progress
@@ -119,7 +120,8 @@ class JobQueue:
             if own.seed is None:
                 own = replace(own, seed=secrets.randbelow(MAX_RANDOM_SEED))
             work = self._files.work_folder(job_id)
-            spec = JobSpec(job_id, self._free_name(folder), folder.absolute(), own, work)
+            name = self._free_name(folder)
+            spec = JobSpec(job_id, name, folder.absolute(), own, work, own.close_after)
             job = Job(spec, thumbnail, self._make_clock, next(self._places))
             self._record_new(job)
             with self._changed:
@@ -185,14 +187,16 @@ class JobQueue:
         """Go on with an unfinished job, before all that wait; False where it is none (any more).
 
         Args:
-            short: make the closing section now, and leave out those between it and what is finished.
+            short: make the closing section now, and leave out those between it and what is finished, if there
+                are any. Who has begun that can still have the whole.
         """
         with self._changed:
             job = self._take_unfinished(job_id)
             if job is None:
                 return False
-            done = job.sections_done
-            request = replace(job.spec.request, close_after=done) if short and done else job.spec.request
+            request, done = job.spec.whole, job.sections_done
+            if short and 0 < done < len(make_plan(request).sections) - 1:
+                request = replace(request, close_after=done)
             place = min([waiting.place for waiting in self._waiting], default=next(self._places)) - 1
             again = Job(replace(job.spec, request=request), job.thumbnail, self._make_clock, place)
             again.go_on_behind(job)
