@@ -61,6 +61,11 @@ def test_a_text_that_stands_in_half_of_all_words_is_no_secret():
     assert without_private("section 1: decoding", ["on", " ", ""]) == "section 1: decoding"
 
 
+def test_two_characters_of_japanese_or_chinese_are_a_whole_prompt():
+    assert without_private("prompt: 踊る, 夕焼け", ["踊る", "夕焼け"]) == "prompt: [text], [text]"
+    assert without_private("one 猫 and a cat", ["猫", "cat"]) == "one 猫 and a cat"
+
+
 def test_the_home_is_a_tilde_and_folders_beside_it_keep_their_names(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/mia"))
     text = "/home/mia/videos /home/mia '/home/mia' /home/miau/x /home"

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-SHORTEST_HIDDEN = 4
-"""A text shorter than this tells nothing of anybody, and stands in half of all words."""
+SHORTEST_HIDDEN, SHORTEST_HIDDEN_BEYOND_ASCII = 4, 2
+"""A text shorter than this tells nothing of anybody, and stands in half of all words. In Japanese or Chinese,
+two characters are a whole prompt."""
 _DATA_URI = re.compile(r"data:[\w/+.-]*(?:;[\w=+.-]+)*,[\w+/=%.~-]*")
 _SECRETS = (
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "[token]"),
@@ -22,7 +23,7 @@ def without_private(text: str, hide: Iterable[str] = ()) -> str:
         hide: texts that must not stand in it, however quotes and line ends in them are written.
     """
     for private in sorted({way for text in hide for way in _ways(text)}, key=len, reverse=True):
-        if len(private) >= SHORTEST_HIDDEN:
+        if len(private) >= (SHORTEST_HIDDEN if private.isascii() else SHORTEST_HIDDEN_BEYOND_ASCII):
             text = text.replace(private, "[text]")
     text = _DATA_URI.sub("[picture]", text)
     for pattern, instead in _SECRETS:
