@@ -53,6 +53,15 @@ def test_the_users_texts_are_hidden_however_they_are_written():
         assert hidden.endswith(" after")
 
 
+@pytest.mark.parametrize(
+    "prompt", ['A  "cat" at night,\n it\'s \u732b.', "A cat,\r\n\r\nand \U0001f431.", "a\tcat "]
+)
+def test_the_users_texts_are_hidden_where_their_spaces_were_collapsed_or_their_letters_escaped(prompt):
+    collapsed = " ".join(prompt.split())
+    for way in (collapsed, ascii(prompt), ascii(collapsed), repr(collapsed), " ".join(repr(prompt).split())):
+        assert "cat" not in without_private(f"before {way} after", [prompt]), way
+
+
 def test_a_long_text_that_holds_a_short_one_is_hidden_whole():
     assert without_private("A cat runs home.", ["A cat", "A cat runs"]) == "[text] home."
 

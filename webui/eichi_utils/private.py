@@ -32,9 +32,22 @@ def without_private(text: str, hide: Iterable[str] = ()) -> str:
 
 
 def _ways(text: str) -> set[str]:
-    """A text as it is, as Python shows it, and as JSON holds it."""
-    quoted = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
-    return {text, text.strip(), repr(text)[1:-1], *quoted}
+    """A text as it is, as Python shows it, and as JSON holds it; each also with its line ends and rows of
+    spaces collapsed before or after that."""
+    collapsed = _collapsed(text)
+    ways = {text, text.strip(), collapsed, *_quoted(text), *_quoted(collapsed)}
+    return ways | {_collapsed(way) for way in ways}
+
+
+def _quoted(text: str) -> set[str]:
+    """A text as it stands inside of quotes."""
+    of_python = repr(text), ascii(text)
+    of_json = json.dumps(text), json.dumps(text, ensure_ascii=False)
+    return {way[1:-1] for way in (*of_python, *of_json)}
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _without_home(text: str) -> str:
