@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tests.conftest import SMALL
 from webui.eichi_utils import log_file
-from webui.eichi_utils.log_file import MAX_BYTES, MAX_CHARACTERS, OLD_FILES, LogFile, log_to
+from webui.eichi_utils.log_file import MAX_BYTES, MAX_CHARACTERS, MAX_HIDDEN, OLD_FILES, LogFile, log_to
 from webui.endframe_ichi import ROOT, main
 
 OURS = logging.getLogger("webui.test")
@@ -122,6 +122,26 @@ def test_what_a_record_calls_private_is_hidden_in_it_and_later(home):
     OURS.warning("again A secret cat. and more")
     assert written(home).count("[text]") == 2
     assert "secret cat" not in written(home)
+
+
+@pytest.mark.parametrize(
+    "job", [[f"Then {number} cats." for number in range(200)], [""] * 500, ["A dog."] * 500]
+)
+def test_many_sections_empty_texts_and_repeated_ones_push_no_private_text_out(home, job):
+    OURS.info("begins", extra={"private": ["A secret cat.", "Nothing blurry.", *job]})
+    for number in range(3):
+        OURS.info("more", extra={"private": [f"Prompt {number}.", "", *(f"{text}{number}" for text in job)]})
+    OURS.warning("again A secret cat. and Nothing blurry.")
+    assert "again [text] and [text]" in written(home)
+
+
+def test_of_private_texts_the_oldest_are_forgotten_at_last(home):
+    OURS.info("first", extra={"private": ["An old cat.", "A used cat."]})
+    for _ in range(2):
+        new = [f"Then {number} cats." for number in range(MAX_HIDDEN - 1)]
+        OURS.info("more", extra={"private": [*new, "A used cat."]})
+    OURS.warning("An old cat. A used cat. Then 0 cats.")
+    assert "An old cat. [text] [text]" in written(home)
 
 
 def test_no_text_can_pass_for_a_record_of_its_own(home):

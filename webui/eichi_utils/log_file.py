@@ -10,7 +10,6 @@ import contextlib
 import logging
 import platform
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,7 +26,8 @@ MAX_BYTES = 2**20
 OLD_FILES = 3
 MAX_CHARACTERS = 20_000
 """Of one record."""
-MAX_HIDDEN = 200
+MAX_HIDDEN = 1000
+"""Private texts; a job of 120 s in sections of 0.5 s may have 202."""
 LOCK_SECONDS = 0.5
 UNLOCKED_SECONDS = 60
 """How long it is written without the lock, where a first try has waited in vain."""
@@ -72,7 +72,8 @@ class LogFile(logging.Handler):
         super().__init__(logging.INFO)
         self._folder = folder
         self._secrets = tuple(secrets)
-        self._hidden: deque[str] = deque(maxlen=MAX_HIDDEN)
+        self._hidden: dict[str, None] = {}
+        """The texts, each once, the newest last."""
         self._unlocked_until = 0.0
         self._file_lock = FileLock(folder / f"{NAME}.lock", timeout=LOCK_SECONDS)
         self.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
@@ -88,11 +89,18 @@ class LogFile(logging.Handler):
             self._append(f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def _text_of(self, record: logging.LogRecord) -> str:
-        self._hidden.extend(getattr(record, "private", ()))
+        self._hide(getattr(record, "private", ()))
         text = without_private(self.format(record), (*self._secrets, *self._hidden))
         if len(text) > MAX_CHARACTERS:  # where it began and where it ended tell the most
             text = f"{text[: MAX_CHARACTERS // 2]}\n[...]\n{text[-MAX_CHARACTERS // 2 :]}"
         return "\n    ".join(text.splitlines())  # no line of a record can pass for another record
+
+    def _hide(self, texts: Iterable[str]) -> None:
+        for text in filter(str.strip, texts):
+            self._hidden.pop(text, None)
+            self._hidden[text] = None
+        for old in [*self._hidden][:-MAX_HIDDEN]:
+            del self._hidden[old]
 
     def _append(self, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What stands in no report and no log: pictures, secrets, the user's own texts, the name of their home."""
 
+import functools
 import json
 import re
 from collections.abc import Iterable
@@ -31,12 +32,13 @@ def without_private(text: str, hide: Iterable[str] = ()) -> str:
     return _without_home(text)
 
 
-def _ways(text: str) -> set[str]:
+@functools.lru_cache(maxsize=2048)  # the log hides the same texts in each record
+def _ways(text: str) -> frozenset[str]:
     """A text as it is, as Python shows it, and as JSON holds it; each also with its line ends and rows of
     spaces collapsed before or after that."""
     collapsed = _collapsed(text)
     ways = {text, text.strip(), collapsed, *_quoted(text), *_quoted(collapsed)}
-    return ways | {_collapsed(way) for way in ways}
+    return frozenset(ways | {_collapsed(way) for way in ways})
 
 
 def _quoted(text: str) -> set[str]:
