@@ -49,9 +49,10 @@ def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
     """
     known = as_engine_error(error)
     lines = "".join(traceback.format_exception(error))
-    if len(lines) > MAX_DETAILS:  # where it began and where it failed tell the most
-        lines = f"{lines[: MAX_DETAILS // 2]}\n[...]\n{lines[-MAX_DETAILS // 2 :]}"
-    return Failure(known.code, dict(known.values), without_private(f"{versions()}\n\n{lines}", hide))
+    details = without_private(f"{versions()}\n\n{lines}", hide)  # before the cut: half a text is no match
+    if len(details) > MAX_DETAILS:  # where it began and where it failed tell the most
+        details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
+    return Failure(known.code, dict(known.values), details)
 
 
 def _place(error: BaseException) -> str:

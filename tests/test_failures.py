@@ -1,0 +1,30 @@
+"""Failures as codes and details: nothing private in them, whatever is cut."""
+
+import pytest
+
+from webui.eichi_utils.failures import MAX_DETAILS, Failure, describe_failure
+
+PROMPT = " ".join(f"secret{number}" for number in range(200))
+
+
+def described(message: str, *hide: str) -> Failure:
+    with pytest.raises(LookupError) as caught:
+        raise LookupError(message)
+    return describe_failure(caught.value, hide)
+
+
+def test_long_details_are_cut_in_their_middle():
+    details = described("x" * 10 * MAX_DETAILS + " the end").details
+    assert len(details) < MAX_DETAILS + 100
+    assert details.startswith("Python 3.")
+    assert "\n[...]\n" in details
+    assert details.endswith(" the end\n")
+
+
+@pytest.mark.parametrize("behind", range(MAX_DETAILS // 2 - 1500, MAX_DETAILS // 2 + 1500, 500))
+def test_no_cut_leaves_half_of_a_private_text(behind):
+    for message in (
+        f"{'x' * behind}{PROMPT}{'y' * MAX_DETAILS}",
+        f"{'x' * MAX_DETAILS}{PROMPT}{'y' * behind}",
+    ):
+        assert "secret" not in described(message, PROMPT).details
