@@ -1,6 +1,7 @@
 """The queue with runners that only pretend: what pages see while jobs wait, run and end."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import threading
@@ -832,7 +833,7 @@ def test_no_damage_keeps_the_app_from_starting(start, request_, tmp_path, place)
     path = tmp_path / "temp" / f"job_{broken}" / "job.json"
     path.write_text(path.read_text().replace('"place": 0', f'"place": {place}'))
     assert [notice.code for notice in start(Runner()).notices] == ["job_unreadable"]
-    assert path.with_name("job.json").parent.with_name(f"unreadable_{broken}").exists()
+    assert path.parent.with_name(f"unreadable_{broken}").exists()
     first._run.go_on.release(9)
     assert first.close(SOON)
 
@@ -921,6 +922,18 @@ def test_what_was_half_thrown_away_does_not_come_back(start, begun, tmp_path):
     queue = start(Runner())
     assert (queue.view().unfinished, queue.notices) == ((), [])
     assert not list((tmp_path / "temp").glob("gone_*"))
+
+
+def test_the_log_is_told_no_text_of_a_job_that_cannot_be_read(start, request_, tmp_path, caplog):
+    first = JobQueue(Runner(), tmp_path / "temp", is_held=True)
+    path = tmp_path / "temp" / f"job_{first.add(request_, tmp_path)}" / "job.json"
+    assert first.close(SOON)
+    values = json.loads(path.read_text("utf-8"))
+    values["request"]["keyframes"] = "SECRETWORDS"
+    path.write_text(json.dumps(values), "utf-8")
+    assert start(Runner()).notices
+    assert "cannot be read: keyframes_not_a_list (keyframes)" in caplog.text
+    assert "SECRETWORDS" not in caplog.text
 
 
 def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path):

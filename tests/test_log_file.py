@@ -144,6 +144,25 @@ def test_of_private_texts_the_oldest_are_forgotten_at_last(home):
     assert "An old cat. [text] [text]" in written(home)
 
 
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"keyframes": "SECRETWORDS"}, "keyframes_not_a_list (keyframes)"),
+        ({"keyframes": ["SECRETWORDS"]}, "keyframe_not_an_object"),
+        ({"prompts": "SECRETWORDS", "SECRETWORDS": 1}, "unknown_key (prompt)"),
+        ({"keyframes": [{"section": 0, "SECRETWORDS": 1}]}, "unknown_key ("),
+        ({"seconds": "SECRETWORDS"}, "not_a_number (seconds)"),
+        ({"start_image": "SECRETWORDS.png"}, "image_missing"),
+        (b'{"prompt": "SECRETWORDS" x', "request_not_json"),
+    ],
+)
+def test_of_a_request_that_is_refused_only_the_reason_is_told(command, request_, told):
+    assert command(request_).status == 2
+    assert f"failed: {told}" in written(command.home)
+    assert "SECRETWORDS" not in written(command.home)
+    assert "Traceback" not in written(command.home)
+
+
 def test_no_text_can_pass_for_a_record_of_its_own(home):
     OURS.warning("a name\n2026-01-01 00:00:00.000 1 INFO webui: forged\r\u2028\x85x")
     lines = written(home).splitlines()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from diffusers_helper.errors import EngineError, MachineError
+from diffusers_helper.errors import EngineError, InputError, MachineError
 
 from .private import without_private
 
@@ -53,6 +53,16 @@ def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
     if len(details) > MAX_DETAILS:  # where it began and where it failed tell the most
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
     return Failure(known.code, dict(known.values), details)
+
+
+def without_values(error: InputError) -> str:
+    """What a log may hold of a request that was refused: its code, and which field it is about.
+
+    Its values hold what was written, private texts among it, and nobody has said yet which those are; a key
+    that is unknown may be such a text itself.
+    """
+    field = error.values.get("nearest" if error.code == "unknown_key" else "field")
+    return error.code if field is None else f"{error.code} ({field})"
 
 
 def _place(error: BaseException) -> str:

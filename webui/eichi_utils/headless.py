@@ -27,7 +27,7 @@ from diffusers_helper.events import (
 )
 
 from .demo import RESOLUTION
-from .failures import as_engine_error
+from .failures import as_engine_error, without_values
 from .headless_work import give_up_old, work_folder
 from .job import JobSpec
 from .job_log import logged
@@ -67,8 +67,11 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
             told.say_how_to_go_on(words)
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
-            logger.warning("failed", exc_info=True)
             error = as_engine_error(caught)
+            if isinstance(error, InputError):  # its request may not have told yet which texts are private
+                logger.warning("failed: %s", without_values(error))
+            else:
+                logger.warning("failed", exc_info=True)
             told.say_how_to_go_on(words)
             say(words("failed", reason=words(f"error.{error.code}", **error.values)))
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED

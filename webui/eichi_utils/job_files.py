@@ -25,6 +25,7 @@ from diffusers_helper.sections import make_plan, start_picture
 from diffusers_helper.whole_file import whole_file
 from diffusers_helper.work_files import count_kept_sections, videos_so_far
 
+from .failures import without_values
 from .job import JobSpec
 from .job_pictures import make_thumbnail
 from .output_names import check_name
@@ -147,7 +148,8 @@ class JobFiles:
                 else:
                     jobs.append(job)
             except (*DAMAGED, OSError) as error:
-                logger.warning("the job in %s cannot be read: %s", folder, error)
+                reason = without_values(error) if isinstance(error, InputError) else error
+                logger.warning("the job in %s cannot be read: %s", folder, reason)
                 is_damaged = isinstance(error, (*DAMAGED, FileNotFoundError))
                 left = self._set_aside(folder) if is_damaged else folder
                 notices.append(Notice("job_unreadable", {"path": str(left)}))
