@@ -24,6 +24,8 @@ from webui.eichi_utils.translations import Translator
 
 CALLS = 1000
 LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}
+ACTIONS = ("stop", "remove", "up", "finish", "short", "discard")
+"""What can be done to a job, each an address of its own."""
 OURS = {"X-Endframe-Ichi": "1"}
 
 
@@ -103,7 +105,7 @@ def post(client: httpx.Client, path: str, body: object) -> httpx.Response:
 
 def named(client: httpx.Client, draw: random.Random) -> httpx.Response:
     """An endpoint for programs, with the right number of values or another, and what comes of it."""
-    name = draw.choice(["generate", "queue", "stop", "nothing", "_draw", "open_page"])
+    name = draw.choice(["generate", "queue", "stop", "finish", "discard", "nothing", "_draw", "open_page"])
     values = [anything(draw) for _ in range(draw.choice([0, 1, 5, 5, 6]))]
     if draw.random() < 0.3:
         return post(client, f"gradio_api/{draw.choice(['run', 'api'])}/{name}", {"data": values})
@@ -177,7 +179,7 @@ def own(client: httpx.Client, draw: random.Random) -> httpx.Response:
     job = draw.choice([word, "0123456789abcdef", "%00", "..", "%2e%2e"])
     path = draw.choice(
         [
-            f"ichi/jobs/{job}/{draw.choice(['stop', 'remove', 'up', word])}",
+            f"ichi/jobs/{job}/{draw.choice([*ACTIONS, word])}",
             f"ichi/download/{draw.choice(['cancel', word])}",
             f"ichi/jobs/{job}/preview/{draw.choice(['1', '-1', word])}",
             f"ichi/jobs/{job}/thumbnail",
