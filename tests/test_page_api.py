@@ -143,7 +143,15 @@ def test_a_path_instead_of_an_upload_is_refused(client, cat, place):
         assert text == WORDS("error.image_missing", image=file["path"])
 
 
-@pytest.mark.parametrize("file", ["/etc/passwd", {"url": "http://127.0.0.1/x.png"}, {}, []])
+@pytest.mark.parametrize("place", ["start_image", "end_image"])
+@pytest.mark.parametrize("file", ["/etc/passwd", [], 7])
+def test_what_cannot_be_an_upload_is_refused_and_not_left_out(client, cat, place, file):
+    images = {"start_image": handle_file(str(cat)), "end_image": None, place: file}
+    text = refusal(client, prompt="A cat.", seconds=1, settings=SMALL, **images)
+    assert text == WORDS("error.image_missing", image=str(file))
+
+
+@pytest.mark.parametrize("file", [{"url": "http://127.0.0.1/x.png"}, {}])
 def test_what_is_no_upload_at_all_counts_as_no_picture(client, file):
     assert refusal(client, file, "A cat.", 1, None, SMALL) == WORDS("error.no_start_image")
 

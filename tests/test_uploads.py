@@ -66,10 +66,18 @@ def test_the_path_of_an_upload_is_found_in_whatever_holds_it(uploads):
     assert uploaded_paths([file, {"image": file}], uploads) == [path, path]
 
 
-@pytest.mark.parametrize("file", [None, {}, {"path": None}, {"image": None}, "a.png", 7, [], {"url": "x"}])
+@pytest.mark.parametrize("file", [None, {}, {"path": None}, {"image": None}, {"url": "x"}])
 def test_where_there_is_no_upload_there_is_no_path(uploads, file):
     assert uploaded_path(file, uploads) is None
     assert uploaded_paths([file], uploads) == []
+
+
+@pytest.mark.parametrize("file", ["a.png", "", 7, True, [], ["a.png"], {"image": "a.png"}, {"video": 7}])
+def test_what_is_nothing_that_holds_an_upload_is_refused(uploads, file):
+    for read in (uploaded_path, lambda file, folder: uploaded_paths([file], folder)):
+        with pytest.raises(InputError) as caught:
+            read(file, uploads)
+        assert caught.value.code == "image_missing"
 
 
 def test_no_files_are_no_paths(uploads):

@@ -26,17 +26,24 @@ def uploaded_path(file: Any, folder: Path) -> str | None:
 
     Raises:
         InputError: it does not lie in `folder`, where all uploads do. Gradio looks at that only where the
-            browser says so, and a message made by hand could name any picture of this computer.
+            browser says so, and a message made by hand could name any picture of this computer. Or it is
+            nothing that gradio hands over for a file, like a bare path.
     """
-    if not isinstance(file, dict):
+    if file is None:
         return None
+    if not isinstance(file, dict):
+        raise _missing(file)
     inner = file.get("image") or file.get("video")
-    if isinstance(inner, dict):
+    if inner:
         return uploaded_path(inner, folder)
     path = file.get("path")
     if path is not None and not lies_in(path, folder):
-        raise InputError("image_missing", image=str(path)[:SHOWN_CHARACTERS])
+        raise _missing(path)
     return path
+
+
+def _missing(picture: object) -> InputError:
+    return InputError("image_missing", image=str(picture)[:SHOWN_CHARACTERS])
 
 
 def uploaded_paths(files: object, folder: Path) -> list[str]:
