@@ -314,7 +314,7 @@ def test_afterwards_loggers_are_as_before(tmp_path):
 QUIET = """
 import logging, sys
 import webui.endframe_ichi as app
-def run(options, demo):
+def run(options):
     for name in ("webui.x", "diffusers_helper.x", "library"):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "%s %d", name, level)
