@@ -2,6 +2,7 @@
 
 import html
 import itertools
+from collections.abc import Iterable
 
 from diffusers_helper.errors import EngineError
 
@@ -22,9 +23,10 @@ def note(text: str) -> str:
     )
 
 
-def problem(error: Exception, words: Translator) -> str:
-    """Any failure: its sentence, and a button that copies what those who help need to know."""
-    failure = describe_failure(error)
+def problem(error: Exception, words: Translator, hide: Iterable[str] = ()) -> str:
+    """Any failure: its sentence, and a button that copies what those who help need to know, without the texts
+    in `hide`."""
+    failure = describe_failure(error, hide)
     text = html.escape(failure_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
     return (

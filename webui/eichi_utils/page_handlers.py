@@ -55,12 +55,21 @@ def _reports(handler: Handler) -> Handler:
         try:
             return handler(self, data) or gr.skip()
         except EngineError as error:
-            return {self.message: messages.problem(refused(error, self.app.uploads), self.words(data))}
+            shown: Exception = refused(error, self.app.uploads)
         except Exception as error:
-            logger.error("a handler of the page failed", exc_info=True)
-            return {self.message: messages.problem(error, self.words(data))}
+            extra = {"private": _written(self.form, data)}
+            logger.error("a handler of the page failed", exc_info=True, extra=extra)
+            shown = error
+        return {self.message: messages.problem(shown, self.words(data), hide=_written(self.form, data))}
 
     return reporting
+
+
+def _written(form: PageForm, data: Data) -> list[str]:
+    """What the user wrote, and no report may hold."""
+    rows, extras = data.get(form.keyframes.rows, {}), data.get(form.extras, {})
+    texts = (data.get(form.inputs.prompt), extras.get("negative_prompt"), *(r.prompt for r in rows.values()))
+    return [text for text in texts if isinstance(text, str)]
 
 
 class PageHandlers:

@@ -1,0 +1,43 @@
+"""What is told of a handler that fails: never what the user wrote."""
+
+import html
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from diffusers_helper.errors import InputError
+from webui.eichi_utils.form import Row
+from webui.eichi_utils.page_handlers import _reports
+from webui.eichi_utils.translations import Translator
+
+PROMPT, NEGATIVE, ROW = "SECRET 猫が走る", "SECRET blurry", "SECRET section"
+DATA = {"prompt": PROMPT, "extras": {"negative_prompt": NEGATIVE}, "rows": {0: Row(None, ROW)}}
+
+
+def page(tmp_path: Any) -> Any:
+    """As much of a page's handlers as a failure needs."""
+    form = SimpleNamespace(
+        inputs=SimpleNamespace(prompt="prompt"), extras="extras", keyframes=SimpleNamespace(rows="rows")
+    )
+    app = SimpleNamespace(uploads=tmp_path)
+    return SimpleNamespace(app=app, form=form, message="message", words=lambda _: Translator("en"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(f"odd: {PROMPT!r}, {NEGATIVE}, {ROW}"), InputError("unknown_key", field=ROW, nearest="seed")],
+)
+def test_no_text_of_the_user_is_in_the_details_or_told_to_the_log(tmp_path, caplog, error):
+    def fails(_self: Any, _data: Any) -> dict[Any, Any]:
+        raise error
+
+    with caplog.at_level(logging.WARNING):
+        shown = _reports(fails)(page(tmp_path), DATA)["message"]
+    copied = html.unescape(shown.partition('data-ichi-copy="')[2].partition('"')[0])
+    assert "Traceback" in copied
+    assert "SECRET" not in copied
+    for record in caplog.records:
+        assert set(record.private) == {PROMPT, NEGATIVE, ROW}, "the log file hides these"
+    assert len(caplog.records) == (0 if isinstance(error, InputError) else 1)
