@@ -241,12 +241,14 @@ UNKNOWN = f"<p>{Translator('en')('error.unexpected', reason='', place='').partit
 """How a message on the page begins that says nothing but that the app was not made for this."""
 COPIED = re.compile(r'data-ichi-copy=\\*"[^"]*"')
 """What the button of a message would copy for support: it holds a traceback, and nobody sees it."""
+FOLDER = re.compile(re.escape(Translator("en")("page.folder_is", path="")) + "[^<]*")
+"""Who wants the folder for videos opened, where nothing can open it, is told where it is."""
 
 
 def shown(answer: httpx.Response) -> str:
     """What somebody sees of an answer, and of what came of it."""
     last = answer.extensions.get("last word")
-    return COPIED.sub("", answer.text + json.dumps(last))
+    return FOLDER.sub("", COPIED.sub("", answer.text + json.dumps(last)))
 
 
 # -- the calls ---------------------------------------------------------------------------------------
