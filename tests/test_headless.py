@@ -120,6 +120,7 @@ def test_unfinished_videos_are_given_up_after_a_month_but_for_the_newest(tmp_pat
         then = time.time() - days * 24 * 3600
         for path in (*work.iterdir(), work):
             os.utime(path, (then, then))
+    (tmp_path / "headless" / ".DS_Store").touch()  # a file manager was here
     give_up_old(tmp_path)
     assert [work.exists() for work in works] == [True, False, True, True, False]
 

@@ -1,0 +1,34 @@
+"""What makes two runs the same job."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from diffusers_helper.job_mark import request_identity
+from diffusers_helper.request import GenerationRequest
+
+REQUEST = GenerationRequest(start_image="a.png", prompt="A cat.", seed=7)
+PICTURES = {"a.png": np.zeros((16, 16, 3), np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [({"prompt": "A dog."}, False), ({"steps": 3}, False), ({"loop": True}, False), ({"crf": 30}, True)],
+)
+def test_what_decides_the_sections_decides_the_job(change, is_same):
+    changed = dataclasses.replace(REQUEST, **change)
+    assert (request_identity(changed, PICTURES) == request_identity(REQUEST, PICTURES)) is is_same
+
+
+def test_the_pictures_decide_and_their_names_do_not():
+    other = {"b.png": PICTURES["a.png"]}
+    renamed = dataclasses.replace(REQUEST, start_image="b.png")
+    assert request_identity(renamed, other) == request_identity(REQUEST, PICTURES)
+    assert request_identity(REQUEST, {"a.png": PICTURES["a.png"] + 1}) != request_identity(REQUEST, PICTURES)
+
+
+def test_a_key_that_a_later_version_knows_changes_nothing_where_it_is_as_usual(monkeypatch):
+    before, known = request_identity(REQUEST, PICTURES), GenerationRequest.to_dict
+    monkeypatch.setattr(GenerationRequest, "to_dict", lambda self: known(self) | {"new_key": False})
+    assert request_identity(REQUEST, PICTURES) == before
