@@ -28,8 +28,9 @@ def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarr
     digests = {name: _picture_digest(picture) for name, picture in pictures.items()}
     values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
     usual = GenerationRequest().to_dict()  # left out: a later version may know more keys
-    unusual = {key: value for key, value in values.items() if value != usual[key]}
-    decisive = {key: value for key, value in unusual.items() if key not in NOT_DECISIVE}
+    decisive = {
+        key: value for key, value in values.items() if key not in NOT_DECISIVE and value != usual[key]
+    }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

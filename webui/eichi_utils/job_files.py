@@ -39,7 +39,7 @@ PREFIX, UNREADABLE, GONE = "job_", "unreadable_", "gone_"
 DAMAGED = (EngineError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
 """What reading a job's file may raise that no other moment would change."""
 JOB, THUMBNAIL, WORK = "job.json", "thumbnail.webp", "work"
-_OURS = re.compile(PREFIX + "([0-9a-f]{16})")
+_OURS = re.compile(f"({PREFIX}|{GONE})[0-9a-f]{{16}}")
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,15 @@ class JobFiles:
     def load(self) -> tuple[list[StoredJob], list[Notice]]:
         """All jobs that are kept, in the order of their places, and what has to be said about damaged ones.
 
-        What was left by a job that was never written down, or whose video is there, is deleted. A job that
-        is damaged is renamed and stays; one that cannot be read now is looked at again at the next start.
+        What was left by a job that was never written down, was thrown away, or has its video is deleted. A
+        job that is damaged is renamed and stays; one that cannot be read now is looked at again at the next
+        start.
         """
         jobs, notices = [], []
         for folder in self._folders():
             try:
-                if not (folder / JOB).exists() and not (folder / WORK).exists():
+                is_gone = folder.name.startswith(GONE)
+                if is_gone or not ((folder / JOB).exists() or (folder / WORK).exists()):
                     shutil.rmtree(folder, ignore_errors=True)  # which follows no link
                     continue
                 job = _read(folder)
@@ -160,9 +162,6 @@ class JobFiles:
             entries = list(itertools.islice(self._temp.iterdir(), MAX_ENTRIES))
         except OSError:  # there is no such folder yet, or none that can be read
             return []
-        for entry in entries:
-            if entry.name.startswith(GONE) and _OURS.fullmatch(PREFIX + entry.name.removeprefix(GONE)):
-                shutil.rmtree(entry, ignore_errors=True)
         return [entry for entry in entries if _OURS.fullmatch(entry.name) and entry.is_dir()]
 
     def _set_aside(self, folder: Path) -> Path:

@@ -54,13 +54,13 @@ def _reports(handler: Handler) -> Handler:
     def reporting(self: "PageHandlers", data: Data) -> dict[Any, Any]:
         try:
             return handler(self, data) or gr.skip()
-        except EngineError as error:
-            shown: Exception = refused(error, self.app.uploads)
-        except Exception as error:
-            extra = {"private": _written(self.form, data)}
-            logger.error("a handler of the page failed", exc_info=True, extra=extra)
-            shown = error
-        return {self.message: messages.problem(shown, self.words(data), hide=_written(self.form, data))}
+        except Exception as caught:
+            error, written = caught, _written(self.form, data)
+            if isinstance(error, EngineError):
+                error = refused(error, self.app.uploads)
+            else:
+                logger.error("a handler of the page failed", exc_info=True, extra={"private": written})
+            return {self.message: messages.problem(error, self.words(data), written)}
 
     return reporting
 
@@ -107,7 +107,7 @@ class PageHandlers:
 
     @_reports
     def looked_again(self, data: Data) -> dict[Any, Any]:
-        """A job has ended: how long the next one takes is known now, or better known."""
+        """A job has ended, and how long the next one takes is better known; or other models make it."""
         return {self.form.inputs.outlook: self._outlook_html(data)}
 
     @_reports
