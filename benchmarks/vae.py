@@ -1,12 +1,18 @@
-"""What decoding takes in tiles of each size: seconds, and memory against the estimate that picks the tiles.
+"""What decoding takes: diffusers' decoder against ours, seconds, memory, and how far both are from float32.
 
-python benchmarks/vae.py --weights DIR [--width 640 --height 608] [--latents 18]
+Random weights in the real shapes. Decodes one window of 5 latent frames both ways, and in float32 (in tiles
+of the picture's middle, where all of it does not fit); then `--latents` frames with as many tiles as each
+budget allows.
+
+    python benchmarks/vae.py --weights DIR [--width 640 --height 608] [--latents 18]
 """
 
 import argparse
+import copy
 import json
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -18,7 +24,8 @@ import torch  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
 from benchmarks.step import GIB  # noqa: E402
 from diffusers_helper.architectures import build_empty, make_vae  # noqa: E402
-from diffusers_helper.vae import Tiling, tilings_of  # noqa: E402
+from diffusers_helper.vae import TILE_LATENTS, Tiling, tilings_of  # noqa: E402
+from diffusers_helper.vae_decoder import WindowDecoder  # noqa: E402
 from diffusers_helper.weights import fill  # noqa: E402
 
 
@@ -28,40 +35,75 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=608)
     parser.add_argument("--latents", type=int, default=18)
+    parser.add_argument("--no-peers", action="store_true", help="diffusers' decoder in tiles only")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     part = write_vae(options.weights)
     vae = build_empty(part, make_vae)
     fill(vae, part.checkpoint, torch.device("cuda"), torch.float16)
-    latents = torch.randn(1, 16, options.latents, options.height // 8, options.width // 8)
-    default = Tiling(256, 256, 192, 192)
+    vae.encoder = torch.nn.Identity()
+    latents = torch.randn(
+        (1, 16, options.latents, options.height // 8, options.width // 8),
+        generator=torch.Generator().manual_seed(0),
+    ).to("cuda", torch.float16)
     rows = []
-    for tiling in [default, *tilings_of(options.height, options.width)]:
-        rows.append(measure(vae, tiling, latents.to("cuda", torch.float16)))
-        print(json.dumps(rows[-1]), flush=True)
+
+    def note(row: dict) -> None:
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    tilings = tilings_of(options.height, options.width)
+    default = Tiling(256, 256, 192, 192)
+    for tiling in [default] if options.no_peers else [default, tilings[0]]:
+        note({"decoder": "diffusers", **measure(vae, tiling, latents)})
+    note(compare(vae, latents[:, :, :TILE_LATENTS]))
+    vae.decoder = WindowDecoder(vae.decoder)
+    for tiling in tilings[:7]:
+        estimate = round(tiling.bytes_to_decode(vae) / GIB, 3)
+        note({"decoder": "ours", **measure(vae, tiling, latents), "estimate_gib": estimate})
     card = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{date.today()}-{card}-vae.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 @torch.inference_mode()
+def compare(vae: torch.nn.Module, latents: torch.Tensor) -> dict:
+    """One window, whole frames: how far each decoder in float16 is from the float32 one, relatively."""
+    exact = copy.deepcopy(vae.decoder).float()(latents.float())
+    theirs = vae.decoder(latents).float()
+    ours = WindowDecoder(vae.decoder)(latents).float()
+    norm = exact.norm()
+    return {
+        "compared": list(latents.shape),
+        "diffusers_error": float((theirs - exact).norm() / norm),
+        "our_error": float((ours - exact).norm() / norm),
+        "between_both": float((ours - theirs).norm() / norm),
+        "largest_between_both_levels": float((ours - theirs).abs().max() * 127.5),
+        "largest_diffusers_levels": float((theirs - exact).abs().max() * 127.5),
+        "largest_ours_levels": float((ours - exact).abs().max() * 127.5),
+    }
+
+
+@torch.inference_mode()
 def measure(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict:
-    """Decode twice with a tiling; the second time, and the memory it took beyond what was there."""
+    """Decode three times with a tiling; the last time, and the memory it took beyond what was there."""
     tiling.apply(vae)
-    for _ in range(2):
+    return {"tile": [tiling.height, tiling.width], **_timed(lambda: vae.decode(latents))}
+
+
+def _timed(work: Callable[[], object]) -> dict:
+    for _ in range(3):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
-        vae.decode(latents)
+        work()
         torch.cuda.synchronize()
         seconds = time.perf_counter() - begin
     return {
-        "tile": [tiling.height, tiling.width],
         "seconds": round(seconds, 3),
         "peak_gib": round((torch.cuda.max_memory_allocated() - before) / GIB, 3),
         "reserved_gib": round((torch.cuda.max_memory_reserved() - before) / GIB, 3),
-        "estimate_gib": round(tiling.bytes_needed(vae) / GIB, 3),
     }
 
 

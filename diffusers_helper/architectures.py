@@ -65,6 +65,13 @@ def make_vae(config: dict) -> nn.Module:
     return AutoencoderKLHunyuanVideo.from_config(config)
 
 
+def make_vae_decoder(config: dict) -> nn.Module:
+    """The VAE without the half that is not read when it decodes."""
+    vae = make_vae(config)
+    vae.encoder, vae.quant_conv = nn.Identity(), nn.Identity()
+    return vae
+
+
 def make_transformer(config: dict) -> nn.Module:
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 

@@ -19,12 +19,14 @@ from .architectures import (
     make_text_encoder_2,
     make_transformer,
     make_vae,
+    make_vae_decoder,
 )
 from .attention import choose_attention
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
 from .streamed_models import StreamedTransformer, stream_text_encoder, stream_transformer
 from .system_memory import free_vram
+from .vae_decoder import WindowDecoder
 from .weights import fill, match_tensors
 
 if TYPE_CHECKING:
@@ -77,7 +79,16 @@ class ModelLoader:
 
     @contextmanager
     def vae(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """The whole VAE. Its decoder is ours, here as in `vae_decoder`."""
         with self._loaded(self.files.vae, make_vae, self.compute.vae) as model:
+            model.decoder = WindowDecoder(model.decoder)
+            yield model
+
+    @contextmanager
+    def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """The VAE without its encoder."""
+        with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
+            model.decoder = WindowDecoder(model.decoder)
             yield model
 
     @contextmanager

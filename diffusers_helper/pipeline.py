@@ -299,7 +299,7 @@ def _decode(
     yield StageStarted("decoding", section.index)
 
     def decode() -> torch.Tensor:
-        with loader.vae() as vae:
+        with loader.vae_decoder() as vae:
             may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
             return decode_latents(latents, vae, loader.vae_budget(), may_shrink)
 

@@ -12,6 +12,7 @@ from einops import rearrange
 from .errors import MachineError
 from .sections import pixel_frames
 from .system_memory import is_out_of_memory
+from .vae_decoder import PIECE_BYTES
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
@@ -24,10 +25,15 @@ TILE_OVERLAP = 64
 SMALLEST_TILE = 160
 TILE_LATENTS = 5
 """Latent frames that the VAE decodes at once (its `tile_sample_min_num_frames` and one more)."""
-FEATURE_MAPS = 7.0
-"""Memory of a tile: this many maps of its second level's channels at full resolution (measured: 6.8)."""
+ENCODED_MAPS = 7.0
+"""Memory of a picture's encoding: this many maps of the second level's channels (measured: 6.8)."""
 MASK_BYTES = 7
-"""Bytes to an entry of the causal mask while it is made: a flag, a float32 and the result."""
+"""Bytes to an entry of the encoder's mask while it is made: a flag, a float32 and the result."""
+DECODED_MAPS = 2.3
+"""Memory of a window's decoding: this many maps of the last level's channels, all frames of it: two are
+stored, and the smaller one that they come from is a quarter of one."""
+PIECES = 4
+"""Pieces that a convolution holds at once: its input, once more side by side, its result."""
 
 
 @torch.inference_mode()
@@ -40,7 +46,7 @@ def encode_picture(
     which `budget` bytes are too few is encoded in tiles.
     """
     tilings = tilings_of(picture.shape[0], picture.shape[1])
-    next((t for t in tilings if t.bytes_needed(vae, 1) <= budget), tilings[-1]).apply(vae)
+    next((t for t in tilings if t.bytes_to_encode(vae) <= budget), tilings[-1]).apply(vae)
     pixels = torch.from_numpy(picture.copy()).float() / 127.5 - 1
     pixels = rearrange(pixels, "h w c -> 1 c 1 h w").to(vae.device, vae.dtype)
     latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
@@ -63,7 +69,7 @@ def decode_latents(
     """
     latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     height, width = (8 * side for side in latents.shape[-2:])
-    tilings = [t for t in tilings_of(height, width) if t.bytes_needed(vae) <= budget or t.is_smallest]
+    tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
     pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1])
     if not torch.isfinite(pixels).all():
         raise MachineError("not_a_number_in_pixels")
@@ -105,12 +111,17 @@ class Tiling:
             tile_sample_stride_width=self.stride_width,
         )
 
-    def bytes_needed(self, vae: "AutoencoderKLHunyuanVideo", latent_frames: int = TILE_LATENTS) -> int:
-        """Memory that such tiles take: their widest feature maps, or their attention's mask."""
+    def bytes_to_encode(self, vae: "AutoencoderKLHunyuanVideo") -> int:
+        """Memory that tiles of one picture take: their widest feature maps, or their attention's mask."""
         pixels = self.height * self.width
-        features = FEATURE_MAPS * vae.config.block_out_channels[1] * vae.dtype.itemsize
-        mask = MASK_BYTES * (latent_frames * pixels // 64) ** 2
-        return max(int(pixel_frames(latent_frames) * pixels * features), mask)
+        features = ENCODED_MAPS * vae.config.block_out_channels[1] * vae.dtype.itemsize
+        return max(int(pixels * features), MASK_BYTES * (pixels // 64) ** 2)
+
+    def bytes_to_decode(self, vae: "AutoencoderKLHunyuanVideo") -> int:
+        """Memory that a window of such tiles takes in `WindowDecoder`."""
+        pixels = pixel_frames(TILE_LATENTS) * self.height * self.width
+        features = DECODED_MAPS * vae.config.block_out_channels[0] * vae.dtype.itemsize
+        return int(pixels * features) + PIECES * PIECE_BYTES[vae.device.type]
 
 
 def tilings_of(height: int, width: int) -> list[Tiling]:
