@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from benchmarks.random_weights import write_transformer  # noqa: E402
+from diffusers_helper.block_runner import BlockRunner, CompilingRunner  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.model_files import ModelPart  # noqa: E402
 from diffusers_helper.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
@@ -60,16 +61,19 @@ def main() -> None:
     compute = choose_compute("cuda")
     inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
     rows, reference = [], None
-    ways = [("resident", "all")]
+    runners = {False: BlockRunner(), True: CompilingRunner()}
+    first, *others = options.vram_gib
+    ways = [("resident", "all"), ("resident, compiled", "all")]
     if not options.only_ram:
-        first, *others = options.vram_gib
-        ways += [("streamed", first), *((f"streamed, {vram} GiB free", vram) for vram in others)]
+        ways += [("streamed", first), ("streamed, compiled", first)]
+        ways += [(f"streamed, {vram} GiB free", vram) for vram in others]
     if options.cold:
         ways.append(("streamed, files cold", options.vram_gib[0]))
     ways += [(f"streamed, {gib} GiB RAM", options.vram_gib[0]) for gib in options.ram_gib]
     for way, vram in ways:
         with files_in_cache(way):
-            row, result = measure(way, vram, part, compute, inputs, noise, sigmas)
+            runner = runners["compiled" in way]
+            row, result = measure(way, vram, part, compute, (inputs, noise, sigmas), runner)
         reference = result if reference is None else reference
         row["relative_error"] = float((result - reference).norm() / reference.norm())
         row |= {"width": options.width, "height": options.height}
@@ -118,16 +122,21 @@ def measure(
     vram: str,
     part: ModelPart,
     compute: Compute,
-    inputs: SectionInputs,
-    noise: torch.Tensor,
-    sigmas: torch.Tensor,
+    section: tuple[SectionInputs, torch.Tensor, torch.Tensor],
+    runner: BlockRunner,
 ) -> tuple[dict, torch.Tensor]:
     """Run the steps one way; what it took, and the last prediction."""
+    inputs, noise, sigmas = section
     tokens = count_tokens(*noise.shape[-3:])
     with taken_away(vram, compute.device) as dummy_bytes, ProcessPeak() as process:
         free = torch.cuda.mem_get_info()[0] / GIB
         torch.cuda.reset_peak_memory_stats()
-        with stream_transformer(part, compute, tokens, None) as transformer:
+        with stream_transformer(part, compute, tokens, None, runner) as transformer:
+            begin = time.perf_counter()
+            if not runner.is_ready:
+                transformer.prepare_blocks(tokens, compute)
+            torch.cuda.synchronize()
+            compiled = time.perf_counter() - begin
             begin = time.perf_counter()
             denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), compute, sigmas[:-1])
             torch.cuda.synchronize()
@@ -143,6 +152,7 @@ def measure(
                 "gpu": torch.cuda.get_device_name(),
                 "free_vram_gib": round(free, 2),
                 "resident_layers": transformer.stack.layers.num_resident,
+                "compiling_seconds": round(compiled, 1),
                 "modulation_seconds": round(prepared, 3),
                 "seconds_per_step": seconds,
                 "vram_peak_gib": round((torch.cuda.max_memory_allocated() - dummy_bytes) / GIB, 3),

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import nn
 
+from .block_runner import BlockRunner
 from .modulation import ModulationTable, give_modulation
 from .streaming.layers import StreamedLayers
 from .streaming.ram_tier import RamTier
@@ -21,7 +22,9 @@ class BlockStack(nn.Module):
     Before each call, `key` must name products in `table`.
     """
 
-    def __init__(self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module) -> None:
+    def __init__(
+        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: BlockRunner
+    ) -> None:
         """
         Args:
             first_block: a block without modulation; its first norm, which has no weights, serves TeaCache.
@@ -31,6 +34,7 @@ class BlockStack(nn.Module):
         self._first_block = [first_block]  # in a list, so that its empty weights are no part of the model
         self.layers = layers
         self.table = table
+        self.runner = runner
         self.ram = RamTier()
         self.cache: TeaCache | None = None
         self.key: Hashable = None
@@ -55,8 +59,8 @@ class BlockStack(nn.Module):
         before, begin = hidden_states, time.perf_counter()
         for place, block in self.layers:
             give_modulation(block, self.layers.layers[place].kind, products[place])
-            hidden_states, encoder_hidden_states = block(
-                hidden_states, encoder_hidden_states, temb, attention_mask, rotary
+            hidden_states, encoder_hidden_states = self.runner(
+                block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary
             )
         self.ram.after_pass(self.layers, hidden_states, begin)
         if self.cache is not None:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from .attention import hide_broken_xformers
+from .block_runner import can_compile
 from .errors import InputError, MachineError
 from .system_memory import is_out_of_memory
 
@@ -26,6 +27,8 @@ class Compute:
     projection: torch.dtype = torch.float32
     memory_limit: int | None = None
     """The most bytes of VRAM (on the CPU, of RAM) that may be used; None for all that is free."""
+    compiles: bool = False
+    """Whether the transformer's blocks are compiled."""
 
 
 def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Compute:
@@ -50,7 +53,14 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     _try_card(device, name)
     has_bfloat16 = capability >= BFLOAT16_CAPABILITY
     transformer = torch.bfloat16 if has_bfloat16 else torch.float16
-    return Compute(device, torch.float16, torch.float16, transformer, memory_limit=memory_limit)
+    return Compute(
+        device,
+        torch.float16,
+        torch.float16,
+        transformer,
+        memory_limit=memory_limit,
+        compiles=can_compile(device),
+    )
 
 
 def _try_card(device: torch.device, name: str) -> None:

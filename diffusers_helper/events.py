@@ -8,7 +8,7 @@ import numpy as np
 
 from .sections import Plan
 
-Stage = Literal["images", "prompt", "vision", "transformer", "sampling", "decoding", "saving"]
+Stage = Literal["images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .architectures import (
     make_vae_decoder,
 )
 from .attention import choose_attention
+from .block_runner import BlockRunner, CompilingRunner
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
 from .streamed_models import StreamedTransformer, stream_text_encoder, stream_transformer
@@ -43,9 +44,14 @@ VAE_GAPS = 1.1
 class ModelLoader:
     """Builds the models of one set on one device, each for the length of a `with` block."""
 
-    def __init__(self, files: ModelFiles, compute: Compute) -> None:
+    def __init__(self, files: ModelFiles, compute: Compute, runner: BlockRunner | None = None) -> None:
+        """
+        Args:
+            runner: runs the transformer's blocks; None for the one that `compute` asks for.
+        """
         self.files = files
         self.compute = compute
+        self._runner = runner or (CompilingRunner() if compute.compiles else BlockRunner())
 
     def verify(self) -> None:
         """Compare every model with the names and shapes in its files, before any weight is read.
@@ -97,7 +103,9 @@ class ModelLoader:
         backend = choose_attention(self.compute.device, self.compute.transformer)
         with (
             self._clean_up(),
-            stream_transformer(self.files.transformer, self.compute, tokens, backend) as transformer,
+            stream_transformer(
+                self.files.transformer, self.compute, tokens, backend, self._runner
+            ) as transformer,
         ):
             yield transformer
 

@@ -16,6 +16,9 @@ from .streaming.layers import StreamedLayers
 MODULATED_NORMS = {"double": ("norm1", "norm1_context"), "single": ("norm",)}
 """The norms of each kind of block that have a modulation (`NORM.linear`)."""
 
+CHUNKS = {"double": 6, "single": 3}
+"""Vectors in the product of each norm: shifts, scales, gates."""
+
 Products = tuple[torch.Tensor, ...]
 
 
@@ -52,6 +55,11 @@ def take_out_modulation(block: nn.Module, kind: str) -> nn.Module:
     for norm in MODULATED_NORMS[kind]:
         block.get_submodule(norm).linear = GivenProduct()
     return block
+
+
+def modulation_sizes(kind: str, hidden: int) -> tuple[int, ...]:
+    """The lengths of a block's products, for a model as wide as `hidden`."""
+    return (CHUNKS[kind] * hidden,) * len(MODULATED_NORMS[kind])
 
 
 def give_modulation(block: nn.Module, kind: str, products: Products) -> None:

@@ -207,6 +207,9 @@ def _make_sections(
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     with loader.transformer(tokens) as transformer:
+        if folder.num_latents < len(job.plan.sections) and not transformer.stack.runner.is_ready:
+            yield StageStarted("compiling")
+            transformer.prepare_blocks(tokens, loader.compute)
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
             if section.index == folder.num_latents:

@@ -15,11 +15,18 @@ import torch
 from torch import nn
 
 from .architectures import build_empty, make_text_encoder, make_transformer
+from .block_runner import BlockRunner
 from .block_stack import BlockStack
 from .checkpoint import Checkpoint
 from .device import Compute
 from .model_files import ModelPart
-from .modulation import ModulationLinears, ModulationTable, take_out_modulation
+from .modulation import (
+    ModulationLinears,
+    ModulationTable,
+    give_modulation,
+    modulation_sizes,
+    take_out_modulation,
+)
 from .streaming.layers import NUM_SLOTS, StreamedLayers
 from .streaming.layout import describe_layer
 from .streaming.plan import COMFORT_BYTES, COMFORT_PART, GIB, plan_vram
@@ -39,6 +46,8 @@ ACTIVATION_WIDTHS = 24
 """Memory of a pass: this many tensors of tokens x hidden size (measured 18 at most, and some air)."""
 SPARE_BYTES = 5 * GIB // 4
 """Left free on a card: what its driver, the screen and the gaps in the allocator's blocks take."""
+TEXT_TOKENS = 1300
+"""Of a section's tokens, at most so many are the prompt's and the picture's."""
 VAE_BYTES = 5 * GIB
 """What is left for the VAE before layers may stay: its weights and tiles of about 270 pixels."""
 
@@ -49,6 +58,33 @@ class StreamedTransformer:
 
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
+
+    def prepare_blocks(self, tokens: int, compute: Compute) -> None:
+        """Compile the blocks where that is to be done: so that the first step takes no longer than others.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little memory for one block of each kind.
+        """
+        self.making_room(lambda: self._prepare_blocks(tokens, compute))
+
+    def _prepare_blocks(self, tokens: int, compute: Compute) -> None:
+        examples = self.stack.layers.examples()
+        with torch.inference_mode():
+            self._prepare_examples(examples, tokens, compute)
+
+    def _prepare_examples(self, examples: dict[str, nn.Module], tokens: int, compute: Compute) -> None:
+        config, device = self.model.config, compute.device
+        hidden = config.num_attention_heads * config.attention_head_dim
+        generator = torch.Generator(device).manual_seed(0)
+
+        def randn(*shape: int, dtype: torch.dtype = compute.transformer) -> torch.Tensor:
+            return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+        for kind, block in examples.items():
+            give_modulation(block, kind, tuple(randn(1, size) for size in modulation_sizes(kind, hidden)))
+        rotary = tuple(randn(tokens, config.attention_head_dim, dtype=torch.float32) for _ in range(2))
+        states = (randn(1, tokens, hidden), randn(1, TEXT_TOKENS, hidden), randn(1, hidden), None, rotary)
+        self.stack.runner.prepare(list(examples.values()), states)
 
     def making_room(self, work: Callable[[], _T]) -> _T:
         """Do some work; where memory runs out, give up resident layers and do it again.
@@ -70,11 +106,15 @@ class StreamedTransformer:
 
 @contextmanager
 def stream_transformer(
-    part: ModelPart, compute: Compute, tokens: int, attention_backend: str | None
+    part: ModelPart,
+    compute: Compute,
+    tokens: int,
+    attention_backend: str | None,
+    runner: BlockRunner | None = None,
 ) -> Iterator[StreamedTransformer]:
-    """Build the transformer for a job whose steps compute `tokens` tokens."""
+    """Build the transformer for a job whose steps compute `tokens` tokens. `runner` runs its blocks."""
     model: Any = build_empty(part, make_transformer)
-    stack = _stack_blocks(model, part.checkpoint, compute)
+    stack = _stack_blocks(model, part.checkpoint, compute, runner or BlockRunner())
     with ExitStack() as exits:
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
@@ -128,10 +168,10 @@ def count_tokens(latent_frames: int, height: int, width: int) -> int:
     """Tokens of a section for latents of `height` x `width`: its own, the history's, the text's."""
     full = -(-height // 2) * -(-width // 2)
     history = 2 * full + -(-height // 4) * -(-width // 4) + 4 * -(-height // 8) * -(-width // 8)
-    return latent_frames * full + history + 1300
+    return latent_frames * full + history + TEXT_TOKENS
 
 
-def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute) -> BlockStack:
+def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: BlockRunner) -> BlockStack:
     """Take an empty model's blocks out and put a stack that streams them in their place."""
     names = match_tensors(model, checkpoint)
     blocks = _named_blocks(model)
@@ -147,7 +187,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute) -> Block
         return StreamedLayers(layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device)
 
     first_block = copy.deepcopy(templates["double"])
-    stack = BlockStack(stream(templates), ModulationTable(stream({**linears})), first_block)
+    stack = BlockStack(stream(templates), ModulationTable(stream({**linears})), first_block, runner)
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack

@@ -16,13 +16,15 @@ from .ring import CHUNK_BYTES, WeightRing
 logger = logging.getLogger(__name__)
 
 NUM_SLOTS = 3
+EXAMPLE_DEVIATION = 0.02
 
 
 class StreamedLayers:
     """All layers of a model in order. Iterating gives each as a module that holds its weights just then.
 
     Used as a `with` block; afterwards no weight is left on the device. Results do not depend on which
-    layers stay.
+    layers stay. Weights are plain tensors, also when they are placed in inference mode: a compiled block
+    takes the two for different things.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class StreamedLayers:
     def ring(self) -> WeightRing | None:
         return self._ring
 
+    @torch.inference_mode(False)
     def place(self, resident: Sequence[int]) -> None:
         """Load the layers `resident` to stay and start the ring for the others. Once, before the first pass.
 
@@ -140,6 +143,20 @@ class StreamedLayers:
             yield place, self._slots[slot][layer.kind]
             self._ring.release()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def examples(self) -> dict[str, nn.Module]:
+        """One layer of each kind on the device, beside all others, with random weights."""
+        examples = {}
+        for layer in self.layers:
+            if layer.kind not in examples:
+                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self._device)
+                for tensor in layer.views(buffer).values():
+                    tensor.copy_(torch.empty_like(tensor, dtype=torch.float32).normal_(std=EXAMPLE_DEVIATION))
+                examples[layer.kind] = self._bind(layer, buffer)
+        return examples
+
+    @torch.inference_mode(False)
     def _bind(self, layer: Layer, buffer: torch.Tensor) -> nn.Module:
         module = self._make_module(layer.kind)
         module.load_state_dict(layer.views(buffer), assign=True, strict=False)
@@ -148,6 +165,7 @@ class StreamedLayers:
             raise MachineError("internal", detail=f"{layer.kind} lacks {left[0]}")
         return module.requires_grad_(False).eval()
 
+    @torch.inference_mode(False)
     def _open_ring(self) -> None:
         streamed = self.streamed
         if not streamed:

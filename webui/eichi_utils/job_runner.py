@@ -104,10 +104,12 @@ class JobRunner:
         """A loader of these files: the last job's where they are the same."""
         signature = _signature(files)
         if self._loader is None or signature != self._signature:
+            from diffusers_helper.block_runner import keep_compiled
             from diffusers_helper.device import choose_compute
             from diffusers_helper.loading import ModelLoader
 
             limit = int(self._options.vram_gb * 2**30) if self._options.vram_gb is not None else None
+            keep_compiled(self._options.cache / "compiled")
             compute = choose_compute(self._options.device, limit)
             self._loader = ModelLoader(files, compute)
             self._signature = signature

@@ -1,0 +1,109 @@
+"""Running the transformer's blocks: compiled where the machine can, as they are everywhere else.
+
+A kind of block has one graph for all its layers, sections, jobs and prompts: weights and modulation are
+its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app works, and says
+nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is from then on.
+"""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .system_memory import is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+States = tuple[torch.Tensor, torch.Tensor]
+TOLERANCE = 0.03
+"""The most that compiled numbers may be away from the block's own, relatively. In bfloat16 both are about
+0.005 away from the exact ones, because the compiler rounds at other places."""
+OLDEST_CAPABILITY = (7, 0)
+"""The oldest cards that Triton's kernels run on."""
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether there is a Triton for this card. (A CPU would need a C++ compiler, and gains little.)"""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
+        return False
+    return importlib.util.find_spec("triton") is not None
+
+
+def keep_compiled(folder: Path) -> None:
+    """Let compiled graphs lie in `folder`, for the next time that the app runs. Call it before any is made.
+
+    The compiler gets one process, this one: each further one would import torch, for some seconds less.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+class BlockRunner:
+    """Calls blocks as they are."""
+
+    is_ready = True
+    """False as long as `prepare` has something to do."""
+
+    def __call__(self, block: nn.Module, *arguments: Any) -> States:
+        """What `block(*arguments)` gives."""
+        return block(*arguments)
+
+    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
+        """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
+
+
+class CompilingRunner(BlockRunner):
+    """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
+
+    def __init__(self, backend: str | Callable = "inductor") -> None:
+        self._compiled: Callable[..., States] | None = torch.compile(
+            _call, backend=backend, fullgraph=True, dynamic=True
+        )
+        self.is_ready = False
+
+    def __call__(self, block: nn.Module, *arguments: Any) -> States:
+        """What `block(*arguments)` gives, but for the rounding.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little memory; nothing is given up for that.
+        """
+        if self._compiled is not None:
+            try:
+                return self._compiled(block, *map(_plain, arguments))
+            except Exception as error:  # a compiler may raise anything
+                if is_out_of_memory(error) or is_out_of_memory(error.__cause__ or error):
+                    raise
+                self._give_up(f"{type(error).__name__}: {error}")
+        return block(*arguments)
+
+    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
+        """Compile these blocks and compare them with themselves."""
+        for block in blocks:
+            found, wanted = self(block, *arguments), block(*arguments)
+            worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
+            if not worst <= TOLERANCE:
+                self._give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
+        self.is_ready = True
+
+    def _give_up(self, reason: str) -> None:
+        logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
+        self._compiled, self.is_ready = None, True
+
+
+def _call(block: nn.Module, *arguments: Any) -> States:
+    return block(*arguments)
+
+
+def _plain(value: Any) -> Any:
+    """A state `(1, n, dim)` that may be a piece of a longer one, as if it were none: the graph is made for
+    strides, too."""
+    return value[0].contiguous()[None] if isinstance(value, torch.Tensor) and value.ndim == 3 else value
+
+
+def _relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())

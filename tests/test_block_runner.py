@@ -1,0 +1,141 @@
+"""Compiled blocks: the same numbers, one graph a kind, and a way on when the compiler fails.
+
+`aot_eager` stands in for the real backend: the same tracing and guards, with torch's own kernels behind them.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.device import choose_compute
+from diffusers_helper.events import StageStarted
+from diffusers_helper.loading import ModelLoader
+from diffusers_helper.model_files import find_models
+from diffusers_helper.streaming.layers import StreamedLayers
+from tests.tiny import MODELS, load_latents, make_request, run
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def loader_of(runner):
+    compute = dataclasses.replace(choose_compute("cpu"), memory_limit=2**30)
+    return ModelLoader(find_models(MODELS), compute, runner)
+
+
+def make(loader, folder, name="a", **values):
+    """The latents of a video and the events on the way."""
+    events = list(run(make_request(**values), folder / "out", name=name, loader=loader, save_latents=True))
+    return load_latents(folder / "out" / f"{name}.safetensors"), events
+
+
+def graphs():
+    return counters["stats"]["unique_graphs"]
+
+
+JOBS = {
+    "short": {"seconds": 2, "steps": 2},
+    "long_prompt": {"prompt": "A cat walks through the snow and looks round. " * 3},
+    "wide": {"width": 160, "height": 96},
+    "half_second": {"section_seconds": 0.5},
+}
+
+
+def test_jobs_of_all_kinds_give_the_same_numbers_with_one_graph_a_kind(tmp_path):
+    compiling, plain = loader_of(CompilingRunner("aot_eager")), loader_of(BlockRunner())
+    for name, values in JOBS.items():
+        found, _ = make(compiling, tmp_path / "compiled", name, **values)
+        wanted, _ = make(plain, tmp_path / "plain", name, **values)
+        assert torch.allclose(found, wanted, atol=1e-4), name
+        assert graphs() == 2, name
+
+
+def test_layers_that_move_to_other_places_need_no_new_graph(tmp_path, monkeypatch):
+    original = StreamedLayers.__iter__
+
+    def move(self):
+        if len(self.layers) > 2 and self.ring is None:  # all stay: give up some, then all, in inference mode
+            self.give_up_resident()
+        elif len(self.layers) > 2 and not self.num_resident and not self._kept:
+            self.keep_in_ram({})
+        yield from original(self)
+
+    monkeypatch.setattr(StreamedLayers, "__iter__", move)
+    make(loader_of(CompilingRunner("aot_eager")), tmp_path, seconds=2, steps=3)
+    assert graphs() == 2
+
+
+def test_only_the_first_job_tells_of_compiling(tmp_path):
+    loader = loader_of(CompilingRunner("aot_eager"))
+    stages = []
+    for name in ("a", "b"):
+        _, events = make(loader, tmp_path, name)
+        stages.append([event.stage for event in events if isinstance(event, StageStarted)])
+    assert stages[0].count("compiling") == 1
+    assert stages[0].index("compiling") == stages[0].index("transformer") + 1
+    assert "compiling" not in stages[1]
+
+
+def test_a_compiler_that_fails_costs_nothing_but_the_try(tmp_path):
+    calls = []
+
+    def broken(_graph, _inputs):
+        calls.append(1)
+        raise RuntimeError("Python.h: No such file or directory")
+
+    loader = loader_of(CompilingRunner(broken))
+    found, _ = make(loader, tmp_path / "broken")
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain")
+    assert torch.equal(found, wanted)
+    assert len(calls) == 1
+
+
+def test_compiled_blocks_with_wrong_numbers_are_not_used(tmp_path):
+    def wrong(graph, _inputs):
+        return lambda *values: tuple(value * 1.1 for value in graph(*values))
+
+    found, _ = make(loader_of(CompilingRunner(wrong)), tmp_path / "wrong")
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain")
+    assert torch.equal(found, wanted)
+
+
+def test_running_out_of_memory_is_no_reason_to_stop_compiling():
+    is_short = [True]
+
+    def compile_graph(graph, _inputs):
+        def work(*values):
+            if is_short[0]:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return graph(*values)
+
+        return work
+
+    runner, block = CompilingRunner(compile_graph), nn.Bilinear(3, 3, 3)
+    value = torch.ones(2, 3)
+    with torch.inference_mode():
+        with pytest.raises(torch.OutOfMemoryError):
+            runner(block, value, value)
+        is_short[0] = False
+        assert torch.equal(runner(block, value, value), block(value, value))
+    assert graphs() == 1
+
+
+def test_a_cpu_does_not_compile():
+    assert not can_compile(torch.device("cpu"))
+    assert not choose_compute("cpu").compiles
+
+
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_a_card_compiles_where_triton_is(monkeypatch, has_triton):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if has_triton else None)
+    assert can_compile(torch.device("cuda")) is has_triton
