@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .model_files import ModelFiles, samples
+from .model_files import ModelFiles, content_marks
 from .request import GenerationRequest
 
 NOT_DECISIVE = {
@@ -38,10 +38,8 @@ def models_identity(files: ModelFiles) -> str:
     """A digest of the models' names, sizes and samples of their content: a copy elsewhere has the same."""
     digest = hashlib.sha256()
     for part in (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer):
-        for path in part.files:
-            digest.update(f"{path.name} {path.stat().st_size} ".encode())
-            for sample in samples(path):
-                digest.update(sample)
+        for mark in content_marks(part):
+            digest.update(mark)
     return digest.hexdigest()
 
 

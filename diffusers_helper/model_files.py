@@ -129,6 +129,13 @@ def samples(path: Path) -> Iterator[bytes]:
             yield file.read(SAMPLE_BYTES)
 
 
+def content_marks(part: ModelPart) -> Iterator[bytes]:
+    """Names, sizes and samples of a part's files: a copy elsewhere has the same."""
+    for path in part.files:
+        yield f"{path.name} {path.stat().st_size} ".encode()
+        yield from samples(path)
+
+
 def find_models(root: Path) -> ModelFiles:
     """Find and check all parts below `root`.
 

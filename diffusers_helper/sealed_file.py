@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .whole_file import whole_file
 
@@ -48,7 +48,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     try:
         size = path.stat().st_size - DIGEST
         with path.open("rb") as file:
-            digest = _digest_of(file, size)
+            digest = digest_of(file, size)
             if size < LENGTH.size or digest != file.read(DIGEST):
                 return None
             file.seek(size - LENGTH.size)
@@ -66,7 +66,8 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
-def _digest_of(file: Any, size: int) -> bytes:
+def digest_of(file: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the next `size` bytes of an open file."""
     digest = hashlib.sha256()
     while size > 0 and (piece := file.read(min(size, CHUNK))):
         digest.update(piece)
