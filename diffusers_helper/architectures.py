@@ -8,6 +8,7 @@ from torch import nn
 
 from .errors import InputError
 from .model_files import ModelPart
+from .scaled_linear import use_scaled_layers
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +17,16 @@ UNUSED_LLAMA_LAYERS = 2
 
 
 def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module:
-    """Build a model on the meta device, ready for weights.
+    """Build a model on the meta device, ready for its weights, those of 8 bits among them.
 
     Raises:
         InputError: its config describes nothing that can be built.
     """
     try:
         with torch.device("meta"):
-            return make(dict(part.config)).eval().requires_grad_(False)
+            model = make(dict(part.config)).eval().requires_grad_(False)
+            use_scaled_layers(model, part.checkpoint)
+            return model
     except MemoryError:
         raise
     except Exception as error:  # the libraries raise whatever a wrong value makes them stumble over

@@ -27,6 +27,7 @@ from .modulation import (
     modulation_sizes,
     take_out_modulation,
 )
+from .scaled_linear import own_dtypes, use_best_product
 from .streaming.layers import NUM_SLOTS, StreamedLayers
 from .streaming.layout import describe_layer
 from .streaming.plan import COMFORT_BYTES, COMFORT_PART, GIB, plan_vram
@@ -178,10 +179,19 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     examples = {kind: block for kind, _, block in reversed(blocks)}
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
     templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
+    for template in templates.values():  # not the modulation: one row a product is no work for fp8
+        use_best_product(template, compute.device, compute.transformer)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [
-            describe_layer(kind, modules[kind], _names_below(prefix, names), checkpoint, compute.transformer)
+            describe_layer(
+                kind,
+                modules[kind],
+                _names_below(prefix, names),
+                checkpoint,
+                compute.transformer,
+                own_dtypes(modules[kind]),
+            )
             for kind, prefix, _ in blocks
         ]
         return StreamedLayers(layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device)

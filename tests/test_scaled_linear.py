@@ -1,0 +1,235 @@
+"""Linear layers of 8 bits: their numbers, the two ways to compute with them, and which one is taken."""
+
+import pytest
+import torch
+from torch import nn
+
+from diffusers_helper import scaled_linear
+from diffusers_helper.checkpoint import Checkpoint, StoredTensor
+from diffusers_helper.scaled_linear import (
+    E4M3,
+    ScaledLinear,
+    choose_product,
+    dequantised_product,
+    fp8_product,
+    own_dtypes,
+    quantise,
+    use_best_product,
+    use_scaled_layers,
+)
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+HALF_STEP = 2.0**-4
+"""Of a number with three bits behind its first, at most."""
+
+
+@pytest.fixture(autouse=True)
+def choose_anew():
+    choose_product.cache_clear()
+    yield
+    choose_product.cache_clear()
+
+
+def made(outputs=48, inputs=64, tokens=7, dtype=torch.float32):
+    """Tokens, weight, scale and bias; weights are exact multiples of what e4m3 holds."""
+    torch.manual_seed(0)
+    weight, scale = quantise(torch.randn(outputs, inputs) * torch.logspace(-3, 2, outputs)[:, None])
+    return torch.randn(2, tokens, inputs, dtype=dtype), weight, scale, torch.randn(outputs, dtype=dtype)
+
+
+def exact(x, weight, scale, bias):
+    whole = weight.double() * scale.double()[:, None]
+    return nn.functional.linear(x.double(), whole, None if bias is None else bias.double())
+
+
+def off(found, expected):
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def test_a_weight_of_8_bits_is_within_half_a_step_of_its_number():
+    torch.manual_seed(0)
+    weight = torch.randn(300, 200) * torch.logspace(-20, 20, 300)[:, None]
+    numbers, scale = quantise(weight)
+    whole = numbers.double() * scale.double()[:, None]
+    smallest_step = scale.double()[:, None] * 2.0**-9
+    bound = torch.maximum(weight.abs().double() * HALF_STEP, smallest_step / 2) * (1 + 1e-6)
+    assert ((whole - weight).abs() <= bound).all()
+    assert (numbers.float().abs().amax(1) == 448).all()
+
+
+def test_a_row_without_numbers_has_the_scale_1_and_one_that_is_not_finite_shows_in_its_scale():
+    weight = torch.ones(4, 16)
+    weight[0], weight[1, 3], weight[2, 5] = 0, torch.inf, torch.nan
+    numbers, scale = quantise(weight)
+    assert scale[0] == 1
+    assert (numbers[0].float() == 0).all()
+    assert scale.isfinite().tolist() == [True, False, False, True]
+
+
+def test_numbers_too_small_for_a_scale_become_0():
+    numbers, scale = quantise(torch.full((2, 16), 1e-45))
+    assert scale.tolist() == [1, 1]
+    assert (numbers.float() == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_each_weight_made_whole_is_rounded_once(dtype):
+    _, weight, scale, _ = made()
+    identity = torch.eye(64, dtype=dtype)
+    found = dequantised_product(identity, weight, scale, None).T
+    assert torch.equal(found, (weight.float() * scale[:, None]).to(dtype))
+
+
+def test_making_whole_leaves_the_weights_as_they_are():
+    x, weight, scale, bias = made()
+    before = weight.float()
+    dequantised_product(x, weight, scale, bias)
+    assert torch.equal(weight.float(), before)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ways_agree_but_for_the_8_bits_of_tokens(dtype, has_bias):
+    x, weight, scale, bias = made(dtype=dtype)
+    bias = bias if has_bias else None
+    expected = exact(x, weight, scale, bias)
+    whole, fast = (way(x, weight, scale, bias) for way in (dequantised_product, fp8_product))
+    assert whole.dtype == fast.dtype == dtype
+    assert whole.shape == fast.shape == (2, 7, 48)
+    assert off(whole, expected) < 0.005
+    assert 0.005 < off(fast, expected) < 0.04
+
+
+def test_the_cards_way_is_the_product_of_what_the_tokens_became():
+    x, weight, scale, bias = made()
+    numbers, token_scale = quantise(x.reshape(-1, 64))
+    tokens = numbers.double() * token_scale.double()[:, None]
+    expected = exact(tokens.reshape(x.shape), weight, scale, bias)
+    assert off(fp8_product(x, weight, scale, bias), expected) < 1e-5
+
+
+def test_the_cards_way_stands_tokens_of_0_and_of_very_different_sizes():
+    x, weight, scale, bias = made()
+    x[0, 0], x[0, 1], x[0, 2] = 0, x[0, 1] * 1e20, x[0, 2] * 1e-20
+    found = fp8_product(x, weight, scale, bias)
+    assert torch.allclose(found[0, 0], bias)
+    assert off(found[0, 1], exact(x[0, 1], weight, scale, bias)) < 0.06
+    assert found.isfinite().all()
+
+
+def test_a_token_that_is_not_a_number_shows_in_the_result():
+    x, weight, scale, bias = made()
+    x[1, 3, 5] = torch.nan
+    found = fp8_product(x, weight, scale, bias)
+    assert found[1, 3].isnan().all()
+    assert found[0].isfinite().all()
+
+
+@pytest.mark.parametrize("way", [dequantised_product, fp8_product])
+def test_a_compiler_takes_both_ways_whole_with_any_number_of_tokens(way):
+    calls = []
+
+    def backend(graph, _):
+        calls.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(way, fullgraph=True, dynamic=True, backend=backend)
+    for tokens in (7, 9, 30):
+        given = made(tokens=tokens)
+        assert torch.equal(compiled(*given), way(*given))
+    assert len(calls) == 1
+    torch.compiler.reset()
+
+
+# -- which way is taken ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card of Ada that computes as this processor does."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    original = scaled_linear._fp8_computes
+    monkeypatch.setattr(scaled_linear, "_fp8_computes", lambda _, dtype: original(CPU, dtype))
+    return monkeypatch
+
+
+def test_a_card_that_multiplies_e4m3_does_and_is_asked_once(card):
+    assert choose_product(CARD, torch.bfloat16) is fp8_product
+    card.setattr(scaled_linear, "_fp8_computes", lambda *_: False)
+    assert choose_product(CARD, torch.bfloat16) is fp8_product
+
+
+def test_float16_and_processors_and_older_cards_take_whole_weights(card):
+    assert choose_product(CARD, torch.float16) is dequantised_product
+    assert choose_product(CPU, torch.bfloat16) is dequantised_product
+    card.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError, TypeError])
+def test_a_card_that_refuses_takes_whole_weights(card, error):
+    def refuse(*_, **__):
+        raise error("not built in")
+
+    card.setattr(torch, "_scaled_mm", refuse)
+    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+
+
+@pytest.mark.parametrize("factor", [0.9, torch.nan])
+def test_a_card_that_computes_wrong_takes_whole_weights(card, factor):
+    original = torch._scaled_mm
+    card.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
+    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+
+
+def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    card.setattr(torch, "_scaled_mm", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_product(CARD, torch.bfloat16)
+
+
+def test_widths_that_a_card_refuses_take_whole_weights(monkeypatch):
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: fp8_product)
+    layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
+    use_best_product(layers, CARD, torch.bfloat16)
+    assert [layer.product for layer in layers[:2]] == [fp8_product, dequantised_product]
+
+
+# -- where they stand --------------------------------------------------------------------------------
+
+
+def files_with(tmp_path, **dtypes):
+    """A checkpoint that holds these tensors (`__` stands for a dot)."""
+    tensors = {
+        name.replace("__", "."): StoredTensor(tmp_path / "a", dtype, (), 0, 0)
+        for name, dtype in dtypes.items()
+    }
+    return Checkpoint(tmp_path, tensors, {})
+
+
+def pair():
+    return nn.ModuleDict({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2, bias=False)})
+
+
+def test_scaled_layers_stand_where_the_files_hold_8_bits(tmp_path):
+    model = pair()
+    use_scaled_layers(model, files_with(tmp_path, a__weight="BF16", b__weight="F8_E4M3", b__scale="F32"))
+    assert type(model["a"]) is nn.Linear
+    assert set(model.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.scale"}
+    assert model["b"].weight.shape == (2, 4)
+    assert own_dtypes(model) == {"b.weight": E4M3, "b.scale": torch.float32}
+
+
+def test_a_scale_that_is_lost_is_missed(tmp_path):
+    model = pair()
+    use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3", b__scale="F32"))
+    assert "a.scale" in model.state_dict()
+
+
+def test_8_bits_that_were_never_scaled_are_read_as_any_others(tmp_path):
+    model = pair()
+    use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3"))
+    assert own_dtypes(model) == {}
