@@ -39,7 +39,7 @@ def whole(command):
 def test_a_disk_too_small_for_the_sections_is_noticed_before_the_work(command):
     with small_disk(command.home, 200):
         sentence = command.refuse({}, status=1)
-        assert "Making this video needs" in sentence
+        assert " are needed in " in sentence
         assert str(command.home) in sentence
         assert not list((command.home / "temp" / "headless").iterdir())
 
@@ -47,7 +47,7 @@ def test_a_disk_too_small_for_the_sections_is_noticed_before_the_work(command):
 def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
     with small_disk(command.folder / "disk", 16) as disk:
         sentence = command.refuse({}, output=disk.folder, status=1)
-        assert "Making this video needs" in sentence
+        assert " are needed in " in sentence
         assert list(disk.folder.iterdir()) == []
 
 
