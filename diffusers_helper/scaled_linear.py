@@ -1,7 +1,7 @@
 """Linear layers with weights of 8 bits: a number of e4m3 for each weight, a scale in float32 for each row.
 
-Where the card multiplies such numbers by itself, tokens get 8 bits on the way, too; everywhere else the
-weights are made whole again for each product. Knows no files: `eight_bit.py` makes them.
+Where the card multiplies such numbers by itself and that is faster, tokens get 8 bits on the way, too;
+everywhere else the weights are made whole again for each product. Knows no files: `eight_bit.py` makes them.
 """
 
 import logging
@@ -70,70 +70,102 @@ def dequantised_product(
     return functional.linear(x, whole, bias)
 
 
-def fp8_product(
+def row_product(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The product by the card's own e4m3, with tokens that are scaled row by row.
+    """The card's own product in e4m3, which scales the rows of both by itself: PyTorch for Linux has it."""
+    tokens, token_scale = _quantised_tokens(x)
+    result = torch._scaled_mm(
+        tokens,
+        weight.t(),
+        scale_a=token_scale,
+        scale_b=scale[None],
+        bias=bias,
+        out_dtype=x.dtype,
+        use_fast_accum=True,
+    )
+    return result.reshape(*x.shape[:-1], len(weight))
 
-    The scales are put onto the output afterwards, as only some builds of PyTorch take rows' scales. In place,
-    which costs roundings far below e4m3's, and spares an 8 GB card tensors of tokens in float32; a compiler
-    joins all of it.
+
+def unit_product(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The card's own product in e4m3 where it scales no rows: they are scaled afterwards.
+
+    To be compiled, together with what comes before and after. By itself, passing over the output once more
+    takes longer than e4m3 saves.
     """
-    tokens = x.reshape(-1, x.shape[-1])
-    largest = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
-    token_scale = (largest / LARGEST).clamp_min(SMALLEST_SCALE)
-    tokens = tokens.clone(memory_format=torch.contiguous_format).div_(token_scale).to(E4M3)
+    tokens, token_scale = _quantised_tokens(x)
     one = torch.ones((), dtype=torch.float32, device=x.device)
     result = torch._scaled_mm(
         tokens, weight.t(), scale_a=one, scale_b=one, out_dtype=x.dtype, use_fast_accum=True
     )
-    result = result.mul_(token_scale).mul_(scale)
-    if bias is not None:
-        result = result.add_(bias)
-    return result.reshape(*x.shape[:-1], len(weight))
+    scaled = result * token_scale * scale
+    whole = scaled if bias is None else scaled + bias
+    return whole.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+
+
+def _quantised_tokens(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens `(..., in)` as `(tokens, in)` e4m3 and their scale `(tokens, 1)` float32.
+
+    Computed in float32 and kept in the tokens' dtype between: on an 8 GB card, float32 would be too large.
+    """
+    tokens = x.reshape(-1, x.shape[-1])
+    largest = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
+    scale = (largest / LARGEST).clamp_min(SMALLEST_SCALE)
+    scaled = torch.div(tokens, scale, out=torch.empty(tokens.shape, dtype=x.dtype, device=x.device))
+    return scaled.to(E4M3), scale
 
 
 @cache
-def choose_product(device: torch.device, dtype: torch.dtype) -> Product:
+def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = False) -> Product:
     """The way that this device is to compute with tokens of `dtype`, decided once.
 
-    e4m3 on the card where it has units for it, and only after it has computed something there; in bfloat16
-    alone, as float16 cannot hold an output before it is scaled.
+    e4m3 on the card where it has units for it and that is faster (measured in `benchmarks/README.md`), and
+    only after it has computed something there; in bfloat16 alone, as float16 cannot hold an output before it
+    is scaled.
+
+    Args:
+        compiled: whether `torch.compile` joins the product with what is around it.
     """
     if device.type != "cuda" or dtype != torch.bfloat16:
         return dequantised_product
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         return dequantised_product
-    return fp8_product if _fp8_computes(device, dtype) else dequantised_product
+    ways = (row_product, unit_product) if compiled else (row_product,)
+    return next((way for way in ways if _computes(way, device, dtype)), dequantised_product)
 
 
-def _fp8_computes(device: torch.device, dtype: torch.dtype) -> bool:
+def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a product of numbers that e4m3 holds exactly is what it must be."""
     numbers = torch.arange(48 * 64, device=device)
     tokens = ((numbers.reshape(48, 64) * 5 % 15) - 7).to(dtype)
+    tokens[:, 0] = 7  # the largest of each, so that all are scaled by a power of 2
     weight = ((numbers[: 32 * 64].reshape(32, 64) * 3 % 17) - 8).to(torch.float32)
     scale = torch.linspace(0.5, 2, 32, device=device)
     bias = torch.ones(32, dtype=dtype, device=device)
     expected = functional.linear(tokens.float(), weight * scale[:, None], bias.float())
     try:
-        found = fp8_product(tokens, weight.to(E4M3), scale, bias).float()
+        found = product(tokens, weight.to(E4M3), scale, bias).float()
         error = float((found - expected).norm() / expected.norm())
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError) as failure:
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError) as failure:
         if is_out_of_memory(failure):
             raise
-        logger.info("products in fp8 cannot be used: %s", failure)
+        logger.info("products in e4m3 cannot be used: %s", failure)
         return False
     if not error < TRIAL_ERROR:
-        logger.info("products in fp8 are wrong by %.3g", error)
+        logger.info("products in e4m3 are wrong by %.3g", error)
     return error < TRIAL_ERROR
 
 
-def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def use_best_product(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, compiled: bool = False
+) -> None:
     """Have the scaled layers of a module compute as this device does best, but for widths that it refuses."""
     for layer in module.modules():
         if isinstance(layer, ScaledLinear):
             fits = all(side % FP8_MULTIPLE == 0 for side in layer.weight.shape)
-            layer.product = choose_product(device, dtype) if fits else dequantised_product
+            layer.product = choose_product(device, dtype, compiled) if fits else dequantised_product
 
 
 def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:

@@ -26,7 +26,7 @@ from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.job_mark import models_identity
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import FRAMEPACK, ModelPart, find_models
-from diffusers_helper.scaled_linear import E4M3, dequantised_product, fp8_product
+from diffusers_helper.scaled_linear import E4M3, dequantised_product, row_product
 from diffusers_helper.sections import section_positions
 from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from tests.tiny import LAST_SHARD, MODELS, copy_models, make_request, run
@@ -348,7 +348,7 @@ def test_a_video_is_made_with_8_bits(models, tmp_path):
 
 
 def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_best(models, monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: fp8_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
     files = find_models(models)
     with loader_of(files, 0).transformer(500) as large:
         size = sum(layer.num_bytes for layer in large.stack.layers.layers)
@@ -368,14 +368,14 @@ def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_be
                 for layer in block.modules()
                 if isinstance(layer, scaled_linear.ScaledLinear)
             }
-    assert products == {fp8_product}
+    assert products == {row_product}
     assert modulation == {dequantised_product}
 
 
 def test_the_cards_way_makes_nearly_the_same_step(models, monkeypatch):
     small = with_eight_bit(find_models(models), models)
     whole = predicted(small)
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: fp8_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
     fast = predicted(small)
     assert not torch.equal(fast, whole)
     assert float((fast - whole).norm() / whole.norm()) < 0.05

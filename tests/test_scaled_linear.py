@@ -1,4 +1,4 @@
-"""Linear layers of 8 bits: their numbers, the two ways to compute with them, and which one is taken."""
+"""Linear layers of 8 bits: their numbers, the ways to compute with them, and which one is taken."""
 
 import pytest
 import torch
@@ -11,14 +11,16 @@ from diffusers_helper.scaled_linear import (
     ScaledLinear,
     choose_product,
     dequantised_product,
-    fp8_product,
     own_dtypes,
     quantise,
+    row_product,
+    unit_product,
     use_best_product,
     use_scaled_layers,
 )
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
+CARDS_WAYS = [row_product, unit_product]
 HALF_STEP = 2.0**-4
 """Of a number with three bits behind its first, at most."""
 
@@ -87,46 +89,50 @@ def test_making_whole_leaves_the_weights_as_they_are():
     assert torch.equal(weight.float(), before)
 
 
+@pytest.mark.parametrize("way", CARDS_WAYS)
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_both_ways_agree_but_for_the_8_bits_of_tokens(dtype, has_bias):
+def test_all_ways_agree_but_for_the_8_bits_of_tokens(way, dtype, has_bias):
     x, weight, scale, bias = made(dtype=dtype)
     bias = bias if has_bias else None
     expected = exact(x, weight, scale, bias)
-    whole, fast = (way(x, weight, scale, bias) for way in (dequantised_product, fp8_product))
+    whole, fast = dequantised_product(x, weight, scale, bias), way(x, weight, scale, bias)
     assert whole.dtype == fast.dtype == dtype
     assert whole.shape == fast.shape == (2, 7, 48)
     assert off(whole, expected) < 0.005
     assert 0.005 < off(fast, expected) < 0.04
 
 
-def test_the_cards_way_is_the_product_of_what_the_tokens_became():
+@pytest.mark.parametrize("way", CARDS_WAYS)
+def test_the_cards_ways_are_the_product_of_what_the_tokens_became(way):
     x, weight, scale, bias = made()
     numbers, token_scale = quantise(x.reshape(-1, 64))
     tokens = numbers.double() * token_scale.double()[:, None]
     expected = exact(tokens.reshape(x.shape), weight, scale, bias)
-    assert off(fp8_product(x, weight, scale, bias), expected) < 1e-5
+    assert off(way(x, weight, scale, bias), expected) < 1e-5
 
 
-def test_the_cards_way_stands_tokens_of_0_and_of_very_different_sizes():
+@pytest.mark.parametrize("way", CARDS_WAYS)
+def test_the_cards_ways_stand_tokens_of_0_and_of_very_different_sizes(way):
     x, weight, scale, bias = made()
     x[0, 0], x[0, 1], x[0, 2] = 0, x[0, 1] * 1e20, x[0, 2] * 1e-20
-    found = fp8_product(x, weight, scale, bias)
+    found = way(x, weight, scale, bias)
     assert torch.allclose(found[0, 0], bias)
     assert off(found[0, 1], exact(x[0, 1], weight, scale, bias)) < 0.06
     assert found.isfinite().all()
 
 
-def test_a_token_that_is_not_a_number_shows_in_the_result():
+@pytest.mark.parametrize("way", CARDS_WAYS)
+def test_a_token_that_is_not_a_number_shows_in_the_result(way):
     x, weight, scale, bias = made()
     x[1, 3, 5] = torch.nan
-    found = fp8_product(x, weight, scale, bias)
+    found = way(x, weight, scale, bias)
     assert found[1, 3].isnan().all()
     assert found[0].isfinite().all()
 
 
-@pytest.mark.parametrize("way", [dequantised_product, fp8_product])
-def test_a_compiler_takes_both_ways_whole_with_any_number_of_tokens(way):
+@pytest.mark.parametrize("way", [dequantised_product, *CARDS_WAYS])
+def test_a_compiler_takes_each_way_whole_with_any_number_of_tokens(way):
     calls = []
 
     def backend(graph, _):
@@ -148,15 +154,35 @@ def test_a_compiler_takes_both_ways_whole_with_any_number_of_tokens(way):
 def card(monkeypatch):
     """A card of Ada that computes as this processor does."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    original = scaled_linear._fp8_computes
-    monkeypatch.setattr(scaled_linear, "_fp8_computes", lambda _, dtype: original(CPU, dtype))
+    original = scaled_linear._computes
+    monkeypatch.setattr(scaled_linear, "_computes", lambda way, _, dtype: original(way, CPU, dtype))
     return monkeypatch
 
 
+@pytest.fixture
+def windows(card):
+    """The same card, and a PyTorch that scales no rows by itself."""
+    original = torch._scaled_mm
+
+    def refuse_rows(*given, scale_a, **named):
+        if scale_a.ndim:
+            raise RuntimeError("Rowwise scaling is not currently compiled!")
+        return original(*given, scale_a=scale_a, **named)
+
+    card.setattr(torch, "_scaled_mm", refuse_rows)
+    return card
+
+
 def test_a_card_that_multiplies_e4m3_does_and_is_asked_once(card):
-    assert choose_product(CARD, torch.bfloat16) is fp8_product
-    card.setattr(scaled_linear, "_fp8_computes", lambda *_: False)
-    assert choose_product(CARD, torch.bfloat16) is fp8_product
+    assert choose_product(CARD, torch.bfloat16) is row_product
+    assert choose_product(CARD, torch.bfloat16, compiled=True) is row_product
+    card.setattr(scaled_linear, "_computes", lambda *_: False)
+    assert choose_product(CARD, torch.bfloat16) is row_product
+
+
+@pytest.mark.parametrize(("compiled", "way"), [(True, unit_product), (False, dequantised_product)])
+def test_one_that_scales_no_rows_does_only_with_a_compiler(windows, compiled, way):  # noqa: ARG001
+    assert choose_product(CARD, torch.bfloat16, compiled) is way
 
 
 def test_float16_and_processors_and_older_cards_take_whole_weights(card):
@@ -166,20 +192,20 @@ def test_float16_and_processors_and_older_cards_take_whole_weights(card):
     assert choose_product(CARD, torch.bfloat16) is dequantised_product
 
 
-@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError, TypeError])
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError])
 def test_a_card_that_refuses_takes_whole_weights(card, error):
     def refuse(*_, **__):
         raise error("not built in")
 
     card.setattr(torch, "_scaled_mm", refuse)
-    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+    assert choose_product(CARD, torch.bfloat16, compiled=True) is dequantised_product
 
 
 @pytest.mark.parametrize("factor", [0.9, torch.nan])
 def test_a_card_that_computes_wrong_takes_whole_weights(card, factor):
     original = torch._scaled_mm
     card.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
-    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+    assert choose_product(CARD, torch.bfloat16, compiled=True) is dequantised_product
 
 
 def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
@@ -192,10 +218,10 @@ def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
 
 
 def test_widths_that_a_card_refuses_take_whole_weights(monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: fp8_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
     use_best_product(layers, CARD, torch.bfloat16)
-    assert [layer.product for layer in layers[:2]] == [fp8_product, dequantised_product]
+    assert [layer.product for layer in layers[:2]] == [row_product, dequantised_product]
 
 
 # -- where they stand --------------------------------------------------------------------------------
