@@ -92,10 +92,15 @@ MODELS: dict[str, tuple[dict, Callable[[dict], nn.Module], str]] = {
 }
 
 
-def write_transformer(folder: Path) -> ModelPart:
-    """The transformer's folder in bfloat16, made unless it is there; names as upstream's, sorted."""
-    _write_model(folder, *MODELS["transformer"])
-    return ModelPart(TRANSFORMER, Checkpoint.open(folder), None)
+def write_transformer(folder: Path, **changes: int) -> ModelPart:
+    """The transformer's folder in bfloat16, made unless it is there; names as upstream's, sorted.
+
+    Args:
+        changes: other values of its config, fewer blocks for one.
+    """
+    config = TRANSFORMER | changes
+    _write_model(folder, config, make_transformer, "BF16")
+    return ModelPart(config, Checkpoint.open(folder), None)
 
 
 def write_vae(folder: Path) -> ModelPart:

@@ -38,12 +38,15 @@ class Video:
 class Studio:
     """Makes videos in a folder, one after the other."""
 
-    def __init__(self, models: Path, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, models: Path, folder: Path, loader: ModelLoader | None = None, **settings: Any
+    ) -> None:
         """
         Args:
+            loader: of the models, where they are not to be loaded as usual.
             settings: values of every request that are not the request's own.
         """
-        self._loader = ModelLoader(find_models(models), choose_compute("cpu"))
+        self._loader = loader or ModelLoader(find_models(models), choose_compute("cpu"))
         self._models, self._folder, self._settings = models, folder, settings
         self._count = 0
 
