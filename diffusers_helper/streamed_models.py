@@ -180,7 +180,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
     templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for template in templates.values():  # not the modulation: one row a product is no work for fp8
-        use_best_product(template, compute.device, compute.transformer)
+        use_best_product(template, compute.device, compute.transformer, compute.compiles)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [
