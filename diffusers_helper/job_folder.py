@@ -2,9 +2,9 @@
 nothing is lost with the process that made it.
 
 Sections come from the video's end backwards. Each is one file of latents and one of frames, written whole and
-never changed: a later section's file holds the cross-fade into the one before it, whose first frames are then
-skipped. Every file is sealed, and says which job it belongs to. Who opens the folder again goes on behind the
-last file that is whole.
+never changed: a later section's file holds the join with the one before it, whose first frames are then
+skipped, as many as that file says. Every file is sealed, and says which job it belongs to. Who opens the
+folder again goes on behind the last file that is whole.
 """
 
 import contextlib
@@ -61,8 +61,8 @@ class _Stored:
 class JobFolder:
     """The working folder of one job. Used as a `with` block, in which no other run can use it.
 
-    What was made stays in it afterwards, unless `done` was set. `overlap` is the number of frames that two
-    sections share: the first ones of what is there can still change.
+    What was made stays in it afterwards, unless `done` was set. `overlap` is the most frames that two
+    sections share: so many first ones of what is there can still change.
     """
 
     def __init__(self, path: Path, height: int, width: int, overlap: int) -> None:
@@ -190,33 +190,43 @@ class JobFolder:
     @property
     def num_frames(self) -> int:
         """Pixel frames so far, each counted once."""
-        total = sum(section.frames for section in self._sections)
-        return total - self.overlap * max(len(self._sections) - 1, 0)
+        return sum(section.frames for section in self._sections) - sum(map(self._shared, self._sections[1:]))
 
-    def add_frames(self, frames: torch.Tensor) -> None:
+    def add_frames(self, frames: torch.Tensor, weights: Sequence[float] = ()) -> None:
         """Put a decoded section in front: frames `(n, height, width, 3)`, float 0..255.
 
-        Its last `overlap` frames fade linearly into the first ones there.
+        Args:
+            weights: of its last frames, where they meet as many first ones there; at most `overlap`, none
+                for the first section.
         """
-        if self._sections:
-            frames = torch.cat([frames[: -self.overlap], self._cross_fade(frames[-self.overlap :])])
+        shared = len(weights)
+        if shared:
+            frames = torch.cat([frames[:-shared], self._join(frames[-shared:], torch.tensor(weights))])
         pieces = (frame.round().to(torch.uint8).contiguous().numpy().tobytes() for frame in frames)
-        self._sections.append(self._write(len(self._sections), "frames", pieces, frames=len(frames)))
+        facts = {"frames": len(frames), "shared": shared}
+        self._sections.append(self._write(len(self._sections), "frames", pieces, **facts))
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames `start` to `stop` of what is there, in the order of the video."""
         stop = self.num_frames if stop is None else stop
-        position = 0
-        for order, section in enumerate(reversed(self._sections)):
-            skipped = self.overlap if order else 0
+        position = skipped = 0
+        for section in reversed(self._sections):
             begin, end = max(start - position, 0), min(stop - position, section.frames - skipped)
             if begin < end:
                 yield from self._read(section, begin + skipped, end + skipped)
             position += section.frames - skipped
+            skipped = self._shared(section)
 
-    def _cross_fade(self, tail: torch.Tensor) -> torch.Tensor:
-        there = np.stack(list(self._read(self._sections[-1], 0, self.overlap)))
-        weights = torch.linspace(1, 0, self.overlap)[:, None, None, None]
+    def _shared(self, section: _Stored) -> int:
+        """How many first frames of the one after it in the video a section's last ones take the place of.
+
+        A file of an earlier version does not say: with that, it was `overlap` between every two.
+        """
+        return section.facts.get("shared", self.overlap)
+
+    def _join(self, tail: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        there = np.stack(list(self._read(self._sections[-1], 0, len(tail))))
+        weights = weights[:, None, None, None]
         return weights * tail + (1 - weights) * torch.from_numpy(there).float()
 
     def _read(self, section: _Stored, begin: int, end: int) -> Iterator[np.ndarray]:
@@ -287,6 +297,6 @@ def _number_of(path: Path) -> int:
     return int(path.stem.partition("_")[2])
 
 
-def bytes_needed(pixel_frames: int, sections: int, overlap: int, height: int, width: int) -> int:
-    """About what a job's sections take on the disk: raw frames with their overlaps."""
-    return (pixel_frames + overlap * (sections - 1)) * height * width * BYTES_PER_PIXEL
+def bytes_needed(decoded_frames: int, height: int, width: int) -> int:
+    """About what a job's sections take on the disk: raw frames, with those that two sections share."""
+    return decoded_frames * height * width * BYTES_PER_PIXEL

@@ -44,7 +44,9 @@ from .sections import (
     Plan,
     Section,
     decoded_latent_frames,
+    decoded_tiles,
     end_picture,
+    join_weights,
     make_plan,
     pixel_frames,
     start_picture,
@@ -300,15 +302,16 @@ def _decode(
     progress: ProgressVideo | None,
 ) -> Generator[Event, None, None]:
     yield StageStarted("decoding", section.index)
+    size = job.plan.size
 
     def decode() -> torch.Tensor:
         with loader.vae_decoder() as vae:
             may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
-            return decode_latents(latents, vae, loader.vae_budget(), may_shrink)
+            return decode_latents(latents, vae, loader.vae_budget(), may_shrink, decoded_tiles(section, size))
 
     frames = transformer.making_room(decode)
-    check_not_black(frames[: pixel_frames(job.plan.size.latent_frames)], job.pictures.values())
-    folder.add_frames(frames)
+    check_not_black(frames[: pixel_frames(size.latent_frames)], job.pictures.values())
+    folder.add_frames(frames, join_weights(section, size))
     video = progress.write() if progress is not None else None
     yield SectionDone(section.index, len(job.plan.sections), folder.num_frames, video)
 
@@ -355,9 +358,8 @@ def _job_folder(
 ) -> Iterator[JobFolder]:
     """The working folder, after a look whether the disk has room for what will lie in it."""
     height, width = _size_of(pictures[start_picture(request)])
-    overlap = plan.size.overlap_frames
-    with JobFolder(target.working_folder, height, width, overlap) as folder:
-        needed = bytes_needed(plan.pixel_frames, len(plan.sections), overlap, height, width)
+    with JobFolder(target.working_folder, height, width, plan.size.overlap_frames) as folder:
+        needed = bytes_needed(plan.decoded_frames, height, width)
         check_room(folder.path, needed - folder.num_bytes)
         check_room(target.folder, needed // 10)
         yield folder

@@ -1,7 +1,7 @@
 """The video so far, as a file that plays, after every section: for somebody who watches.
 
 Each frame is encoded once when it can no longer change, and once more as long as it can. What can change is
-the head, the first `overlap` frames, which the next section will replace by its cross-fade; the rest stays as
+the head, the first `overlap` frames, of which the next section may take the place; the rest stays as
 it is. So a section costs the encoding of its own frames and of the head, and a copy of the packets that are
 there, however long the video is. In memory is the head's encoding, never the video's.
 """

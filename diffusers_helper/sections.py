@@ -17,6 +17,10 @@ FRAMES_PER_LATENT = 4
 HISTORY_1X, HISTORY_2X, HISTORY_4X = 1, 2, 16
 """Latent frames of history that the transformer sees at full, half and quarter resolution."""
 HISTORY_FRAMES = HISTORY_1X + HISTORY_2X + HISTORY_4X
+TILE_LATENTS, TILE_STRIDE, TILE_BLEND = 5, 3, 4
+"""The VAE decodes tiles of so many latent frames, each by itself, begins one after so many, and blends so
+many pixel frames of one into the next (in pixel frames, diffusers' `AutoencoderKLHunyuanVideo` has it: 16 and
+one, 12, their difference)."""
 MANY_SECTIONS = 4
 """Above this many sections the default paddings no longer count down one by one."""
 
@@ -42,7 +46,7 @@ class SectionSize(Enum):
 
     @property
     def overlap_frames(self) -> int:
-        """Pixel frames of a window, and of the cross-fade to the section after it: 33 or 17."""
+        """Pixel frames of a window, and the most that two sections share: 33 or 17."""
         return {SectionSize.ONE_SECOND: 33, SectionSize.HALF_SECOND: 17}[self]
 
 
@@ -84,6 +88,11 @@ class Plan:
     @property
     def pixel_frames(self) -> int:
         return pixel_frames(self.latent_frames)
+
+    @property
+    def decoded_frames(self) -> int:
+        """Pixel frames of all sections, those that two share counted twice."""
+        return self.pixel_frames + sum(len(join_weights(section, self.size)) for section in self.sections)
 
     @property
     def seconds(self) -> float:
@@ -140,12 +149,53 @@ def end_picture(request: "GenerationRequest") -> str | None:
 
 
 def decoded_latent_frames(section: Section, size: SectionSize) -> int:
-    """Latent frames decoded after a section: its own and those of the section after it in the video.
+    """Latent frames decoded after a section: its own, with the start image's in the last, and as many of the
+    section after it in the video as it takes for upstream's pixels, which decodes all of that one.
 
-    The first section has none after it; the last has the start image's frame in front.
+    Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the same
+    latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
     """
-    neighbours = 1 if section.index == 0 else 2
-    return neighbours * size.latent_frames + (1 if section.is_last else 0)
+    own = _own_latents(section, size)
+    if section.index == 0:
+        return own
+    return own - TILE_STRIDE + TILE_LATENTS if _is_in_step(section, size) else own + size.latent_frames
+
+
+def decoded_tiles(section: Section, size: SectionSize) -> tuple[int, ...]:
+    """The latent frames at which the tiles begin that are decoded after a section."""
+    if _is_in_step(section, size):
+        return tuple(range(0, _own_latents(section, size), TILE_STRIDE))
+    return tile_starts(decoded_latent_frames(section, size))
+
+
+def tile_starts(latent_frames: int) -> tuple[int, ...]:
+    """The latent frames at which the VAE's tiles begin. A last one of a single latent frame would only give
+    the frame that is dropped from every tile but the first."""
+    return tuple(range(0, max(latent_frames - 1, 1), TILE_STRIDE))
+
+
+def join_weights(section: Section, size: SectionSize) -> tuple[float, ...]:
+    """The weights of a section's last frames where they meet the first ones of what is there.
+
+    Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from the
+    tile on with which the frames there begin, but for the blend into it, whose weights come on top.
+    """
+    if section.index == 0:
+        return ()
+    fade = [1 - step / (size.overlap_frames - 1) for step in range(size.overlap_frames)]
+    if not _is_in_step(section, size):
+        return tuple(fade)
+    blend = [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
+    return (fade[0], *(a * b for a, b in zip(fade[1:], blend, strict=False)))
+
+
+def _own_latents(section: Section, size: SectionSize) -> int:
+    return size.latent_frames + section.is_last
+
+
+def _is_in_step(section: Section, size: SectionSize) -> bool:
+    """Whether a section's tiles lie over the frames there as the tiles did that these were decoded in."""
+    return section.index > 0 and _own_latents(section, size) % TILE_STRIDE == 0
 
 
 def make_plan(request: "GenerationRequest") -> Plan:

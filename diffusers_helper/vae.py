@@ -1,7 +1,7 @@
 """Between pixels and latents. Pictures are uint8, latents are scaled as the transformer sees them."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 
 from .errors import MachineError
-from .sections import pixel_frames
+from .sections import TILE_BLEND, TILE_LATENTS, pixel_frames, tile_starts
 from .system_memory import is_out_of_memory
 from .vae_decoder import PIECE_BYTES
 
@@ -23,8 +23,6 @@ BLACK_LEVEL = 3
 """A section without one pixel brighter than this (of 255) is black."""
 TILE_OVERLAP = 64
 SMALLEST_TILE = 160
-TILE_LATENTS = 5
-"""Latent frames that the VAE decodes at once (its `tile_sample_min_num_frames` and one more)."""
 ENCODED_MAPS = 7.0
 """Memory of a picture's encoding: this many maps of the second level's channels (measured: 6.8)."""
 MASK_BYTES = 7
@@ -55,13 +53,17 @@ def encode_picture(
 
 @torch.inference_mode()
 def decode_latents(
-    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", budget: int, may_shrink: bool = True
+    latents: torch.Tensor,
+    vae: "AutoencoderKLHunyuanVideo",
+    budget: int,
+    may_shrink: bool = True,
+    starts: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Decode latents `(1, 16, t, h, w)` to frames `(4t - 3, 8h, 8w, 3)` on the CPU.
 
     The frames are float32 in 0..255, so that they can still be blended without rounding. They are decoded
     in as few tiles as `budget` bytes of the device's memory allow; where that was too few and the tiles
-    `may_shrink`, in more.
+    `may_shrink`, in more. In time, tiles begin at the latent frames `starts`; None: where the VAE's own do.
 
     Raises:
         MachineError: a pixel is not a number.
@@ -70,26 +72,45 @@ def decode_latents(
     latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     height, width = (8 * side for side in latents.shape[-2:])
     tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
-    pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1])
+    starts = tile_starts(latents.shape[2]) if starts is None else starts
+    pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1], starts)
     if not torch.isfinite(pixels).all():
         raise MachineError("not_a_number_in_pixels")
     return rearrange(pixels.cpu().float().clamp_(-1, 1).add_(1).mul_(127.5), "c t h w -> t h w c")
 
 
 def _decode_tiled(
-    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tilings: list["Tiling"]
+    latents: torch.Tensor,
+    vae: "AutoencoderKLHunyuanVideo",
+    tilings: list["Tiling"],
+    starts: Sequence[int],
 ) -> torch.Tensor:
     """Pixels `(3, frames, height, width)`, with the first tiling that the memory suffices for."""
     for tiling in tilings[:-1]:
         tiling.apply(vae)
         try:
-            return vae.decode(latents).sample[0]
+            return _decode_in_time(latents, vae, starts)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
     tilings[-1].apply(vae)
-    return vae.decode(latents).sample[0]
+    return _decode_in_time(latents, vae, starts)
+
+
+def _decode_in_time(
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", starts: Sequence[int]
+) -> torch.Tensor:
+    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only.
+
+    The library always decodes to the last latent frame, in a tile cut short.
+    """
+    vae.use_framewise_decoding = False  # what comes in is one tile
+    tiles: list[torch.Tensor] = []
+    for start in starts:
+        tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
+        tiles.append(vae.blend_t(tiles[-1], tile[:, :, 1:], TILE_BLEND) if tiles else tile)
+    return torch.cat([*(tile[:, :, :-TILE_BLEND] for tile in tiles[:-1]), tiles[-1]], dim=2)[0]
 
 
 @dataclass(frozen=True)

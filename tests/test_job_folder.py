@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.job_folder import JobFolder, JobMark
+from diffusers_helper.sealed_file import read_facts, write_sealed
 
 
 @pytest.fixture
@@ -27,27 +28,43 @@ def values(folder, *span):
     return [int(frame[0, 0, 0]) for frame in folder.frames(*span)]
 
 
+FADE = (1, 0.5, 0)
+
+
 def test_a_new_section_stands_in_front_and_fades_into_the_old_one(folder):
     folder.add_frames(plain(4, 100))
-    folder.add_frames(plain(5, 200))
+    folder.add_frames(plain(5, 200), FADE)
     assert folder.num_frames == 6
     assert values(folder) == [200, 200, 200, 150, 100, 100]
 
 
 def test_only_the_newest_seam_changes_when_more_is_added(folder):
     for value in (10, 50, 90):
-        folder.add_frames(plain(8, value))
+        folder.add_frames(plain(8, value), FADE if folder.num_sections else ())
     assert values(folder) == [90] * 6 + [70] + [50] * 4 + [30] + [10] * 6
     assert folder.num_frames == len(values(folder)) == 18
 
 
 def test_any_span_of_frames_can_be_read(folder):
     for value in (10, 50, 90):
-        folder.add_frames(torch.arange(8)[:, None, None, None] + plain(8, value))
+        frames = torch.arange(8)[:, None, None, None] + plain(8, value)
+        folder.add_frames(frames, FADE if folder.num_sections else ())
     everything = values(folder)
     for start in range(18):
         for stop in range(start, 19):
             assert values(folder, start, stop) == everything[start:stop]
+
+
+def test_sections_may_share_different_numbers_of_frames(folder):
+    folder.add_frames(plain(8, 10))
+    folder.add_frames(plain(8, 50), (0.5,))
+    folder.add_frames(plain(8, 90), FADE)
+    folder.add_frames(plain(8, 130), (0.75, 0.25))
+    everything = [130] * 6 + [120, 100] + [90] * 4 + [70] + [50] * 5 + [30] + [10] * 7
+    assert values(folder) == everything
+    assert folder.num_frames == len(everything)
+    for start in range(len(everything)):
+        assert values(folder, start, start + 9) == everything[start : start + 9]
 
 
 def test_pixels_are_rounded_not_cut(folder):
@@ -93,7 +110,7 @@ def add_sections(folder, count, closing=()):
     for number in range(folder.num_latents, count):
         latents = torch.full((1, 16, 5, 2, 3), float(number))
         folder.add_latents(latents, number in closing, [1, number])
-        folder.add_frames(plain(8, 10 * number))
+        folder.add_frames(plain(8, 10 * number), FADE if number else ())
 
 
 @pytest.fixture
@@ -119,6 +136,19 @@ def test_a_section_that_is_sampled_but_not_decoded_is_there_again(two_sections):
     (two_sections / "section_001.frames").unlink()
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_latents, folder.num_sections) == (None, 2, 1)
+
+
+def test_sections_of_an_earlier_version_share_the_most_frames_and_are_gone_on_with(two_sections):
+    path = two_sections / "section_001.frames"
+    facts = read_facts(path)
+    size = facts["frames"] * 16 * 24 * 3
+    assert facts.pop("shared") == 3
+    write_sealed(path, [path.read_bytes()[:size]], facts)
+    with opened(two_sections) as (folder, damaged):
+        assert (damaged, folder.num_sections, folder.num_frames) == (None, 2, 13)
+        folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
+        folder.add_frames(plain(8, 30), (0.5, 0.25))
+        assert values(folder) == [30] * 6 + [20, 15] + [10] * 4 + [5] + [0] * 6
 
 
 @pytest.mark.parametrize(("kind", "latents"), [("latents", 1), ("frames", 2)])

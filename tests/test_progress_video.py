@@ -18,8 +18,8 @@ from tests.tiny import make_request, run, work_of
 
 HEIGHT, WIDTH = 48, 64
 SMALL = {"seconds": 1, "section_seconds": 0.5, "width": WIDTH, "height": HEIGHT}
-ONE_SECOND = (33, [33, 69, 69, 69, 73])
-HALF_SECOND = (17, [17, 37, 37, 37, 41])
+ONE_SECOND = (33, [33, 41, 41, 41, 73])
+HALF_SECOND = (17, [17, 37, 37, 37, 29])
 """Overlap, and the frames that each section decodes to, the last one's included."""
 
 
@@ -38,8 +38,14 @@ def folder(tmp_path):
 
 def add_sections(folder, counts):
     for number, count in enumerate(counts):
-        folder.add_frames(moving_section(number, count))
+        folder.add_frames(moving_section(number, count), weights_of(folder, count))
         yield number
+
+
+def weights_of(folder, count):
+    """A section that reaches over less than all of the next one shares fewer frames with it."""
+    shared = {0: 0, 41: 5, 29: 5}.get(count if folder.num_sections else 0, folder.overlap)
+    return torch.linspace(1, 0, shared).tolist()
 
 
 def assert_same_frames(video, frames):
@@ -94,7 +100,7 @@ def test_a_section_costs_the_same_however_long_the_video_is(folder, monkeypatch)
 
     monkeypatch.setattr(progress_video, "encode_frames", count)
     progress, costs = ProgressVideo(folder), []
-    for _ in add_sections(folder, [33] + [69] * 6):
+    for _ in add_sections(folder, [33] + [41] * 6):
         encoded.clear()
         progress.write()
         costs.append(sum(encoded))
@@ -209,7 +215,7 @@ def test_a_run_that_goes_on_shows_what_is_there_and_clears_what_is_not_needed(tm
         assert progress.write() == killed
         assert len(list(read_frames(killed))) == 33
         folder.add_latents(torch.zeros(1, 16, 9, HEIGHT // 8, WIDTH // 8), False, [1])
-        next(add_sections(folder, [69]))
+        next(add_sections(folder, [41]))
         newest = progress.write()
         assert len(list(read_frames(newest))) == folder.num_frames == 69
         assert sorted(path.glob("so_far_*")) == [killed, newest]

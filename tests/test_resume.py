@@ -10,6 +10,7 @@ import torch
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Finished, Notice, Planned, Resumed, SectionDone, StageStarted, StepDone
 from diffusers_helper.recording import load_request
+from diffusers_helper.sealed_file import read_facts, write_sealed
 from diffusers_helper.video import read_frames
 from tests.tiny import (
     GOLDEN,
@@ -140,6 +141,19 @@ def test_a_damaged_section_is_told_and_made_again(tmp_path, kind):
     events = make(tmp_path / "out")
     assert Notice("section_damaged", {"section": 2, "sections": 3}) in events
     assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
+    assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
+
+
+def test_sections_of_an_earlier_version_are_gone_on_with(tmp_path):
+    """It kept no number of shared frames, and more of them in a section: here as many as now."""
+    make(tmp_path / "plain" / "out")
+    make(tmp_path / "out", section_done(1))
+    for number, frames in enumerate((17, 37)):
+        path = work_of(tmp_path / "out") / f"section_{number:03d}.frames"
+        facts = read_facts(path)
+        assert facts.pop("shared") == 17 * number
+        write_sealed(path, [path.read_bytes()[: frames * 32 * 32 * 3]], facts)
+    assert make(tmp_path / "out")[1] == Resumed(2, 3, 37)
     assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
 
 

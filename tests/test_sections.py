@@ -10,10 +10,14 @@ from diffusers_helper.sections import (
     SectionSize,
     count_sections,
     decoded_latent_frames,
+    decoded_tiles,
     end_picture,
+    join_weights,
     make_plan,
+    pixel_frames,
     section_paddings,
     section_positions,
+    tile_starts,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -101,11 +105,52 @@ def test_a_blank_prompt_of_a_section_means_the_main_prompt():
     assert [section.prompt for section in plan.sections] == ["jumps", "walks", "walks"]
 
 
-def test_decoding_reaches_one_section_back_and_the_last_one_takes_the_start_frame():
-    plan = make_plan(request(seconds=4))
-    assert [decoded_latent_frames(section, ONE) for section in plan.sections] == [9, 18, 19]
-    plan = make_plan(request(seconds=1))
-    assert [decoded_latent_frames(section, ONE) for section in plan.sections] == [10]
+ALONE, SHORT, LONG = (0,), (0, 3), (0, 3, 6)
+LAST = (0, 3, 6, 9, 12, 15)
+DECODED = [
+    (ONE, 1, [10], [LONG]),
+    (ONE, 2, [9, 19], [LONG, LAST]),
+    (ONE, 4.8, [9, 11, 11, 19], [LONG, LONG, LONG, LAST]),
+    (HALF, 0.5, [6], [SHORT]),
+    (HALF, 1, [5, 8], [SHORT, SHORT]),
+    (HALF, 2, [5, 10, 8], [SHORT, LONG, SHORT]),
+]
+
+
+@pytest.mark.parametrize(("size", "seconds", "frames", "tiles"), DECODED)
+def test_decoding_reaches_only_as_far_back_as_upstreams_pixels_need(size, seconds, frames, tiles):
+    plan = make_plan(request(seconds=seconds, section_seconds=1 if size is ONE else 0.5))
+    assert [decoded_latent_frames(section, size) for section in plan.sections] == frames
+    assert [decoded_tiles(section, size) for section in plan.sections] == tiles
+    assert plan.decoded_frames == sum(map(pixel_frames, frames))
+
+
+@pytest.mark.parametrize(
+    ("latent_frames", "starts"),
+    [(1, ALONE), (2, ALONE), (4, ALONE), (5, SHORT), (7, SHORT), (8, LONG), (10, LONG), (19, LAST)],
+)
+def test_a_tile_begins_every_third_latent_frame_unless_it_gives_nothing(latent_frames, starts):
+    assert tile_starts(latent_frames) == starts
+
+
+IN_STEP = [1, 31 / 32, 30 / 32 * 3 / 4, 29 / 32 / 2, 28 / 32 / 4]
+IN_STEP_HALF = [1, 15 / 16, 14 / 16 * 3 / 4, 13 / 16 / 2, 12 / 16 / 4]
+FADE, FADE_HALF = [1 - step / 32 for step in range(33)], [1 - step / 16 for step in range(17)]
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "weights"),
+    [
+        (ONE, 1, [[]]),
+        (ONE, 2, [[], FADE]),
+        (ONE, 4.8, [[], IN_STEP, IN_STEP, FADE]),
+        (HALF, 1, [[], IN_STEP_HALF]),
+        (HALF, 2, [[], FADE_HALF, IN_STEP_HALF]),
+    ],
+)
+def test_the_weights_of_a_join_are_the_fades_and_where_tiles_are_in_step_the_blends(size, seconds, weights):
+    plan = make_plan(request(seconds=seconds, section_seconds=1 if size is ONE else 0.5))
+    assert [list(join_weights(section, size)) for section in plan.sections] == weights
 
 
 @pytest.mark.parametrize(

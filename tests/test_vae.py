@@ -87,6 +87,32 @@ def test_too_little_memory_for_the_smallest_tile_is_told(monkeypatch):
             decode_latents(torch.randn(1, 16, 1, 8, 12), vae, 0)
 
 
+@pytest.mark.parametrize("latent_frames", [1, 2, 4, 5, 6, 9, 10, 13])
+def test_without_further_word_it_is_the_librarys_own_decode_to_the_bit(latent_frames):
+    latents = torch.randn(1, 16, latent_frames, 2, 2)
+    with make_loader().vae() as vae:
+        found = decode_latents(latents, vae, 2**40)
+        assert torch.equal(found, decode_by_the_library(latents, vae))
+
+
+def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
+    latents = torch.randn(1, 16, 18, 2, 2)
+    with make_loader().vae() as vae:
+        found = decode_latents(latents[:, :, :11], vae, 2**40, starts=(0, 3, 6))
+        wanted = decode_by_the_library(latents, vae)
+        last_tile = decode_latents(latents[:, :, 6:11], vae, 2**40, starts=(0,))
+    assert len(found) == 41
+    assert torch.equal(found[:38], wanted[:38])  # the first of four frames that are blended is as it was
+    assert torch.equal(found[29:], last_tile[-12:])
+
+
+@torch.inference_mode()
+def decode_by_the_library(latents, vae):
+    vae.use_framewise_decoding = True
+    pixels = vae.decode(latents / vae.config.scaling_factor).sample[0]
+    return (pixels.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
+
+
 def test_the_preview_is_the_linear_map_of_the_channels():
     latents = torch.zeros(1, 16, 2, 1, 1)
     latents[0, 10, 1] = 4.0
