@@ -4,11 +4,13 @@ Writes random weights in the transformer's real shapes as sharded safetensors fi
 the card's memory away with one dummy tensor until `--vram-gib` are free, and measures each way in the same
 run. Prints a table and writes `benchmarks/results/DATE-GPU-step.json`.
 
-    python benchmarks/step.py --weights DIR [--vram-gib 7.5 5.5 24 all] [--cold] [--ram-gib 16] [--no-peers]
+    python benchmarks/step.py --weights DIR [--vram-gib 7.5 5.5 24 all] [--cold] [--ram-gib 16]
+        [--eight-bit] [--no-peers]
 """
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import json
 import logging
@@ -26,7 +28,9 @@ import torch  # noqa: E402
 
 from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.block_runner import BlockRunner, CompilingRunner  # noqa: E402
+from diffusers_helper.checkpoint import Checkpoint  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
+from diffusers_helper.eight_bit import convert  # noqa: E402
 from diffusers_helper.model_files import ModelPart  # noqa: E402
 from diffusers_helper.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
@@ -54,6 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--ram-gib", nargs="*", default=[], help="also as if the machine had so little RAM (root)"
     )
+    parser.add_argument("--eight-bit", action="store_true", help="also with weights of 8 bits, made once")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -70,10 +75,21 @@ def main() -> None:
     if options.cold:
         ways.append(("streamed, files cold", options.vram_gib[0]))
     ways += [(f"streamed, {gib} GiB RAM", options.vram_gib[0]) for gib in options.ram_gib]
+    parts = {False: part}
+    if options.eight_bit:
+        parts[True] = make_eight_bit(part, options.weights.with_name(options.weights.name + "-8bit"))
+        ways += [("8 bit, resident, compiled", "all"), ("8 bit, streamed", first)]
+        ways += [("8 bit, streamed, compiled", first)]
     for way, vram in ways:
         with files_in_cache(way):
-            runner = runners["compiled" in way]
-            row, result = measure(way, vram, part, compute, (inputs, noise, sigmas), runner)
+            row, result = measure(
+                way,
+                vram,
+                parts["8 bit" in way],
+                compute if "compiled" in way else dataclasses.replace(compute, compiles=False),
+                (inputs, noise, sigmas),
+                runners["compiled" in way],
+            )
         reference = result if reference is None else reference
         row["relative_error"] = float((result - reference).norm() / reference.norm())
         row |= {"width": options.width, "height": options.height}
@@ -91,6 +107,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{date.today()}-{card}-step.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def make_eight_bit(part: ModelPart, folder: Path) -> ModelPart:
+    """The same weights in 8 bits; says how long making them took."""
+    begin = time.perf_counter()
+    convert(part, folder, lambda _done, _total: None, threading.Event())
+    print(f"weights of 8 bits made in {time.perf_counter() - begin:.0f} s", flush=True)
+    return ModelPart(part.config, Checkpoint.open(folder), None)
 
 
 def make_inputs(height: int, width: int, steps: int) -> tuple[SectionInputs, torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from einops import rearrange
 from .errors import MachineError
 from .sections import TILE_BLEND, TILE_LATENTS, pixel_frames, tile_starts
 from .system_memory import is_out_of_memory
-from .vae_decoder import PIECE_BYTES
+from .vae_decoder import STRIP_BYTES
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
@@ -30,8 +30,8 @@ MASK_BYTES = 7
 DECODED_MAPS = 2.3
 """Memory of a window's decoding: this many maps of the last level's channels, all frames of it: two are
 stored, and the smaller one that they come from is a quarter of one."""
-PIECES = 4
-"""Pieces that a convolution holds at once: its input, once more side by side, its result."""
+STRIPS = 3
+"""Strips that a convolution holds at once: its input, once more side by side, its result."""
 
 
 @torch.inference_mode()
@@ -142,7 +142,7 @@ class Tiling:
         """Memory that a window of such tiles takes in `WindowDecoder`."""
         pixels = pixel_frames(TILE_LATENTS) * self.height * self.width
         features = DECODED_MAPS * vae.config.block_out_channels[0] * vae.dtype.itemsize
-        return int(pixels * features) + PIECES * PIECE_BYTES[vae.device.type]
+        return int(pixels * features) + STRIPS * STRIP_BYTES[vae.device.type]
 
 
 def tilings_of(height: int, width: int) -> list[Tiling]:

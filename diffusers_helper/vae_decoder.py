@@ -5,9 +5,8 @@ that, with this module in the place of its `decoder`. What is different:
 
 - Feature maps lie as frames with the channels last, `(t, c, h, w)`. A 3-D convolution is one 2-D convolution
   over three frames side by side in the channels, for which cuDNN's kernels are up to twice as fast.
-- A layer computes a piece (a few frames, a strip of rows) at a time and carries the last two frames of the
-  piece before, all that a causal convolution sees of the past. GroupNorm's statistics are taken over the
-  whole window first, so that pieces change nothing.
+- A layer computes a strip of rows at a time. GroupNorm's statistics are taken over the whole window first, so
+  that strips change nothing.
 - Doubling a picture and convolving it is one step: of the nine places of a kernel on a doubled picture only
   four hold different pixels, so the weights of the others are added up beforehand.
 - The largest map, the doubled picture with which the last level begins, is never stored but computed twice.
@@ -15,21 +14,23 @@ that, with this module in the place of its `decoder`. What is different:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-PIECE_BYTES = {"cuda": 160 * 2**20, "cpu": 8 * 2**20}
-"""About how large the input of one convolution is, frames side by side: large enough to keep a card busy; on
-a CPU small enough for its caches."""
+from .vae_windows import Activation, Cut, choose_make_window
+
+STRIP_BYTES = {"cuda": 192 * 2**20, "cpu": 8 * 2**20}
+"""About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
+to compute few rows twice; on a CPU small enough for its caches."""
+STATISTICS_EPS = 1e-6
 TAPS = 3
 """Frames that a convolution sees: its own and two before; before the first one lies the first one."""
-
-Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Maps(ABC):
@@ -40,28 +41,22 @@ class Maps(ABC):
     """Has the maps' device and dtype."""
 
     @abstractmethod
-    def rows(self, frames: slice, top: int, bottom: int) -> torch.Tensor:
-        """Rows `(n, c, bottom - top, w)` of some frames, channels last."""
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Rows `(t, c, bottom - top, w)`, channels last."""
 
     def empty(self, channels: int) -> torch.Tensor:
         """Room for other maps of the same size."""
         count, _, height, width = self.shape
         return self.example.new_empty(count, height, width, channels).permute(0, 3, 1, 2)
 
-    def strips(self, taps: int = 1) -> Iterator[tuple[range, Iterator[slice]]]:
-        """Cut into pieces: strips of rows from top to bottom, and for each its frames from first to last.
-
-        Args:
-            taps: how many frames side by side are to fit into `PIECE_BYTES`.
-        """
+    def strips(self) -> Iterator[range]:
+        """Strips of rows from top to bottom, of an even number where there are several."""
         count, channels, height, width = self.shape
-        row = width * channels * taps * self.example.element_size()
-        fitting = max(PIECE_BYTES[self.example.device.type] // row, 1)
-        rows = -(-height // -(-height // fitting))  # strips of about the same height
-        step = max(fitting // height, 1)
-        for top in range(0, height, rows):
-            frames = (slice(first, min(first + step, count)) for first in range(0, count, step))
-            yield range(top, min(top + rows, height)), frames
+        row = count * channels * width * TAPS * self.example.element_size()
+        fitting = max(STRIP_BYTES[self.example.device.type] // row, 1)
+        rows = -(-height // -(-height // fitting))  # all of about the same height
+        rows = height if rows >= height else rows + rows % 2
+        return (range(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 class Stored(Maps):
@@ -72,8 +67,8 @@ class Stored(Maps):
         self.shape = (count, channels, height, width)
         self.values = self.example = values
 
-    def rows(self, frames: slice, top: int, bottom: int) -> torch.Tensor:
-        return self.values[frames, :, top:bottom]
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        return self.values[:, :, top:bottom]
 
 
 class Upsampled(Maps):
@@ -85,33 +80,29 @@ class Upsampled(Maps):
         self.example = self._source = source
         self._conv = conv
 
-    def rows(self, frames: slice, top: int, bottom: int) -> torch.Tensor:
-        above, below = top // 2, -(-bottom // 2)
-        inside = slice(top - 2 * above, bottom - 2 * above)
-        wanted = range(self.shape[0])[frames]
-        return torch.cat([self._conv(self._source, frame, above, below)[:, :, inside] for frame in wanted])
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        above = top // 2
+        return self._conv(self._source, above, -(-bottom // 2))[:, :, top - 2 * above : bottom - 2 * above]
 
     def stored(self) -> Stored:
         """All of them, computed once."""
         values = self.empty(self.shape[1])
-        for strip, pieces in self.strips():
-            for frames in pieces:
-                values[frames, :, strip.start : strip.stop] = self.rows(frames, strip.start, strip.stop)
+        for strip in self.strips():
+            values[:, :, strip.start : strip.stop] = self.rows(strip.start, strip.stop)
         return Stored(values)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of a convolution's result, what was there before it, and where both lie."""
+class Strip:
+    """A strip of a convolution's result, what was there before it, and where both lie."""
 
-    frames: slice
     rows: slice
     result: torch.Tensor
     source: torch.Tensor
 
     def of(self, maps: torch.Tensor) -> torch.Tensor:
-        """This piece of `(t, c, h, w)`."""
-        return maps[self.frames, :, self.rows]
+        """This strip of `(t, c, h, w)`."""
+        return maps[:, :, self.rows]
 
 
 class WindowDecoder(nn.Module):
@@ -178,25 +169,21 @@ class CausalConv(nn.Module):
     def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
         """Convolve all maps, after the activation."""
         values = maps.empty(self.channels)
-        for piece in self.pieces(maps, activation):
-            piece.of(values).copy_(piece.result)
+        for strip in self.strips(maps, activation):
+            strip.of(values).copy_(strip.result)
         return Stored(values)
 
-    def pieces(self, maps: Maps, activation: Activation | None = None) -> Iterator[Piece]:
-        """Convolve piece by piece; each may be written over what lies under it as soon as it is there."""
+    def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
+        """Convolve strip by strip."""
         height = maps.shape[2]
-        for strip, all_frames in maps.strips(TAPS):
+        make_window = choose_make_window(self.weight.device)
+        for strip in maps.strips():
             top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
-            past: list[torch.Tensor] = []
-            for frames in all_frames:
-                source = maps.rows(frames, top, bottom)
-                active = source if activation is None else activation(source)
-                seen = [*(past or [active[0]] * (TAPS - 1)), *active]
-                past = seen[1 - TAPS :]
-                window = side_by_side(seen, TAPS, strip.start == top, strip.stop == bottom)
-                result = functional.conv2d(window, self.weight, self.bias)
-                inner = source[:, :, strip.start - top : strip.stop - top]
-                yield Piece(frames, slice(strip.start, strip.stop), result, inner)
+            seen = maps.rows(top, bottom)
+            cut = Cut(len(seen), TAPS, strip.start == top, strip.stop == bottom)
+            result = functional.conv2d(make_window(seen, cut, activation), self.weight, self.bias)
+            source = seen[:, :, strip.start - top : strip.stop - top]
+            yield Strip(slice(strip.start, strip.stop), result, source)
 
 
 class PointConv(nn.Module):
@@ -229,7 +216,7 @@ class UpsamplingConv(nn.Module):
         self.channels = conv.weight.shape[0]
         self.register_buffer("bias", conv.bias.detach().repeat(4))
         first, second, third = conv.weight.detach().float().unbind(2)
-        by_parity: list[tuple[torch.Tensor, ...]] = [(first, second, third)] * 2
+        by_parity: list[tuple[torch.Tensor, ...]] = [(first, second, third)]
         if self.doubles_time:  # an even frame repeats the one before it, an odd one is new
             by_parity = [(first, second + third), (first + second, third)]
         for parity, taps in enumerate(by_parity):
@@ -238,24 +225,35 @@ class UpsamplingConv(nn.Module):
             weight = torch.cat(corners).to(conv.weight.dtype)
             self.register_buffer(f"weight_{parity}", channels_last(weight))
 
-    def forward(self, source: torch.Tensor, frame: int, top: int, bottom: int) -> torch.Tensor:
-        """Frame number `frame` of the result, as far as it lies over source rows `top` to `bottom`:
-        `(1, channels, 2 * (bottom - top), 2 * width)`."""
-        newest = -(-frame // 2) if self.doubles_time else frame
-        taps = TAPS - 1 if self.doubles_time else TAPS
-        height = source.shape[2]
-        outer = slice(max(top - 1, 0), min(bottom + 1, height))
-        seen = [source[max(newest - back, 0), :, outer] for back in reversed(range(taps))]
-        window = side_by_side(seen, taps, top == 0, bottom == height)
-        weight = self.get_buffer(f"weight_{frame % 2}")
-        corners = functional.conv2d(window, weight, self.bias).unflatten(1, (2, 2, self.channels))
-        rows, columns = bottom - top, source.shape[3]
-        result = source.new_empty(rows, 2, columns, 2, self.channels)
-        for row in (0, 1):
-            for column in (0, 1):
-                corner = corners[0, row, column, :, row : row + rows, column : column + columns]
-                result[:, row, :, column] = corner.permute(1, 2, 0)
-        return result.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)[None]
+    def forward(self, source: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
+        """The result as far as it lies over rows `top` to `bottom` of the source:
+        `(frames, channels, 2 * (bottom - top), 2 * width)`."""
+        count, _, height, width = source.shape
+        seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
+        frames = 2 * count - 1 if self.doubles_time else count
+        result = source.new_empty(frames, 2 * (bottom - top), 2 * width, self.channels)
+        cut = partial(Cut, is_top=top == 0, is_bottom=bottom == height)
+        if not self.doubles_time:
+            self._convolve(seen, cut(count, TAPS), 0, result)
+        else:
+            self._convolve(seen, cut(count, TAPS - 1), 0, result[0::2])
+            if count > 1:
+                self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
+        return result.permute(0, 3, 1, 2)
+
+    def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
+        """Fill frames `(n, rows, columns, channels)` of the result."""
+        window = choose_make_window(seen.device)(seen, cut, None)
+        corners = functional.conv2d(window, self.get_buffer(f"weight_{parity}"), self.bias)
+        # Corner (row, column) of each pixel lies as many pixels further down and to the right.
+        frame, _, down, right = corners.stride()
+        rows, columns = (side // 2 for side in result.shape[1:3])
+        result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).copy_(
+            corners.as_strided(
+                (cut.count, rows, 2, columns, 2, self.channels),
+                (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
+            )
+        )
 
 
 def _fold(weight: torch.Tensor, dim: int, parity: int) -> torch.Tensor:
@@ -278,24 +276,15 @@ class Norm(nn.Module):
 
     def activation(self, maps: Maps, nonlinear: bool = True) -> Activation:
         """The norm of these maps, and SiLU behind it, for pieces of them."""
-        factor, summand = self._affine(maps)
-
-        def activate(piece: torch.Tensor) -> torch.Tensor:
-            result = torch.addcmul(summand, piece, factor, out=torch.empty_like(piece))
-            return functional.silu(result, inplace=True) if nonlinear else result
-
-        return activate
+        return Activation(*self._affine(maps), nonlinear)
 
     def _affine(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
         """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
         total, squares = torch.zeros(2, channels, dtype=torch.float64, device=maps.example.device)
-        for strip, all_frames in maps.strips():
-            for frames in all_frames:
-                pixels = maps.rows(frames, strip.start, strip.stop)
-                total += pixels.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
-                norms = torch.linalg.vector_norm(pixels, 2, 3, dtype=torch.float32)
-                squares += norms.square().sum((0, 2), dtype=torch.float64)
+        for strip in maps.strips():
+            sums = channel_sums(maps.rows(strip.start, strip.stop))
+            total, squares = total + sums[0], squares + sums[1]
         size = count * height * width * channels // self._groups
         mean, square = (sums.view(self._groups, -1).sum(1) / size for sums in (total, squares))
         deviation = ((square - mean.square()).clamp(min=0) + self._eps).sqrt()
@@ -315,8 +304,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, maps: Maps) -> Stored:
         hidden, result = self._first_half(maps)
-        for piece in self.conv2.pieces(hidden, self.norm2.activation(hidden)):
-            piece.of(result.values).add_(piece.result)
+        for strip in self.conv2.strips(hidden, self.norm2.activation(hidden)):
+            strip.of(result.values).add_(strip.result)
         return result
 
     def _first_half(self, maps: Maps) -> tuple[Stored, Stored]:
@@ -325,9 +314,9 @@ class ResnetBlock(nn.Module):
             assert isinstance(maps, Stored)
             return self.conv1(maps, self.norm1.activation(maps)), maps
         hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
-        for piece in self.conv1.pieces(maps, self.norm1.activation(maps)):
-            piece.of(hidden).copy_(piece.result)
-            piece.of(residual).copy_(self.shortcut(piece.source))
+        for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
+            strip.of(hidden).copy_(strip.result)
+            strip.of(residual).copy_(self.shortcut(strip.source))
         return Stored(hidden), Stored(residual)
 
 
@@ -359,28 +348,16 @@ class FrameAttention(nn.Module):
         return maps
 
 
-def side_by_side(frames: Sequence[torch.Tensor], taps: int, is_top: bool, is_bottom: bool) -> torch.Tensor:
-    """Put `taps` frames after one another side by side in the channels, with their edges repeated.
-
-    Args:
-        frames: `(c, rows, w)`; with a row more above and below, except at the picture's `top` and `bottom`.
-
-    Returns:
-        `(len(frames) - taps + 1, taps * c, rows + 2, w + 2)`, channels last.
-    """
-    channels, rows, width = frames[0].shape
-    count = len(frames) - taps + 1
-    window = frames[0].new_empty(count, rows + is_top + is_bottom, width + 2, taps, channels)
-    inner = window[:, int(is_top) : rows + is_top, 1:-1]
-    for number in range(count):
-        for tap in range(taps):
-            inner[number, :, :, tap] = frames[number + tap].permute(1, 2, 0)
-    if is_top:
-        window[:, 0] = window[:, 1]
-    if is_bottom:
-        window[:, -1] = window[:, -2]
-    window[:, :, 0], window[:, :, -1] = window[:, :, 1], window[:, :, -2]
-    return window.flatten(3).permute(0, 3, 1, 2)
+def channel_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each channel's sum and sum of squares over `(t, c, r, w)`, float64."""
+    if rows.device.type == "cuda":  # one pass, in float32 whatever the maps are in
+        means, deviations = zip(*(torch.batch_norm_stats(r[None], STATISTICS_EPS) for r in rows), strict=True)
+        mean, size = torch.stack(means).double(), rows[0, 0].numel()
+        variance = torch.stack(deviations).double().pow(-2) - STATISTICS_EPS
+        return (mean * size).sum(0), ((variance + mean.square()) * size).sum(0)
+    norms = torch.linalg.vector_norm(rows, 2, 3, dtype=torch.float32)
+    sums = rows.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
+    return sums, norms.square().sum((0, 2), dtype=torch.float64)
 
 
 def channels_last(weight: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Our decoder against diffusers' own: the same numbers, whatever the pieces."""
+"""Our decoder against diffusers' own: the same numbers, whatever the strips."""
 
 import copy
 import json
@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
-from diffusers_helper import vae_decoder
+from diffusers_helper import vae_decoder, vae_windows
 from diffusers_helper.architectures import make_vae
 from diffusers_helper.vae import Tiling
-from diffusers_helper.vae_decoder import PIECE_BYTES, Stored, Upsampled, UpsamplingConv, WindowDecoder
+from diffusers_helper.vae_decoder import STRIP_BYTES, Stored, Upsampled, UpsamplingConv, WindowDecoder
 from tests.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
@@ -22,9 +22,9 @@ def vae():
 
 
 @pytest.fixture
-def pieces_of(monkeypatch):
-    """Sets how many bytes a piece has."""
-    return lambda count: monkeypatch.setitem(PIECE_BYTES, "cpu", count)
+def strips_of(monkeypatch):
+    """Sets how many bytes a strip has."""
+    return lambda count: monkeypatch.setitem(STRIP_BYTES, "cpu", count)
 
 
 def error(found, wanted):
@@ -33,10 +33,10 @@ def error(found, wanted):
 
 
 @pytest.mark.parametrize("size", [(5, 4, 6), (1, 8, 12), (2, 5, 3)])
-@pytest.mark.parametrize("piece", [2**40, 2**16, 2**13])
+@pytest.mark.parametrize("strip", [2**40, 2**16, 2**13])
 @torch.inference_mode()
-def test_a_window_is_decoded_to_the_same_pixels(vae, pieces_of, size, piece):
-    pieces_of(piece)
+def test_a_window_is_decoded_to_the_same_pixels(vae, strips_of, size, strip):
+    strips_of(strip)
     latents = torch.randn(1, 16, *size)
     assert error(WindowDecoder(vae.decoder)(latents), vae.decoder(latents)) < 1e-5
 
@@ -60,7 +60,7 @@ def test_doubled_maps_are_the_same_in_every_strip(vae):
     assert maps.shape == tuple(whole.shape)
     for top in range(12):
         for bottom in range(top + 1, 13):
-            assert error(maps.rows(slice(1, 4), top, bottom), whole[1:4, :, top:bottom]) < 1e-5
+            assert error(maps.rows(top, bottom), whole[:, :, top:bottom]) < 1e-5
 
 
 @torch.inference_mode()
@@ -74,19 +74,18 @@ def test_windows_and_tiles_are_joined_by_diffusers_as_before(vae):
         assert error(ours.decode(latents).sample, vae.decode(latents).sample) < 1e-5
 
 
-@pytest.mark.parametrize("piece", [2**12, 2**16])
+@pytest.mark.parametrize("strip", [2**12, 2**16])
 @torch.inference_mode()
-def test_no_convolution_sees_more_than_a_piece(vae, pieces_of, monkeypatch, piece):
-    pieces_of(piece)
-    original, sizes = vae_decoder.side_by_side, []
+def test_no_convolution_sees_more_than_a_strip(vae, strips_of, monkeypatch, strip):
+    strips_of(strip)
+    windows = []
 
-    def side_by_side(*arguments):
-        window = original(*arguments)
-        sizes.append((window.numel() * window.element_size(), window.shape))
-        return window
+    def make_window(seen, cut, activation):
+        windows.append(vae_windows.make_window(seen, cut, activation))
+        return windows[-1]
 
-    monkeypatch.setattr(vae_decoder, "side_by_side", side_by_side)
+    monkeypatch.setattr(vae_decoder, "choose_make_window", lambda _device: make_window)
     WindowDecoder(vae.decoder)(torch.randn(1, 16, 2, 4, 6))
-    for size, (_, channels, rows, width) in sizes:
-        least = 6 * channels * width * 4  # a single row and what a doubled one needs around it
-        assert size <= max(least, piece * rows / (rows - 2) * width / (width - 2))
+    for window in windows:
+        row = window.numel() * 4 // window.shape[2]
+        assert window.numel() * 4 <= strip + 5 * row  # rows above and below, and an even number
