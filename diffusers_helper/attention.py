@@ -1,17 +1,35 @@
-"""Which kernel computes attention: PyTorch's own, or xformers where PyTorch lacks a fast one.
+"""Which kernel computes attention: the fastest of those that are there, tried once for the shapes of a job.
 
-xformers is a matter of luck: built for one version of PyTorch, it may be absent, fail to import, import
-without its kernels, or refuse the card. Whatever it does, the app works, and says nothing.
+PyTorch has several and takes the first that can, not the fastest; xformers is a matter of luck: built for one
+version of PyTorch, it may be absent, fail to import, import without its kernels, or refuse the card. Whatever
+they do, the app works, and says nothing.
 """
 
 import importlib.util
+import json
 import logging
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from .system_memory import is_out_of_memory
+from .whole_file import whole_file
+
 logger = logging.getLogger(__name__)
+
+OWN = "native"
+"""diffusers' name for leaving the choice to PyTorch."""
+OTHERS = ("_native_cudnn", "_native_flash", "_native_efficient", "xformers")
+CLEARLY_FASTER = 0.95
+"""Another way must take at most this part of PyTorch's own time, so that the choice is always the same."""
+TOKENS_STEP = 1024
+"""Numbers of tokens that are nearer to each other than this have one choice."""
+REPEATS = 3
+TOLERANCE = 0.02
+"""The most that another way's result may be away, relatively."""
 
 
 def hide_broken_xformers() -> None:
@@ -31,24 +49,114 @@ def hide_broken_xformers() -> None:
         modules["xformers"] = modules["xformers.ops"] = None
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The name of diffusers' attention backend to use, None for PyTorch's own.
-
-    xformers is only taken where this PyTorch has no flash attention (some Windows builds), and only
-    after it has computed something on the card.
-    """
-    if device.type != "cuda" or torch.backends.cuda.is_flash_attention_available():
-        return None
-    return "xformers" if _xformers_computes(device, dtype) else None
-
-
-def _xformers_computes(device: torch.device, dtype: torch.dtype) -> bool:
+def xformers_computes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether xformers is there and computes something right on the device."""
+    states = [torch.ones(1, 16, 1, 128, device=device, dtype=dtype)] * 3
     try:
-        from xformers.ops import memory_efficient_attention
-
-        query = torch.ones(1, 16, 1, 128, device=device, dtype=dtype)
-        result = memory_efficient_attention(query, query, query)
-        return bool(torch.allclose(result, query, atol=1e-2))
-    except (ImportError, NotImplementedError, RuntimeError, OSError, AttributeError) as error:
+        return bool(torch.allclose(attend(states, "xformers"), states[0], atol=1e-2))
+    except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
         logger.info("xformers cannot be used: %s", error)
         return False
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What one call has to do: all tokens of a section see each other."""
+
+    tokens: int
+    heads: int
+    head_dim: int
+
+
+class AttentionChooser:
+    """Chooses for one device, and remembers what it chose, also in a file."""
+
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, *, compiles: bool = False, path: Path | None = None
+    ) -> None:
+        """
+        Args:
+            compiles: whether blocks are compiled, which they cannot be around xformers.
+            path: where the choices are kept, so that the next start makes the same ones.
+        """
+        self._device, self._dtype = device, dtype
+        self._others = [other for other in OTHERS if not (compiles and other == "xformers")]
+        self._path = path
+        self._chosen = {} if path is None else _read(path)
+
+    def choose(self, shape: AttentionShape) -> str | None:
+        """The name of diffusers' attention backend to use, None for PyTorch's own choice."""
+        if self._device.type != "cuda":
+            return None
+        tokens = -(-shape.tokens // TOKENS_STEP) * TOKENS_STEP
+        card = torch.cuda.get_device_name(self._device)
+        dtype = str(self._dtype).removeprefix("torch.")
+        key = f"{card}, torch {torch.__version__}, {dtype}, {tokens} x {shape.heads} x {shape.head_dim}"
+        if self._chosen.get(key) not in (OWN, *self._others):
+            self._chosen[key] = self._try_out(AttentionShape(tokens, shape.heads, shape.head_dim))
+            self._write()
+        return None if self._chosen[key] == OWN else self._chosen[key]
+
+    @torch.inference_mode()
+    def _try_out(self, shape: AttentionShape) -> str:
+        generator = torch.Generator(self._device).manual_seed(0)
+        size = (1, shape.tokens, shape.heads, shape.head_dim)
+        states = [
+            torch.randn(size, generator=generator, device=self._device, dtype=self._dtype) for _ in range(3)
+        ]
+        own = attend(states, OWN)
+        seconds = {OWN: _seconds(states, OWN)}
+        for name in self._others:
+            try:
+                difference = attend(states, name).float().sub_(own)
+                if float(difference.norm() / own.float().norm()) <= TOLERANCE:
+                    seconds[name] = _seconds(states, name)
+            except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
+                if is_out_of_memory(error):
+                    continue
+                logger.debug("attention by %s: %s", name, error)
+        best = min(seconds, key=lambda name: seconds[name])
+        shown = ", ".join(f"{name} {1000 * second:.2f} ms" for name, second in seconds.items())
+        chosen = best if seconds[best] <= CLEARLY_FASTER * seconds[OWN] else OWN
+        logger.info("attention of %d tokens: %s; %s is used", shape.tokens, shown, chosen)
+        return chosen
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(self._path) as part:
+                part.write_text(json.dumps(self._chosen, indent=1), "utf-8")
+        except OSError as error:
+            logger.info("the choice of attention is not kept: %s", error)
+
+
+def attend(states: list[torch.Tensor], backend: str) -> torch.Tensor:
+    """Attention `(1, tokens, heads, head_dim)` of query, key and value of that shape, as the blocks ask for
+    it."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+    return dispatch_attention_fn(*states, backend=AttentionBackendName(backend))
+
+
+def _seconds(states: list[torch.Tensor], backend: str) -> float:
+    """How long one call takes; there was one before."""
+    device = states[0].device
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record(torch.cuda.current_stream(device))
+    for _ in range(REPEATS):
+        attend(states, backend)
+    end.record(torch.cuda.current_stream(device))
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000 / REPEATS
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The choices in a file; none where there is no such file, or something else is in it."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_ours = isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+    return values if is_ours else {}

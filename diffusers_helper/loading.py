@@ -7,6 +7,7 @@ layers in their files as far as memory is short: see `streamed_models`.
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ from .architectures import (
     make_vae,
     make_vae_decoder,
 )
-from .attention import choose_attention
+from .attention import AttentionChooser, AttentionShape
 from .block_runner import BlockRunner, CompilingRunner
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 CPU_VAE_BYTES = 2**31
 """More does not make decoding on a CPU faster."""
-VAE_SPARE_BYTES = 2**29
+VAE_SPARE_BYTES = 2**28
 VAE_GAPS = 1.1
 """Left free on a card while decoding, and how much more the allocator takes than is used."""
 
@@ -44,13 +45,23 @@ VAE_GAPS = 1.1
 class ModelLoader:
     """Builds the models of one set on one device, each for the length of a `with` block."""
 
-    def __init__(self, files: ModelFiles, compute: Compute, runner: BlockRunner | None = None) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        compute: Compute,
+        runner: BlockRunner | None = None,
+        choices: Path | None = None,
+    ) -> None:
         """
         Args:
             runner: runs the transformer's blocks; None for the one that `compute` asks for.
+            choices: file in which the choice of an attention is kept.
         """
         self.files = files
         self.compute = compute
+        self._attention = AttentionChooser(
+            compute.device, compute.transformer, compiles=compute.compiles, path=choices
+        )
         self._runner = runner or (CompilingRunner() if compute.compiles else BlockRunner())
 
     def verify(self) -> None:
@@ -100,7 +111,9 @@ class ModelLoader:
     @contextmanager
     def transformer(self, tokens: int) -> Iterator[StreamedTransformer]:
         """The transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
-        backend = choose_attention(self.compute.device, self.compute.transformer)
+        config = self.files.transformer.config
+        shape = AttentionShape(tokens, config["num_attention_heads"], config["attention_head_dim"])
+        backend = self._attention.choose(shape)
         with (
             self._clean_up(),
             stream_transformer(

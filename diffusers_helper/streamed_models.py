@@ -27,6 +27,7 @@ from .modulation import (
     modulation_sizes,
     take_out_modulation,
 )
+from .remembered import MaskMover, Remembered
 from .scaled_linear import own_dtypes, use_best_product
 from .streaming.layers import NUM_SLOTS, StreamedLayers
 from .streaming.layout import describe_layer
@@ -120,6 +121,7 @@ def stream_transformer(
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
         fill(model, part.checkpoint, compute.device, compute.transformer)
+        _compute_once_a_section(model)
         model.proj_out.to(compute.projection)
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         if attention_backend is not None:
@@ -201,6 +203,17 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack
+
+
+def _compute_once_a_section(model: Any) -> None:
+    """Have the model's frame do at each step only what depends on the step, and wait for no card.
+
+    Positions come in four tensors: of the latents, the clean latents and both histories.
+    """
+    model.rope = Remembered(model.rope, size=4)
+    model.clean_x_embedder = Remembered(model.clean_x_embedder, size=1)
+    model.image_projection = Remembered(model.image_projection, size=1)
+    model.context_embedder = MaskMover(model.context_embedder)
 
 
 def _reserved_bytes(model: Any, compute: Compute, tokens: int) -> int:

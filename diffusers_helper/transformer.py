@@ -67,7 +67,9 @@ class SectionDenoiser:
         self._model, self._stack = transformer.model, transformer.stack
         self._guidance = guidance
         self._compute = compute
-        self._positive, self._negative = inputs.positive, inputs.negative
+        self._positive = self._placed(inputs.positive)
+        self._negative = None if inputs.negative is None else self._placed(inputs.negative)
+        self._timesteps: dict[float, torch.Tensor] = {}
         self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
         self.computed = True
@@ -96,16 +98,16 @@ class SectionDenoiser:
         return x - float(sigma) * velocity
 
     def _ask(
-        self, x: torch.Tensor, sigma: torch.Tensor, prompt: PromptEmbeds, cache: TeaCache | None
+        self, x: torch.Tensor, sigma: torch.Tensor, prompt: "_PlacedPrompt", cache: TeaCache | None
     ) -> torch.Tensor:
         self._stack.cache = cache
-        self._stack.key = _key(prompt, sigma)
+        self._stack.key = prompt.key(sigma)
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
-            timestep=self._timestep(sigma),
-            encoder_hidden_states=self._on_device(prompt.embeds),
-            encoder_attention_mask=prompt.mask.to(self._compute.device),
-            pooled_projections=self._on_device(prompt.pooled),
+            timestep=self._timesteps[float(sigma)],
+            encoder_hidden_states=prompt.embeds,
+            encoder_attention_mask=prompt.mask,
+            pooled_projections=prompt.pooled,
             **self._shared,
             return_dict=False,
         )
@@ -114,12 +116,13 @@ class SectionDenoiser:
     @torch.inference_mode()
     def _prepare(self, sigmas: torch.Tensor) -> None:
         """Compute the blocks' modulation for all steps; a section like the last one finds it there."""
+        self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
         prompts = [prompt for prompt in (self._positive, self._negative) if prompt is not None]
         embeddings = {}
         for prompt in prompts:
             for sigma in sigmas:
-                embeddings[_key(prompt, sigma)], _ = self._model.time_text_embed(
-                    self._timestep(sigma), self._on_device(prompt.pooled), self._shared["guidance"]
+                embeddings[prompt.key(sigma)], _ = self._model.time_text_embed(
+                    self._timesteps[float(sigma)], prompt.pooled, self._shared["guidance"]
                 )
         self._stack.table.add(embeddings)
 
@@ -137,16 +140,27 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
-    def _timestep(self, sigma: torch.Tensor) -> torch.Tensor:
-        return self._on_device((sigma * TIMESTEPS)[None])
+    def _placed(self, prompt: PromptEmbeds) -> "_PlacedPrompt":
+        identity = prompt.pooled.cpu().float().numpy().tobytes()
+        embeds, pooled = self._on_device(prompt.embeds), self._on_device(prompt.pooled)
+        return _PlacedPrompt(embeds, prompt.mask.cpu(), pooled, identity)
 
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._compute.device, self._compute.transformer)
 
 
-def _key(prompt: PromptEmbeds, sigma: torch.Tensor) -> Hashable:
-    """What a step's modulation depends on (the guidance is one for the whole job)."""
-    return prompt.pooled.cpu().float().numpy().tobytes(), float(sigma)
+@dataclass(frozen=True)
+class _PlacedPrompt:
+    """A prompt on the device, but for its mask, which is looked at on the CPU."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+    pooled: torch.Tensor
+    identity: bytes
+
+    def key(self, sigma: torch.Tensor) -> Hashable:
+        """What a step's modulation depends on (the guidance is one for the whole job)."""
+        return self.identity, float(sigma)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:

@@ -87,24 +87,24 @@ def _decode_tiled(
 ) -> torch.Tensor:
     """Pixels `(3, frames, height, width)`, with the first tiling that the memory suffices for."""
     for tiling in tilings[:-1]:
-        tiling.apply(vae)
         try:
-            return _decode_in_time(latents, vae, starts)
+            return _decode_in_time(latents, vae, tiling, starts)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
-    tilings[-1].apply(vae)
-    return _decode_in_time(latents, vae, starts)
+    return _decode_in_time(latents, vae, tilings[-1], starts)
 
 
 def _decode_in_time(
-    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", starts: Sequence[int]
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
 ) -> torch.Tensor:
     """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only.
 
     The library always decodes to the last latent frame, in a tile cut short.
     """
+    tiling.apply(vae)
+    logger.info("decoding in tiles of %dx%d", tiling.height, tiling.width)
     vae.use_framewise_decoding = False  # what comes in is one tile
     tiles: list[torch.Tensor] = []
     for start in starts:

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from .vae_windows import Activation, Cut, choose_make_window
 
-STRIP_BYTES = {"cuda": 192 * 2**20, "cpu": 8 * 2**20}
+STRIP_BYTES = {"cuda": 160 * 2**20, "cpu": 8 * 2**20}
 """About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
 to compute few rows twice; on a CPU small enough for its caches."""
 STATISTICS_EPS = 1e-6
@@ -282,7 +282,8 @@ class Norm(nn.Module):
         """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
         total, squares = torch.zeros(2, channels, dtype=torch.float64, device=maps.example.device)
-        for strip in maps.strips():
+        strips = [range(height)] if isinstance(maps, Stored) else maps.strips()
+        for strip in strips:
             sums = channel_sums(maps.rows(strip.start, strip.stop))
             total, squares = total + sums[0], squares + sums[1]
         size = count * height * width * channels // self._groups

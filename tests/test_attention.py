@@ -31,25 +31,116 @@ def test_a_broken_xformers_looks_absent():
     attention.hide_broken_xformers()  # a second time changes nothing
 
 
+SHAPE = attention.AttentionShape(18000, 24, 128)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A card as far as the chooser looks at it; returns the seconds of each way, which a test may change."""
+    ways = {"native": 1.0, "_native_cudnn": 0.6, "_native_flash": 0.9, "xformers": 0.5}
+    tried = []
+
+    def attend(_states, backend):
+        if backend not in ways:
+            raise RuntimeError(f"No available kernel for {backend}")
+        return torch.ones(1) * (1.2 if backend in wrong else 1.0)
+
+    def seconds(_states, backend):
+        tried.append(backend)
+        return ways[backend]
+
+    wrong: set[str] = set()
+    monkeypatch.setattr(attention, "attend", attend)
+    monkeypatch.setattr(attention, "_seconds", seconds)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "A card")
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda _device: generator("cpu"))
+    monkeypatch.setattr(torch, "randn", lambda *_size, **_values: torch.ones(1))
+    return types.SimpleNamespace(ways=ways, tried=tried, wrong=wrong)
+
+
+def chooser(path=None, **values):
+    return attention.AttentionChooser(torch.device("cuda"), torch.bfloat16, path=path, **values)
+
+
 def test_the_cpu_keeps_its_own_attention():
-    assert attention.choose_attention(torch.device("cpu"), torch.float32) is None
+    own = attention.AttentionChooser(torch.device("cpu"), torch.float32)
+    assert own.choose(SHAPE) is None
 
 
-def test_a_card_with_flash_attention_does_not_ask_xformers(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    monkeypatch.setattr(attention, "_xformers_computes", lambda *_: pytest.fail("asked"))
-    assert attention.choose_attention(torch.device("cuda"), torch.bfloat16) is None
+def test_the_fastest_attention_is_taken(card):
+    assert chooser().choose(SHAPE) == "xformers"
+    del card.ways["xformers"]
+    assert chooser().choose(SHAPE) == "_native_cudnn"
+
+
+def test_compiled_blocks_do_without_xformers(card):
+    assert chooser(compiles=True).choose(SHAPE) == "_native_cudnn"
+    assert "xformers" not in card.tried
+
+
+def test_what_is_hardly_faster_than_pytorchs_own_is_not_taken(card):
+    card.ways.clear()
+    card.ways.update({"native": 1.0, "_native_flash": 0.97})
+    assert chooser().choose(SHAPE) is None
+
+
+def test_an_attention_with_other_numbers_is_not_taken(card):
+    card.wrong.update({"xformers", "_native_cudnn"})
+    assert chooser().choose(SHAPE) == "_native_flash"
+
+
+def test_each_shape_is_tried_once_also_after_a_new_start(card, tmp_path):
+    path = tmp_path / "new" / "attention.json"
+    first = chooser(path)
+    assert first.choose(SHAPE) == "xformers"
+    tries = len(card.tried)
+    near = attention.AttentionShape(SHAPE.tokens + 100, SHAPE.heads, SHAPE.head_dim)
+    card.ways["_native_flash"] = 0.1  # would be chosen now
+    assert [each.choose(s) for each in (first, chooser(path)) for s in (SHAPE, near)] == ["xformers"] * 4
+    assert len(card.tried) == tries
+    far = attention.AttentionShape(2 * SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    assert chooser(path).choose(far) == "_native_flash"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "\udcff"])
+def test_a_file_that_is_none_of_ours_is_written_anew(card, tmp_path, content):
+    path = tmp_path / "attention.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert chooser(path).choose(SHAPE) == "xformers"
+    card.ways["_native_flash"] = 0.1
+    assert chooser(path).choose(SHAPE) == "xformers"
+
+
+@pytest.mark.usefixtures("card")
+def test_a_remembered_way_that_is_no_longer_there_is_not_used(tmp_path):
+    path = tmp_path / "attention.json"
+    assert chooser(path).choose(SHAPE) == "xformers"
+    assert chooser(path, compiles=True).choose(SHAPE) == "_native_cudnn"
+
+
+@pytest.mark.usefixtures("card")
+def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert chooser(tmp_path / "file" / "attention.json").choose(SHAPE) == "xformers"
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+def test_ways_of_attention_agree(backend):
+    query, key, value = torch.randn(3, 1, 40, 2, 16).unbind()
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        *(state.transpose(1, 2) for state in (query, key, value))
+    ).transpose(1, 2)
+    assert torch.allclose(attention.attend([query, key, value], backend), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_without_flash_attention_xformers_is_taken_only_if_it_computes(monkeypatch, works):
-    def compute(_query, _key, value):
+def test_xformers_must_compute_something_right(monkeypatch, works):
+    def attend(states, backend):
+        assert backend == "xformers"
         if not works:
             raise NotImplementedError("no kernel for this card")
-        return value.clone()
+        return states[2].clone()
 
-    fake = types.ModuleType("xformers.ops")
-    fake.memory_efficient_attention = compute
-    monkeypatch.setitem(sys.modules, "xformers", types.ModuleType("xformers"))
-    monkeypatch.setitem(sys.modules, "xformers.ops", fake)
-    assert attention._xformers_computes(torch.device("cpu"), torch.float32) is works
+    monkeypatch.setattr(attention, "attend", attend)
+    assert attention.xformers_computes(torch.device("cpu"), torch.float32) is works

@@ -121,7 +121,7 @@ def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code)
     ],
 )
 def test_the_kernel_of_attention_is_named(monkeypatch, backend, has_flash, capability, kernel):
-    monkeypatch.setattr("diffusers_helper.attention.choose_attention", lambda *_: backend)
+    monkeypatch.setattr("diffusers_helper.attention.xformers_computes", lambda *_: backend == "xformers")
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert machine_torch._attention(torch.device("cuda"), torch.float16) == kernel

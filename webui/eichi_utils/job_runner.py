@@ -111,7 +111,7 @@ class JobRunner:
             limit = int(self._options.vram_gb * 2**30) if self._options.vram_gb is not None else None
             keep_compiled(self._options.cache / "compiled")
             compute = choose_compute(self._options.device, limit)
-            self._loader = ModelLoader(files, compute)
+            self._loader = ModelLoader(files, compute, choices=self._options.cache / "attention.json")
             self._signature = signature
             self._machine_key = self._describe_machine(compute, files)
         return self._loader

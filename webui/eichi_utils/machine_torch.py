@@ -133,12 +133,12 @@ def _card_facts() -> dict[str, Any]:
 def _attention(device: "torch.device", dtype: "torch.dtype") -> AttentionKernel:
     import torch
 
-    from diffusers_helper.attention import choose_attention
+    from diffusers_helper.attention import xformers_computes
     from diffusers_helper.device import BFLOAT16_CAPABILITY
 
-    if choose_attention(device, dtype) is not None:
-        return "xformers"
     has_flash = torch.backends.cuda.is_flash_attention_available()
+    if not has_flash and xformers_computes(device, dtype):
+        return "xformers"
     is_new = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
     return "flash" if has_flash and is_new else "plain"  # before RTX 30, PyTorch has its other kernels
 

@@ -1,0 +1,51 @@
+"""Parts of the transformer that get the same inputs at every step of a section, and compute once."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Remembered(nn.Module):
+    """Gives what `inner` gave the last `size` times for the very same tensors (and equal other arguments).
+
+    The tensors must not change, and nobody may write into the result.
+    """
+
+    def __init__(self, inner: nn.Module, size: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self._size = size
+        self._results: OrderedDict[tuple, tuple[Any, Any]] = OrderedDict()
+
+    def forward(self, *values: Any, **named: Any) -> Any:
+        arguments = (*values, *named.values())
+        key = (len(values), *named, *(id(a) if isinstance(a, torch.Tensor) else a for a in arguments))
+        if key not in self._results:
+            self._results[key] = self.inner(*values, **named), arguments  # which keeps their ids their own
+            while len(self._results) > self._size:
+                self._results.popitem(last=False)
+        self._results.move_to_end(key)
+        return self._results[key][0]
+
+    def forget(self) -> None:
+        self._results.clear()
+
+
+class MaskMover(nn.Module):
+    """The context embedder, for a mask on the CPU: the model reads the prompt's length from it, and would
+    wait for a card to tell."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self._move = Remembered(_Move(), size=2)
+
+    def forward(self, states: torch.Tensor, timestep: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.inner(states, timestep, self._move(mask, states.device))
+
+
+class _Move(nn.Module):
+    def forward(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        return tensor.to(device)

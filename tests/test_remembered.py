@@ -1,0 +1,66 @@
+"""What is computed once a section."""
+
+import gc
+import weakref
+
+import torch
+from torch import nn
+
+from diffusers_helper.remembered import MaskMover, Remembered
+
+
+class Count(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, value, scale=1):
+        self.calls += 1
+        return value * scale
+
+
+def test_the_same_tensors_are_computed_once():
+    count = Count()
+    module, one, two = Remembered(count, size=2), torch.ones(2), torch.full((2,), 2.0)
+    for _ in range(3):
+        assert torch.equal(module(one), one)
+        assert torch.equal(module(two, scale=3), two * 3)
+    assert count.calls == 2
+
+
+def test_equal_tensors_are_not_the_same():
+    count = Count()
+    module, value = Remembered(count, size=2), torch.ones(2)
+    module(value)
+    assert torch.equal(module(value.clone() * 2), torch.full((2,), 2.0))
+    assert count.calls == 2
+
+
+def test_other_arguments_count():
+    count = Count()
+    module, value = Remembered(count, size=3), torch.ones(2)
+    assert [float(module(value, scale=s)[0]) for s in (1, 2, 1, 2)] == [1, 2, 1, 2]
+    assert count.calls == 2
+
+
+def test_only_so_much_is_kept():
+    module = Remembered(Count(), size=1)
+    first = torch.ones(2)
+    gone = weakref.ref(first)
+    module(first)
+    module(torch.ones(2))
+    del first
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_mask_is_moved_once():
+    class Inner(nn.Module):
+        def forward(self, states, _timestep, mask):
+            return states, mask
+
+    module, mask = MaskMover(Inner()), torch.ones(1, 4, dtype=torch.bool)
+    states = torch.ones(1, 4, 2)
+    results = [module(states, None, mask)[1] for _ in range(2)]
+    assert results[0] is results[1]
+    assert torch.equal(results[0], mask)
