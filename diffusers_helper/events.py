@@ -8,7 +8,9 @@ import numpy as np
 
 from .sections import Plan
 
-Stage = Literal["images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"]
+Stage = Literal[
+    "eight_bit", "images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class StageStarted:
 
     stage: Stage
     section: int | None = None
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far the stage is that began last, from 0 to 1; not every stage tells."""
+
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -99,4 +108,6 @@ class Stopped:
     sections: int
 
 
-Event = Planned | StageStarted | Notice | StepDone | SectionDone | Resumed | Finished | Stopped
+Event = (
+    Planned | StageStarted | StageProgress | Notice | StepDone | SectionDone | Resumed | Finished | Stopped
+)

@@ -90,6 +90,7 @@ def _engine(options: argparse.Namespace) -> "EngineOptions":
         device=options.device,
         vram_gb=options.vram_gb,
         downloaded=(options.home / "hf_download").absolute(),
+        eight_bit=options.eight_bit,
     )
 
 
@@ -147,6 +148,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--name", help=words("cli.name"))
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
     add("--vram-gb", metavar="GB", type=partial(_gigabytes, words), help=words("cli.vram_gb"))
+    add("--eight-bit", action="store_true", help=words("cli.eight_bit"))
     add("--save-latents", action="store_true", help=words("cli.save_latents"))
     add("--cache", metavar="DIR", type=Path, help=words("cli.cache"))
     add("--verbose", action="store_true", help=words("cli.verbose"))

@@ -21,6 +21,7 @@ from diffusers_helper.events import (
     Planned,
     Resumed,
     SectionDone,
+    StageProgress,
     StageStarted,
     StepDone,
     Stopped,
@@ -79,17 +80,30 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
 
 @dataclass
 class _Told:
-    """What a run that ends early has to say: the name to go on with, and what is finished."""
+    """What a run that ends early has to say: the name to go on with, and what is finished. Before, its stage,
+    and how far that is, where it tells."""
 
     name: str = ""
+    stage: str = ""
+    fraction: float | None = None
     done: int = 0
     sections: int = 0
 
     def take(self, event: Event) -> None:
         if isinstance(event, SectionDone):
             self.done, self.sections = event.section + 1, event.sections
-        elif isinstance(event, Resumed):
+        elif isinstance(event, Resumed | Stopped):
             self.done, self.sections = event.sections_done, event.sections
+        elif isinstance(event, StageStarted):
+            self.stage, self.fraction = event.stage, None
+        elif isinstance(event, StageProgress):
+            self.fraction = event.fraction
+
+    def stage_text(self, words: Translator) -> str:
+        stage = words(f"stage.{self.stage}")
+        if self.fraction is None:
+            return stage
+        return words("progress.stage", stage=stage, percent=round(100 * self.fraction))
 
     def say_how_to_go_on(self, words: Translator) -> None:
         if self.done:
@@ -120,8 +134,8 @@ def _report(events: Iterable[Event], told: _Told, words: Translator) -> int:
                 case Planned(plan=plan, width=width, height=height):
                     frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
                     say(words("planned", frames=frames, seconds=seconds, width=width, height=height))
-                case StageStarted(stage=stage):
-                    bar.set_postfix_str(words(f"stage.{stage}"))
+                case StageStarted() | StageProgress():
+                    bar.set_postfix_str(told.stage_text(words))
                 case Notice(code=code, values=values):
                     say(words(f"notice.{code}", **values))
                 case Resumed(sections_done=done, sections=sections):

@@ -18,6 +18,7 @@ from diffusers_helper.events import (
     Planned,
     Resumed,
     SectionDone,
+    StageProgress,
     StageStarted,
     StepDone,
     Stopped,
@@ -84,7 +85,8 @@ class Progress:
 
     `sections_done` are kept, whatever happens. `frames`, `seconds`, `width` and `height` are the planned
     video's, 0 until it is planned.
-    `fraction` runs from 0 to 1 and never falls; `seconds_left` is None where nobody can say.
+    `fraction` runs from 0 to 1 and never falls; `seconds_left` is None where nobody can say, and so is
+    `stage_fraction`, from 0 to 1, for a stage that does not tell how far it is.
     """
 
     stage: str | None = None
@@ -99,6 +101,7 @@ class Progress:
     seconds_left: float | None = None
     fraction: float = 0.0
     sections_done: int = 0
+    stage_fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,8 @@ class Job:
                 self._plan(event)
             case StageStarted(stage=stage, section=section):
                 self._start_stage(stage, section)
+            case StageProgress(fraction=fraction):
+                self._progress = replace(self._progress, stage_fraction=fraction)
             case Notice(code=code, values=values):
                 self._notify(code, values)
             case StepDone():
@@ -292,7 +297,7 @@ class Job:
             self._clock = self._guarded(lambda: make_clock(self.spec.request, event))
 
     def _start_stage(self, stage: str, section: int | None) -> None:
-        self._progress = replace(self._progress, stage=stage)
+        self._progress = replace(self._progress, stage=stage, stage_fraction=None)
         if stage == "sampling" and section is not None:
             self._progress = replace(self._progress, section=section, step=0)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusers_helper.events import Event, Notice
+from diffusers_helper.errors import StopRequested
+from diffusers_helper.events import Event, Notice, Stopped
 from diffusers_helper.model_files import ModelFiles, find_models
+from diffusers_helper.sections import make_plan
+from diffusers_helper.work_files import count_kept_sections
 
 from .default_models import DEMO, DOWNLOADED, default_models, has_download
 from .download_places import Places
@@ -33,6 +36,7 @@ class EngineOptions:
         downloaded: folder of the app's own download.
         cache: folder for encoded prompts and pictures.
         vram_gb: most GiB of the card's memory to use; None means all that is free.
+        eight_bit: use the transformer with weights of 8 bits, and make those first where they are not there.
     """
 
     models: Path | None
@@ -40,6 +44,7 @@ class EngineOptions:
     device: "DeviceChoice"
     vram_gb: float | None
     downloaded: Path = DOWNLOADED
+    eight_bit: bool = False
 
     @property
     def places(self) -> Places:
@@ -81,7 +86,15 @@ class JobRunner:
             InputError: a picture, the models or the output folder cannot be used.
             MachineError: the machine was not up to it.
         """
-        loader = self._loader_of((yield from self._find_models()))
+        files = yield from self._find_models()
+        if self._options.eight_bit:
+            try:
+                files = yield from self._with_eight_bit(files, spec, stop)
+            except StopRequested:
+                sections = len(make_plan(spec.request).sections)
+                yield Stopped(None, count_kept_sections(spec.work), sections)
+                return
+        loader = self._loader_of(files)
         from diffusers_helper.embedding_cache import EmbeddingCache
         from diffusers_helper.output import Target
         from diffusers_helper.pipeline import generate
@@ -99,6 +112,28 @@ class JobRunner:
         if self._options.models is not None:
             return find_models(self._options.models)
         return (yield from default_models(self._options.places))
+
+    def _with_eight_bit(
+        self, files: ModelFiles, spec: JobSpec, stop: threading.Event
+    ) -> Generator[Event, None, ModelFiles]:
+        """The set with weights of 8 bits; where they are not there, they are made.
+
+        Raises:
+            StopRequested: somebody asked to stop meanwhile; what was made of them stays.
+        """
+        from diffusers_helper.conditioning import read_pictures
+        from diffusers_helper.eight_bit import eight_bit_folder, look, with_eight_bit
+        from diffusers_helper.machine_errors import machine_errors
+
+        from .eight_bit_models import choose_root, make_eight_bit
+
+        with machine_errors(files.transformer.folder):
+            root = choose_root(files.transformer, self._options.places, self._options.cache)
+            folder = eight_bit_folder(root)
+            if look(folder, files.transformer) != "complete":
+                read_pictures(spec.request)  # what is wrong with them is told before minutes of work
+                yield from make_eight_bit(files.transformer, folder, stop)
+        return with_eight_bit(files, root)
 
     def _loader_of(self, files: ModelFiles) -> "ModelLoader":
         """A loader of these files: the last job's where they are the same."""

@@ -103,11 +103,15 @@ def _job(job: JobView, words: Translator) -> dict[str, Any]:
 def _status(job: JobView, words: Translator) -> str:
     progress = job.progress
     if job.stopping:
+        if progress.stage == "eight_bit" and not progress.sections_done:
+            return words("live.stopping_eight_bit")
         key = "live.stopping_kept" if progress.sections_done else "live.stopping"
         return words(key, kept=_kept(job, words))
     if progress.stage is None:
         return words("live.starting")
     stage = words(f"stage.{progress.stage}")
+    if progress.stage_fraction is not None:
+        return words("progress.stage", stage=stage, percent=round(100 * progress.stage_fraction))
     if progress.stage not in ("sampling", "decoding"):
         return stage
     section = words("live.section", number=progress.section + 1, sections=progress.sections)
