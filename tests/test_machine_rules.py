@@ -113,6 +113,15 @@ def test_a_limit_of_vram_makes_more_of_the_models_pass_by():
     assert "ram_and_disk.good" in told(replace(facts, memory_limit=8 * GIB))
 
 
+def test_of_weights_with_8_bits_half_as_much_passes_by():
+    facts = pc(memory=ram(15.7, 8))
+    lines = {line.code: line for line in check_machine(replace(facts, eight_bit=True))}
+    assert lines["ram_and_disk"].values["streamed"] == "8"
+    few = pc(memory=ram(23.7, 15))
+    assert "ram_and_disk.good" in told(few)
+    assert "ram.good" in told(replace(few, eight_bit=True))
+
+
 @pytest.mark.parametrize("name", COMPUTERS)
 def test_every_line_has_a_sentence_and_what_is_not_good_one_thing_to_do(name):
     words = Translator("en")

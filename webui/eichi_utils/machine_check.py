@@ -103,6 +103,7 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
         memory=_try(read_memory),
         models=_try(lambda: look_at_models(engine.places)),
         output=_try(lambda: look_at_folder(options.output)),
+        eight_bit=engine.eight_bit,
     )
 
 

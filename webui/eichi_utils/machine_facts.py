@@ -102,7 +102,7 @@ class ModelsFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """Everything that the check goes by; `device` and `memory_limit` are what the command line says."""
+    """Everything that the check goes by. The command line says `device`, `memory_limit` and `eight_bit`."""
 
     python: tuple[int, int]
     python_bits: int
@@ -115,3 +115,4 @@ class MachineFacts:
     memory: MemoryFacts | None = None
     models: ModelsFacts | None = None
     output: FolderFacts | None = None
+    eight_bit: bool = False

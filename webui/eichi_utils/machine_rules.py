@@ -246,7 +246,7 @@ def _ram_for_models(facts: MachineFacts, memory: MemoryFacts, shown: dict[str, s
     card = _used_card(facts)
     if card is None:
         return good("ram", **shown)
-    streamed = _streamed_bytes(card, facts.memory_limit)
+    streamed = _streamed_bytes(card, facts)
     room = memory.available - PROCESS_BYTES - max(COMFORT_BYTES, int(COMFORT_PART * memory.total))
     if room >= streamed:
         return good("ram", **shown)
@@ -257,10 +257,14 @@ def _ram_for_models(facts: MachineFacts, memory: MemoryFacts, shown: dict[str, s
     return slow("ram_and_disk", **shown, seconds=f"{streamed / speed:.0f}")
 
 
-def _streamed_bytes(card: CardFacts, limit: int | None) -> int:
+def _streamed_bytes(card: CardFacts, facts: MachineFacts) -> int:
     free = card.free if card.free is not None else VRAM_GOOD
-    free = free if limit is None else min(free, limit)
-    return max(BLOCK_BYTES - max(free - VRAM_RESERVED, 0), 0)
+    free = free if facts.memory_limit is None else min(free, facts.memory_limit)
+    return max(_block_bytes(facts) - max(free - VRAM_RESERVED, 0), 0)
+
+
+def _block_bytes(facts: MachineFacts) -> int:
+    return BLOCK_BYTES // 2 if facts.eight_bit else BLOCK_BYTES
 
 
 def _page_file(facts: MachineFacts) -> CheckLine | None:
@@ -269,7 +273,8 @@ def _page_file(facts: MachineFacts) -> CheckLine | None:
     if memory is None or memory.page_file is None:
         return None
     free_vram = card.free or 0 if card is not None else 0
-    needed = COMMITTED_BYTES + min(free_vram, BLOCK_BYTES + VRAM_RESERVED, facts.memory_limit or free_vram)
+    resident = _block_bytes(facts) + VRAM_RESERVED
+    needed = COMMITTED_BYTES + min(free_vram, resident, facts.memory_limit or free_vram)
     if memory.page_file < GIB // 4:
         shown = {"promised": _gb(memory.promised), "needed": _gb(needed)}
         return (good if memory.promised >= needed else fails)("page_file_off", **shown)
