@@ -3,10 +3,11 @@
 Random weights in the real shapes of all five models (42 GB, written once); 640x608, two sections of one
 second, every step computed. Writes `benchmarks/results/DATE-GPU-section.json`.
 
-    python benchmarks/section.py --weights DIR [--vram-gib 7.5] [--jobs 2]
+    python benchmarks/section.py --weights DIR [--vram-gib 7.5] [--jobs 2] [--eight-bit] [--eager]
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -25,7 +26,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from benchmarks.random_weights import write_models  # noqa: E402
-from benchmarks.step import GIB, process_bytes, taken_away  # noqa: E402
+from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, taken_away  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished, StageStarted, StepDone  # noqa: E402
@@ -44,10 +45,17 @@ def main() -> None:
     parser.add_argument(
         "--take-gib", type=float, default=0, help="take so much away in the last job's third step"
     )
+    parser.add_argument("--eight-bit", action="store_true", help="weights of 8 bits, made once")
+    parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    loader = ModelLoader(write_models(options.weights), choose_compute("cuda"))
+    files, compute = write_models(options.weights), choose_compute("cuda")
+    if options.eight_bit:
+        folder = options.weights.with_name(options.weights.name + "-8bit")
+        files = dataclasses.replace(files, transformer=make_eight_bit(files.transformer, folder))
+    compute = dataclasses.replace(compute, compiles=compute.compiles and not options.eager)
+    loader = ModelLoader(files, compute, choices=options.weights / "attention.json")
     with (
         tempfile.TemporaryDirectory() as folder,
         taken_away(options.vram_gib, loader.compute.device) as taken,
@@ -74,7 +82,8 @@ def main() -> None:
         print(json.dumps(row, indent=1))
     card = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{date.today()}-{card}-section.json"
+    way = "-eight-bit" * options.eight_bit + "-eager" * options.eager
+    path = options.out / f"{date.today()}-{card}-section{way}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -94,10 +103,14 @@ def run_job(
     cache = EmbeddingCache(folder / f"cache{number}")
     begin, name = time.perf_counter(), "start"
     last, thief = None, None
+    steps: dict[int, list[float]] = {}
+    process = ProcessPeak().__enter__()
     for last in generate(request, target, loader, cache, threading.Event()):
         if isinstance(last, StepDone) and (last.section, last.step) == (0, 2) and take_gib:
             torch.cuda.empty_cache()
             thief = torch.empty(int(take_gib * GIB), dtype=torch.uint8, device="cuda")
+        if isinstance(last, StepDone):
+            steps.setdefault(last.section, []).append(round(time.perf_counter() - begin, 3))
         if isinstance(last, StageStarted | Finished):
             torch.cuda.synchronize()
             now = time.perf_counter()
@@ -108,6 +121,7 @@ def run_job(
             begin = now
             name = last.stage if isinstance(last, StageStarted) else "end"
     del thief
+    process.__exit__(None, None, None)
     assert isinstance(last, Finished)
     return {
         "free_vram_gib": free,
@@ -115,6 +129,8 @@ def run_job(
         "frames": last.frames,
         "seconds": round(last.elapsed, 2),
         "stages": stages,
+        "seconds_per_step": {n: round((s[-1] - s[0]) / (len(s) - 1), 3) for n, s in steps.items()},
+        "process_peak_gib": round(process.peak_bytes() / GIB, 3),
         "vram_peak_gib": peaks,
         "process_gib_after": round(process_bytes() / GIB, 3),
         "vram_gib_after": round((torch.cuda.memory_allocated() - taken) / GIB, 4),

@@ -1,0 +1,136 @@
+"""What only a card can show. `python -m pytest -m gpu` on a machine that has one."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from diffusers_helper.architectures import make_vae
+from diffusers_helper.attention import AttentionChooser, AttentionShape, attend
+from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.device import choose_compute
+from diffusers_helper.loading import ModelLoader
+from diffusers_helper.model_files import find_models
+from diffusers_helper.scaled_linear import choose_product, dequantised_product, quantise
+from diffusers_helper.sections import section_positions
+from diffusers_helper.teacache import TeaCache
+from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.vae_decoder import WindowDecoder
+from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
+from tests.tiny import MODELS
+
+pytestmark = pytest.mark.gpu
+SIGMAS = torch.tensor([1.0, 0.8, 0.6, 0.4])
+
+
+def loader_of(runner=None):
+    compute = dataclasses.replace(choose_compute("cuda"), compiles=False)
+    return ModelLoader(find_models(MODELS), compute, runner)
+
+
+def section_inputs():
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape):
+        return torch.randn(shape, generator=generator)
+
+    prompt = PromptEmbeds(randn(1, 512, 64), torch.arange(512)[None] < 40, randn(1, 32))
+    latents = randn(1, 16, 20, 8, 12)
+    parts = latents[:, :, :2], latents[:, :, 2:4], latents[:, :, 4:]
+    inputs = SectionInputs(prompt, None, randn(1, 16, 48), *parts, section_positions(3, 5))
+    return inputs, randn(1, 16, 5, 8, 12).cuda()
+
+
+def predict(runner=None, caches=None):
+    """The clean latents of four steps."""
+    loader, (inputs, x) = loader_of(runner), section_inputs()
+    with loader.transformer(500) as transformer:
+        if not transformer.stack.runner.is_ready:
+            transformer.prepare_blocks(500, loader.compute)
+        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS, caches)
+        yield from (denoiser.predict(x, sigma) for sigma in SIGMAS)
+
+
+def error(found, wanted):
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def test_a_step_never_waits_for_the_card():
+    steps = predict()
+    for _ in range(2):  # in which the weights' place is decided by the clock
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for latents in steps:
+            assert latents.is_cuda
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_teacache_asks_the_card_once_a_step(monkeypatch):
+    asked = []
+    original = torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: asked.append(1) or original(self))
+    caches = tuple(TeaCache(0.4, len(SIGMAS)) for _ in range(2))
+    list(predict(caches=caches))
+    assert len(asked) == len(SIGMAS) - 2  # the first and the last step are always computed
+
+
+def test_compiled_blocks_give_the_same_numbers():
+    if not can_compile(torch.device("cuda")):
+        pytest.skip("no Triton")
+    torch._dynamo.reset()
+    runner = CompilingRunner()
+    found, wanted = list(predict(runner)), list(predict(BlockRunner()))
+    assert runner._compiled is not None
+    assert max(error(f, w) for f, w in zip(found, wanted, strict=True)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["_native_cudnn", "_native_flash", "_native_efficient"])
+def test_every_attention_can_be_compiled(name):
+    torch._dynamo.reset()
+    states = [torch.randn(1, 640, 2, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    compiled = torch.compile(lambda *states: attend(list(states), name), fullgraph=True, dynamic=True)
+    try:
+        wanted = attend(states, name)
+    except RuntimeError as failure:
+        pytest.skip(str(failure))
+    assert error(compiled(*states), wanted) < 0.01
+
+
+def test_an_attention_is_chosen(tmp_path):
+    path = tmp_path / "attention.json"
+    shape = AttentionShape(3000, 4, 128)
+    chosen = AttentionChooser(torch.device("cuda", 0), torch.bfloat16, path=path).choose(shape)
+    assert list(json.loads(path.read_text()).values()) == [chosen or "native"]
+
+
+def test_the_vaes_windows_are_the_same_however_they_are_made():
+    activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
+    seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
+    for top, bottom in ((False, True), (True, False)):
+        arguments = (seen[:, :, 3:15], Cut(5, 3, top, bottom), activation)
+        assert error(choose_make_window(seen.device)(*arguments), make_window(*arguments)) < 1e-3
+
+
+@torch.inference_mode()
+def test_the_vaes_decoder_is_as_near_to_the_exact_pixels_as_diffusers_own():
+    torch.manual_seed(0)
+    config = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
+    vae = make_vae(config | {"block_out_channels": [32, 32, 64, 64], "norm_num_groups": 8}).eval().cuda()
+    latents = torch.randn(1, 16, 5, 16, 24, device="cuda")
+    exact = vae.decoder(latents)
+    theirs = copy.deepcopy(vae.decoder).half()
+    wanted = error(theirs(latents.half()), exact)
+    assert error(WindowDecoder(theirs)(latents.half()), exact) < max(1.2 * wanted, 1e-3)
+
+
+def test_products_of_eight_bits_agree():
+    device = torch.device("cuda", 0)
+    product = choose_product(device, torch.bfloat16, compiled=False)
+    weight, scale = quantise(torch.randn(256, 512, device=device))
+    x = torch.randn(1, 333, 512, device=device, dtype=torch.bfloat16)
+    bias = torch.randn(256, device=device, dtype=torch.bfloat16)
+    assert error(product(x, weight, scale, bias), dequantised_product(x, weight, scale, bias)) < 0.04
