@@ -104,6 +104,8 @@ class ModelLoader:
     @contextmanager
     def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
         """The VAE without its encoder."""
+        if self.compute.device.type == "cuda":
+            torch.cuda.empty_cache()  # it needs large pieces, sampling left small ones
         with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
             yield model

@@ -129,6 +129,8 @@ class WindowDecoder(nn.Module):
         frames = Stored(latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last))
         maps: Maps = self.resnet_in(self.conv_in(frames))
         for layer in (*self.middle, *self.levels):
+            if layer is self.levels[-1] and latents.is_cuda:
+                torch.cuda.empty_cache()  # what smaller maps left is no room for the two largest ones
             maps = layer(maps)
         pixels = self.conv_out(maps, self.norm_out.activation(maps)).values
         return pixels.transpose(0, 1)[None]

@@ -1,5 +1,6 @@
 """What only a card can show. `python -m pytest -m gpu` on a machine that has one."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -21,7 +22,7 @@ from diffusers_helper.vae_decoder import WindowDecoder
 from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
 from tests.tiny import MODELS
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 SIGMAS = torch.tensor([1.0, 0.8, 0.6, 0.4])
 
 
@@ -58,15 +59,15 @@ def error(found, wanted):
 
 
 def test_a_step_never_waits_for_the_card():
-    steps = predict()
-    for _ in range(2):  # in which the weights' place is decided by the clock
-        next(steps)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for latents in steps:
-            assert latents.is_cuda
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with contextlib.closing(predict()) as steps:
+        for _ in range(2):  # in which the weights' place is decided by the clock
+            next(steps)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for latents in steps:
+                assert latents.is_cuda
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_teacache_asks_the_card_once_a_step(monkeypatch):
