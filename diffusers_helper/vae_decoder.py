@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from .vae_windows import Activation, Cut, choose_make_window
 
-STRIP_BYTES = {"cuda": 160 * 2**20, "cpu": 8 * 2**20}
+STRIP_BYTES = {"cuda": 128 * 2**20, "cpu": 8 * 2**20}
 """About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
 to compute few rows twice; on a CPU small enough for its caches."""
 STATISTICS_EPS = 1e-6
@@ -39,6 +39,8 @@ class Maps(ABC):
     shape: tuple[int, int, int, int]
     example: torch.Tensor
     """Has the maps' device and dtype."""
+    smaller = 1
+    """So many times smaller strips are to be, because reading one takes memory, too."""
 
     @abstractmethod
     def rows(self, top: int, bottom: int) -> torch.Tensor:
@@ -53,7 +55,7 @@ class Maps(ABC):
         """Strips of rows from top to bottom, of an even number where there are several."""
         count, channels, height, width = self.shape
         row = count * channels * width * TAPS * self.example.element_size()
-        fitting = max(STRIP_BYTES[self.example.device.type] // row, 1)
+        fitting = max(STRIP_BYTES[self.example.device.type] // self.smaller // row, 1)
         rows = -(-height // -(-height // fitting))  # all of about the same height
         rows = height if rows >= height else rows + rows % 2
         return (range(top, min(top + rows, height)) for top in range(0, height, rows))
@@ -73,6 +75,8 @@ class Stored(Maps):
 
 class Upsampled(Maps):
     """Maps that are computed from smaller ones whenever they are read."""
+
+    smaller = 2
 
     def __init__(self, source: torch.Tensor, conv: "UpsamplingConv") -> None:
         count, _, height, width = source.shape
@@ -117,10 +121,10 @@ class WindowDecoder(nn.Module):
         for attention, resnet in zip(middle.attentions, middle.resnets[1:], strict=True):
             self.middle.extend([] if attention is None else [FrameAttention(attention)])
             self.middle.append(ResnetBlock(resnet))
-        last = max(n for n, block in enumerate(decoder.up_blocks) if block.upsamplers is not None)
-        self.levels = nn.ModuleList(
-            Level(block, stores=number < last) for number, block in enumerate(decoder.up_blocks)
-        )
+        levels = [Level(block) for block in decoder.up_blocks]
+        # What a shortcut passes by is not needed a second time.
+        levels[-2].stores = decoder.up_blocks[-1].resnets[0].conv_shortcut is None
+        self.levels = nn.ModuleList(levels)
         self.norm_out = Norm(decoder.conv_norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
 
@@ -137,13 +141,15 @@ class WindowDecoder(nn.Module):
 
 
 class Level(nn.Module):
-    """diffusers' HunyuanVideoUpBlock3D. Where it does not store its doubled maps, they are computed twice."""
+    """diffusers' HunyuanVideoUpBlock3D."""
 
-    def __init__(self, block: Any, stores: bool) -> None:
+    stores = True
+    """Whether its doubled maps are kept; else they are computed whenever they are read."""
+
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(resnet) for resnet in block.resnets)
         self.upsampler = None if block.upsamplers is None else UpsamplingConv(block.upsamplers[0])
-        self._stores = stores
 
     def forward(self, maps: Maps) -> Maps:
         for resnet in self.resnets:
@@ -152,7 +158,7 @@ class Level(nn.Module):
             return maps
         assert isinstance(maps, Stored)
         upsampled = Upsampled(maps.values, self.upsampler)
-        return upsampled.stored() if self._stores else upsampled
+        return upsampled.stored() if self.stores else upsampled
 
 
 class CausalConv(nn.Module):

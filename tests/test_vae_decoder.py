@@ -42,6 +42,14 @@ def test_a_window_is_decoded_to_the_same_pixels(vae, strips_of, size, strip):
 
 
 @torch.inference_mode()
+def test_levels_of_the_same_width_are_decoded_too():
+    config = CONFIG | {"block_out_channels": [16, 16, 16, 16]}
+    theirs = make_vae(config).eval().requires_grad_(False).decoder
+    latents = torch.randn(1, 16, 2, 4, 6)
+    assert error(WindowDecoder(theirs)(latents), theirs(latents)) < 1e-5
+
+
+@torch.inference_mode()
 def test_the_statistics_of_a_bright_picture_are_exact(vae):
     """A mean that is large against the deviation is where sums of squares lose their digits."""
     theirs = copy.deepcopy(vae.decoder.conv_norm_out).double()
