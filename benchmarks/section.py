@@ -76,10 +76,15 @@ def main() -> None:
         for number in range(options.jobs):
             thief = options.take_gib if number == options.jobs - 1 else 0
             rows.append(run_job(request, loader, Path(folder), number, taken, thief))
+            write(rows, options)
         latents = [load_file(Path(folder) / f"job{n}.safetensors")["latents"] for n in range(options.jobs)]
         rows[-1]["latents_differ_by"] = float((latents[-1] - latents[0]).abs().max())
-    for row in rows:
-        print(json.dumps(row, indent=1))
+    write(rows, options)
+
+
+def write(rows: list[dict], options: argparse.Namespace) -> None:
+    """Print the newest job and write all."""
+    print(json.dumps(rows[-1]), flush=True)
     card = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
     way = "-eight-bit" * options.eight_bit + "-eager" * options.eager

@@ -76,7 +76,7 @@ def decode_latents(
     pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1], starts)
     if not torch.isfinite(pixels).all():
         raise MachineError("not_a_number_in_pixels")
-    return rearrange(pixels.cpu().float().clamp_(-1, 1).add_(1).mul_(127.5), "c t h w -> t h w c")
+    return rearrange(pixels.float().clamp_(-1, 1).add_(1).mul_(127.5), "c t h w -> t h w c")
 
 
 def _decode_tiled(
@@ -99,18 +99,23 @@ def _decode_tiled(
 def _decode_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
 ) -> torch.Tensor:
-    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only.
+    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only; on the CPU.
 
     The library always decodes to the last latent frame, in a tile cut short.
     """
     tiling.apply(vae)
     logger.info("decoding in tiles of %dx%d", tiling.height, tiling.width)
     vae.use_framewise_decoding = False  # what comes in is one tile
-    tiles: list[torch.Tensor] = []
+    done: list[torch.Tensor] = []
+    last: torch.Tensor | None = None
     for start in starts:
         tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
-        tiles.append(vae.blend_t(tiles[-1], tile[:, :, 1:], TILE_BLEND) if tiles else tile)
-    return torch.cat([*(tile[:, :, :-TILE_BLEND] for tile in tiles[:-1]), tiles[-1]], dim=2)[0]
+        if last is not None:
+            tile = vae.blend_t(last, tile[:, :, 1:], TILE_BLEND)
+            done.append(last[:, :, :-TILE_BLEND].cpu())  # the card holds one tile, however many there are
+        last = tile
+    assert last is not None
+    return torch.cat([*done, last.cpu()], dim=2)[0]
 
 
 @dataclass(frozen=True)

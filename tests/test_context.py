@@ -15,8 +15,8 @@ def joined(size, sections, contrast):
     plan, latents = random_case(sections, size)
     latents = [section[..., :2, :2] for section in latents]
     with make_loader().vae() as vae:
-        for values in vae.decoder.conv_out.parameters():
-            values.data *= contrast
+        for values in vae.decoder.conv_out.buffers():
+            values *= contrast
         found, wanted = join(vae, plan, latents, ours), join_as_upstream(vae, plan, latents)
     assert found.shape == wanted.shape == (plan.pixel_frames, 16, 16, 3)
     return found.astype(int), wanted.astype(int)
