@@ -73,10 +73,7 @@ def decode_latents(
     height, width = (8 * side for side in latents.shape[-2:])
     tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
     starts = tile_starts(latents.shape[2]) if starts is None else starts
-    pixels = _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1], starts)
-    if not torch.isfinite(pixels).all():
-        raise MachineError("not_a_number_in_pixels")
-    return rearrange(pixels.float().clamp_(-1, 1).add_(1).mul_(127.5), "c t h w -> t h w c")
+    return _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1], starts)
 
 
 def _decode_tiled(
@@ -85,7 +82,7 @@ def _decode_tiled(
     tilings: list["Tiling"],
     starts: Sequence[int],
 ) -> torch.Tensor:
-    """Pixels `(3, frames, height, width)`, with the first tiling that the memory suffices for."""
+    """Frames `(n, height, width, 3)`, with the first tiling that the memory suffices for."""
     for tiling in tilings[:-1]:
         try:
             return _decode_in_time(latents, vae, tiling, starts)
@@ -99,7 +96,7 @@ def _decode_tiled(
 def _decode_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
 ) -> torch.Tensor:
-    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only; on the CPU.
+    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only; as frames on the CPU.
 
     The library always decodes to the last latent frame, in a tile cut short.
     """
@@ -112,10 +109,18 @@ def _decode_in_time(
         tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
         if last is not None:
             tile = vae.blend_t(last, tile[:, :, 1:], TILE_BLEND)
-            done.append(last[:, :, :-TILE_BLEND].cpu())  # the card holds one tile, however many there are
+            done.append(_to_frames(last[:, :, :-TILE_BLEND]))
         last = tile
     assert last is not None
-    return torch.cat([*done, last.cpu()], dim=2)[0]
+    return torch.cat([*done, _to_frames(last)])
+
+
+def _to_frames(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels `(1, 3, n, height, width)` as frames on the CPU: the card holds those of one tile only."""
+    if not torch.isfinite(pixels).all():
+        raise MachineError("not_a_number_in_pixels")
+    frames = pixels[0].permute(1, 2, 3, 0).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    return frames.clamp_(-1, 1).add_(1).mul_(127.5).cpu()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from .vae_windows import Activation, Cut, choose_make_window
 
-STRIP_BYTES = {"cuda": 128 * 2**20, "cpu": 8 * 2**20}
+STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
 """About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
 to compute few rows twice; on a CPU small enough for its caches."""
 STATISTICS_EPS = 1e-6
