@@ -93,7 +93,13 @@ class AttentionChooser:
         dtype = str(self._dtype).removeprefix("torch.")
         key = f"{card}, torch {torch.__version__}, {dtype}, {tokens} x {shape.heads} x {shape.head_dim}"
         if self._chosen.get(key) not in (OWN, *self._others):
-            self._chosen[key] = self._try_out(AttentionShape(tokens, shape.heads, shape.head_dim))
+            try:
+                self._chosen[key] = self._try_out(AttentionShape(tokens, shape.heads, shape.head_dim))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.info("no memory to try out attention of %d tokens", tokens)
+                return None
             self._write()
         return None if self._chosen[key] == OWN else self._chosen[key]
 

@@ -56,6 +56,9 @@ class BlockRunner:
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
         """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
+    def give_up(self, reason: str) -> None:
+        """Call blocks as they are from now on."""
+
 
 class CompilingRunner(BlockRunner):
     """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
@@ -78,7 +81,7 @@ class CompilingRunner(BlockRunner):
             except Exception as error:  # a compiler may raise anything
                 if is_out_of_memory(error) or is_out_of_memory(error.__cause__ or error):
                     raise
-                self._give_up(f"{type(error).__name__}: {error}")
+                self.give_up(f"{type(error).__name__}: {error}")
         return block(*arguments)
 
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
@@ -87,10 +90,10 @@ class CompilingRunner(BlockRunner):
             found, wanted = self(block, *arguments), block(*arguments)
             worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
             if not worst <= TOLERANCE:
-                self._give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
+                self.give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
         self.is_ready = True
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
         self._compiled, self.is_ready = None, True
 

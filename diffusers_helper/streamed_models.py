@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+FEWER = 8
+"""Compiling is tried once more with so many times fewer tokens."""
 ACTIVATION_WIDTHS = 24
 """Memory of a pass: this many tensors of tokens x hidden size (measured 18 at most, and some air)."""
 SPARE_BYTES = 5 * GIB // 4
@@ -64,10 +66,17 @@ class StreamedTransformer:
     def prepare_blocks(self, tokens: int, compute: Compute) -> None:
         """Compile the blocks where that is to be done: so that the first step takes no longer than others.
 
-        Raises:
-            torch.OutOfMemoryError: there is too little memory for one block of each kind.
+        Where the memory does not suffice for one of each kind beside the others, this is done with fewer
+        tokens, which the graphs leave open; where not even for that, blocks are not compiled.
         """
-        self.making_room(lambda: self._prepare_blocks(tokens, compute))
+        for count in (tokens, tokens // FEWER):
+            try:
+                return self._prepare_blocks(count, compute)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            logger.info("out of memory while compiling for %d tokens", count)
+        self.stack.runner.give_up("there is no memory for it")
 
     def _prepare_blocks(self, tokens: int, compute: Compute) -> None:
         examples = self.stack.layers.examples()

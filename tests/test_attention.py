@@ -119,6 +119,19 @@ def test_a_remembered_way_that_is_no_longer_there_is_not_used(tmp_path):
     assert chooser(path, compiles=True).choose(SHAPE) == "_native_cudnn"
 
 
+def test_without_memory_to_try_pytorchs_own_is_used_this_time(card, tmp_path, monkeypatch):
+    path = tmp_path / "attention.json"
+
+    def attend(_states, _backend):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "attend", attend)
+        assert chooser(path).choose(SHAPE) is None
+    assert not card.tried
+    assert chooser(path).choose(SHAPE) == "xformers"
+
+
 @pytest.mark.usefixtures("card")
 def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path):
     (tmp_path / "file").write_text("")

@@ -129,6 +129,26 @@ def test_running_out_of_memory_is_no_reason_to_stop_compiling():
     assert graphs() == 1
 
 
+@pytest.mark.parametrize("fitting", [1000, 0])
+def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, monkeypatch, fitting):
+    counts = []
+
+    def prepare(self, _blocks, arguments):
+        counts.append(arguments[0].shape[1])
+        if counts[-1] > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.is_ready = True
+
+    monkeypatch.setattr(CompilingRunner, "prepare", prepare)
+    runner = CompilingRunner("eager")
+    found, _ = make(loader_of(runner), tmp_path)
+    assert len(counts) == 2
+    assert counts[1] == counts[0] // 8
+    assert runner.is_ready
+    assert (runner._compiled is not None) is (fitting > 0)
+    assert torch.isfinite(found).all()
+
+
 def test_a_cpu_does_not_compile():
     assert not can_compile(torch.device("cpu"))
     assert not choose_compute("cpu").compiles
