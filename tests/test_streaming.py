@@ -147,6 +147,22 @@ def test_every_layer_has_its_weights_wherever_it_is(stored, resident):
         assert streamed.num_resident == len(resident)
 
 
+def test_after_a_pass_the_first_layers_of_the_next_one_come_by_themselves(stored):
+    """So that they are there when the next section begins, whatever is computed meanwhile: its decoding."""
+    folder, weights = stored
+    checkpoint, layers = describe(folder)
+    with StreamedLayers(layers, make_linear, checkpoint, CPU) as streamed:
+        streamed.place([])
+        for _place, _module in streamed:
+            pass
+        ring = streamed.ring
+        assert ring.position == 0
+        assert all(load.done.wait(10) for load in ring._loads)
+        for place in range(len(ring.slots)):
+            slot = ring.slots[(COUNT + place) % len(ring.slots)]
+            assert torch.equal(layers[place].views(slot)["weight"], weights[f"layers.{place}.weight"])
+
+
 def test_giving_up_resident_layers_ends_with_none_and_changes_nothing(stored):
     folder, weights = stored
     checkpoint, layers = describe(folder)
