@@ -157,7 +157,7 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
         with stream_transformer(part, compute, tokens, None, runner) as transformer:
             begin = time.perf_counter()
-            if not runner.is_ready:
+            if not transformer.is_prepared:
                 transformer.prepare_blocks(tokens, compute)
             torch.cuda.synchronize()
             compiled = time.perf_counter() - begin

@@ -9,6 +9,8 @@ import importlib.util
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,16 @@ def attend(states: list[torch.Tensor], backend: str) -> torch.Tensor:
     from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
     return dispatch_attention_fn(*states, backend=AttentionBackendName(backend))
+
+
+@contextmanager
+def use_attention(backend: str) -> Iterator[None]:
+    """Have the blocks that run within use a backend: those that are streamed are in no model that could be
+    told."""
+    from diffusers.models.attention_dispatch import attention_backend
+
+    with attention_backend(backend):
+        yield
 
 
 def _seconds(states: list[torch.Tensor], backend: str) -> float:

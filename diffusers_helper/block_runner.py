@@ -1,8 +1,8 @@
 """Running the transformer's blocks: compiled where the machine can, as they are everywhere else.
 
-A kind of block has one graph for all its layers, sections, jobs and prompts: weights and modulation are
-its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app works, and says
-nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is from then on.
+A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
+and modulation are its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app
+works, and says nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is.
 """
 
 import importlib.util
@@ -20,9 +20,10 @@ from .system_memory import is_out_of_memory
 logger = logging.getLogger(__name__)
 
 States = tuple[torch.Tensor, torch.Tensor]
-TOLERANCE = 0.03
-"""The most that compiled numbers may be away from the block's own, relatively. In bfloat16 both are about
-0.005 away from the exact ones, because the compiler rounds at other places."""
+TOLERANCE = 0.1
+"""The most that compiled numbers may be away from the block's own, relatively. The compiler rounds at other
+places: in bfloat16 that makes 0.005, in 8 bits more. What is wrong is wrong by much more (measured: an
+attention left out 0.35, garbled 0.5)."""
 OLDEST_CAPABILITY = (7, 0)
 """The oldest cards that Triton's kernels run on."""
 
@@ -40,34 +41,34 @@ def keep_compiled(folder: Path) -> None:
     The compiler gets one process, this one: each further one would import torch, for some seconds less.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # the VAE's kernel
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 class BlockRunner:
     """Calls blocks as they are."""
 
-    is_ready = True
-    """False as long as `prepare` has something to do."""
-
     def __call__(self, block: nn.Module, *arguments: Any) -> States:
         """What `block(*arguments)` gives."""
         return block(*arguments)
 
-    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
-        """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
+    def is_ready(self, attention: str) -> bool:  # noqa: ARG002
+        """Whether `prepare` has nothing to do for blocks with such an attention."""
+        return True
 
-    def give_up(self, reason: str) -> None:
-        """Call blocks as they are from now on."""
+    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
+        """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
 
 class CompilingRunner(BlockRunner):
     """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
 
     def __init__(self, backend: str | Callable = "inductor") -> None:
-        self._compiled: Callable[..., States] | None = torch.compile(
-            _call, backend=backend, fullgraph=True, dynamic=True
-        )
-        self.is_ready = False
+        self._backend = backend
+        self._compiled: Callable[..., States] | None = None
+        self._ready: set[str] = set()
+        self.is_compiling = True
+        """False once that was given up."""
 
     def __call__(self, block: nn.Module, *arguments: Any) -> States:
         """What `block(*arguments)` gives, but for the rounding.
@@ -75,27 +76,36 @@ class CompilingRunner(BlockRunner):
         Raises:
             torch.OutOfMemoryError: there is too little memory; nothing is given up for that.
         """
-        if self._compiled is not None:
+        if self.is_compiling:
             try:
-                return self._compiled(block, *map(_plain, arguments))
+                return self._call_compiled(block, *map(_plain, arguments))
             except Exception as error:  # a compiler may raise anything
-                if is_out_of_memory(error) or is_out_of_memory(error.__cause__ or error):
-                    raise
-                self.give_up(f"{type(error).__name__}: {error}")
+                cause = getattr(error, "inner_exception", error)
+                if is_out_of_memory(cause):
+                    raise torch.OutOfMemoryError(str(cause)) from error
+                self._give_up(f"{type(error).__name__}: {error}")
         return block(*arguments)
 
-    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any]) -> None:
+    def _call_compiled(self, block: nn.Module, *arguments: Any) -> States:
+        if self._compiled is None:
+            self._compiled = torch.compile(_call, backend=self._backend, fullgraph=True, dynamic=True)
+        return self._compiled(block, *arguments)
+
+    def is_ready(self, attention: str) -> bool:
+        return not self.is_compiling or attention in self._ready
+
+    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
         """Compile these blocks and compare them with themselves."""
         for block in blocks:
             found, wanted = self(block, *arguments), block(*arguments)
             worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
             if not worst <= TOLERANCE:
-                self.give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
-        self.is_ready = True
+                self._give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
+        self._ready.add(attention)
 
-    def give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str) -> None:
         logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
-        self._compiled, self.is_ready = None, True
+        self._compiled, self.is_compiling = None, False
 
 
 def _call(block: nn.Module, *arguments: Any) -> States:

@@ -209,7 +209,7 @@ def _make_sections(
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     with loader.transformer(tokens) as transformer:
-        if folder.num_latents < len(job.plan.sections) and not transformer.stack.runner.is_ready:
+        if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:
             yield StageStarted("compiling")
             transformer.prepare_blocks(tokens, loader.compute)
         for section in job.plan.sections:

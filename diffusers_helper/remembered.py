@@ -29,9 +29,6 @@ class Remembered(nn.Module):
         self._results.move_to_end(key)
         return self._results[key][0]
 
-    def forget(self) -> None:
-        self._results.clear()
-
 
 class MaskMover(nn.Module):
     """The context embedder, for a mask on the CPU: the model reads the prompt's length from it, and would

@@ -41,9 +41,12 @@ class ScaledLinear(nn.Module):
         self.scale = _parameter(torch.empty(outputs, dtype=torch.float32))
         self.bias = _parameter(torch.empty(outputs)) if has_bias else None
         self.product: Product = dequantised_product
+        self.compiled_product: Product = dequantised_product
+        """What a compiler is given, which joins it with what comes before and after."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.product(x, self.weight, self.scale, self.bias)
+        product = self.compiled_product if torch.compiler.is_compiling() else self.product
+        return product(x, self.weight, self.scale, self.bias)
 
 
 def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,14 +161,12 @@ def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> boo
     return error < TRIAL_ERROR
 
 
-def use_best_product(
-    module: nn.Module, device: torch.device, dtype: torch.dtype, compiled: bool = False
-) -> None:
+def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Have the scaled layers of a module compute as this device does best, but for widths that it refuses."""
     for layer in module.modules():
-        if isinstance(layer, ScaledLinear):
-            fits = all(side % FP8_MULTIPLE == 0 for side in layer.weight.shape)
-            layer.product = choose_product(device, dtype, compiled) if fits else dequantised_product
+        if isinstance(layer, ScaledLinear) and all(s % FP8_MULTIPLE == 0 for s in layer.weight.shape):
+            layer.product = choose_product(device, dtype)
+            layer.compiled_product = choose_product(device, dtype, compiled=True)
 
 
 def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:

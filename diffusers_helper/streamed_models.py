@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .architectures import build_empty, make_text_encoder, make_transformer
+from .attention import OWN, use_attention
 from .block_runner import BlockRunner
 from .block_stack import BlockStack
 from .checkpoint import Checkpoint
@@ -62,12 +63,19 @@ class StreamedTransformer:
 
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
+    attention: str = OWN
+    """The attention that its blocks use."""
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare_blocks` has nothing to do."""
+        return self.stack.runner.is_ready(self.attention)
 
     def prepare_blocks(self, tokens: int, compute: Compute) -> None:
         """Compile the blocks where that is to be done: so that the first step takes no longer than others.
 
         Where the memory does not suffice for one of each kind beside the others, this is done with fewer
-        tokens, which the graphs leave open; where not even for that, blocks are not compiled.
+        tokens, which the graphs leave open; where not even for that, this job's blocks are not compiled.
         """
         for count in (tokens, tokens // FEWER):
             try:
@@ -76,7 +84,7 @@ class StreamedTransformer:
                 if not is_out_of_memory(error):
                     raise
             logger.info("out of memory while compiling for %d tokens", count)
-        self.stack.runner.give_up("there is no memory for it")
+        self.stack.runner = BlockRunner()
 
     def _prepare_blocks(self, tokens: int, compute: Compute) -> None:
         examples = self.stack.layers.examples()
@@ -95,7 +103,7 @@ class StreamedTransformer:
             give_modulation(block, kind, tuple(randn(1, size) for size in modulation_sizes(kind, hidden)))
         rotary = tuple(randn(tokens, config.attention_head_dim, dtype=torch.float32) for _ in range(2))
         states = (randn(1, tokens, hidden), randn(1, TEXT_TOKENS, hidden), randn(1, hidden), None, rotary)
-        self.stack.runner.prepare(list(examples.values()), states)
+        self.stack.runner.prepare(list(examples.values()), states, self.attention)
 
     def making_room(self, work: Callable[[], _T]) -> _T:
         """Do some work; where memory runs out, give up resident layers and do it again.
@@ -133,10 +141,10 @@ def stream_transformer(
         _compute_once_a_section(model)
         model.proj_out.to(compute.projection)
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
-        if attention_backend is not None:
-            model.set_attention_backend(attention_backend)
+        attention = attention_backend or OWN
+        exits.enter_context(use_attention(attention))
         _place(stack.layers, compute, _reserved_bytes(model, compute, tokens))
-        yield StreamedTransformer(model, stack)
+        yield StreamedTransformer(model, stack, attention)
 
 
 @contextmanager
@@ -191,7 +199,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
     templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for template in templates.values():  # not the modulation: one row a product is no work for fp8
-        use_best_product(template, compute.device, compute.transformer, compute.compiles)
+        use_best_product(template, compute.device, compute.transformer)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [

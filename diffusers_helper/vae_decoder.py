@@ -252,7 +252,7 @@ class UpsamplingConv(nn.Module):
     def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
         """Fill frames `(n, rows, columns, channels)` of the result."""
         window = choose_make_window(seen.device)(seen, cut, None)
-        corners = functional.conv2d(window, self.get_buffer(f"weight_{parity}"), self.bias)
+        corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}"), self.bias))
         # Corner (row, column) of each pixel lies as many pixels further down and to the right.
         frame, _, down, right = corners.stride()
         rows, columns = (side // 2 for side in result.shape[1:3])
@@ -369,5 +369,5 @@ def channel_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return sums, norms.square().sum((0, 2), dtype=torch.float64)
 
 
-def channels_last(weight: torch.Tensor) -> torch.Tensor:
-    return weight.contiguous(memory_format=torch.channels_last)
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)

@@ -86,7 +86,8 @@ def choose_make_window(device: torch.device) -> MakeWindow:
     except Exception as error:  # a compiler may raise anything
         if is_out_of_memory(error):
             raise
-        logger.info("the VAE's kernel cannot be used: %s", str(error).splitlines()[0][:300])
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.info("the VAE's kernel cannot be used: %s", reason[:300])
         return make_window
     return make_window_at_once
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffusers_helper import attention
+from tests.tiny import make_loader
 
 
 @pytest.fixture
@@ -157,3 +158,15 @@ def test_xformers_must_compute_something_right(monkeypatch, works):
 
     monkeypatch.setattr(attention, "attend", attend)
     assert attention.xformers_computes(torch.device("cpu"), torch.float32) is works
+
+
+def test_a_jobs_attention_is_gone_after_it():
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    loader = make_loader()
+    for chosen, wanted in (("_native_math", "_native_math"), (None, "native")):
+        loader._attention.choose = lambda _shape, chosen=chosen: chosen
+        with loader.transformer(500) as transformer:
+            assert transformer.attention == wanted
+            assert _AttentionBackendRegistry._active_backend == AttentionBackendName(wanted)
+    assert _AttentionBackendRegistry._active_backend == AttentionBackendName.NATIVE

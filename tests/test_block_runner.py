@@ -4,17 +4,27 @@
 """
 
 import dataclasses
+import threading
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.block_runner import (
+    TOLERANCE,
+    BlockRunner,
+    CompilingRunner,
+    _relative_error,
+    can_compile,
+)
+from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit import convert
 from diffusers_helper.events import StageStarted
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
+from diffusers_helper.modulation import give_modulation, modulation_sizes
 from diffusers_helper.streaming.layers import StreamedLayers
 from tests.tiny import MODELS, load_latents, make_request, run
 
@@ -61,6 +71,12 @@ class Block(nn.Module):
 STATES = torch.linspace(1, 2, 3), torch.ones(3)
 
 
+@pytest.fixture
+def fresh():
+    """Forgets what was compiled before: so many backends for one function are more than are allowed."""
+    torch._dynamo.reset()
+
+
 def run_block(runner, block=None):
     with torch.inference_mode():
         return runner(block or Block(), *STATES)[0]
@@ -90,15 +106,29 @@ def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path,
     assert graphs() == 2
 
 
+def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path):
+    files, before = compiling.files, graphs()
+    convert(files.transformer, tmp_path / "8bit", lambda *_: None, threading.Event())
+    part = dataclasses.replace(files.transformer, checkpoint=Checkpoint.open(tmp_path / "8bit"))
+    files = dataclasses.replace(files, transformer=part)
+    runner = CompilingRunner("aot_eager")
+    loaders = [ModelLoader(files, compiling.compute, each) for each in (runner, BlockRunner())]
+    found, wanted = (make(each, tmp_path / str(n))[0] for n, each in enumerate(loaders))
+    assert runner.is_compiling
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert graphs() == before + 2
+
+
 def test_only_the_first_job_tells_of_compiling(tmp_path):
     class Slow(BlockRunner):
-        is_ready = False
+        def is_ready(self, attention):
+            return attention in ready
 
-        def prepare(self, blocks, _arguments):
+        def prepare(self, blocks, _arguments, attention):
             kinds.extend(type(block).__name__ for block in blocks)
-            self.is_ready = True
+            ready.add(attention)
 
-    kinds: list[str] = []
+    kinds, ready = [], set()
     loader, stages = loader_of(Slow()), []
     for name in ("a", "b"):
         _, events = make(loader, tmp_path, name)
@@ -109,6 +139,7 @@ def test_only_the_first_job_tells_of_compiling(tmp_path):
     assert kinds == ["HunyuanVideoTransformerBlock", "HunyuanVideoSingleTransformerBlock"]
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_compiler_that_fails_costs_nothing_but_the_try():
     calls = []
 
@@ -120,19 +151,21 @@ def test_a_compiler_that_fails_costs_nothing_but_the_try():
     for _ in range(2):
         assert torch.equal(run_block(runner), Block()(*STATES)[0])
     assert len(calls) == 1
-    assert runner.is_ready
+    assert runner.is_ready("any")
 
 
+@pytest.mark.usefixtures("fresh")
 def test_compiled_blocks_with_wrong_numbers_are_not_used():
     def wrong(graph, _inputs):
         return lambda *values: tuple(value * 1.1 for value in graph(*values))
 
     runner = CompilingRunner(wrong)
     assert not torch.equal(run_block(runner), Block()(*STATES)[0])
-    runner.prepare([Block()], STATES)
+    runner.prepare([Block()], STATES, "native")
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
 
 
+@pytest.mark.usefixtures("fresh")
 def test_compiled_blocks_with_right_numbers_are_used():
     calls = []
 
@@ -140,13 +173,15 @@ def test_compiled_blocks_with_right_numbers_are_used():
         return lambda *values: calls.append(1) or graph(*values)
 
     runner = CompilingRunner(compiler)
-    runner.prepare([Block()], STATES)
-    assert runner.is_ready
+    runner.prepare([Block()], STATES, "native")
+    assert runner.is_ready("native")
+    assert not runner.is_ready("another")
     before = len(calls)
     run_block(runner)
     assert len(calls) == before + 1
 
 
+@pytest.mark.usefixtures("fresh")
 def test_running_out_of_memory_is_no_reason_to_stop_compiling():
     is_short = [True]
 
@@ -163,28 +198,68 @@ def test_running_out_of_memory_is_no_reason_to_stop_compiling():
         run_block(runner)
     is_short[0] = False
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
-    assert runner._compiled is not None
+    assert runner.is_compiling
+
+
+@pytest.mark.usefixtures("fresh")
+def test_running_out_of_memory_while_compiling_is_told_as_such():
+    is_short = [True]
+
+    def compile_graph(graph, _inputs):
+        if is_short[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return graph
+
+    runner = CompilingRunner(compile_graph)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_block(runner)
+    is_short[0] = False
+    assert torch.equal(run_block(runner), Block()(*STATES)[0])
+    assert runner.is_compiling
 
 
 @pytest.mark.parametrize("fitting", [1000, 0])
 def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, monkeypatch, fitting):
     counts = []
 
-    def prepare(self, _blocks, arguments):
+    def prepare(self, _blocks, arguments, attention):
         counts.append(arguments[0].shape[1])
         if counts[-1] > fitting:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        self.is_ready = True
+        self._ready.add(attention)
 
     monkeypatch.setattr(CompilingRunner, "prepare", prepare)
-    runner = CompilingRunner()
-    runner._compiled = lambda block, *arguments: block(*arguments)
+    runner, calls = CompilingRunner(), []
+    runner._compiled = lambda block, *arguments: calls.append(1) or block(*arguments)
     found, _ = make(loader_of(runner), tmp_path)
     assert len(counts) == 2
     assert counts[1] == counts[0] // 8
-    assert runner.is_ready
-    assert (runner._compiled is not None) is (fitting > 0)
+    assert bool(calls) is (fitting > 0)
+    assert runner.is_ready("native") is (fitting > 0)  # else the next job tries again
     assert torch.isfinite(found).all()
+
+
+@torch.inference_mode()
+def test_examples_do_what_blocks_do():
+    """Without its attention, a block must be further away from itself than is allowed."""
+    loader = loader_of(BlockRunner())
+    with loader.transformer(500) as transformer:
+        config = transformer.model.config
+        width = config.num_attention_heads * config.attention_head_dim
+        states = torch.randn(1, 40, width), torch.randn(1, 12, width)
+        rotary = tuple(torch.randn(40, config.attention_head_dim) for _ in range(2))
+        temb = torch.randn(1, width)
+        for kind, block in transformer.stack.layers.examples().items():
+            give_modulation(
+                block, kind, tuple(torch.randn(1, size) for size in modulation_sizes(kind, width))
+            )
+            whole = block(*states, temb, None, rotary)
+            values = block.attn.to_v
+            values.weight.data.zero_()
+            values.bias.data.zero_()
+            without = block(*states, temb, None, rotary)
+            worst = max(_relative_error(w, v) for w, v in zip(without, whole, strict=True))
+            assert worst > 2 * TOLERANCE, kind
 
 
 def test_a_cpu_does_not_compile():

@@ -218,10 +218,11 @@ def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
 
 
 def test_widths_that_a_card_refuses_take_whole_weights(monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
     use_best_product(layers, CARD, torch.bfloat16)
-    assert [layer.product for layer in layers[:2]] == [row_product, dequantised_product]
+    for products in ("product", "compiled_product"):
+        assert [getattr(layer, products) for layer in layers[:2]] == [row_product, dequantised_product]
 
 
 # -- where they stand --------------------------------------------------------------------------------

@@ -49,9 +49,10 @@ def test_a_kernel_that_is_right_is_used(monkeypatch):
     assert choose_make_window(CARD) is way
 
 
-def test_a_kernel_that_does_not_compile_is_not_used(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("cannot find a C compiler"), AssertionError()])
+def test_a_kernel_that_does_not_compile_is_not_used(monkeypatch, error):
     def way(*_arguments):
-        raise RuntimeError("cannot find a C compiler")
+        raise error
 
     offer(monkeypatch, way)
     assert choose_make_window(CARD) is make_window

@@ -16,7 +16,15 @@ from .ring import CHUNK_BYTES, WeightRing
 logger = logging.getLogger(__name__)
 
 NUM_SLOTS = 3
-EXAMPLE_DEVIATION = 0.02
+EXAMPLE_BIAS = 0.02
+
+
+def _example_of(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Numbers with which a layer does about what it does with its own: norms and scales are 1."""
+    if tensor.ndim == 1 and not name.endswith("bias"):
+        return torch.ones_like(tensor, dtype=torch.float32)
+    deviation = EXAMPLE_BIAS if tensor.ndim == 1 else tensor[0].numel() ** -0.5
+    return torch.empty_like(tensor, dtype=torch.float32).normal_(std=deviation)
 
 
 class StreamedLayers:
@@ -151,8 +159,8 @@ class StreamedLayers:
         for layer in self.layers:
             if layer.kind not in examples:
                 buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self._device)
-                for tensor in layer.views(buffer).values():
-                    tensor.copy_(torch.empty_like(tensor, dtype=torch.float32).normal_(std=EXAMPLE_DEVIATION))
+                for name, tensor in layer.views(buffer).items():
+                    tensor.copy_(_example_of(name, tensor))
                 examples[layer.kind] = self._bind(layer, buffer)
         return examples
 
