@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from diffusers_helper.block_runner import BlockRunner
 from diffusers_helper.block_stack import BlockStack
 from diffusers_helper.modulation import GivenProduct
 from diffusers_helper.teacache import TeaCache
@@ -64,7 +65,7 @@ class Layers(list):
 
 def make_stack(blocks):
     products = [(torch.tensor(1.0), torch.tensor(1.0)) for _ in blocks]
-    stack = BlockStack(Layers(blocks), {"step": products}, AddOne())
+    stack = BlockStack(Layers(blocks), {"step": products}, AddOne(), BlockRunner())
     stack.key = "step"
     return stack
 
