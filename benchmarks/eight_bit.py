@@ -207,7 +207,7 @@ def judge(scene: Scene, video: Video, reference: Video) -> dict[str, Any]:
 def computing(product: Product) -> Iterator[None]:
     """Have scaled layers compute in this way, whatever the device would choose."""
     original = scaled_linear.choose_product
-    scaled_linear.choose_product = lambda *_: product  # type: ignore[assignment]
+    scaled_linear.choose_product = lambda *_, **__: product  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -348,7 +348,7 @@ def test_a_video_is_made_with_8_bits(models, tmp_path):
 
 
 def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_best(models, monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
     files = find_models(models)
     with loader_of(files, 0).transformer(500) as large:
         size = sum(layer.num_bytes for layer in large.stack.layers.layers)
@@ -375,7 +375,7 @@ def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_be
 def test_the_cards_way_makes_nearly_the_same_step(models, monkeypatch):
     small = with_eight_bit(find_models(models), models)
     whole = predicted(small)
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
     fast = predicted(small)
     assert not torch.equal(fast, whole)
     assert float((fast - whole).norm() / whole.norm()) < 0.05
