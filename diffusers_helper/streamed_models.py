@@ -54,7 +54,7 @@ SPARE_BYTES = 5 * GIB // 4
 TEXT_TOKENS = 1300
 """Of a section's tokens, at most so many are the prompt's and the picture's."""
 VAE_BYTES = 5 * GIB
-"""What is left for the VAE before layers may stay: its weights and tiles of about 270 pixels."""
+"""What is left for the VAE before layers may stay: its weights and whole frames of 640x608."""
 
 
 @dataclass(frozen=True)

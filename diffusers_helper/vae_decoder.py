@@ -161,8 +161,8 @@ class Level(nn.Module):
         return upsampled.stored() if self.stores else upsampled
 
 
-class CausalConv(nn.Module):
-    """diffusers' HunyuanVideoCausalConv3d of kernel 3: edges repeated, two frames of the past."""
+class Conv(nn.Module):
+    """diffusers' HunyuanVideoCausalConv3d as a 2-D convolution: the inputs of its frames side by side."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -173,6 +173,10 @@ class CausalConv(nn.Module):
         self.channels = weight.shape[0]
         self.register_buffer("weight", channels_last(weight.permute(0, 2, 1, 3, 4).flatten(1, 2)))
         self.register_buffer("bias", causal.conv.bias.detach())
+
+
+class CausalConv(Conv):
+    """That of kernel 3: edges repeated, two frames of the past."""
 
     def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
         """Convolve all maps, after the activation."""
@@ -194,18 +198,8 @@ class CausalConv(nn.Module):
             yield Strip(slice(strip.start, strip.stop), result, source)
 
 
-class PointConv(nn.Module):
-    """diffusers' HunyuanVideoCausalConv3d of kernel 1: the same product at every pixel."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, causal: Any) -> None:
-        super().__init__()
-        weight = causal.conv.weight.detach()
-        self.channels = weight.shape[0]
-        self.register_buffer("weight", channels_last(weight[:, :, 0]))
-        self.register_buffer("bias", causal.conv.bias.detach())
+class PointConv(Conv):
+    """That of kernel 1: the same product at every pixel."""
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return functional.conv2d(frames, self.weight, self.bias)

@@ -182,38 +182,22 @@ def test_compiled_blocks_with_right_numbers_are_used():
 
 
 @pytest.mark.usefixtures("fresh")
-def test_running_out_of_memory_is_no_reason_to_stop_compiling():
-    is_short = [True]
+@pytest.mark.parametrize("moment", ["while compiling", "while running"])
+def test_running_out_of_memory_is_told_as_such_and_no_reason_to_stop_compiling(moment):
+    short = {moment}
 
-    def compile_graph(graph, _inputs):
-        def work(*values):
-            if is_short[0]:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return graph(*values)
-
-        return work
-
-    runner = CompilingRunner(compile_graph)
-    with pytest.raises(torch.OutOfMemoryError):
-        run_block(runner)
-    is_short[0] = False
-    assert torch.equal(run_block(runner), Block()(*STATES)[0])
-    assert runner.is_compiling
-
-
-@pytest.mark.usefixtures("fresh")
-def test_running_out_of_memory_while_compiling_is_told_as_such():
-    is_short = [True]
-
-    def compile_graph(graph, _inputs):
-        if is_short[0]:
+    def run_out(now):
+        if now in short:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return graph
+
+    def compile_graph(graph, _inputs):
+        run_out("while compiling")
+        return lambda *values: run_out("while running") or graph(*values)
 
     runner = CompilingRunner(compile_graph)
     with pytest.raises(torch.OutOfMemoryError):
         run_block(runner)
-    is_short[0] = False
+    short.clear()
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
     assert runner.is_compiling
 
