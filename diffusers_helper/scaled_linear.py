@@ -13,13 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from .checkpoint import Checkpoint
+from .eight_bit_tokens import E4M3, LARGEST, Tokens, quantise_tokens
 from .system_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-E4M3 = torch.float8_e4m3fn
-LARGEST = torch.finfo(E4M3).max
-SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 OWN_DTYPES = {"weight": E4M3, "scale": torch.float32}
 """Of a layer's tensors, those that no compute dtype changes."""
 FP8_CAPABILITY = (8, 9)
@@ -47,6 +45,11 @@ class ScaledLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         product = self.compiled_product if torch.compiler.is_compiling() else self.product
         return product(x, self.weight, self.scale, self.bias)
+
+    def multiply(self, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
+        """The compiler's product, where it is one of `OF_TOKENS`; `(n, outputs)` of `dtype`."""
+        product = OF_TOKENS[self.compiled_product]
+        return product(tokens, self.weight, self.scale, self.bias, dtype)
 
 
 def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,16 +80,7 @@ def row_product(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """The card's own product in e4m3, which scales the rows of both by itself: PyTorch for Linux has it."""
-    tokens, token_scale = _quantised_tokens(x)
-    result = torch._scaled_mm(
-        tokens,
-        weight.t(),
-        scale_a=token_scale,
-        scale_b=scale[None],
-        bias=bias,
-        out_dtype=x.dtype,
-        use_fast_accum=True,
-    )
+    result = multiply_rows(quantise_tokens(x), weight, scale, bias, x.dtype)
     return result.reshape(*x.shape[:-1], len(weight))
 
 
@@ -98,26 +92,50 @@ def unit_product(
     To be compiled, together with what comes before and after. By itself, passing over the output once more
     takes longer than e4m3 saves.
     """
-    tokens, token_scale = _quantised_tokens(x)
-    one = torch.ones((), dtype=torch.float32, device=x.device)
-    result = torch._scaled_mm(
-        tokens, weight.t(), scale_a=one, scale_b=one, out_dtype=x.dtype, use_fast_accum=True
+    result = multiply_units(quantise_tokens(x), weight, scale, bias, x.dtype)
+    return result.reshape(*x.shape[:-1], len(weight))
+
+
+def multiply_rows(
+    tokens: Tokens,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """What is left of `row_product` for tokens that are in 8 bits already; `(n, out)` of `dtype`."""
+    return torch._scaled_mm(
+        tokens.numbers,
+        weight.t(),
+        scale_a=tokens.scale,
+        scale_b=scale[None],
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
     )
-    scaled = result * token_scale * scale
-    whole = scaled if bias is None else scaled + bias
-    return whole.to(x.dtype).reshape(*x.shape[:-1], len(weight))
 
 
-def _quantised_tokens(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens `(..., in)` as `(tokens, in)` e4m3 and their scale `(tokens, 1)` float32.
+def multiply_units(
+    tokens: Tokens,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """What is left of `unit_product` for tokens that are in 8 bits already; `(n, out)` of `dtype`."""
+    one = torch.ones((), dtype=torch.float32, device=weight.device)
+    result = torch._scaled_mm(
+        tokens.numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=dtype, use_fast_accum=True
+    )
+    scaled = result * tokens.scale * scale
+    return (scaled if bias is None else scaled + bias).to(dtype)
 
-    Computed in float32 and kept in the tokens' dtype between: on an 8 GB card, float32 would be too large.
-    """
-    tokens = x.reshape(-1, x.shape[-1])
-    largest = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
-    scale = (largest / LARGEST).clamp_min(SMALLEST_SCALE)
-    scaled = torch.div(tokens, scale, out=torch.empty(tokens.shape, dtype=x.dtype, device=x.device))
-    return scaled.to(E4M3), scale
+
+OF_TOKENS: dict[Product, Callable[..., torch.Tensor]] = {
+    row_product: multiply_rows,
+    unit_product: multiply_units,
+}
+"""The card's own products, and what is left of each for tokens that are in 8 bits already."""
 
 
 @cache

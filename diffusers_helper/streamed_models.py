@@ -20,6 +20,7 @@ from .block_runner import BlockRunner
 from .block_stack import BlockStack
 from .checkpoint import Checkpoint
 from .device import Compute
+from .eight_bit_block import use_joined_forward
 from .model_files import ModelPart
 from .modulation import (
     ModulationLinears,
@@ -198,8 +199,9 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     examples = {kind: block for kind, _, block in reversed(blocks)}
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
     templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
-    for template in templates.values():  # not the modulation: one row a product is no work for fp8
+    for kind, template in templates.items():  # not the modulation: one row a product is no work for fp8
         use_best_product(template, compute.device, compute.transformer)
+        use_joined_forward(template, kind, compute.device)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [

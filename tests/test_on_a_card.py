@@ -12,6 +12,7 @@ from diffusers_helper.architectures import make_vae
 from diffusers_helper.attention import AttentionChooser, AttentionShape, attend
 from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
 from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit_tokens import OPS, _whole, choose_token_ops
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.scaled_linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
@@ -20,6 +21,7 @@ from diffusers_helper.teacache import TeaCache
 from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from diffusers_helper.vae_decoder import WindowDecoder
 from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
+from tests import test_eight_bit_block as eight_bit_blocks
 from tests.tiny import MODELS
 
 pytestmark = [
@@ -145,3 +147,42 @@ def test_products_of_eight_bits_agree():
     x = torch.randn(1, 333, 512, device=device, dtype=torch.bfloat16)
     bias = torch.randn(256, device=device, dtype=torch.bfloat16)
     assert error(product(x, weight, scale, bias), dequantised_product(x, weight, scale, bias)) < 0.04
+
+
+def randn(*shape):
+    return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+
+
+def test_tokens_of_eight_bits_are_the_same_however_they_are_made():
+    """In the real widths; a number at the border between two of e4m3 may become either."""
+    device, (first, second) = torch.device("cuda", 0), (randn(300, 3072), randn(41, 3072))
+    ops, angles = choose_token_ops(device), torch.randn(300, 64, device=device).repeat_interleave(2, dim=1)
+    if can_compile(device):
+        assert ops is not OPS
+    given = {
+        "quantise_normed": (first, second, randn(3072), randn(3072)),
+        "quantise_activated": (first, randn(300, 12288)),
+        "norm_and_rotate": (first, second, randn(128), randn(128), angles.cos(), angles.sin()),
+    }
+    for name, arguments in given.items():
+        found, wanted = getattr(ops, name)(*arguments), getattr(OPS, name)(*arguments)
+        assert error(_whole(found), _whole(wanted)) < 0.02, name
+    found, wanted = (way.quantise_activated(first[:, :0], second[:, :100].repeat(9, 1)) for way in (ops, OPS))
+    assert error(_whole(found), _whole(wanted)) < 0.02
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
+def test_compiled_blocks_of_eight_bits_give_the_same_numbers(kind):
+    device = torch.device("cuda", 0)
+    if not can_compile(device) or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        pytest.skip("no Triton, or no products of 8 bits")
+    torch._dynamo.reset()
+    runner = CompilingRunner()
+    block = eight_bit_blocks.make_block(kind, dtype=torch.bfloat16, device=device)
+    for sizes in ((200, 30), (333, 41)):
+        hidden, text, temb, mask, rotary = eight_bit_blocks.states(*sizes, dtype=torch.bfloat16)
+        arguments = hidden.cuda(), text.cuda(), temb.cuda(), mask, tuple(part.cuda() for part in rotary)
+        for found, wanted in zip(runner(block, *arguments), block(*arguments), strict=True):
+            assert error(found, wanted) < 0.03
+    assert runner.is_compiling

@@ -1,0 +1,133 @@
+"""Blocks of 8 bits as they are written for a compiler: their numbers, and when they are taken."""
+
+import copy
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_hunyuan_video import (
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTransformerBlock,
+)
+from torch import nn
+
+from diffusers_helper.block_runner import COMPILED_FORWARD, CompilingRunner
+from diffusers_helper.eight_bit_block import use_joined_forward
+from diffusers_helper.modulation import give_modulation, modulation_sizes, take_out_modulation
+from diffusers_helper.scaled_linear import (
+    ScaledLinear,
+    dequantised_product,
+    quantise,
+    row_product,
+    unit_product,
+)
+
+CPU = torch.device("cpu")
+HEADS, HEAD_DIM = 3, 32
+WIDTH = HEADS * HEAD_DIM
+KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
+
+
+def make_block(kind, product=row_product, dtype=torch.float32, device=CPU):
+    """One with weights of 8 bits, which a card of its own would compute with `product`."""
+    torch.manual_seed(1)
+    block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
+    for name, parameter in block.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    block = take_out_modulation(block, kind).to(device, dtype)
+    for name, layer in list(block.named_modules()):
+        if isinstance(layer, nn.Linear):
+            block.set_submodule(name, scaled(layer, product))
+    use_joined_forward(block, kind, device)
+    sizes = modulation_sizes(kind, WIDTH)
+    give_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
+    return block
+
+
+def scaled(linear, product):
+    layer = ScaledLinear(linear.in_features, linear.out_features, True)
+    layer.weight.data, layer.scale.data = quantise(linear.weight.data.float())
+    layer.bias.data = linear.bias.data
+    layer.product = layer.compiled_product = product
+    return layer
+
+
+def states(hidden=20, text=7, dtype=torch.float32):
+    """A block's arguments."""
+    torch.manual_seed(2)
+    angles = torch.randn(hidden, HEAD_DIM // 2).repeat_interleave(2, dim=1)
+    first, second = torch.randn(1, hidden, WIDTH, dtype=dtype), torch.randn(1, text, WIDTH, dtype=dtype)
+    return first, second, torch.randn(1, WIDTH, dtype=dtype), None, (angles.cos(), angles.sin())
+
+
+def joined(block, arguments):
+    return getattr(block, COMPILED_FORWARD)(block, *arguments)
+
+
+def worst_error(found, wanted):
+    return max(float((f - w).float().norm() / w.float().norm()) for f, w in zip(found, wanted, strict=True))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("product", [row_product, unit_product])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_the_numbers_are_those_of_diffusers_block(kind, product, dtype, most):
+    block, arguments = make_block(kind, product, dtype), states(dtype=dtype)
+    found, wanted = joined(block, arguments), block(*arguments)
+    assert [each.shape for each in found] == [each.shape for each in wanted]
+    assert [each.dtype for each in found] == [dtype, dtype]
+    assert worst_error(found, wanted) < most
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_a_block_counts(kind):
+    """So that the test above would show any that is left out or mixed up."""
+    block, arguments = make_block(kind), states()
+    wanted = block(*arguments)
+    for name, _ in block.named_parameters():
+        other = copy.deepcopy(block)
+        parameter = other.get_parameter(name)
+        parameter.data = (parameter.data.float() * 0.7 + 0.1).to(parameter.dtype)
+        assert worst_error(other(*arguments), wanted) > 1e-3, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    runner, block = CompilingRunner(backend), make_block(kind)
+    with torch.inference_mode():
+        for sizes in ((20, 7), (12, 9), (31, 5)):
+            arguments = states(*sizes)
+            assert worst_error(runner(block, *arguments), joined(block, arguments)) < 1e-6
+    assert runner.is_compiling
+    assert len(graphs) == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_compiler_takes_it(kind, monkeypatch):
+    block, called = make_block(kind), []
+    monkeypatch.setattr(block, COMPILED_FORWARD, lambda *_: called.append(1))
+    with torch.inference_mode():
+        block(*states())
+    assert not called
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", ["one layer made whole", "none of 8 bits"])
+def test_where_a_layer_does_not_multiply_in_8_bits_diffusers_block_is_compiled(kind, change):
+    block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
+    if change == "one layer made whole":
+        block = make_block(kind)
+        delattr(block, COMPILED_FORWARD)
+        block.attn.to_v.compiled_product = dequantised_product
+    use_joined_forward(block, kind, CPU)
+    assert not hasattr(block, COMPILED_FORWARD)
