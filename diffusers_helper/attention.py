@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 OWN = "native"
 """diffusers' name for leaving the choice to PyTorch."""
 OTHERS = ("_native_cudnn", "_native_flash", "_native_efficient", "xformers")
+SAGE = "sage"
+"""SageAttention (arXiv 2411.10958), a package of its own. It rounds to 8 bits: only for who asks for it."""
 CLEARLY_FASTER = 0.95
 """Another way must take at most this part of PyTorch's own time, so that the choice is always the same."""
 TOKENS_STEP = 1024
@@ -32,6 +34,7 @@ TOKENS_STEP = 1024
 REPEATS = 3
 TOLERANCE = 0.02
 """The most that another way's result may be away, relatively."""
+SAGE_TOLERANCE = 0.1
 
 
 def hide_broken_xformers() -> None:
@@ -74,13 +77,21 @@ class AttentionChooser:
     """Chooses for one device, and remembers what it chose, also in a file."""
 
     def __init__(
-        self, device: torch.device, dtype: torch.dtype, *, compiles: bool = False, path: Path | None = None
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compiles: bool = False,
+        path: Path | None = None,
+        asked: str | None = None,
     ) -> None:
         """
         Args:
             compiles: whether blocks are compiled, which they cannot be around xformers.
             path: where the choices are kept, so that the next start makes the same ones.
+            asked: what is taken without a comparison of speeds, if it works.
         """
+        self.asked = asked
         self._device, self._dtype = device, dtype
         self._others = [other for other in OTHERS if not (compiles and other == "xformers")]
         self._path = path
@@ -91,6 +102,8 @@ class AttentionChooser:
         if self._device.type != "cuda":
             return None
         tokens = -(-shape.tokens // TOKENS_STEP) * TOKENS_STEP
+        if self.asked is not None and self._works(self.asked, shape):
+            return self.asked
         card = torch.cuda.get_device_name(self._device)
         dtype = str(self._dtype).removeprefix("torch.")
         key = f"{card}, torch {torch.__version__}, {dtype}, {tokens} x {shape.heads} x {shape.head_dim}"
@@ -106,12 +119,30 @@ class AttentionChooser:
         return None if self._chosen[key] == OWN else self._chosen[key]
 
     @torch.inference_mode()
-    def _try_out(self, shape: AttentionShape) -> str:
+    def _works(self, name: str, shape: AttentionShape) -> bool:
+        """Whether a way that rounds more than others gives about their numbers, for a few of the tokens."""
+        states = self._states(AttentionShape(min(shape.tokens, TOKENS_STEP), shape.heads, shape.head_dim))
+        try:
+            own = attend(states, OWN).float()
+            error = float((attend(states, name).float() - own).norm() / own.norm())
+        except Exception as failure:  # noqa: BLE001  (what is missing or broken may raise anything)
+            logger.info("attention by %s: %s", name, failure)
+            return False
+        if not error <= SAGE_TOLERANCE:
+            logger.info("attention by %s is wrong by %.3g", name, error)
+        return error <= SAGE_TOLERANCE
+
+    def _states(self, shape: AttentionShape) -> list[torch.Tensor]:
+        """A query, a key and a value."""
         generator = torch.Generator(self._device).manual_seed(0)
         size = (1, shape.tokens, shape.heads, shape.head_dim)
-        states = [
+        return [
             torch.randn(size, generator=generator, device=self._device, dtype=self._dtype) for _ in range(3)
         ]
+
+    @torch.inference_mode()
+    def _try_out(self, shape: AttentionShape) -> str:
+        states = self._states(shape)
         own = attend(states, OWN)
         seconds = {OWN: _seconds(states, OWN)}
         for name in self._others:

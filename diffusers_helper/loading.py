@@ -51,18 +51,25 @@ class ModelLoader:
         compute: Compute,
         runner: BlockRunner | None = None,
         choices: Path | None = None,
+        attention: str | None = None,
     ) -> None:
         """
         Args:
             runner: runs the transformer's blocks; None for the one that `compute` asks for.
             choices: file in which the choice of an attention is kept.
+            attention: one that is used wherever it works, however fast others are.
         """
         self.files = files
         self.compute = compute
         self._attention = AttentionChooser(
-            compute.device, compute.transformer, compiles=compute.compiles, path=choices
+            compute.device, compute.transformer, compiles=compute.compiles, path=choices, asked=attention
         )
         self._runner = runner or (CompilingRunner() if compute.compiles else BlockRunner())
+
+    @property
+    def asked_attention(self) -> str | None:
+        """The attention that is used wherever it works."""
+        return self._attention.asked
 
     def verify(self) -> None:
         """Compare every model with the names and shapes in its files, before any weight is read.

@@ -209,6 +209,8 @@ def _make_sections(
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     with loader.transformer(tokens) as transformer:
+        if loader.asked_attention not in (None, transformer.attention):
+            yield Notice("attention_refused", {})
         if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:
             yield StageStarted("compiling")
             transformer.prepare_blocks(tokens, loader.compute)

@@ -1,5 +1,6 @@
-"""An xformers in any state of repair."""
+"""Ways to compute attention: which one is taken, and an xformers in any state of repair."""
 
+import importlib.util
 import sys
 import types
 
@@ -7,7 +8,10 @@ import pytest
 import torch
 
 from diffusers_helper import attention
-from tests.tiny import make_loader
+from diffusers_helper.events import Notice
+from tests.tiny import make_loader, make_request, run
+from webui.eichi_utils.translations import Translator
+from webui.endframe_ichi import parse_arguments
 
 
 @pytest.fixture
@@ -137,6 +141,58 @@ def test_without_memory_to_try_pytorchs_own_is_used_this_time(card, tmp_path, mo
 def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path):
     (tmp_path / "file").write_text("")
     assert chooser(tmp_path / "file" / "attention.json").choose(SHAPE) == "xformers"
+
+
+def test_sage_attention_is_not_taken_by_itself(card):
+    card.ways["sage"] = 0.1
+    assert chooser().choose(SHAPE) == "xformers"
+    assert "sage" not in card.tried
+
+
+def test_sage_attention_is_taken_where_it_is_asked_for(card, tmp_path):
+    card.ways["sage"] = 2.0
+    path = tmp_path / "attention.json"
+    assert chooser(path, asked=attention.SAGE).choose(SHAPE) == "sage"
+    assert not path.exists()  # who no longer asks for it gets another
+    assert chooser(path).choose(SHAPE) == "xformers"
+
+
+@pytest.mark.parametrize("trouble", ["wrong", "missing", "not a number"])
+def test_where_sage_attention_does_not_work_the_fastest_other_is_taken(card, monkeypatch, trouble):
+    if trouble != "missing":
+        card.ways["sage"] = 2.0
+    if trouble == "wrong":
+        card.wrong.add("sage")
+    if trouble == "not a number":
+        original = attention.attend
+        monkeypatch.setattr(
+            attention,
+            "attend",
+            lambda states, name: original(states, name) * (torch.nan if name == "sage" else 1),
+        )
+    assert chooser(asked=attention.SAGE).choose(SHAPE) == "xformers"
+
+
+@pytest.mark.parametrize(("asked", "notices"), [("sage", ["attention_refused"]), (None, []), ("native", [])])
+def test_a_job_tells_that_the_attention_asked_for_is_not_used(tmp_path, asked, notices):
+    loader = make_loader()
+    loader._attention.asked = asked
+    events = run(make_request(), tmp_path, loader=loader)
+    assert [event.code for event in events if isinstance(event, Notice)] == notices
+
+
+@pytest.mark.parametrize("lang", ["en", "ja", "zh-tw"])
+def test_the_command_line_says_that_sage_attention_is_not_installed(monkeypatch, capsys, lang):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "sageattention" else find_spec(name)
+    )
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["--sage-attention", "--lang", lang])
+    assert end.value.code == 2
+    assert Translator(lang)("cli.sage_attention_missing") in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    assert parse_arguments(["--sage-attention"]).sage_attention
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math"])

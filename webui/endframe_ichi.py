@@ -1,6 +1,7 @@
 """The app: a page in the browser, or one video from a request file on the terminal (`--headless`)."""
 
 import argparse
+import importlib.util
 import io
 import logging
 import os
@@ -91,6 +92,7 @@ def _engine(options: argparse.Namespace) -> "EngineOptions":
         vram_gb=options.vram_gb,
         downloaded=(options.home / "hf_download").absolute(),
         eight_bit=options.eight_bit,
+        sage_attention=options.sage_attention,
     )
 
 
@@ -149,10 +151,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help=words("cli.device"))
     add("--vram-gb", metavar="GB", type=partial(_gigabytes, words), help=words("cli.vram_gb"))
     add("--eight-bit", action="store_true", help=words("cli.eight_bit"))
+    add("--sage-attention", action="store_true", help=words("cli.sage_attention"))
     add("--save-latents", action="store_true", help=words("cli.save_latents"))
     add("--cache", metavar="DIR", type=Path, help=words("cli.cache"))
     add("--verbose", action="store_true", help=words("cli.verbose"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.sage_attention and importlib.util.find_spec("sageattention") is None:
+        parser.error(words("cli.sage_attention_missing"))
+    return options
 
 
 def _words_of_help(arguments: list[str]) -> Translator:
