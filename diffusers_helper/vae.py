@@ -191,10 +191,13 @@ def check_not_black(frames: torch.Tensor, pictures: Iterable[np.ndarray]) -> Non
 
 
 def preview_latents(latents: torch.Tensor) -> np.ndarray:
-    """A rough picture of latents `(1, 16, t, h, w)`, frames side by side: `(h, t*w, 3)` uint8."""
-    colours = torch.einsum("bcthw,cr->bthwr", latents.float().cpu(), torch.tensor(LATENT_RGB))
-    colours = (colours + torch.tensor(LATENT_RGB_BIAS)).clamp(0, 1) * 255
-    return rearrange(colours.round().to(torch.uint8), "1 t h w c -> h (t w) c").numpy()
+    """A rough picture of latents `(1, 16, t, h, w)`, frames side by side: `(h, t*w, 3)` uint8.
+
+    It is made where the latents are: less comes to the CPU, which has the weights to see to.
+    """
+    to_rgb, bias = (torch.tensor(values, device=latents.device) for values in (LATENT_RGB, LATENT_RGB_BIAS))
+    colours = (torch.einsum("bcthw,cr->bthwr", latents.float(), to_rgb) + bias).clamp(0, 1) * 255
+    return rearrange(colours.round().to(torch.uint8), "1 t h w c -> h (t w) c").cpu().numpy()
 
 
 LATENT_RGB = (

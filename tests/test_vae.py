@@ -1,10 +1,12 @@
 """Tiles as the memory allows, and pictures of latents."""
 
+import numpy as np
 import pytest
 import torch
 
 from diffusers_helper.vae import (
     LATENT_RGB,
+    LATENT_RGB_BIAS,
     SMALLEST_TILE,
     Tiling,
     decode_latents,
@@ -122,3 +124,13 @@ def test_the_preview_is_the_linear_map_of_the_channels():
     wanted = [round(255 * max(0, min(1, b + 4 * c))) for b, c in zip(bias, LATENT_RGB[10], strict=True)]
     assert picture[0, 1].tolist() == wanted
     assert picture[0, 0].tolist() == [round(255 * 0.0259), 0, 0]
+
+
+def test_the_preview_has_the_numbers_that_the_cpu_reckons():
+    latents = 3 * torch.randn(1, 16, 3, 8, 12)
+    colours = torch.einsum("bcthw,cr->bthwr", latents, torch.tensor(LATENT_RGB))
+    colours = (colours + torch.tensor(LATENT_RGB_BIAS)).clamp(0, 1) * 255
+    wanted = colours.round().to(torch.uint8)[0]
+    found = preview_latents(latents)
+    assert found.dtype == np.uint8
+    assert all((found[:, 12 * t : 12 * t + 12] == wanted[t].numpy()).all() for t in range(3))
