@@ -23,55 +23,23 @@ from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.streaming import layers as layers_module
 from diffusers_helper.streaming import ring as ring_module
-from diffusers_helper.streaming.layers import StreamedLayers
-from diffusers_helper.streaming.layout import describe_layer
+from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
 from diffusers_helper.streaming.ram_tier import read_whole
 from diffusers_helper.streaming.reader import ChunkReader
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.streaming.row_lookup import RowLookup
 from tests import repeated_jobs
+from tests.small_layers import COUNT, FIRST_FILE, describe, make_linear, store
 from tests.tiny import GOLDEN, MODELS, load_latents, make_request, run
 
 CPU = torch.device("cpu")
-COUNT = 7
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def stored(tmp_path):
     """Seven small layers, each split over two files."""
-    weights = {}
-    for i in range(COUNT):
-        weights[f"layers.{i}.weight"] = torch.randn(5, 33)
-        weights[f"layers.{i}.bias"] = torch.randn(5)
-    for number, part in enumerate(("weight", "bias")):
-        file = tmp_path / f"model-0000{number + 1}-of-00002.safetensors"
-        save_file({name: tensor for name, tensor in weights.items() if name.endswith(part)}, file)
-    index = {name: f"model-0000{1 + name.endswith('bias')}-of-00002.safetensors" for name in weights}
-    (tmp_path / "model.safetensors.index.json").write_text(__import__("json").dumps({"weight_map": index}))
-    return tmp_path, weights
-
-
-def describe(folder: Path, dtype=torch.float32):
-    checkpoint = Checkpoint.open(folder)
-    with torch.device("meta"):
-        example = nn.Linear(33, 5)
-    layers = [
-        describe_layer(
-            "linear",
-            example,
-            {name: f"layers.{i}.{name}" for name in ("weight", "bias")},
-            checkpoint,
-            dtype,
-        )
-        for i in range(COUNT)
-    ]
-    return checkpoint, layers
-
-
-def make_linear(_kind):
-    with torch.device("meta"):
-        return nn.Linear(33, 5)
+    return tmp_path, store(tmp_path)
 
 
 @pytest.mark.parametrize("max_bytes", [64, 100, 256, 10**6])
@@ -157,10 +125,11 @@ def test_after_a_pass_the_first_layers_of_the_next_one_come_by_themselves(stored
             pass
         ring = streamed.ring
         assert ring.position == 0
-        assert all(load.done.wait(10) for load in ring._loads)
-        for place in range(len(ring.slots)):
-            slot = ring.slots[(COUNT + place) % len(ring.slots)]
-            assert torch.equal(layers[place].views(slot)["weight"], weights[f"layers.{place}.weight"])
+        assert len(ring._loads) == NUM_SLOTS
+        for place, load in enumerate(ring._loads):
+            assert load.done.wait(10)
+            views = layers[place].views(ring.slots[load.slot])
+            assert torch.equal(views["weight"], weights[f"layers.{place}.weight"])
 
 
 def test_giving_up_resident_layers_ends_with_none_and_changes_nothing(stored):
@@ -231,7 +200,7 @@ def test_a_card_that_is_lost_while_a_layer_arrives_is_told_and_not_waited_for():
         def record_event(self):
             raise RuntimeError("CUDA error: device lost")
 
-    load = ring_module._Load(torch.empty(8, dtype=torch.uint8), None, chunks=1)
+    load = ring_module._Load(0, None, chunks=1)
     load.chunk_done(LostCard())
     assert load.done.is_set()
     assert "device lost" in str(load.error)
@@ -241,7 +210,7 @@ def test_a_card_that_is_lost_while_a_layer_arrives_is_told_and_not_waited_for():
 def test_a_file_that_changes_is_told_in_the_thread_that_waits(stored, damage):
     folder, _ = stored
     checkpoint, layers = describe(folder)
-    damage(folder / "model-00001-of-00002.safetensors")
+    damage(folder / FIRST_FILE)
     threads = threading.active_count()
     with (
         pytest.raises((InputError, MachineError)) as caught,
@@ -259,7 +228,7 @@ def test_a_file_cut_short_in_the_middle_of_a_job_is_told(stored):
         for _ in range(COUNT):
             ring.acquire()
             ring.release()
-        _cut_short(folder / "model-00001-of-00002.safetensors")
+        _cut_short(folder / FIRST_FILE)
         with pytest.raises(InputError) as caught:
             for _ in range(COUNT):
                 ring.acquire()

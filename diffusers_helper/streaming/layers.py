@@ -16,6 +16,8 @@ from .ring import CHUNK_BYTES, WeightRing
 logger = logging.getLogger(__name__)
 
 NUM_SLOTS = 3
+MORE_SLOTS = 5
+"""Lent to the ring at most. So many of the large layers, the first ones, are there before a pass begins."""
 EXAMPLE_BIAS = 0.02
 
 
@@ -52,7 +54,8 @@ class StreamedLayers:
         self._device = device
         self._resident: dict[int, nn.Module] = {}
         self._ring: WeightRing | None = None
-        self._slots: list[dict[str, nn.Module]] = []
+        self._slots: dict[int, dict[str, nn.Module]] = {}
+        self._may_widen = True
         self._kept: dict[int, torch.Tensor] = {}
 
     def __enter__(self) -> "StreamedLayers":
@@ -66,6 +69,16 @@ class StreamedLayers:
     @property
     def num_resident(self) -> int:
         return len(self._resident)
+
+    @property
+    def num_lent(self) -> int:
+        """Slots that the ring has only for a while."""
+        return 0 if self._ring is None else max(len(self._ring.slots) - NUM_SLOTS, 0)
+
+    @property
+    def may_widen(self) -> bool:
+        """Whether there is a ring, and more slots were not too much before."""
+        return self._ring is not None and self._may_widen
 
     @property
     def streamed(self) -> list[int]:
@@ -122,6 +135,36 @@ class StreamedLayers:
         self._kept = dict(places)
         self._open_ring()
 
+    @torch.inference_mode(False)
+    def widen(self, num_bytes: int) -> int:
+        """Lend the ring `num_bytes` of the device, between two passes: as many slots as fit, at most
+        `MORE_SLOTS`; returns how many were added."""
+        if self._ring is None or not self._may_widen:
+            return 0
+        count = min(num_bytes // self._ring.slot_bytes, MORE_SLOTS - self.num_lent)
+        added = self._ring.widen(count)
+        self._bind_slots()
+        return added
+
+    def narrow(self) -> None:
+        """Take back what `widen` has lent, between two passes."""
+        if self._ring is None or not self.num_lent:
+            return
+        self._ring.narrow(NUM_SLOTS)
+        self._slots = {number: self._slots[number] for number in self._slots.keys() & self._ring.slots.keys()}
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def give_up_lent(self) -> bool:
+        """`narrow` for good, to make room; False if nothing is lent."""
+        lent = self.num_lent
+        if not lent:
+            return False
+        self._may_widen = False
+        self.narrow()
+        logger.info("out of memory: the weights go on without %d slots that were lent", lent)
+        return True
+
     def give_up_resident(self) -> bool:
         """Stream half of the layers that stayed until now, to make room; False if there are none left."""
         if not self._resident:
@@ -139,7 +182,7 @@ class StreamedLayers:
 
     def __iter__(self) -> Iterator[tuple[int, nn.Module]]:
         """One pass: each layer's place and its module, valid until the next one is asked for."""
-        if self._ring is not None and self._ring.position != 0:
+        if self._ring is not None and (self._ring.position != 0 or self._ring.has_failed):
             self._ring.restart()  # the last pass was broken off
         for place, layer in enumerate(self.layers):
             module = self._resident.get(place)
@@ -182,13 +225,19 @@ class StreamedLayers:
         layers = [self.layers[place] for place in streamed]
         self._ring = WeightRing(layers, NUM_SLOTS, self._device, self.checkpoint.signatures, by_turn)
         self._ring.__enter__()
-        examples = {layer.kind: layer for layer in layers}
-        self._slots = [
-            {kind: self._bind(layer, slot) for kind, layer in examples.items()} for slot in self._ring.slots
-        ]
+        self._bind_slots()
+
+    @torch.inference_mode(False)
+    def _bind_slots(self) -> None:
+        """Make the modules of slots that have none: one of each kind that passes by."""
+        assert self._ring is not None
+        examples = {layer.kind: layer for layer in self._ring.layers}
+        for number, slot in self._ring.slots.items():
+            if number not in self._slots:
+                self._slots[number] = {kind: self._bind(layer, slot) for kind, layer in examples.items()}
 
     def _close_ring(self) -> None:
-        self._slots = []
+        self._slots = {}
         if self._ring is not None:
             self._ring.__exit__(None, None, None)
             self._ring = None

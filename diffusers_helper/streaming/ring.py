@@ -1,5 +1,7 @@
 """A ring of buffers on the device that holds the next layers of a cycle, filled ahead by a few threads.
 
+It can have more buffers for a while, where there is memory that nobody else needs just then.
+
 The threads read from the files into buffers of their own (pinned, for a card) and send them over on a side
 stream; the card itself waits where it must, the threads and the caller only for each other. An error in a
 thread is raised in the caller that waits for its layer.
@@ -7,17 +9,22 @@ thread is raised in the caller that waits for its layer.
 
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ..checkpoint import FileSignature
+from ..system_memory import is_out_of_memory
 from .layout import Chunk, Layer
 from .reader import ChunkReader
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 16 * 2**20
 THREADS = min(max(os.cpu_count() or 1, 4), 12)
@@ -27,16 +34,28 @@ STAGING_BUFFERS = 2
 
 
 class _Load:
-    """A layer on its way into a slot."""
+    """A layer on its way into a slot. It knows the slot's number only: a slot that is given back is free."""
 
-    def __init__(self, slot: torch.Tensor, free: "torch.cuda.Event | None", chunks: int) -> None:
+    def __init__(self, slot: int, free: "torch.cuda.Event | None", chunks: int) -> None:
+        """
+        Args:
+            free: the slot's last use is over.
+        """
         self.slot = slot
-        self.free = free
         self.arrived: torch.cuda.Event | None = None
         self.error: BaseException | None = None
+        self.is_unwanted = False
         self.done = threading.Event()
+        self._free = free
         self._missing = chunks
         self._lock = threading.Lock()
+
+    def wait_for_slot(self, stream: "torch.cuda.Stream") -> None:
+        """Have what is sent over the stream from now on wait for the slot. All chunks go over one: once."""
+        with self._lock:
+            if self._free is not None:
+                stream.wait_event(self._free)
+                self._free = None
 
     def chunk_done(self, stream: "torch.cuda.Stream | None", error: BaseException | None = None) -> None:
         """A chunk is sent, or given up; the load is done when no thread touches its slot any more."""
@@ -73,17 +92,18 @@ class WeightRing:
         """
         self.layers = list(layers)
         self.kept = dict(kept or {})
-        size = max(layer.num_bytes for layer in self.layers)
-        count = min(num_slots, len(self.layers))
-        self.slots = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
+        self.slot_bytes = max(layer.num_bytes for layer in self.layers)
         self._device = device
+        count = min(num_slots, len(self.layers))
+        self.slots = {number: self._make_slot() for number in range(count)}
+        self._chunks = [layer.chunks(CHUNK_BYTES) for layer in self.layers]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._readers: list[ChunkReader] = []
         self._signatures = signatures
         self._jobs: queue.SimpleQueue[tuple[_Load, Chunk, torch.Tensor | None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = False
-        self._loads: list[_Load | None] = [None] * count
+        self._loads: deque[_Load] = deque()  # of the layer that is next and those behind it, without a gap
         self._number = 0
 
     def __enter__(self) -> "WeightRing":
@@ -106,7 +126,8 @@ class WeightRing:
             thread.join()
         if self._stream is not None:
             self._stream.synchronize()
-        self.slots, self._loads = [], []
+        self.slots.clear()
+        self._loads.clear()
 
     @property
     def position(self) -> int:
@@ -114,52 +135,89 @@ class WeightRing:
         return self._number % len(self.layers)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether a layer that is to come could not be loaded; `restart` tries again."""
+        return any(load.error is not None for load in self._loads)
+
+    @property
     def traffic(self) -> tuple[int, float]:
         """Bytes read from files so far, and the seconds of all threads together that it took."""
         return sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
 
     def acquire(self) -> int:
-        """Wait for the next layer; returns the slot that holds it.
+        """Wait for the next layer; returns the number of the slot that holds it.
 
         Raises:
             InputError: it cannot be read.
         """
-        slot = self._number % len(self.slots)
-        load = self._loads[slot]
-        assert load is not None
+        load = self._loads[0]
         load.done.wait()
         if load.error is not None:
             raise load.error
         if load.arrived is not None:
             torch.cuda.current_stream(self._device).wait_event(load.arrived)
-        return slot
+        return load.slot
 
     def release(self) -> None:
         """The layer got last is used (or its use is enqueued): its slot takes the next one of the cycle."""
-        slot = self._number % len(self.slots)
-        upcoming = (self._number + len(self.slots)) % len(self.layers)
-        self._start(slot, upcoming)
+        slot = self._loads.popleft().slot
         self._number += 1
+        self._start(slot)
+
+    def widen(self, count: int) -> int:
+        """Add up to `count` slots, as many as there is memory for; returns how many.
+
+        There are never more slots than layers.
+        """
+        before = len(self.slots)
+        for _ in range(min(count, len(self.layers) - before)):
+            number = next(number for number in itertools.count() if number not in self.slots)
+            try:
+                self.slots[number] = self._make_slot()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.info("out of memory: %d of %d more slots", len(self.slots) - before, count)
+                break
+            self._start(number)
+        return len(self.slots) - before
+
+    def narrow(self, count: int) -> None:
+        """Give back slots until `count`, at least one, are left: those of the layers that are needed last."""
+        unwanted = [self._loads.pop() for _ in range(len(self._loads) - max(count, 1))]
+        for load in unwanted:
+            load.is_unwanted = True
+        for load in unwanted:
+            load.done.wait()
+        if unwanted and self._stream is not None:
+            self._stream.synchronize()
+        for load in unwanted:
+            del self.slots[load.slot]
 
     def restart(self) -> None:
         """Begin the cycle anew, after a pass that was broken off."""
         for load in self._loads:
-            if load is not None:
-                load.done.wait()
+            load.done.wait()
+        self._loads.clear()
         self._number = 0
         self._fill()
 
-    def _fill(self) -> None:
-        for slot in range(len(self.slots)):
-            self._start(slot, slot)
+    def _make_slot(self) -> torch.Tensor:
+        return torch.empty(self.slot_bytes, dtype=torch.uint8, device=self._device)
 
-    def _start(self, slot: int, position: int) -> None:
-        layer = self.layers[position]
-        chunks = layer.chunks(CHUNK_BYTES)
+    def _fill(self) -> None:
+        for number in self.slots:
+            self._start(number)
+
+    def _start(self, slot: int) -> None:
+        """Bring the first layer that is not yet on its way into a slot."""
+        position = (self._number + len(self._loads)) % len(self.layers)
+        chunks = self._chunks[position]
         free = None
         if self._stream is not None:
             free = torch.cuda.current_stream(self._device).record_event()
-        load = self._loads[slot] = _Load(self.slots[slot], free, len(chunks))
+        load = _Load(slot, free, len(chunks))
+        self._loads.append(load)
         for chunk in chunks:
             self._jobs.put((load, chunk, self.kept.get(position)))
 
@@ -168,15 +226,17 @@ class WeightRing:
         with contextlib.closing(reader), torch.inference_mode():
             while (job := self._jobs.get()) is not None:
                 load, chunk, kept = job
-                failure: BaseException | None = None
                 try:
-                    if not self._closing and load.error is None:
+                    if not self._closing and not load.is_unwanted and load.error is None:
                         if staging is None and self._stream is not None:
+                            torch.cuda.set_stream(self._stream)  # this thread's own
                             staging = self._staging()
                         self._bring(load, chunk, kept, reader, staging)
                 except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
-                    failure = error
-                load.chunk_done(self._stream, failure)
+                    load.chunk_done(self._stream, error)
+                else:
+                    load.chunk_done(self._stream)
+                del job, load, kept  # an error's traceback has the slot, and waiting may take long
 
     def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
         """A thread's buffers in turn, each with the event after which it is free."""
@@ -190,7 +250,7 @@ class WeightRing:
         reader: ChunkReader,
         staging: Iterator[tuple[torch.Tensor, "torch.cuda.Event"]] | None,
     ) -> None:
-        target = load.slot[chunk.offset : chunk.offset + chunk.num_bytes]
+        target = self.slots[load.slot][chunk.offset : chunk.offset + chunk.num_bytes]
         if staging is None:
             _fetch(chunk, kept, reader, target)
             return
@@ -199,11 +259,9 @@ class WeightRing:
         buffer = buffer[: chunk.num_bytes]
         _fetch(chunk, kept, reader, buffer)
         assert self._stream is not None
-        with torch.cuda.stream(self._stream):
-            if load.free is not None:
-                self._stream.wait_event(load.free)
-            target.copy_(buffer, non_blocking=True)
-            sent.record(self._stream)
+        load.wait_for_slot(self._stream)
+        target.copy_(buffer, non_blocking=True)
+        sent.record(self._stream)
 
 
 def _pinned(num_bytes: int) -> torch.Tensor:
