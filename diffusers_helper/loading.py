@@ -27,7 +27,7 @@ from .block_runner import BlockRunner, CompilingRunner
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
 from .streamed_models import StreamedTransformer, stream_text_encoder, stream_transformer
-from .system_memory import free_vram
+from .system_memory import empty_cache, free_vram
 from .vae_decoder import WindowDecoder
 from .weights import fill, match_tensors
 
@@ -111,8 +111,7 @@ class ModelLoader:
     @contextmanager
     def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
         """The VAE without its encoder."""
-        if self.compute.device.type == "cuda":
-            torch.cuda.empty_cache()  # it needs large pieces, sampling left small ones
+        empty_cache(self.compute.device)  # it needs large pieces, sampling left small ones
         with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
             yield model
@@ -154,5 +153,4 @@ class ModelLoader:
             yield
         finally:
             gc.collect()
-            if self.compute.device.type == "cuda":
-                torch.cuda.empty_cache()
+            empty_cache(self.compute.device)

@@ -35,7 +35,7 @@ from .streaming.layers import NUM_SLOTS, StreamedLayers
 from .streaming.layout import describe_layer
 from .streaming.plan import COMFORT_BYTES, COMFORT_PART, GIB, plan_vram
 from .streaming.row_lookup import RowLookup
-from .system_memory import free_vram, is_out_of_memory, read_ram
+from .system_memory import empty_cache, free_vram, is_out_of_memory, read_ram
 from .weights import fill, match_tensors
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class StreamedTransformer:
         Where the memory does not suffice for one of each kind beside the others, this is done with fewer
         tokens, which the graphs leave open; where not even for that, this job's blocks are not compiled.
         """
+        try:
+            self._try_to_compile(tokens, compute)
+        finally:
+            empty_cache(compute.device)  # else small tensors that stay cut up the large pieces that this left
+
+    def _try_to_compile(self, tokens: int, compute: Compute) -> None:
         for count in (tokens, tokens // FEWER):
             try:
                 return self._prepare_blocks(count, compute)

@@ -53,6 +53,12 @@ def free_vram(device: torch.device, limit: int | None) -> int:
     return free if limit is None else min(free, limit - allocated)
 
 
+def empty_cache(device: torch.device) -> None:
+    """Give what a card's allocator holds unused back to the card. Waits for it; does nothing for a CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def _container_limit() -> tuple[int, int]:
     """What a container's limit is and what it leaves, the file cache counted as free; huge without one."""
     folder = Path("/sys/fs/cgroup")

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..checkpoint import Checkpoint
 from ..errors import MachineError
-from ..system_memory import is_out_of_memory
+from ..system_memory import empty_cache, is_out_of_memory
 from .layout import Layer
 from .reader import ChunkReader
 from .ring import CHUNK_BYTES, WeightRing
@@ -144,6 +144,8 @@ class StreamedLayers:
         count = min(num_bytes // self._ring.slot_bytes, MORE_SLOTS - self.num_lent)
         added = self._ring.widen(count)
         self._bind_slots()
+        if added:
+            logger.info("%d slots are lent to the weights", added)
         return added
 
     def narrow(self) -> None:
@@ -152,8 +154,7 @@ class StreamedLayers:
             return
         self._ring.narrow(NUM_SLOTS)
         self._slots = {number: self._slots[number] for number in self._slots.keys() & self._ring.slots.keys()}
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self._device)
 
     def give_up_lent(self) -> bool:
         """`narrow` for good, to make room; False if nothing is lent."""
@@ -162,7 +163,7 @@ class StreamedLayers:
             return False
         self._may_widen = False
         self.narrow()
-        logger.info("out of memory: the weights go on without %d slots that were lent", lent)
+        logger.info("short of memory: %d slots that were lent are taken back", lent)
         return True
 
     def give_up_resident(self) -> bool:
@@ -174,8 +175,7 @@ class StreamedLayers:
         self._close_ring()
         for place in set(places) - set(kept):
             del self._resident[place]
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self._device)
         self._open_ring()
         logger.info("out of memory: %d layers stay now, %d did", len(kept), len(places))
         return True
