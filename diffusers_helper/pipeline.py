@@ -280,14 +280,17 @@ def _sample(
     yield StageStarted("sampling", section.index)
     denoiser = SectionDenoiser(transformer, inputs, guidance, loader.compute, sigmas[:-1], caches)
     latents = noise = noise.to(loader.compute.device)
-    for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
-        if not torch.isfinite(latents).all():
-            raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
-        evaluations.append(int(denoiser.computed))
-        preview = preview_latents(latents)
-        yield StepDone(section.index, len(job.plan.sections), step, request.steps, denoiser.computed, preview)
-        if step < request.steps:
-            job.check_stop()
+    tokens, sections = count_tokens(*noise.shape[-3:]), len(job.plan.sections)
+    with transformer.lent_room(tokens, loader.compute):
+        for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
+            if not torch.isfinite(latents).all():
+                raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
+            evaluations.append(int(denoiser.computed))
+            preview = preview_latents(latents)
+            yield StepDone(section.index, sections, step, request.steps, denoiser.computed, preview)
+            if step < request.steps:
+                job.check_stop()
+                transformer.take_back_where_short(tokens, loader.compute)
     logger.info(
         "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
     )

@@ -112,8 +112,30 @@ class StreamedTransformer:
         states = (randn(1, tokens, hidden), randn(1, TEXT_TOKENS, hidden), randn(1, hidden), None, rotary)
         self.stack.runner.prepare(list(examples.values()), states, self.attention)
 
+    @contextmanager
+    def lent_room(self, tokens: int, compute: Compute) -> Iterator[None]:
+        """In the block, whose steps compute `tokens` tokens, the weights on their way have what memory of a
+        card is left. Not again in a job in which that was too much."""
+        layers = self.stack.layers
+        try:
+            if layers.may_widen:
+                layers.widen(_room_to_lend(self.model, compute, tokens))
+            yield
+        finally:
+            layers.narrow()
+
+    def take_back_where_short(self, tokens: int, compute: Compute) -> None:
+        """Look, between two steps, whether another program has taken so much memory that the next one may
+        not fit: Windows would not fail it, but move what lies on the card to RAM and back, at every step."""
+        layers = self.stack.layers
+        if layers.num_lent:
+            needed = _activation_bytes(self.model, compute, tokens)
+            if free_vram(compute.device, compute.memory_limit) < needed:
+                layers.give_up_lent()
+
     def making_room(self, work: Callable[[], _T]) -> _T:
-        """Do some work; where memory runs out, give up resident layers and do it again.
+        """Do some work; where memory runs out, take back what is lent, then give up resident layers, and do
+        it again.
 
         Raises:
             torch.OutOfMemoryError: there is no layer left to give up.
@@ -121,11 +143,11 @@ class StreamedTransformer:
         layers, is_short = self.stack.layers, False
         while True:
             try:
-                if is_short:
+                if is_short and not layers.give_up_lent():
                     layers.give_up_resident()
                 return work()
             except RuntimeError as error:
-                if not is_out_of_memory(error) or not layers.num_resident:
+                if not is_out_of_memory(error) or not (layers.num_lent or layers.num_resident):
                     raise
             is_short = True  # go on outside the handler, whose traceback holds tensors
 
@@ -241,10 +263,23 @@ def _compute_once_a_section(model: Any) -> None:
     model.context_embedder = MaskMover(model.context_embedder)
 
 
+def _activation_bytes(model: Any, compute: Compute, tokens: int) -> int:
+    hidden = model.config.num_attention_heads * model.config.attention_head_dim
+    return tokens * hidden * compute.transformer.itemsize * ACTIVATION_WIDTHS
+
+
+def _room_to_lend(model: Any, compute: Compute, tokens: int) -> int:
+    """Bytes of a card that nobody needs while it computes steps. None of a CPU's: the file cache has them."""
+    if compute.device.type != "cuda":
+        return 0
+    empty_cache(compute.device)  # so that what is lent gets pieces of its own, and all of them come back
+    free = free_vram(compute.device, compute.memory_limit)
+    return free - _activation_bytes(model, compute, tokens) - SPARE_BYTES
+
+
 def _reserved_bytes(model: Any, compute: Compute, tokens: int) -> int:
     """Memory that is left for computing before layers may stay."""
-    hidden = model.config.num_attention_heads * model.config.attention_head_dim
-    activations = tokens * hidden * compute.transformer.itemsize * ACTIVATION_WIDTHS
+    activations = _activation_bytes(model, compute, tokens)
     if compute.device.type == "cuda":
         return max(activations, VAE_BYTES) + SPARE_BYTES
     return activations + max(COMFORT_BYTES, int(COMFORT_PART * read_ram().total))

@@ -5,12 +5,14 @@
 
 import dataclasses
 import threading
+import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
+from diffusers_helper import streamed_models
 from diffusers_helper.block_runner import (
     TOLERANCE,
     BlockRunner,
@@ -104,6 +106,23 @@ def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path,
     monkeypatch.setattr(StreamedLayers, "__iter__", move)
     make(compiling, tmp_path, seconds=2, steps=3)
     assert graphs() == 2
+
+
+def test_slots_that_are_lent_need_no_new_graph_and_are_free_afterwards(compiling, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed_models, "_room_to_lend", lambda *_: 2**40)
+    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
+    original, slots, left = StreamedLayers.narrow, [], []
+
+    def narrow(self):
+        slots.extend(weakref.ref(slot) for slot in self.ring.slots.values())
+        original(self)
+        left.append(sum(slot() is not None for slot in slots))
+
+    monkeypatch.setattr(StreamedLayers, "narrow", narrow)
+    make(compiling, tmp_path, seconds=2, steps=3)
+    assert graphs() == 2
+    assert len(slots) == 10
+    assert left == [3, 6]  # the three that are there all the time, counted at each section
 
 
 def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path):

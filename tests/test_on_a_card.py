@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from diffusers_helper import streamed_models
 from diffusers_helper.architectures import make_vae
 from diffusers_helper.attention import AttentionChooser, AttentionShape, attend
 from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
@@ -17,6 +18,7 @@ from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.scaled_linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
 from diffusers_helper.sections import section_positions
+from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.teacache import TeaCache
 from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from diffusers_helper.vae_decoder import WindowDecoder
@@ -74,6 +76,23 @@ def test_a_step_never_waits_for_the_card():
                 assert latents.is_cuda
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_room_that_is_lent_to_the_weights_changes_nothing_and_comes_back(monkeypatch):
+    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
+    loader, (inputs, x) = loader_of(), section_inputs()
+    with loader.transformer(500) as transformer:
+        layers = transformer.stack.layers
+        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS)
+        wanted = [denoiser.predict(x, sigma) for sigma in SIGMAS]
+        for _section in range(3):
+            before = torch.cuda.memory_allocated()
+            with transformer.lent_room(500, loader.compute):
+                assert layers.num_lent == len(layers.layers) - NUM_SLOTS
+                assert torch.cuda.memory_allocated() - before >= layers.num_lent * layers.ring.slot_bytes
+                for sigma, latents in zip(SIGMAS, wanted, strict=True):
+                    assert error(denoiser.predict(x, sigma), latents) < 1e-3
+            assert torch.cuda.memory_allocated() <= before
 
 
 def test_teacache_asks_the_card_once_a_step(monkeypatch):
