@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 import weakref
 
 import pytest
@@ -244,8 +245,13 @@ def test_what_is_given_back_is_not_read_to_the_end(open_ring, monkeypatch):
         ring.widen(4)
         for _ in range(2):
             assert begun.acquire(timeout=10)
-        threading.Timer(0.05, go.set).start()
-        ring.narrow(2)
+        loads = list(ring._loads)[2:]
+        narrowing = threading.Thread(target=ring.narrow, args=(2,))
+        narrowing.start()
+        while not all(load.is_unwanted for load in loads):
+            time.sleep(0.001)
+        go.set()
+        narrowing.join()
         assert sorted(brought) == [0, 1]
         for turn in range(COUNT + 1):
             take(ring, turn % COUNT)
