@@ -166,16 +166,19 @@ def measure(
             torch.cuda.synchronize()
             prepared = time.perf_counter() - begin
             x, seconds = noise.to(compute.device), []
-            for sigma in sigmas[:-1]:
-                begin = time.perf_counter()
-                result = denoiser.predict(x, sigma)
-                torch.cuda.synchronize()
-                seconds.append(round(time.perf_counter() - begin, 4))
+            with transformer.lent_room(tokens, compute):
+                lent = transformer.stack.layers.num_lent
+                for sigma in sigmas[:-1]:
+                    begin = time.perf_counter()
+                    result = denoiser.predict(x, sigma)
+                    torch.cuda.synchronize()
+                    seconds.append(round(time.perf_counter() - begin, 4))
             row = {
                 "name": way,
                 "gpu": torch.cuda.get_device_name(),
                 "free_vram_gib": round(free, 2),
                 "resident_layers": transformer.stack.layers.num_resident,
+                "lent_slots": lent,
                 "compiling_seconds": round(compiled, 1),
                 "modulation_seconds": round(prepared, 3),
                 "seconds_per_step": seconds,
