@@ -19,6 +19,10 @@ class Remembered(nn.Module):
         self._size = size
         self._results: OrderedDict[tuple, tuple[Any, Any]] = OrderedDict()
 
+    def forget(self) -> None:
+        """Drop all results."""
+        self._results.clear()
+
     def forward(self, *values: Any, **named: Any) -> Any:
         arguments = (*values, *named.values())
         key = (len(values), *named, *(id(a) if isinstance(a, torch.Tensor) else a for a in arguments))

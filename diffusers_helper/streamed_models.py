@@ -115,14 +115,18 @@ class StreamedTransformer:
     @contextmanager
     def lent_room(self, tokens: int, compute: Compute) -> Iterator[None]:
         """In the block, whose steps compute `tokens` tokens, the weights on their way have what memory of a
-        card is left. Not again in a job in which that was too much."""
+        card is left. Not again in a job in which that was too much. What its steps remember goes with it."""
         layers = self.stack.layers
         try:
             if layers.may_widen:
                 layers.widen(_room_to_lend(self.model, compute, tokens))
             yield
         finally:
+            for module in self.model.modules():
+                if isinstance(module, Remembered):
+                    module.forget()  # small tensors, but each keeps a large piece of memory from coming back
             layers.narrow()
+            empty_cache(compute.device)
 
     def take_back_where_short(self, tokens: int, compute: Compute) -> None:
         """Look, between two steps, whether another program has taken so much memory that the next one may

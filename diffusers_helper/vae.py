@@ -12,7 +12,7 @@ from einops import rearrange
 from .errors import MachineError
 from .sections import TILE_BLEND, TILE_LATENTS, pixel_frames, tile_starts
 from .system_memory import is_out_of_memory
-from .vae_decoder import STRIP_BYTES
+from .vae_maps import STRIP_BYTES
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo

@@ -15,6 +15,7 @@ from diffusers_helper.events import Finished, StepDone, Stopped
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.recording import load_request
+from diffusers_helper.remembered import Remembered
 from diffusers_helper.streamed_models import StreamedTransformer, count_tokens
 from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
 from diffusers_helper.streaming.ring import WeightRing
@@ -270,3 +271,33 @@ def test_what_compiling_leaves_goes_back_to_the_card_whatever_comes_of_it(monkey
         else:
             transformer.prepare_blocks(500, loader.compute)
         assert emptied == [CPU]
+
+
+def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_path, monkeypatch):
+    """Small tensors in large pieces of a card's memory: they made decoding run out of it."""
+    results = []
+    original = pipeline.decode_latents
+
+    def watch(*arguments):
+        results.append([module._results for module in remembering])
+        return original(*arguments)
+
+    remembering = []
+    init, forward = Remembered.__init__, Remembered.forward
+
+    def count(self, *arguments, **named):
+        init(self, *arguments, **named)
+        remembering.append(self)
+
+    def look(self, *arguments, **named):
+        used.add(id(self))
+        return forward(self, *arguments, **named)
+
+    used: set[int] = set()
+    monkeypatch.setattr(Remembered, "__init__", count)
+    monkeypatch.setattr(Remembered, "forward", look)
+    monkeypatch.setattr(pipeline, "decode_latents", watch)
+    list(run(make_request(seconds=2), tmp_path))
+    assert len(results) == 2
+    assert used == {id(module) for module in remembering}
+    assert not any(kept for section in results for kept in section)

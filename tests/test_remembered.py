@@ -54,6 +54,17 @@ def test_only_so_much_is_kept():
     assert gone() is None
 
 
+def test_what_is_forgotten_is_gone():
+    count = Count()
+    module, value = Remembered(count, size=2), torch.ones(2)
+    gone = weakref.ref(module(value))
+    module.forget()
+    gc.collect()
+    assert gone() is None
+    module(value)
+    assert count.calls == 2
+
+
 def test_a_mask_is_moved_once():
     class Inner(nn.Module):
         def forward(self, states, _timestep, mask):

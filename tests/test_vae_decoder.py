@@ -6,10 +6,11 @@ import json
 import pytest
 import torch
 
-from diffusers_helper import vae_decoder, vae_windows
+from diffusers_helper import vae_decoder, vae_maps, vae_windows
 from diffusers_helper.architectures import make_vae
 from diffusers_helper.vae import Tiling
-from diffusers_helper.vae_decoder import STRIP_BYTES, Stored, Upsampled, UpsamplingConv, WindowDecoder
+from diffusers_helper.vae_decoder import WindowDecoder
+from diffusers_helper.vae_maps import STRIP_BYTES, Stored, Upsampled, UpsamplingConv
 from tests.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
@@ -92,7 +93,7 @@ def test_no_convolution_sees_more_than_a_strip(vae, strips_of, monkeypatch, stri
         windows.append(vae_windows.make_window(seen, cut, activation))
         return windows[-1]
 
-    monkeypatch.setattr(vae_decoder, "choose_make_window", lambda _device: make_window)
+    monkeypatch.setattr(vae_maps, "choose_make_window", lambda _device: make_window)
     WindowDecoder(vae.decoder)(torch.randn(1, 16, 2, 4, 6))
     for window in windows:
         row = window.numel() * 4 // window.shape[2]

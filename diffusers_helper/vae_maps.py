@@ -1,0 +1,205 @@
+"""The VAE decoder's maps and convolutions: frames with the channels last, read in strips of rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .vae_windows import Activation, Cut, choose_make_window
+
+STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
+"""About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
+to compute few rows twice; on a CPU small enough for its caches."""
+TAPS = 3
+"""Frames that a convolution sees: its own and two before; before the first one lies the first one."""
+
+
+class Maps(ABC):
+    """Feature maps of a window, read in strips of rows. `shape` is frames, channels, height, width."""
+
+    shape: tuple[int, int, int, int]
+    example: torch.Tensor
+    """Has the maps' device and dtype."""
+    smaller = 1
+    """So many times smaller strips are to be, because reading one takes memory, too."""
+
+    @abstractmethod
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Rows `(t, c, bottom - top, w)`, channels last."""
+
+    def empty(self, channels: int) -> torch.Tensor:
+        """Room for other maps of the same size."""
+        count, _, height, width = self.shape
+        return self.example.new_empty(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def strips(self) -> Iterator[range]:
+        """Strips of rows from top to bottom, of an even number where there are several."""
+        count, channels, height, width = self.shape
+        row = count * channels * width * TAPS * self.example.element_size()
+        fitting = max(STRIP_BYTES[self.example.device.type] // self.smaller // row, 1)
+        rows = -(-height // -(-height // fitting))  # all of about the same height
+        rows = height if rows >= height else rows + rows % 2
+        return (range(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+class Stored(Maps):
+    """Maps that lie in memory: `values` `(t, c, h, w)`, channels last."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        count, channels, height, width = values.shape
+        self.shape = (count, channels, height, width)
+        self.values = self.example = values
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        return self.values[:, :, top:bottom]
+
+
+class Upsampled(Maps):
+    """Maps that are computed from smaller ones whenever they are read."""
+
+    smaller = 2
+
+    def __init__(self, source: torch.Tensor, conv: "UpsamplingConv") -> None:
+        count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
+        self.shape = (count, conv.channels, height, width)
+        self.example = self._source = source
+        self._conv = conv
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        above = top // 2
+        return self._conv(self._source, above, -(-bottom // 2))[:, :, top - 2 * above : bottom - 2 * above]
+
+    def stored(self) -> Stored:
+        """All of them, computed once."""
+        values = self.empty(self.shape[1])
+        for strip in self.strips():
+            values[:, :, strip.start : strip.stop] = self.rows(strip.start, strip.stop)
+        return Stored(values)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A strip of a convolution's result, what was there before it, and where both lie."""
+
+    rows: slice
+    result: torch.Tensor
+    source: torch.Tensor
+
+    def of(self, maps: torch.Tensor) -> torch.Tensor:
+        """This strip of `(t, c, h, w)`."""
+        return maps[:, :, self.rows]
+
+
+class Conv(nn.Module):
+    """diffusers' HunyuanVideoCausalConv3d as a 2-D convolution: the inputs of its frames side by side."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        weight = causal.conv.weight.detach()
+        self.channels = weight.shape[0]
+        self.register_buffer("weight", channels_last(weight.permute(0, 2, 1, 3, 4).flatten(1, 2)))
+        self.register_buffer("bias", causal.conv.bias.detach())
+
+
+class CausalConv(Conv):
+    """That of kernel 3: edges repeated, two frames of the past."""
+
+    def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
+        """Convolve all maps, after the activation."""
+        values = maps.empty(self.channels)
+        for strip in self.strips(maps, activation):
+            strip.of(values).copy_(strip.result)
+        return Stored(values)
+
+    def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
+        """Convolve strip by strip."""
+        height = maps.shape[2]
+        make_window = choose_make_window(self.weight.device)
+        for strip in maps.strips():
+            top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
+            seen = maps.rows(top, bottom)
+            cut = Cut(len(seen), TAPS, strip.start == top, strip.stop == bottom)
+            result = functional.conv2d(make_window(seen, cut, activation), self.weight, self.bias)
+            source = seen[:, :, strip.start - top : strip.stop - top]
+            yield Strip(slice(strip.start, strip.stop), result, source)
+
+
+class PointConv(Conv):
+    """That of kernel 1: the same product at every pixel."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(frames, self.weight, self.bias)
+
+
+class UpsamplingConv(nn.Module):
+    """diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2, each frame but the first two frames
+    (where time is doubled, too), then comes a convolution of kernel 3."""
+
+    bias: torch.Tensor
+
+    def __init__(self, upsampler: Any) -> None:
+        super().__init__()
+        conv = upsampler.conv.conv
+        self.doubles_time = int(upsampler.upsample_factor[0]) == 2
+        self.channels = conv.weight.shape[0]
+        self.register_buffer("bias", conv.bias.detach().repeat(4))
+        first, second, third = conv.weight.detach().float().unbind(2)
+        by_parity: list[tuple[torch.Tensor, ...]] = [(first, second, third)]
+        if self.doubles_time:  # an even frame repeats the one before it, an odd one is new
+            by_parity = [(first, second + third), (first + second, third)]
+        for parity, taps in enumerate(by_parity):
+            rows = [_fold(torch.cat(taps, 1), 2, row) for row in (0, 1)]
+            corners = [_fold(row, 3, column) for row in rows for column in (0, 1)]
+            weight = torch.cat(corners).to(conv.weight.dtype)
+            self.register_buffer(f"weight_{parity}", channels_last(weight))
+
+    def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of the result for maps of such a size."""
+        return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
+
+    def forward(self, source: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
+        """The result as far as it lies over rows `top` to `bottom` of the source:
+        `(frames, channels, 2 * (bottom - top), 2 * width)`."""
+        count, _, height, width = source.shape
+        seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
+        result = source.new_empty(*self.size_after(count, bottom - top, width), self.channels)
+        cut = partial(Cut, is_top=top == 0, is_bottom=bottom == height)
+        if not self.doubles_time:
+            self._convolve(seen, cut(count, TAPS), 0, result)
+        else:
+            self._convolve(seen, cut(count, TAPS - 1), 0, result[0::2])
+            if count > 1:
+                self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
+        return result.permute(0, 3, 1, 2)
+
+    def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
+        """Fill frames `(n, rows, columns, channels)` of the result."""
+        window = choose_make_window(seen.device)(seen, cut, None)
+        corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}"), self.bias))
+        # Corner (row, column) of each pixel lies as many pixels further down and to the right.
+        frame, _, down, right = corners.stride()
+        rows, columns = (side // 2 for side in result.shape[1:3])
+        result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).copy_(
+            corners.as_strided(
+                (cut.count, rows, 2, columns, 2, self.channels),
+                (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
+            )
+        )
+
+
+def _fold(weight: torch.Tensor, dim: int, parity: int) -> torch.Tensor:
+    """Three places along a side of a doubled picture are two of the picture itself: add up two of them."""
+    first, second, third = weight.unbind(dim)
+    return torch.stack([first + second, third] if parity else [first, second + third], dim)
+
+
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
