@@ -105,12 +105,13 @@ def _decode_in_time(
     vae.use_framewise_decoding = False  # what comes in is one tile
     done: list[torch.Tensor] = []
     last: torch.Tensor | None = None
-    for start in starts:
-        tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
-        if last is not None:
-            tile = vae.blend_t(last, tile[:, :, 1:], TILE_BLEND)
-            done.append(_to_frames(last[:, :, :-TILE_BLEND]))
-        last = tile
+    with vae.decoder.keeping_rooms():
+        for start in starts:
+            tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
+            if last is not None:
+                tile = vae.blend_t(last, tile[:, :, 1:], TILE_BLEND)
+                done.append(_to_frames(last[:, :, :-TILE_BLEND]))
+            last = tile
     assert last is not None
     return torch.cat([*done, _to_frames(last)])
 

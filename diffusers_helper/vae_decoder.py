@@ -13,6 +13,9 @@ that, with this module in the place of its `decoder`. What is different:
 - In the attention every frame sees those before it: frame by frame, without a mask of tokens x tokens.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -20,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from .system_memory import empty_cache
-from .vae_maps import CausalConv, Maps, PointConv, Stored, Upsampled, UpsamplingConv
+from .vae_maps import CausalConv, Maps, PointConv, Rooms, Stored, Upsampled, UpsamplingConv
 from .vae_windows import Activation
 
 STATISTICS_EPS = 1e-6
@@ -44,32 +47,42 @@ class WindowDecoder(nn.Module):
         self.levels = nn.ModuleList(levels)
         self.norm_out = Norm(decoder.conv_norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
+        self._keeps_rooms = False
+        self._rooms: Rooms | None = None
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode latents `(1, c, t, h, w)` to pixels `(1, 3, 4t - 3, 8h, 8w)`.
-
-        What the allocator keeps is given back twice: else a small tensor that stays would lie in a piece left
-        by one of the two largest maps, and there would be no room for the next one though most of it is free.
-        """
-        empty_cache(latents.device)
-        pixels = self._room_for_pixels(latents)
-        frames = Stored(latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last))
-        maps: Maps = self.resnet_in(self.conv_in(frames))
+        """Decode latents `(1, c, t, h, w)` to pixels `(1, 3, 4t - 3, 8h, 8w)`."""
+        frames = latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        maps: Maps = self.resnet_in(self.conv_in(Stored(frames, self._rooms_for(latents))))
         for layer in (*self.middle, *self.levels):
-            if layer is self.levels[-1]:
-                empty_cache(latents.device)
             maps = layer(maps)
-        for strip in self.conv_out.strips(maps, self.norm_out.activation(maps)):
-            strip.of(pixels).copy_(strip.result)
+        maps.rooms = None  # pixels stay
+        pixels = self.conv_out(maps, self.norm_out.activation(maps)).values
         return pixels.transpose(0, 1)[None]
 
-    def _room_for_pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        """`(frames, 3, height, width)`, channels last."""
-        count, height, width = latents.shape[2:]
+    @contextmanager
+    def keeping_rooms(self) -> Iterator[None]:
+        """In the block, memory for the largest maps is kept from one window to the next."""
+        self._keeps_rooms = True
+        try:
+            yield
+        finally:
+            self._keeps_rooms, self._rooms = False, None
+
+    def _rooms_for(self, latents: torch.Tensor) -> Rooms | None:
+        """Those that there are, if they suffice, else new ones."""
+        if not self._keeps_rooms:
+            return None
+        size: tuple[int, ...] = tuple(latents.shape[2:])
         for level in self.levels:
             assert isinstance(level, Level)
-            count, height, width = level.size_after(count, height, width)
-        return latents.new_empty(count, height, width, self.conv_out.channels).permute(0, 3, 1, 2)
+            size = level.size_after(*size)
+        num_bytes = prod(size) * self.norm_out.weight.numel() * latents.element_size()
+        if self._rooms is None or self._rooms.num_bytes < num_bytes:
+            self._rooms = None
+            empty_cache(latents.device)  # so that each gets a piece of its own
+            self._rooms = Rooms(num_bytes, latents.device)
+        return self._rooms
 
 
 class Level(nn.Module):
@@ -95,7 +108,7 @@ class Level(nn.Module):
         if self.upsampler is None:
             return maps
         assert isinstance(maps, Stored)
-        upsampled = Upsampled(maps.values, self.upsampler)
+        upsampled = Upsampled(maps, self.upsampler)
         return upsampled.stored() if self.stores else upsampled
 
 
@@ -153,9 +166,9 @@ class ResnetBlock(nn.Module):
             return self.conv1(maps, self.norm1.activation(maps)), maps
         hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
         for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
-            strip.of(hidden).copy_(strip.result)
-            strip.of(residual).copy_(self.shortcut(strip.source))
-        return Stored(hidden), Stored(residual)
+            strip.of(hidden.values).copy_(strip.result)
+            strip.of(residual.values).copy_(self.shortcut(strip.source))
+        return hidden, residual
 
 
 class FrameAttention(nn.Module):

@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
@@ -19,12 +21,44 @@ TAPS = 3
 """Frames that a convolution sees: its own and two before; before the first one lies the first one."""
 
 
+class Rooms:
+    """Memory for the largest maps of a window, two at a time, that is kept for the next window.
+
+    An allocator would put small tensors that stay into what such maps leave, and then have no room for the
+    next ones though most of it is free; or it would give all of it back to the card and fetch it again, which
+    takes a fifth as long as decoding itself (measured).
+    """
+
+    COUNT = 2
+    SMALLEST_PART = 4
+    """Maps of at least this part of a room may have it."""
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        self.num_bytes = num_bytes
+        self._pieces = [torch.empty(num_bytes, dtype=torch.uint8, device=device) for _ in range(self.COUNT)]
+        self._users: list[ref | None] = [None] * self.COUNT
+
+    def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Stored | None":
+        """Maps of `shape` `(t, h, w, c)` in a room that is free, as it is again when nobody has them."""
+        size = prod(shape) * dtype.itemsize
+        if not self.num_bytes <= self.SMALLEST_PART * size <= self.SMALLEST_PART * self.num_bytes:
+            return None
+        for number, piece in enumerate(self._pieces):
+            user = self._users[number]
+            if user is None or user() is None:
+                maps = Stored(piece[:size].view(dtype).view(shape).permute(0, 3, 1, 2), self)
+                self._users[number] = ref(maps)
+                return maps
+        return None
+
+
 class Maps(ABC):
     """Feature maps of a window, read in strips of rows. `shape` is frames, channels, height, width."""
 
     shape: tuple[int, int, int, int]
     example: torch.Tensor
     """Has the maps' device and dtype."""
+    rooms: Rooms | None
     smaller = 1
     """So many times smaller strips are to be, because reading one takes memory, too."""
 
@@ -32,10 +66,12 @@ class Maps(ABC):
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         """Rows `(t, c, bottom - top, w)`, channels last."""
 
-    def empty(self, channels: int) -> torch.Tensor:
+    def empty(self, channels: int) -> "Stored":
         """Room for other maps of the same size."""
         count, _, height, width = self.shape
-        return self.example.new_empty(count, height, width, channels).permute(0, 3, 1, 2)
+        shape = count, height, width, channels
+        made = None if self.rooms is None else self.rooms.make(shape, self.example.dtype)
+        return made or Stored(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
 
     def strips(self) -> Iterator[range]:
         """Strips of rows from top to bottom, of an even number where there are several."""
@@ -50,10 +86,11 @@ class Maps(ABC):
 class Stored(Maps):
     """Maps that lie in memory: `values` `(t, c, h, w)`, channels last."""
 
-    def __init__(self, values: torch.Tensor) -> None:
+    def __init__(self, values: torch.Tensor, rooms: Rooms | None = None) -> None:
         count, channels, height, width = values.shape
         self.shape = (count, channels, height, width)
         self.values = self.example = values
+        self.rooms = rooms
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         return self.values[:, :, top:bottom]
@@ -64,22 +101,25 @@ class Upsampled(Maps):
 
     smaller = 2
 
-    def __init__(self, source: torch.Tensor, conv: "UpsamplingConv") -> None:
+    def __init__(self, source: Stored, conv: "UpsamplingConv") -> None:
         count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
         self.shape = (count, conv.channels, height, width)
-        self.example = self._source = source
+        self.example, self.rooms = source.values, source.rooms
+        self._source = source
         self._conv = conv
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         above = top // 2
-        return self._conv(self._source, above, -(-bottom // 2))[:, :, top - 2 * above : bottom - 2 * above]
+        return self._conv(self._source.values, above, -(-bottom // 2))[
+            :, :, top - 2 * above : bottom - 2 * above
+        ]
 
     def stored(self) -> Stored:
         """All of them, computed once."""
-        values = self.empty(self.shape[1])
+        maps = self.empty(self.shape[1])
         for strip in self.strips():
-            values[:, :, strip.start : strip.stop] = self.rows(strip.start, strip.stop)
-        return Stored(values)
+            maps.values[:, :, strip.start : strip.stop] = self.rows(strip.start, strip.stop)
+        return maps
 
 
 @dataclass(frozen=True)
@@ -114,10 +154,10 @@ class CausalConv(Conv):
 
     def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
         """Convolve all maps, after the activation."""
-        values = maps.empty(self.channels)
+        result = maps.empty(self.channels)
         for strip in self.strips(maps, activation):
-            strip.of(values).copy_(strip.result)
-        return Stored(values)
+            strip.of(result.values).copy_(strip.result)
+        return result
 
     def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
         """Convolve strip by strip."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from diffusers_helper import vae_decoder, vae_maps, vae_windows
 from diffusers_helper.architectures import make_vae
 from diffusers_helper.vae import Tiling
 from diffusers_helper.vae_decoder import WindowDecoder
-from diffusers_helper.vae_maps import STRIP_BYTES, Stored, Upsampled, UpsamplingConv
+from diffusers_helper.vae_maps import STRIP_BYTES, Rooms, Stored, Upsampled, UpsamplingConv
 from tests.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
@@ -50,6 +51,50 @@ def test_levels_of_the_same_width_are_decoded_too():
     assert error(WindowDecoder(theirs)(latents), theirs(latents)) < 1e-5
 
 
+@pytest.fixture
+def rooms(monkeypatch):
+    """Each time that maps asked for a room: how large a part of it they need, and whether they got it."""
+    asked = []
+    original = Rooms.make
+
+    def make(self, shape, dtype):
+        made = original(self, shape, dtype)
+        asked.append((math.prod(shape) * dtype.itemsize / self.num_bytes, made is not None))
+        return made
+
+    monkeypatch.setattr(Rooms, "make", make)
+    return asked
+
+
+@pytest.mark.parametrize("strip", [2**40, 2**13])
+@pytest.mark.parametrize("widths", [CONFIG["block_out_channels"], [16, 32, 64, 64]])
+@torch.inference_mode()
+def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, rooms, strip, widths):
+    strips_of(strip)
+    theirs = make_vae(CONFIG | {"block_out_channels": widths}).eval().requires_grad_(False).decoder
+    ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 5, 4, 6) for _ in range(3)]
+    windows.append(windows[0][:, :, :2])
+    windows.append(torch.randn(1, 16, 5, 6, 6))
+    with ours.keeping_rooms():
+        found = [ours(window) for window in windows]
+    for one, window in zip(found, windows, strict=True):
+        assert error(one, theirs(window)) < 1e-5
+    if widths == [16, 32, 64, 64]:  # as they are to each other in the real one, all of the largest are there
+        assert all(got for part, got in rooms if part > 0.6)
+    assert any(got for _, got in rooms)
+    assert not any(got for part, got in rooms if part < 0.25)
+    assert ours._rooms is None
+
+
+@torch.inference_mode()
+def test_rooms_are_given_back_also_when_decoding_fails(vae):
+    ours = WindowDecoder(vae.decoder)
+    with pytest.raises(RuntimeError), ours.keeping_rooms():
+        ours(torch.randn(1, 16, 2, 4, 6))
+        ours(torch.randn(1, 3, 2, 4, 6))
+    assert ours._rooms is None
+
+
 @torch.inference_mode()
 def test_the_statistics_of_a_bright_picture_are_exact(vae):
     """A mean that is large against the deviation is where sums of squares lose their digits."""
@@ -65,7 +110,7 @@ def test_doubled_maps_are_the_same_in_every_strip(vae):
     block = vae.decoder.up_blocks[1].upsamplers[0]
     source = torch.randn(3, block.conv.conv.in_channels, 6, 5)
     whole = block(source.transpose(0, 1)[None])[0].transpose(0, 1)
-    maps = Upsampled(source.contiguous(memory_format=torch.channels_last), UpsamplingConv(block))
+    maps = Upsampled(Stored(source.contiguous(memory_format=torch.channels_last)), UpsamplingConv(block))
     assert maps.shape == tuple(whole.shape)
     for top in range(12):
         for bottom in range(top + 1, 13):
