@@ -26,7 +26,8 @@ OWN = "native"
 """diffusers' name for leaving the choice to PyTorch."""
 OTHERS = ("_native_cudnn", "_native_flash", "_native_efficient", "xformers")
 SAGE = "sage"
-"""SageAttention (arXiv 2411.10958), a package of its own. It rounds to 8 bits: only for who asks for it."""
+"""SageAttention (arXiv 2411.10958), a package of its own. It rounds to 8 bits: only for who asks for it.
+A compiler cannot look into it, so blocks with it are not compiled."""
 CLEARLY_FASTER = 0.95
 """Another way must take at most this part of PyTorch's own time, so that the choice is always the same."""
 TOKENS_STEP = 1024
@@ -121,8 +122,9 @@ class AttentionChooser:
     @torch.inference_mode()
     def _works(self, name: str, shape: AttentionShape) -> bool:
         """Whether a way that rounds more than others gives about their numbers, for a few of the tokens."""
-        states = self._states(AttentionShape(min(shape.tokens, TOKENS_STEP), shape.heads, shape.head_dim))
+        few = AttentionShape(min(shape.tokens, TOKENS_STEP), shape.heads, shape.head_dim)
         try:
+            states = self._states(few)
             own = attend(states, OWN).float()
             error = float((attend(states, name).float() - own).norm() / own.norm())
         except Exception as failure:  # noqa: BLE001  (what is missing or broken may raise anything)

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .block_runner import COMPILED_FORWARD
+from .block_runner import COMPILED_FORWARD, States
 from .eight_bit_tokens import TokenOps, Tokens, choose_token_ops, quantise_tokens
 from .scaled_linear import OF_TOKENS, ScaledLinear
 
-States = tuple[torch.Tensor, torch.Tensor]
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 

@@ -22,7 +22,7 @@ from .architectures import (
     make_vae,
     make_vae_decoder,
 )
-from .attention import AttentionChooser, AttentionShape
+from .attention import SAGE, AttentionChooser, AttentionShape
 from .block_runner import BlockRunner, CompilingRunner
 from .device import Compute
 from .model_files import ModelFiles, ModelPart
@@ -122,11 +122,10 @@ class ModelLoader:
         config = self.files.transformer.config
         shape = AttentionShape(tokens, config["num_attention_heads"], config["attention_head_dim"])
         backend = self._attention.choose(shape)
+        runner = BlockRunner() if backend == SAGE else self._runner
         with (
             self._clean_up(),
-            stream_transformer(
-                self.files.transformer, self.compute, tokens, backend, self._runner
-            ) as transformer,
+            stream_transformer(self.files.transformer, self.compute, tokens, backend, runner) as transformer,
         ):
             yield transformer
 

@@ -233,7 +233,8 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for kind, template in templates.items():  # not the modulation: one row a product is no work for fp8
         use_best_product(template, compute.device, compute.transformer)
-        use_joined_forward(template, kind, compute.device)
+        if compute.compiles:
+            use_joined_forward(template, kind, compute.device)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [

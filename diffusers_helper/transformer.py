@@ -80,7 +80,8 @@ class SectionDenoiser:
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Clean latents seen from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`; float32.
 
-        Where the card's memory does not suffice, resident layers are given up and the step is repeated.
+        Where the card's memory does not suffice, what is lent is taken back, then resident layers are given
+        up, and the step is repeated.
 
         Raises:
             torch.OutOfMemoryError: there is none left to give up.

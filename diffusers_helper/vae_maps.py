@@ -39,7 +39,8 @@ class Rooms:
         self._users: list[ref | None] = [None] * self.COUNT
 
     def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Stored | None":
-        """Maps of `shape` `(t, h, w, c)` in a room that is free, as it is again when nobody has them."""
+        """Maps of `shape` `(t, h, w, c)` in a room that is free, as it is again when nobody has them (the
+        maps: their values alone do not count)."""
         size = prod(shape) * dtype.itemsize
         if not self.num_bytes <= self.SMALLEST_PART * size <= self.SMALLEST_PART * self.num_bytes:
             return None

@@ -1,5 +1,6 @@
 """Ways to compute attention: which one is taken, and an xformers in any state of repair."""
 
+import contextlib
 import importlib.util
 import sys
 import types
@@ -7,7 +8,8 @@ import types
 import pytest
 import torch
 
-from diffusers_helper import attention
+from diffusers_helper import attention, streamed_models
+from diffusers_helper.block_runner import CompilingRunner
 from diffusers_helper.events import Notice
 from tests.tiny import make_loader, make_request, run
 from webui.eichi_utils.translations import Translator
@@ -179,6 +181,32 @@ def test_a_job_tells_that_the_attention_asked_for_is_not_used(tmp_path, asked, n
     loader._attention.asked = asked
     events = run(make_request(), tmp_path, loader=loader)
     assert [event.code for event in events if isinstance(event, Notice)] == notices
+
+
+def test_blocks_with_sage_attention_are_not_compiled_and_others_still_are():
+    """A compiler cannot look into it, and would be given up for all."""
+    loader = make_loader()
+    loader._runner = CompilingRunner("eager")
+    for chosen, compiles in ((attention.SAGE, False), (None, True)):
+        loader._attention.choose = lambda _shape, chosen=chosen: chosen
+        with contextlib.ExitStack() as exits:
+            if chosen is not None:  # the package is not there
+                exits.enter_context(pytest.MonkeyPatch.context()).setattr(
+                    streamed_models, "use_attention", lambda _name: contextlib.nullcontext()
+                )
+            transformer = exits.enter_context(loader.transformer(500))
+            assert isinstance(transformer.stack.runner, CompilingRunner) is compiles
+            assert transformer.is_prepared is not compiles
+
+
+def test_no_memory_for_trying_sage_attention_is_no_end_of_the_job(card, monkeypatch):
+    card.ways["sage"] = 2.0
+
+    def randn(*_size, **_values):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "randn", randn)
+    assert chooser(asked=attention.SAGE).choose(SHAPE) is None
 
 
 @pytest.mark.parametrize("lang", ["en", "ja", "zh-tw"])

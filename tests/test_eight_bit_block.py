@@ -10,7 +10,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 )
 from torch import nn
 
-from diffusers_helper.block_runner import COMPILED_FORWARD, CompilingRunner
+from diffusers_helper.block_runner import COMPILED_FORWARD, BlockRunner, CompilingRunner
 from diffusers_helper.eight_bit_block import use_joined_forward
 from diffusers_helper.modulation import give_modulation, modulation_sizes, take_out_modulation
 from diffusers_helper.scaled_linear import (
@@ -106,7 +106,8 @@ def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
     with torch.inference_mode():
         for sizes in ((20, 7), (12, 9), (31, 5)):
             arguments = states(*sizes)
-            assert worst_error(runner(block, *arguments), joined(block, arguments)) < 1e-6
+            other = copy.deepcopy(block)  # as each slot of the ring has its own
+            assert worst_error(runner(other, *arguments), joined(block, arguments)) < 1e-6
     assert runner.is_compiling
     assert len(graphs) == 1
     torch._dynamo.reset()
@@ -116,8 +117,11 @@ def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
 def test_only_a_compiler_takes_it(kind, monkeypatch):
     block, called = make_block(kind), []
     monkeypatch.setattr(block, COMPILED_FORWARD, lambda *_: called.append(1))
+    gave_up = CompilingRunner()
+    gave_up.is_compiling = False
     with torch.inference_mode():
-        block(*states())
+        for runner in (BlockRunner(), gave_up):
+            runner(block, *states())
     assert not called
 
 

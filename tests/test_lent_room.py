@@ -279,7 +279,7 @@ def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_
     original = pipeline.decode_latents
 
     def watch(*arguments):
-        results.append([module._results for module in remembering])
+        results.append([len(module._results) for module in remembering])
         return original(*arguments)
 
     remembering = []
@@ -300,4 +300,4 @@ def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_
     list(run(make_request(seconds=2), tmp_path))
     assert len(results) == 2
     assert used == {id(module) for module in remembering}
-    assert not any(kept for section in results for kept in section)
+    assert not any(map(any, results))

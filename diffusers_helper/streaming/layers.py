@@ -131,9 +131,12 @@ class StreamedLayers:
 
     def keep_in_ram(self, places: Mapping[int, torch.Tensor]) -> None:
         """Serve some of the streamed layers from flat CPU buffers instead of their files."""
+        lent = self.num_lent
         self._close_ring()
         self._kept = dict(places)
         self._open_ring()
+        if lent and self._ring is not None:
+            self.widen(lent * self._ring.slot_bytes)
 
     @torch.inference_mode(False)
     def widen(self, num_bytes: int) -> int:
