@@ -5,7 +5,6 @@ each in one pass over its memory, in kernels of ours (`eight_bit_token_kernel.py
 written in torch's operations.
 """
 
-import logging
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -13,9 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from .system_memory import is_out_of_memory
-
-logger = logging.getLogger(__name__)
+from .own_kernels import kernels_or
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
@@ -95,20 +92,12 @@ OPS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)
 @cache
 def choose_token_ops(device: torch.device) -> TokenOps:
     """The fastest on a device, decided once: the kernels only after they have computed something right."""
-    if device.type != "cuda":
-        return OPS
-    try:
-        from .eight_bit_token_kernel import KERNELS
+    return kernels_or(OPS, _load_kernels, _try_out, device)
 
-        _try_out(KERNELS, device)
-    except ImportError:
-        return OPS
-    except Exception as error:  # a compiler may raise anything
-        if is_out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        logger.info("the kernels for tokens of 8 bits cannot be used: %s", reason[:300])
-        return OPS
+
+def _load_kernels() -> TokenOps:
+    from .eight_bit_token_kernel import KERNELS
+
     return KERNELS
 
 

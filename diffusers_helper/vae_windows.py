@@ -4,7 +4,6 @@ Two ways to the same numbers: torch's own operations, seven passes over the memo
 a kernel that makes one. Whatever Triton does, the decoder works, and says nothing.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,9 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .system_memory import is_out_of_memory
-
-logger = logging.getLogger(__name__)
+from .own_kernels import kernels_or
 
 TRIAL_ERROR = 2e-3
 """The most that the kernel may be away from torch's own float16 numbers, relatively."""
@@ -75,20 +72,13 @@ def make_window(seen: torch.Tensor, cut: Cut, activation: Activation | None) -> 
 @cache
 def choose_make_window(device: torch.device) -> MakeWindow:
     """The fastest way on a device, decided once: the kernel only after it has made a window right."""
-    if device.type != "cuda":
-        return make_window
-    try:
-        from .vae_kernel import make_window_at_once
+    own: MakeWindow = make_window
+    return kernels_or(own, _load_kernel, _try_out, device)
 
-        _try_out(make_window_at_once, device)
-    except ImportError:
-        return make_window
-    except Exception as error:  # a compiler may raise anything
-        if is_out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        logger.info("the VAE's kernel cannot be used: %s", reason[:300])
-        return make_window
+
+def _load_kernel() -> MakeWindow:
+    from .vae_kernel import make_window_at_once
+
     return make_window_at_once
 
 

@@ -152,12 +152,11 @@ class StreamedLayers:
         return added
 
     def narrow(self) -> None:
-        """Take back what `widen` has lent, between two passes."""
+        """Take back what `widen` has lent, between two passes; the allocator has it then."""
         if self._ring is None or not self.num_lent:
             return
         self._ring.narrow(NUM_SLOTS)
         self._slots = {number: self._slots[number] for number in self._slots.keys() & self._ring.slots.keys()}
-        empty_cache(self._device)
 
     def give_up_lent(self) -> bool:
         """`narrow` for good, to make room; False if nothing is lent."""
@@ -166,6 +165,7 @@ class StreamedLayers:
             return False
         self._may_widen = False
         self.narrow()
+        empty_cache(self._device)
         logger.info("short of memory: %d slots that were lent are taken back", lent)
         return True
 
