@@ -149,8 +149,9 @@ class Screen:
 
     def picture(self, place: str) -> str:
         """The address of the picture in a place ("start-image", "section-0" ...); empty: there is none."""
-        shown = self.page.locator(f"#{place} img")
-        return (shown.first.get_attribute("src") or "") if shown.count() else ""
+        # One question: between two, the page may take the picture away, and the second would wait for it.
+        first = "pictures => pictures.length ? pictures[0].getAttribute('src') || '' : ''"
+        return str(self.page.locator(f"#{place} img").evaluate_all(first))
 
     def open_files(self, *paths: Path) -> None:
         """Give files through the Open button."""
