@@ -13,7 +13,7 @@ that, with this module in the place of its `decoder`. What is different:
 - In the attention every frame sees those before it: frame by frame, without a mask of tokens x tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -62,12 +62,14 @@ class WindowDecoder(nn.Module):
 
     @contextmanager
     def keeping_rooms(self) -> Iterator[None]:
-        """In the block, memory for the largest maps is kept from one window to the next."""
+        """In the block, memory for the largest maps is kept from one window to the next. At its end it goes
+        back to the card."""
         self._keeps_rooms = True
         try:
             yield
         finally:
             self._keeps_rooms, self._rooms = False, None
+            empty_cache(self.norm_out.weight.device)
 
     def _rooms_for(self, latents: torch.Tensor) -> Rooms | None:
         """Those that there are, if they suffice, else new ones."""
@@ -131,11 +133,8 @@ class Norm(nn.Module):
     def _affine(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
         """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
-        total, squares = torch.zeros(2, channels, dtype=torch.float64, device=maps.example.device)
-        strips = [range(height)] if isinstance(maps, Stored) else maps.strips()
-        for strip in strips:
-            sums = channel_sums(maps.rows(strip.start, strip.stop))
-            total, squares = total + sums[0], squares + sums[1]
+        sums = card_channel_sums if maps.example.is_cuda else channel_sums
+        total, squares = sums(maps.pieces())
         size = count * height * width * channels // self._groups
         mean, square = (sums.view(self._groups, -1).sum(1) / size for sums in (total, squares))
         deviation = ((square - mean.square()).clamp(min=0) + self._eps).sqrt()
@@ -156,7 +155,7 @@ class ResnetBlock(nn.Module):
     def forward(self, maps: Maps) -> Stored:
         hidden, result = self._first_half(maps)
         for strip in self.conv2.strips(hidden, self.norm2.activation(hidden)):
-            strip.of(result.values).add_(strip.result)
+            strip.add_to(result)
         return result
 
     def _first_half(self, maps: Maps) -> tuple[Stored, Stored]:
@@ -166,8 +165,8 @@ class ResnetBlock(nn.Module):
             return self.conv1(maps, self.norm1.activation(maps)), maps
         hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
         for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
-            strip.of(hidden.values).copy_(strip.result)
-            strip.of(residual.values).copy_(self.shortcut(strip.source))
+            strip.put_into(hidden)
+            self.shortcut(strip.source, strip.of(residual))
         return hidden, residual
 
 
@@ -199,13 +198,27 @@ class FrameAttention(nn.Module):
         return maps
 
 
-def channel_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each channel's sum and sum of squares over `(t, c, r, w)`, float64."""
-    if rows.device.type == "cuda":  # one pass, in float32 whatever the maps are in
-        means, deviations = zip(*(torch.batch_norm_stats(r[None], STATISTICS_EPS) for r in rows), strict=True)
-        mean, size = torch.stack(means).double(), rows[0, 0].numel()
-        variance = torch.stack(deviations).double().pow(-2) - STATISTICS_EPS
-        return (mean * size).sum(0), ((variance + mean.square()) * size).sum(0)
-    norms = torch.linalg.vector_norm(rows, 2, 3, dtype=torch.float32)
-    sums = rows.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
-    return sums, norms.square().sum((0, 2), dtype=torch.float64)
+def channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each channel's sum and sum of squares over pieces `(t, c, r, w)` of maps, float64 `(c,)`."""
+    sums = [_piece_sums(piece) for piece in pieces]
+    total, squares = torch.stack(sums).sum(0)
+    return total, squares
+
+
+def card_channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`channel_sums` of a card: one pass and one launch a piece, in float32 whatever the maps are in."""
+    stats = [(p.numel() // p.shape[1], torch.batch_norm_stats(p, STATISTICS_EPS)) for p in pieces]
+    mean = torch.stack([mean for _, (mean, _) in stats]).double()
+    variance = torch.stack([deviation for _, (_, deviation) in stats]).double().pow(-2) - STATISTICS_EPS
+    most = stats[0][0]
+    sizes = mean.new_full((len(stats), 1), most)
+    for number, (size, _) in enumerate(stats):
+        if size != most:  # set on the card: a list from here would have it waited for
+            sizes[number].fill_(size)
+    return (mean * sizes).sum(0), ((variance + mean.square()) * sizes).sum(0)
+
+
+def _piece_sums(piece: torch.Tensor) -> torch.Tensor:
+    norms = torch.linalg.vector_norm(piece, 2, 3, dtype=torch.float32)
+    sums = piece.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
+    return torch.stack([sums, norms.square().sum((0, 2), dtype=torch.float64)])

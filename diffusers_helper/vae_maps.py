@@ -17,6 +17,8 @@ from .vae_windows import Activation, Cut, choose_make_window
 STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
 """About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
 to compute few rows twice; on a CPU small enough for its caches."""
+LARGEST_PIECE = 2**31 - 1
+"""Numbers that a card's statistics are fast for: more have no index of 32 bits."""
 TAPS = 3
 """Frames that a convolution sees: its own and two before; before the first one lies the first one."""
 
@@ -60,12 +62,16 @@ class Maps(ABC):
     example: torch.Tensor
     """Has the maps' device and dtype."""
     rooms: Rooms | None
-    smaller = 1
+    smaller = 1.0
     """So many times smaller strips are to be, because reading one takes memory, too."""
 
     @abstractmethod
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         """Rows `(t, c, bottom - top, w)`, channels last."""
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """All rows, in as few pieces as there is memory for; of several only the last may be smaller."""
+        return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
 
     def empty(self, channels: int) -> "Stored":
         """Room for other maps of the same size."""
@@ -74,11 +80,12 @@ class Maps(ABC):
         made = None if self.rooms is None else self.rooms.make(shape, self.example.dtype)
         return made or Stored(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
 
-    def strips(self) -> Iterator[range]:
+    def strips(self, smaller: float | None = None) -> Iterator[range]:
         """Strips of rows from top to bottom, of an even number where there are several."""
         count, channels, height, width = self.shape
         row = count * channels * width * TAPS * self.example.element_size()
-        fitting = max(STRIP_BYTES[self.example.device.type] // self.smaller // row, 1)
+        most = STRIP_BYTES[self.example.device.type] / (smaller or self.smaller)
+        fitting = max(int(most / row), 1)
         rows = -(-height // -(-height // fitting))  # all of about the same height
         rows = height if rows >= height else rows + rows % 2
         return (range(top, min(top + rows, height)) for top in range(0, height, rows))
@@ -96,11 +103,15 @@ class Stored(Maps):
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         return self.values[:, :, top:bottom]
 
+    def pieces(self) -> Iterator[torch.Tensor]:
+        most = max(LARGEST_PIECE // self.values[0].numel(), 1)
+        return iter(self.values.split(most))
+
 
 class Upsampled(Maps):
     """Maps that are computed from smaller ones whenever they are read."""
 
-    smaller = 2
+    smaller = 1 + 1 / TAPS
 
     def __init__(self, source: Stored, conv: "UpsamplingConv") -> None:
         count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
@@ -108,32 +119,57 @@ class Upsampled(Maps):
         self.example, self.rooms = source.values, source.rooms
         self._source = source
         self._conv = conv
+        self._newest: tuple[range, torch.Tensor] | None = None
+        """What was read last: which rows of the source, and theirs `(t, 2 * rows, w, c)`."""
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
-        above = top // 2
-        return self._conv(self._source.values, above, -(-bottom // 2))[
-            :, :, top - 2 * above : bottom - 2 * above
-        ]
+        """As in `Maps`. What a strip shares with the one that was read before it is not computed again."""
+        count, channels, height, width = self.shape
+        wanted = range(top // 2, -(-bottom // 2))
+        rows = self.example.new_empty(count, 2 * len(wanted), width, channels)
+        known = self._copy_known(wanted, rows)
+        if known < len(wanted):
+            self._conv(self._source.values, wanted.start + known, wanted.stop, rows[:, 2 * known :])
+        self._newest = None if bottom == height else (wanted, rows)
+        return rows.permute(0, 3, 1, 2)[:, :, top - 2 * wanted.start : bottom - 2 * wanted.start]
+
+    def _copy_known(self, wanted: range, rows: torch.Tensor) -> int:
+        """Copy the beginning that was in the newest rows; returns how many of the source's rows that is."""
+        if self._newest is None or wanted.start not in self._newest[0]:
+            return 0
+        there, newest = self._newest
+        begin, known = wanted.start - there.start, min(there.stop, wanted.stop) - wanted.start
+        rows[:, : 2 * known] = newest[:, 2 * begin : 2 * (begin + known)]
+        return known
 
     def stored(self) -> Stored:
         """All of them, computed once."""
-        maps = self.empty(self.shape[1])
+        maps, source = self.empty(self.shape[1]), self._source.values
         for strip in self.strips():
-            maps.values[:, :, strip.start : strip.stop] = self.rows(strip.start, strip.stop)
+            rows = maps.values[:, :, strip.start : strip.stop].permute(0, 2, 3, 1)
+            self._conv(source, strip.start // 2, -(-strip.stop // 2), rows)
         return maps
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A strip of a convolution's result, what was there before it, and where both lie."""
+    """A strip of a convolution's result, as yet without its bias, what was there before it, and where both
+    lie."""
 
     rows: slice
     result: torch.Tensor
+    bias: torch.Tensor
     source: torch.Tensor
 
-    def of(self, maps: torch.Tensor) -> torch.Tensor:
-        """This strip of `(t, c, h, w)`."""
-        return maps[:, :, self.rows]
+    def of(self, maps: Stored) -> torch.Tensor:
+        """This strip of maps."""
+        return maps.values[:, :, self.rows]
+
+    def put_into(self, maps: Stored) -> None:
+        torch.add(self.result, self.bias, out=self.of(maps))
+
+    def add_to(self, maps: Stored) -> None:
+        self.of(maps).add_(self.result.add_(self.bias))
 
 
 class Conv(nn.Module):
@@ -147,7 +183,7 @@ class Conv(nn.Module):
         weight = causal.conv.weight.detach()
         self.channels = weight.shape[0]
         self.register_buffer("weight", channels_last(weight.permute(0, 2, 1, 3, 4).flatten(1, 2)))
-        self.register_buffer("bias", causal.conv.bias.detach())
+        self.register_buffer("bias", causal.conv.bias.detach()[:, None, None])  # added with the next pass
 
 
 class CausalConv(Conv):
@@ -157,7 +193,7 @@ class CausalConv(Conv):
         """Convolve all maps, after the activation."""
         result = maps.empty(self.channels)
         for strip in self.strips(maps, activation):
-            strip.of(result.values).copy_(strip.result)
+            strip.put_into(result)
         return result
 
     def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
@@ -168,16 +204,17 @@ class CausalConv(Conv):
             top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
             seen = maps.rows(top, bottom)
             cut = Cut(len(seen), TAPS, strip.start == top, strip.stop == bottom)
-            result = functional.conv2d(make_window(seen, cut, activation), self.weight, self.bias)
+            result = functional.conv2d(make_window(seen, cut, activation), self.weight)
             source = seen[:, :, strip.start - top : strip.stop - top]
-            yield Strip(slice(strip.start, strip.stop), result, source)
+            yield Strip(slice(strip.start, strip.stop), result, self.bias, source)
 
 
 class PointConv(Conv):
     """That of kernel 1: the same product at every pixel."""
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(frames, self.weight, self.bias)
+    def forward(self, frames: torch.Tensor, result: torch.Tensor) -> None:
+        """Fill `(t, c, r, w)`."""
+        torch.add(functional.conv2d(frames, self.weight), self.bias, out=result)
 
 
 class UpsamplingConv(nn.Module):
@@ -191,7 +228,7 @@ class UpsamplingConv(nn.Module):
         conv = upsampler.conv.conv
         self.doubles_time = int(upsampler.upsample_factor[0]) == 2
         self.channels = conv.weight.shape[0]
-        self.register_buffer("bias", conv.bias.detach().repeat(4))
+        self.register_buffer("bias", conv.bias.detach())
         first, second, third = conv.weight.detach().float().unbind(2)
         by_parity: list[tuple[torch.Tensor, ...]] = [(first, second, third)]
         if self.doubles_time:  # an even frame repeats the one before it, an odd one is new
@@ -206,12 +243,11 @@ class UpsamplingConv(nn.Module):
         """Frames, height and width of the result for maps of such a size."""
         return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
 
-    def forward(self, source: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
-        """The result as far as it lies over rows `top` to `bottom` of the source:
-        `(frames, channels, 2 * (bottom - top), 2 * width)`."""
-        count, _, height, width = source.shape
+    def forward(self, source: torch.Tensor, top: int, bottom: int, result: torch.Tensor) -> None:
+        """Fill the result `(frames, 2 * (bottom - top), 2 * width, channels)` as far as it lies over rows
+        `top` to `bottom` of the source."""
+        count, _, height, _ = source.shape
         seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
-        result = source.new_empty(*self.size_after(count, bottom - top, width), self.channels)
         cut = partial(Cut, is_top=top == 0, is_bottom=bottom == height)
         if not self.doubles_time:
             self._convolve(seen, cut(count, TAPS), 0, result)
@@ -219,21 +255,19 @@ class UpsamplingConv(nn.Module):
             self._convolve(seen, cut(count, TAPS - 1), 0, result[0::2])
             if count > 1:
                 self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
-        return result.permute(0, 3, 1, 2)
 
     def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
         """Fill frames `(n, rows, columns, channels)` of the result."""
         window = choose_make_window(seen.device)(seen, cut, None)
-        corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}"), self.bias))
+        corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}")))
         # Corner (row, column) of each pixel lies as many pixels further down and to the right.
         frame, _, down, right = corners.stride()
         rows, columns = (side // 2 for side in result.shape[1:3])
-        result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).copy_(
-            corners.as_strided(
-                (cut.count, rows, 2, columns, 2, self.channels),
-                (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
-            )
+        moved = corners.as_strided(
+            (cut.count, rows, 2, columns, 2, self.channels),
+            (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
         )
+        torch.add(moved, self.bias, out=result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)))
 
 
 def _fold(weight: torch.Tensor, dim: int, parity: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from diffusers_helper import vae_decoder, vae_maps, vae_windows
 from diffusers_helper.architectures import make_vae
 from diffusers_helper.vae import Tiling
 from diffusers_helper.vae_decoder import WindowDecoder
-from diffusers_helper.vae_maps import STRIP_BYTES, Rooms, Stored, Upsampled, UpsamplingConv
+from diffusers_helper.vae_maps import STRIP_BYTES, CausalConv, Rooms, Stored, Upsampled, UpsamplingConv
 from tests.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
@@ -115,6 +115,51 @@ def test_doubled_maps_are_the_same_in_every_strip(vae):
     for top in range(12):
         for bottom in range(top + 1, 13):
             assert error(maps.rows(top, bottom), whole[:, :, top:bottom]) < 1e-5
+
+
+@pytest.mark.parametrize("strip", [2**11, 2**13, 2**16])
+@torch.inference_mode()
+def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
+    strips_of(strip)
+    conv, asked = UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]), []
+    source = torch.randn(3, 16, 9, 5).contiguous(memory_format=torch.channels_last)
+    conv.register_forward_pre_hook(lambda _, arguments: asked.extend(range(*arguments[1:3])))
+    maps = Upsampled(Stored(source), conv)
+    for _strip in CausalConv(vae.decoder.up_blocks[2].resnets[0].conv1).strips(maps):
+        pass
+    assert asked == list(range(9))
+    assert maps._newest is None
+
+
+@pytest.mark.parametrize("strip", [2**11, 2**13, 2**40])
+@torch.inference_mode()
+def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
+    strips_of(strip)
+    monkeypatch.setattr(vae_maps, "LARGEST_PIECE", 2 * 16 * 9 * 5)
+    stored = Stored(torch.randn(5, 16, 9, 5).contiguous(memory_format=torch.channels_last))
+    doubled = Upsampled(stored, UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]))
+    assert [len(piece) for piece in stored.pieces()] == [2, 2, 1]
+    assert torch.equal(torch.cat([*stored.pieces()]), stored.values)
+    assert torch.equal(torch.cat([*doubled.pieces()], 2), doubled.stored().values)
+
+
+@torch.inference_mode()
+def test_a_cards_statistics_are_those_of_the_cpu(monkeypatch):
+    """The function behind them runs on cards only; it gives a mean and one over a deviation, in float32."""
+
+    def batch_norm_stats(piece, eps):
+        deviation, mean = torch.std_mean(piece.double(), (0, 2, 3), correction=0)
+        return mean.float(), (deviation.square() + eps).rsqrt().float()
+
+    monkeypatch.setattr(torch, "batch_norm_stats", batch_norm_stats)
+    maps = 30 + torch.randn(3, 16, 40, 40) * torch.arange(16)[:, None, None]
+    for rows in ([40], [12, 12, 12, 4], [38, 2]):
+        wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
+        for found, exact in zip(vae_decoder.card_channel_sums(maps.split(rows, 2)), wanted, strict=True):
+            assert found.dtype == torch.float64
+            assert error(found, exact) < 1e-6
+        for found, exact in zip(vae_decoder.channel_sums(maps.split(rows, 2)), wanted, strict=True):
+            assert error(found, exact) < 1e-6
 
 
 @torch.inference_mode()
