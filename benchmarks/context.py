@@ -83,7 +83,8 @@ def join(vae: Any, plan: Plan, latents: list[torch.Tensor], way: Way) -> np.ndar
         for section, seen in zip(plan.sections, _seen(plan, latents), strict=True):
             tiles, weights = way(section, plan.size)
             seen = seen[:, :, : tiles[-1] + TILE_LATENTS]
-            folder.add_frames(decode_latents(seen, vae, BUDGET, starts=tiles), weights)
+            frames = decode_latents(seen, vae, BUDGET, starts=tiles)
+            folder.add_frames(frames, len(frames), weights)
         return np.stack(list(folder.frames()))
 
 

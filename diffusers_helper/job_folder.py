@@ -192,19 +192,20 @@ class JobFolder:
         """Pixel frames so far, each counted once."""
         return sum(section.frames for section in self._sections) - sum(map(self._shared, self._sections[1:]))
 
-    def add_frames(self, frames: torch.Tensor, weights: Sequence[float] = ()) -> None:
-        """Put a decoded section in front: frames `(n, height, width, 3)`, float 0..255.
+    def add_frames(self, frames: Iterable[torch.Tensor], count: int, weights: Sequence[float] = ()) -> None:
+        """Put a decoded section in front, each frame as it comes.
 
         Args:
-            weights: of its last frames, where they meet as many first ones there; at most `overlap`, none
+            frames: `count` of them, `(height, width, 3)`, float 0..255. Where one cannot be made, nothing
+                changes.
+            weights: of the last ones, where they meet as many first ones there; at most `overlap`, none
                 for the first section.
         """
-        shared = len(weights)
-        if shared:
-            frames = torch.cat([frames[:-shared], self._join(frames[-shared:], torch.tensor(weights))])
-        pieces = (frame.round().to(torch.uint8).contiguous().numpy().tobytes() for frame in frames)
-        facts = {"frames": len(frames), "shared": shared}
-        self._sections.append(self._write(len(self._sections), "frames", pieces, **facts))
+        content = (
+            frame.round().to(torch.uint8).numpy().tobytes() for frame in self._joined(frames, count, weights)
+        )
+        facts = {"frames": count, "shared": len(weights)}
+        self._sections.append(self._write(len(self._sections), "frames", content, **facts))
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames `start` to `stop` of what is there, in the order of the video."""
@@ -224,10 +225,19 @@ class JobFolder:
         """
         return section.facts.get("shared", self.overlap)
 
-    def _join(self, tail: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        there = np.stack(list(self._read(self._sections[-1], 0, len(tail))))
-        weights = weights[:, None, None, None]
-        return weights * tail + (1 - weights) * torch.from_numpy(there).float()
+    def _joined(
+        self, frames: Iterable[torch.Tensor], count: int, weights: Sequence[float]
+    ) -> Iterator[torch.Tensor]:
+        """The frames, the last ones faded into those that are there. Raises ValueError: not `count` came."""
+        there = self._read(self._sections[-1], 0, len(weights)) if weights else iter(())
+        begin, number = count - len(weights), 0
+        for number, frame in enumerate(frames, 1):
+            if begin < number <= count:
+                weight, old = weights[number - begin - 1], torch.from_numpy(next(there).copy())
+                frame = weight * frame + (1 - weight) * old.float()
+            yield frame
+        if number != count:
+            raise ValueError(f"{number} frames instead of {count}")
 
     def _read(self, section: _Stored, begin: int, end: int) -> Iterator[np.ndarray]:
         size = int(np.prod(self._shape))
@@ -286,9 +296,12 @@ class JobFolder:
     # -- files -----------------------------------------------------------------------------------------------
 
     def _write(self, number: int, kind: Kind, content: Iterable[bytes], **facts: Any) -> _Stored:
+        def make_way_then() -> Iterator[bytes]:
+            yield from content
+            self._make_way(number, kind)  # not before all of it could be made
+
         path = section_file(self.path, number, kind)
-        self._make_way(number, kind)
-        write_sealed(path, content, facts | asdict(self._mark))
+        write_sealed(path, make_way_then(), facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
 
 

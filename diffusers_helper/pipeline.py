@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -54,8 +54,11 @@ from .sections import (
 from .streamed_models import StreamedTransformer, count_tokens
 from .teacache import TeaCache
 from .transformer import Guidance, SectionDenoiser, SectionInputs
-from .vae import check_not_black, decode_latents, preview_latents
+from .vae import decode_to, preview_latents, watch_for_black
 from .work_files import count_kept_sections
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLHunyuanVideo
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +211,7 @@ def _make_sections(
     yield StageStarted("transformer")
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
-    with loader.transformer(tokens) as transformer:
+    with loader.transformer(tokens) as transformer, loader.vae_decoder() as vae:
         if loader.asked_attention not in (None, transformer.attention):
             yield Notice("attention_refused", {})
         if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:
@@ -225,7 +228,7 @@ def _make_sections(
             newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
             history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]
             if section.index == folder.num_sections:
-                yield from _decode(job, section, newest, loader, transformer, folder, progress)
+                yield from _decode(job, section, newest, loader, transformer, vae, folder, progress)
 
 
 def _section_inputs(
@@ -303,20 +306,23 @@ def _decode(
     latents: torch.Tensor,
     loader: ModelLoader,
     transformer: StreamedTransformer,
+    vae: "AutoencoderKLHunyuanVideo",
     folder: JobFolder,
     progress: ProgressVideo | None,
 ) -> Generator[Event, None, None]:
     yield StageStarted("decoding", section.index)
     size = job.plan.size
 
-    def decode() -> torch.Tensor:
-        with loader.vae_decoder() as vae:
-            may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
-            return decode_latents(latents, vae, loader.vae_budget(), may_shrink, decoded_tiles(section, size))
+    def keep(frames: Iterator[torch.Tensor]) -> None:
+        seen = watch_for_black(frames, pixel_frames(size.latent_frames), job.pictures.values())
+        folder.add_frames(seen, pixel_frames(latents.shape[2]), join_weights(section, size))
 
-    frames = transformer.making_room(decode)
-    check_not_black(frames[: pixel_frames(size.latent_frames)], job.pictures.values())
-    folder.add_frames(frames, join_weights(section, size))
+    def decode() -> None:
+        may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
+        starts = decoded_tiles(section, size)
+        decode_to(keep, latents, vae, loader.vae_budget(), may_shrink, starts)
+
+    transformer.making_room(decode)
     video = progress.write() if progress is not None else None
     yield SectionDone(section.index, len(job.plan.sections), folder.num_frames, video)
 

@@ -1,9 +1,10 @@
 """Between pixels and latents. Pictures are uint8, latents are scaled as the transformer sees them."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 BLACK_LEVEL = 3
 """A section without one pixel brighter than this (of 255) is black."""
@@ -51,7 +54,6 @@ def encode_picture(
     return latents.float().cpu()
 
 
-@torch.inference_mode()
 def decode_latents(
     latents: torch.Tensor,
     vae: "AutoencoderKLHunyuanVideo",
@@ -59,11 +61,28 @@ def decode_latents(
     may_shrink: bool = True,
     starts: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Decode latents `(1, 16, t, h, w)` to frames `(4t - 3, 8h, 8w, 3)` on the CPU.
+    """`decode_to` for who has the memory: all frames `(4t - 3, 8h, 8w, 3)` at once."""
+    return decode_to(lambda frames: torch.stack([*frames]), latents, vae, budget, may_shrink, starts)
 
-    The frames are float32 in 0..255, so that they can still be blended without rounding. They are decoded
-    in as few tiles as `budget` bytes of the device's memory allow; where that was too few and the tiles
-    `may_shrink`, in more. In time, tiles begin at the latent frames `starts`; None: where the VAE's own do.
+
+@torch.inference_mode()
+def decode_to(
+    take: Callable[[Iterator[torch.Tensor]], _T],
+    latents: torch.Tensor,
+    vae: "AutoencoderKLHunyuanVideo",
+    budget: int,
+    may_shrink: bool = True,
+    starts: Sequence[int] | None = None,
+) -> _T:
+    """Decode latents `(1, 16, t, h, w)` and have the `4t - 3` frames taken, while a card goes on with others.
+
+    A frame is `(8h, 8w, 3)` float32 in 0..255 on the CPU, so that it can still be blended without rounding.
+    They are decoded in as few tiles as `budget` bytes of the device's memory allow; where that was too few
+    and the tiles `may_shrink`, in more: then `take` is called again, and gets all of them from the first on.
+    In time, tiles begin at the latent frames `starts`; None: where the VAE's own do.
+
+    Returns:
+        What `take` returns.
 
     Raises:
         MachineError: a pixel is not a number.
@@ -73,55 +92,84 @@ def decode_latents(
     height, width = (8 * side for side in latents.shape[-2:])
     tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
     starts = tile_starts(latents.shape[2]) if starts is None else starts
-    return _decode_tiled(latents, vae, tilings if may_shrink else tilings[:1], starts)
-
-
-def _decode_tiled(
-    latents: torch.Tensor,
-    vae: "AutoencoderKLHunyuanVideo",
-    tilings: list["Tiling"],
-    starts: Sequence[int],
-) -> torch.Tensor:
-    """Frames `(n, height, width, 3)`, with the first tiling that the memory suffices for."""
-    for tiling in tilings[:-1]:
+    *larger, smallest = tilings if may_shrink else tilings[:1]
+    for tiling in larger:
         try:
-            return _decode_in_time(latents, vae, tiling, starts)
+            with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
+                return take(frames)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
-    return _decode_in_time(latents, vae, tilings[-1], starts)
+    with closing(_decode_in_time(latents, vae, smallest, starts)) as frames:
+        return take(frames)
 
 
 def _decode_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
-) -> torch.Tensor:
-    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only; as frames on the CPU.
+) -> Generator[torch.Tensor, None, None]:
+    """Frames on the CPU: those of a tile come when the next one is in a card's queue, which has work then."""
+    fetcher = _Fetcher(vae.device)
+    before: Iterator[torch.Tensor] = iter(())
+    for pixels in _pixels_in_time(latents, vae, tiling, starts):
+        newest = fetcher.fetch(pixels)
+        yield from before
+        before = newest
+    yield from before
+
+
+def _pixels_in_time(
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only: one piece
+    `(1, 3, n, height, width)` after the other, as soon as it is in the card's queue.
 
     The library always decodes to the last latent frame, in a tile cut short.
     """
     tiling.apply(vae)
     logger.info("decoding in tiles of %dx%d", tiling.height, tiling.width)
     vae.use_framewise_decoding = False  # what comes in is one tile
-    done: list[torch.Tensor] = []
-    last: torch.Tensor | None = None
+    tail: torch.Tensor | None = None
     with vae.decoder.keeping_rooms():
         for start in starts:
             tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
-            if last is not None:
-                tile = vae.blend_t(last, tile[:, :, 1:], TILE_BLEND)
-                done.append(_to_frames(last[:, :, :-TILE_BLEND]))
-            last = tile
-    assert last is not None
-    return torch.cat([*done, _to_frames(last)])
+            if tail is not None:
+                tile = vae.blend_t(tail, tile[:, :, 1:], TILE_BLEND)
+            is_last = start == starts[-1]
+            tail = tile[:, :, -TILE_BLEND:]
+            yield tile if is_last else tile[:, :, :-TILE_BLEND]
 
 
-def _to_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels `(1, 3, n, height, width)` as frames on the CPU: the card holds those of one tile only."""
+class _Fetcher:
+    """Brings pixels to the CPU; of a card it waits for these alone, not for what is queued behind them."""
+
+    def __init__(self, device: torch.device) -> None:
+        # Of high priority: what it has to do is short, and a whole window lies in the queue beside it.
+        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+
+    def fetch(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Pixels `(1, 3, n, height, width)` that are queued now, as frames that come when asked for."""
+        if self._stream is None:
+            return (_to_frame(each) for each in pixels[0].unbind(1))
+        queued = torch.cuda.current_stream(pixels.device).record_event()
+        return self._fetch_beside(pixels, queued, self._stream)
+
+    def _fetch_beside(
+        self, pixels: torch.Tensor, queued: torch.cuda.Event, stream: torch.cuda.Stream
+    ) -> Iterator[torch.Tensor]:
+        stream.wait_event(queued)
+        for each in pixels[0].unbind(1):
+            with torch.cuda.stream(stream):
+                frame = _to_frame(each)
+            yield frame
+
+
+def _to_frame(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels `(3, height, width)` as a frame on the CPU."""
     if not torch.isfinite(pixels).all():
         raise MachineError("not_a_number_in_pixels")
-    frames = pixels[0].permute(1, 2, 3, 0).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    return frames.clamp_(-1, 1).add_(1).mul_(127.5).cpu()
+    frame = pixels.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    return frame.clamp_(-1, 1).add_(1).mul_(127.5).cpu()
 
 
 @dataclass(frozen=True)
@@ -181,13 +229,21 @@ def _tile(side: int, count: int) -> tuple[int, int]:
     return stride + TILE_OVERLAP, stride
 
 
-def check_not_black(frames: torch.Tensor, pictures: Iterable[np.ndarray]) -> None:
-    """Notice a section that came out all black although none of the job's pictures is.
+def watch_for_black(
+    frames: Iterable[torch.Tensor], count: int, pictures: Iterable[np.ndarray]
+) -> Iterator[torch.Tensor]:
+    """Pass frames on, and notice in the end that the first `count` were all black although none of the job's
+    pictures is.
 
     Raises:
-        MachineError: it did.
+        MachineError: they were.
     """
-    if float(frames.max()) <= BLACK_LEVEL < min(picture.max() for picture in pictures):
+    brightest = 0.0
+    for number, frame in enumerate(frames):
+        if number < count and brightest <= BLACK_LEVEL:
+            brightest = max(brightest, float(frame.max()))
+        yield frame
+    if brightest <= BLACK_LEVEL < min(picture.max() for picture in pictures):
         raise MachineError("black_section")
 
 

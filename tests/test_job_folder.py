@@ -24,6 +24,10 @@ def plain(count, value):
     return torch.full((count, 16, 24, 3), float(value))
 
 
+def add(folder, frames, weights=()):
+    folder.add_frames(frames, len(frames), weights)
+
+
 def values(folder, *span):
     return [int(frame[0, 0, 0]) for frame in folder.frames(*span)]
 
@@ -32,15 +36,15 @@ FADE = (1, 0.5, 0)
 
 
 def test_a_new_section_stands_in_front_and_fades_into_the_old_one(folder):
-    folder.add_frames(plain(4, 100))
-    folder.add_frames(plain(5, 200), FADE)
+    add(folder, plain(4, 100))
+    add(folder, plain(5, 200), FADE)
     assert folder.num_frames == 6
     assert values(folder) == [200, 200, 200, 150, 100, 100]
 
 
 def test_only_the_newest_seam_changes_when_more_is_added(folder):
     for value in (10, 50, 90):
-        folder.add_frames(plain(8, value), FADE if folder.num_sections else ())
+        add(folder, plain(8, value), FADE if folder.num_sections else ())
     assert values(folder) == [90] * 6 + [70] + [50] * 4 + [30] + [10] * 6
     assert folder.num_frames == len(values(folder)) == 18
 
@@ -48,18 +52,27 @@ def test_only_the_newest_seam_changes_when_more_is_added(folder):
 def test_any_span_of_frames_can_be_read(folder):
     for value in (10, 50, 90):
         frames = torch.arange(8)[:, None, None, None] + plain(8, value)
-        folder.add_frames(frames, FADE if folder.num_sections else ())
+        add(folder, frames, FADE if folder.num_sections else ())
     everything = values(folder)
     for start in range(18):
         for stop in range(start, 19):
             assert values(folder, start, stop) == everything[start:stop]
 
 
+def test_a_section_is_as_long_as_was_said(folder):
+    add(folder, plain(4, 100))
+    for count in (4, 6):
+        with pytest.raises(ValueError, match="5 frames"):
+            folder.add_frames(plain(5, 200), count, FADE)
+    assert values(folder) == [100] * 4
+    assert [path.name for path in folder.path.glob("*.part")] == []
+
+
 def test_sections_may_share_different_numbers_of_frames(folder):
-    folder.add_frames(plain(8, 10))
-    folder.add_frames(plain(8, 50), (0.5,))
-    folder.add_frames(plain(8, 90), FADE)
-    folder.add_frames(plain(8, 130), (0.75, 0.25))
+    add(folder, plain(8, 10))
+    add(folder, plain(8, 50), (0.5,))
+    add(folder, plain(8, 90), FADE)
+    add(folder, plain(8, 130), (0.75, 0.25))
     everything = [130] * 6 + [120, 100] + [90] * 4 + [70] + [50] * 5 + [30] + [10] * 7
     assert values(folder) == everything
     assert folder.num_frames == len(everything)
@@ -68,7 +81,7 @@ def test_sections_may_share_different_numbers_of_frames(folder):
 
 
 def test_pixels_are_rounded_not_cut(folder):
-    folder.add_frames(plain(3, 99.6))
+    add(folder, plain(3, 99.6))
     assert values(folder) == [100, 100, 100]
 
 
@@ -83,7 +96,7 @@ def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
 
 
 def test_frames_of_one_section_are_read_one_at_a_time(folder):
-    folder.add_frames(plain(8, 1))
+    add(folder, plain(8, 1))
     frames = folder.frames()
     assert isinstance(next(frames), np.ndarray)
 
@@ -110,7 +123,7 @@ def add_sections(folder, count, closing=()):
     for number in range(folder.num_latents, count):
         latents = torch.full((1, 16, 5, 2, 3), float(number))
         folder.add_latents(latents, number in closing, [1, number])
-        folder.add_frames(plain(8, 10 * number), FADE if number else ())
+        add(folder, plain(8, 10 * number), FADE if number else ())
 
 
 @pytest.fixture
@@ -147,8 +160,28 @@ def test_sections_of_an_earlier_version_share_the_most_frames_and_are_gone_on_wi
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_sections, folder.num_frames) == (None, 2, 13)
         folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
-        folder.add_frames(plain(8, 30), (0.5, 0.25))
+        add(folder, plain(8, 30), (0.5, 0.25))
         assert values(folder) == [30] * 6 + [20, 15] + [10] * 4 + [5] + [0] * 6
+
+
+def test_frames_that_cannot_be_made_take_nobodys_place(two_sections):
+    """Sections that cannot be used now stay until one that is whole takes their place."""
+
+    def fail():
+        yield from plain(3, 7)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def content():
+        return {path.name: path.read_bytes() for path in two_sections.glob("section_*")}
+
+    before = content()
+    assert len(before) == 4
+    with JobFolder(two_sections, 16, 24, 3) as folder:
+        with pytest.raises(torch.OutOfMemoryError):
+            folder.add_frames(fail(), 8)
+        assert content() == before
+        add(folder, plain(8, 7))
+        assert sorted(content()) == ["section_000.frames", "section_000.latents", "section_001.latents"]
 
 
 @pytest.mark.parametrize(("kind", "latents"), [("latents", 1), ("frames", 2)])
@@ -247,7 +280,7 @@ def test_the_folder_goes_away_when_it_is_done_or_holds_nothing(two_sections, tmp
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     with JobFolder(tmp_path / "b.job", 16, 24, 3) as first:
-        first.add_frames(plain(3, 1))
+        add(first, plain(3, 1))
         with pytest.raises(InputError) as caught, JobFolder(tmp_path / "b.job", 16, 24, 3):
             pass
         assert caught.value.code == "output_busy"

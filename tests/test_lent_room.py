@@ -82,13 +82,13 @@ def test_each_section_is_lent_to_before_its_steps_and_taken_back_from_before_its
     tmp_path, lending, monkeypatch
 ):
     seen = []
-    original = pipeline.decode_latents
+    original = pipeline.decode_to
 
     def decode(*arguments):
         seen.append(("decode", lending.layers.num_lent))
         return original(*arguments)
 
-    monkeypatch.setattr(pipeline, "decode_latents", decode)
+    monkeypatch.setattr(pipeline, "decode_to", decode)
     for event in run(make_request(seconds=2, steps=2), tmp_path / "out"):
         if isinstance(event, StepDone):
             seen.append(("step", lending.layers.num_lent))
@@ -120,7 +120,7 @@ def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(
         stop.set()
         assert isinstance(list(events)[-1], Stopped)
     else:
-        name = "preview_latents" if gives_up_at == "a step" else "decode_latents"
+        name = "preview_latents" if gives_up_at == "a step" else "decode_to"
         monkeypatch.setattr(pipeline, name, fail)
         with pytest.raises((RuntimeError, MachineError)):
             list(events)
@@ -142,13 +142,13 @@ def test_a_listener_that_leaves_while_room_is_lent_leaves_nothing(tmp_path, slot
 @pytest.mark.usefixtures("lending")
 def test_lent_slots_are_free_while_a_section_is_decoded(tmp_path, slots, monkeypatch):
     left = []
-    original = pipeline.decode_latents
+    original = pipeline.decode_to
 
     def decode(*arguments):
         left.append(sum(reference() is not None for reference in slots))
         return original(*arguments)
 
-    monkeypatch.setattr(pipeline, "decode_latents", decode)
+    monkeypatch.setattr(pipeline, "decode_to", decode)
     make(tmp_path / "out", "a", make_request(seconds=2, steps=2))
     assert left == [NUM_SLOTS] * 2
 
@@ -276,7 +276,7 @@ def test_what_compiling_leaves_goes_back_to_the_card_whatever_comes_of_it(monkey
 def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_path, monkeypatch):
     """Small tensors in large pieces of a card's memory: they made decoding run out of it."""
     results = []
-    original = pipeline.decode_latents
+    original = pipeline.decode_to
 
     def watch(*arguments):
         results.append([len(module._results) for module in remembering])
@@ -296,7 +296,7 @@ def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_
     used: set[int] = set()
     monkeypatch.setattr(Remembered, "__init__", count)
     monkeypatch.setattr(Remembered, "forward", look)
-    monkeypatch.setattr(pipeline, "decode_latents", watch)
+    monkeypatch.setattr(pipeline, "decode_to", watch)
     list(run(make_request(seconds=2), tmp_path))
     assert len(results) == 2
     assert used == {id(module) for module in remembering}

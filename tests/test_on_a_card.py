@@ -14,6 +14,7 @@ from diffusers_helper.attention import AttentionChooser, AttentionShape, attend
 from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit_tokens import OPS, _whole, choose_token_ops
+from diffusers_helper.errors import MachineError
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.scaled_linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
@@ -21,7 +22,8 @@ from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.teacache import TeaCache
 from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
-from diffusers_helper.vae_decoder import WindowDecoder
+from diffusers_helper.vae import _pixels_in_time, decode_latents, tilings_of
+from diffusers_helper.vae_decoder import WindowDecoder, card_channel_sums
 from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
 from tests import test_eight_bit_block as eight_bit_blocks
 from tests.tiny import MODELS
@@ -155,6 +157,32 @@ def test_the_vaes_decoder_is_as_near_to_the_exact_pixels_as_diffusers_own():
     theirs = copy.deepcopy(vae.decoder).half()
     wanted = error(theirs(latents.half()), exact)
     assert error(WindowDecoder(theirs)(latents.half()), exact) < max(1.2 * wanted, 1e-3)
+
+
+@torch.inference_mode()
+def test_statistics_of_maps_and_of_their_strips_are_exact():
+    maps = 5 + torch.randn(5, 64, 90, 70, device="cuda", dtype=torch.float16)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
+    for pieces in ([maps], maps.split(2), maps.split(20, 2)):
+        assert all(error(f, w) < 1e-6 for f, w in zip(card_channel_sums(pieces), wanted, strict=True))
+
+
+def test_frames_that_are_fetched_beside_the_next_window_are_the_decoded_ones():
+    latents = torch.randn(1, 16, 17, 16, 24)
+    with loader_of().vae_decoder() as vae:
+        pixels = []
+        with torch.inference_mode():
+            scaled = latents.to("cuda", vae.dtype) / vae.config.scaling_factor
+            for piece in _pixels_in_time(scaled, vae, tilings_of(128, 192)[0], range(0, 16, 3)):
+                torch.cuda.synchronize()
+                pixels.append(piece.float())
+        wanted = (torch.cat(pixels, 2)[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
+        for _ in range(3):
+            assert torch.equal(decode_latents(latents, vae, 2**40), wanted.cpu())
+        latents[:, :, -1] = float("nan")
+        with pytest.raises(MachineError, match="not_a_number"):
+            decode_latents(latents, vae, 2**40)
 
 
 def test_products_of_eight_bits_agree():

@@ -15,6 +15,7 @@ from diffusers_helper.events import Finished, Notice, Planned, SectionDone, Stag
 from diffusers_helper.images import read_image
 from diffusers_helper.recording import load_request
 from diffusers_helper.vae import decode_latents, encode_picture
+from diffusers_helper.vae_decoder import WindowDecoder
 from diffusers_helper.video import read_frames
 from tests.tiny import (
     GOLDEN,
@@ -223,11 +224,42 @@ def test_a_failure_later_on_keeps_the_finished_sections(tmp_path, monkeypatch):
     def no_memory(*_args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("diffusers_helper.pipeline.decode_latents", no_memory)
+    monkeypatch.setattr("diffusers_helper.pipeline.decode_to", no_memory)
     with pytest.raises(MachineError) as caught:
         list(events)
     assert caught.value.code == "out_of_memory"
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
+
+
+def test_a_jobs_sections_are_decoded_by_a_decoder_that_is_loaded_once(tmp_path, monkeypatch):
+    loader, loaded = make_loader(), []
+    original = loader.vae_decoder
+    monkeypatch.setattr(loader, "vae_decoder", lambda: loaded.append(1) or original())
+    *_, last = run(make_request(seconds=3), tmp_path / "out", loader=loader)
+    assert isinstance(last, Finished)
+    assert loaded == [1]
+
+
+@pytest.mark.parametrize("section", [0, 1])
+def test_memory_that_runs_out_in_the_midst_of_decoding_costs_a_second_try_and_no_frame(
+    tmp_path, monkeypatch, section
+):
+    request = make_request(seconds=2, steps=2)
+    list(run(request, tmp_path / "out", name="a"))
+    original, windows = WindowDecoder.forward, []
+
+    def fail_once(decoder, latents):
+        windows.append(latents)
+        if len(windows) == (2 if section == 0 else 6):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(decoder, latents)
+
+    monkeypatch.setattr(WindowDecoder, "forward", fail_once)
+    monkeypatch.setattr("diffusers_helper.streamed_models.plan_vram", lambda *_: [0, 1])
+    list(run(request, tmp_path / "out", name="b"))
+    assert len(windows) == 3 + 6 + (2 if section == 0 else 3)
+    first, second = ((tmp_path / "out" / f"{name}.mp4") for name in "ab")
+    assert all((a == b).all() for a, b in zip(read_frames(first), read_frames(second), strict=True))
 
 
 def test_the_next_run_loads_no_encoder_for_what_it_knows(tmp_path, monkeypatch):

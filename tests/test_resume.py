@@ -220,7 +220,7 @@ def test_a_failure_can_be_gone_on_from(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         events = run(make_request(**SMALL), tmp_path / "out")
         next(event for event in events if isinstance(event, SectionDone))
-        patch.setattr("diffusers_helper.pipeline.decode_latents", no_memory)
+        patch.setattr("diffusers_helper.pipeline.decode_to", no_memory)
         with pytest.raises(MachineError):
             list(events)
     assert make(tmp_path / "out")[1] == Resumed(1, 3, 17)

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from diffusers_helper.errors import MachineError
 from diffusers_helper.vae import (
     LATENT_RGB,
     LATENT_RGB_BIAS,
     SMALLEST_TILE,
     Tiling,
     decode_latents,
+    decode_to,
     preview_latents,
     tilings_of,
+    watch_for_black,
 )
 from tests.tiny import make_loader
 
@@ -106,6 +109,86 @@ def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
     assert len(found) == 41
     assert torch.equal(found[:38], wanted[:38])  # the first of four frames that are blended is as it was
     assert torch.equal(found[29:], last_tile[-12:])
+
+
+def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue():
+    """And before the one after that: a card is busy meanwhile, and memory does not grow with the length."""
+    queued, seen = [], []
+
+    def take(frames):
+        for frame in frames:
+            assert frame.shape == (16, 16, 3)
+            seen.append(len(queued))
+
+    with make_loader().vae() as vae:
+        original = vae.decode
+        vae.decode = lambda z: queued.append(z) or original(z)
+        decode_to(take, torch.randn(1, 16, 11, 2, 2), vae, 2**40, starts=(0, 3, 6))
+    assert seen == [2] * 13 + [3] * (12 + 16)
+
+
+def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
+    latents = torch.randn(1, 16, 8, 40, 48)
+    with make_loader().vae() as vae:
+        original, sizes, taken = vae.decode, [], []
+
+        def decode(z):
+            sizes.append(vae.tile_sample_min_width)
+            if len(sizes) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(z)
+
+        def take(frames):
+            taken.append([])
+            taken[-1].extend(frames)
+            return "taken"
+
+        vae.decode = decode
+        assert decode_to(take, latents, vae, 2**40) == "taken"
+        vae.decode = original
+        smaller = decode_latents(latents, vae, tilings_of(320, 384)[1].bytes_to_decode(vae))
+    assert sizes[:3] == [384] * 3
+    assert len(taken[0]) == 13, "those of the first tile"
+    assert torch.equal(torch.stack(taken[1]), smaller)
+    assert len(smaller) == 29
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), OSError("disk full")])
+def test_whoever_fails_the_decoders_rooms_are_given_back(failure):
+    def take(frames):
+        next(frames)
+        raise failure
+
+    with make_loader().vae() as vae:
+        with pytest.raises(type(failure)) as caught:
+            decode_to(take, torch.randn(1, 16, 8, 2, 2), vae, 2**40)
+        assert caught.value is failure
+        assert vae.decoder._rooms is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_pixel_that_is_no_number_is_told(number):
+    latents = torch.randn(1, 16, 8, 2, 2)
+    latents[:, :, -1] = number
+    taken = []
+    with make_loader().vae() as vae, pytest.raises(MachineError) as caught:
+        decode_to(lambda frames: taken.extend(frames), latents, vae, 2**40)
+    assert caught.value.code == "not_a_number_in_pixels"
+    assert 0 < len(taken) < 29
+
+
+def frames_of(*values):
+    return [torch.full((2, 2, 3), float(value)) for value in values]
+
+
+def test_black_frames_are_passed_on_and_noticed_in_the_end():
+    bright, black = np.full((4, 4, 3), 200), np.zeros((4, 4, 3))
+    passed = []
+    with pytest.raises(MachineError) as caught:
+        passed.extend(watch_for_black(frames_of(0, 3, 0, 99), 3, [bright]))
+    assert caught.value.code == "black_section"
+    assert len(list(watch_for_black(frames_of(0, 4, 0, 99), 3, [bright]))) == 4
+    assert len(list(watch_for_black(frames_of(0, 3, 0, 99), 3, [bright, black]))) == 4
 
 
 @torch.inference_mode()
