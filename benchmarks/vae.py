@@ -2,7 +2,7 @@
 
 Random weights in the real shapes. Decodes one window of 5 latent frames both ways, and in float32 (in tiles
 of the picture's middle, where all of it does not fit); then `--latents` frames with as many tiles as each
-budget allows.
+budget allows, and at last whole frames, each brought to the CPU.
 
     python benchmarks/vae.py --weights DIR [--width 640 --height 608] [--latents 18]
 """
@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
 from benchmarks.step import GIB  # noqa: E402
 from diffusers_helper.architectures import build_empty, make_vae  # noqa: E402
-from diffusers_helper.vae import TILE_LATENTS, Tiling, tilings_of  # noqa: E402
+from diffusers_helper.vae import TILE_LATENTS, Tiling, decode_to, tilings_of  # noqa: E402
 from diffusers_helper.vae_decoder import WindowDecoder  # noqa: E402
 from diffusers_helper.weights import fill  # noqa: E402
 
@@ -62,6 +62,7 @@ def main() -> None:
     for tiling in tilings[:7]:
         estimate = round(tiling.bytes_to_decode(vae) / GIB, 3)
         note({"decoder": "ours", **measure(vae, tiling, latents), "estimate_gib": estimate})
+    note({"decoder": "ours, frames fetched as in a job", **measure_fetched(vae, tilings[0], latents)})
     card = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{date.today()}-{card}-vae.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -96,6 +97,17 @@ def measure(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict
             vae.decode(latents)
 
     return {"tile": [tiling.height, tiling.width], **_timed(decode)}
+
+
+@torch.inference_mode()
+def measure_fetched(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict:
+    """The same with each frame brought to the CPU while the card goes on."""
+    budget = tiling.bytes_to_decode(vae)
+    tile = {"tile": [tiling.height, tiling.width]}
+    return {
+        **tile,
+        **_timed(lambda: decode_to(lambda frames: sum(1 for _ in frames), latents, vae, budget, False)),
+    }
 
 
 def _timed(work: Callable[[], object]) -> dict:
