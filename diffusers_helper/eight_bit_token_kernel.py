@@ -137,7 +137,7 @@ def _quantise_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < width
-    value = _of_both(first, second, row, first_count, width, column, inside)
+    value = _of_both(first, second, row, first_count, width, column)
     away = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
     normed = away * tl.rsqrt(tl.sum(away * away, 0) / width + epsilon)
     factor = 1 + tl.load(scale + column, mask=inside, other=0.0).to(tl.float32)
@@ -197,15 +197,16 @@ def _norm_and_rotate(  # noqa: PLR0913
     head = tl.program_id(1) * heads + tl.arange(0, heads)
     column = head[:, None] * size + place[None, :]
     inside = column < width
-    is_first = row < first_count
-    value = _of_both(first, second, row, first_count, width, column, inside)
-    weight = tl.load(first_weight + place, mask=is_first, other=0.0).to(tl.float32)
-    weight += tl.load(second_weight + place, mask=row >= first_count, other=0.0).to(tl.float32)
+    in_first = place < tl.where(row < first_count, size, 0)
+    in_second = place < tl.where(row < first_count, 0, size)
+    value = _of_both(first, second, row, first_count, width, column)
+    weight = tl.load(first_weight + place, mask=in_first, other=0.0).to(tl.float32)
+    weight += tl.load(second_weight + place, mask=in_second, other=0.0).to(tl.float32)
     spread = tl.rsqrt(tl.sum(value * value, 1) / size + epsilon)
     normed = value * spread[:, None] * weight[None, :]
     even, odd = tl.split(tl.reshape(normed, (heads, size // 2, 2)))
-    cosines = tl.load(cosine + row * size + place, mask=is_first, other=1.0)
-    sines = tl.load(sine + row * size + place, mask=is_first, other=0.0)
+    cosines = tl.load(cosine + row * size + place, mask=in_first, other=1.0)
+    sines = tl.load(sine + row * size + place, mask=in_first, other=0.0)
     even_cosine, odd_cosine = tl.split(tl.reshape(cosines, (size // 2, 2)))
     even_sine, odd_sine = tl.split(tl.reshape(sines, (size // 2, 2)))
     rotated_even = even * even_cosine[None, :] - odd * even_sine[None, :]
@@ -215,8 +216,10 @@ def _norm_and_rotate(  # noqa: PLR0913
 
 
 @triton.jit
-def _of_both(first, second, row, first_count, width, column, inside):
-    """Values of a row of two tensors that lie one behind the other, float32."""
-    value = tl.load(first + row * width + column, mask=inside & (row < first_count), other=0.0)
+def _of_both(first, second, row, first_count, width, column):
+    """Values of a row of two tensors that lie one behind the other, float32; 0 beyond its width."""
+    in_first = column < tl.where(row < first_count, width, 0)
+    in_second = column < tl.where(row < first_count, 0, width)
+    value = tl.load(first + row * width + column, mask=in_first, other=0.0)
     behind = second + (row - first_count) * width + column
-    return (value + tl.load(behind, mask=inside & (row >= first_count), other=0.0)).to(tl.float32)
+    return (value + tl.load(behind, mask=in_second, other=0.0)).to(tl.float32)

@@ -1,19 +1,15 @@
 """Tokens of 8 bits: which way to make them is taken, and that all ways agree."""
 
-import importlib.util
-import os
-import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
 
 from diffusers_helper import eight_bit_tokens
 from diffusers_helper.eight_bit_tokens import OPS, TokenOps, Tokens, choose_token_ops, quantise_normed
+from tests.triton_interpreter import NEEDS_TRITON, assert_equal
 
-ROOT = Path(__file__).parent.parent
 CARD = torch.device("cuda")
 
 
@@ -123,11 +119,6 @@ print("equal")
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this PyTorch brings no Triton")
+@NEEDS_TRITON
 def test_the_kernels_agree_with_torchs_own_operations():
-    """By Triton's interpreter, which needs no card."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "equal", done.stderr
+    assert_equal(KERNEL)

@@ -1,19 +1,15 @@
 """The ways to make a window: which one is taken, and that they agree."""
 
-import importlib.util
-import os
-import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
 
 from diffusers_helper import vae_windows
 from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
+from tests.triton_interpreter import NEEDS_TRITON, assert_equal
 
-ROOT = Path(__file__).parent.parent
 CARD = torch.device("cuda")
 
 
@@ -105,14 +101,9 @@ print("equal")
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this PyTorch brings no Triton")
+@NEEDS_TRITON
 def test_the_kernel_agrees_with_torchs_own_operations():
-    """By Triton's interpreter, which needs no card."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "equal", done.stderr
+    assert_equal(KERNEL)
 
 
 def test_an_activation_is_a_norm_and_silu():
