@@ -108,8 +108,8 @@ class JobFolder:
 
     @property
     def num_bytes(self) -> int:
-        """What the sections take on the disk, also those that are not taken up yet."""
-        return sum(path.stat().st_size for path in self._section_files())
+        """What the sections' frames take on the disk, also those that are not taken up yet."""
+        return sum(path.stat().st_size for path in self._section_files() if path.suffix == ".frames")
 
     # -- going on ------------------------------------------------------------------------------------------
 

@@ -111,9 +111,9 @@ class ModelLoader:
     @contextmanager
     def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
         """The VAE without its encoder."""
-        empty_cache(self.compute.device)  # it needs large pieces, sampling left small ones
         with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
+            empty_cache(self.compute.device)  # of the weights as they were, in small pieces
             yield model
 
     @contextmanager

@@ -211,7 +211,7 @@ def _make_sections(
     yield StageStarted("transformer")
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
-    with loader.transformer(tokens) as transformer, loader.vae_decoder() as vae:
+    with loader.vae_decoder() as vae, loader.transformer(tokens) as transformer:  # which takes what is left
         if loader.asked_attention not in (None, transformer.attention):
             yield Notice("attention_refused", {})
         if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:

@@ -55,7 +55,7 @@ SPARE_BYTES = 5 * GIB // 4
 TEXT_TOKENS = 1300
 """Of a section's tokens, at most so many are the prompt's and the picture's."""
 VAE_BYTES = 5 * GIB
-"""What is left for the VAE before layers may stay: its weights and whole frames of 640x608."""
+"""What is left for decoding whole frames of 640x608 before layers may stay; its weights are there by then."""
 
 
 @dataclass(frozen=True)

@@ -92,17 +92,20 @@ def decode_to(
     height, width = (8 * side for side in latents.shape[-2:])
     tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
     starts = tile_starts(latents.shape[2]) if starts is None else starts
+
+    def attempt(tiling: Tiling) -> _T:
+        with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
+            return take(frames)
+
     *larger, smallest = tilings if may_shrink else tilings[:1]
     for tiling in larger:
         try:
-            with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
-                return take(frames)
+            return attempt(tiling)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
-    with closing(_decode_in_time(latents, vae, smallest, starts)) as frames:
-        return take(frames)
+    return attempt(smallest)
 
 
 def _decode_in_time(
@@ -111,16 +114,17 @@ def _decode_in_time(
     """Frames on the CPU: those of a tile come when the next one is in a card's queue, which has work then."""
     fetcher = _Fetcher(vae.device)
     before: Iterator[torch.Tensor] = iter(())
-    for pixels in _pixels_in_time(latents, vae, tiling, starts):
-        newest = fetcher.fetch(pixels)
+    with closing(_pixels_in_time(latents, vae, tiling, starts)) as tiles:
+        for pixels in tiles:
+            newest = fetcher.fetch(pixels)
+            yield from before
+            before = newest
         yield from before
-        before = newest
-    yield from before
 
 
 def _pixels_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """What the VAE's own `_temporal_tiled_decode` gives, of the tiles at `starts` only: one piece
     `(1, 3, n, height, width)` after the other, as soon as it is in the card's queue.
 

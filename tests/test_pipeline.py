@@ -13,8 +13,9 @@ import torch
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Finished, Notice, Planned, SectionDone, StageStarted, StepDone, Stopped
 from diffusers_helper.images import read_image
+from diffusers_helper.loading import ModelLoader
 from diffusers_helper.recording import load_request
-from diffusers_helper.vae import decode_latents, encode_picture
+from diffusers_helper.vae import decode_latents, decode_to, encode_picture
 from diffusers_helper.vae_decoder import WindowDecoder
 from diffusers_helper.video import read_frames
 from tests.tiny import (
@@ -232,12 +233,35 @@ def test_a_failure_later_on_keeps_the_finished_sections(tmp_path, monkeypatch):
 
 
 def test_a_jobs_sections_are_decoded_by_a_decoder_that_is_loaded_once(tmp_path, monkeypatch):
-    loader, loaded = make_loader(), []
-    original = loader.vae_decoder
-    monkeypatch.setattr(loader, "vae_decoder", lambda: loaded.append(1) or original())
-    *_, last = run(make_request(seconds=3), tmp_path / "out", loader=loader)
+    """Before the transformer, whose layers stay as far as there is memory then."""
+    loaded = []
+
+    def watch(name):
+        original = getattr(ModelLoader, name)
+        monkeypatch.setattr(ModelLoader, name, lambda *given: loaded.append(name) or original(*given))
+
+    watch("vae_decoder")
+    watch("transformer")
+    *_, last = run(make_request(seconds=3), tmp_path / "out")
     assert isinstance(last, Finished)
-    assert loaded == [1]
+    assert loaded == ["vae_decoder", "transformer"]
+
+
+def test_layers_are_given_up_before_tiles_become_smaller(tmp_path, monkeypatch):
+    asked = []
+
+    def decode(*given):
+        *_, may_shrink, _starts = given
+        asked.append(may_shrink)
+        if len(asked) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode_to(*given)
+
+    monkeypatch.setattr("diffusers_helper.pipeline.decode_to", decode)
+    monkeypatch.setattr("diffusers_helper.streamed_models.plan_vram", lambda *_: [0, 1])
+    *_, last = run(make_request(), tmp_path / "out")
+    assert isinstance(last, Finished)
+    assert asked == [False, False, True]
 
 
 @pytest.mark.parametrize("section", [0, 1])

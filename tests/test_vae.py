@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffusers_helper import vae as vae_module
+from diffusers_helper import vae_decoder
 from diffusers_helper.errors import MachineError
 from diffusers_helper.vae import (
     LATENT_RGB,
@@ -111,9 +113,16 @@ def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
     assert torch.equal(found[29:], last_tile[-12:])
 
 
-def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue():
+def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue(monkeypatch):
     """And before the one after that: a card is busy meanwhile, and memory does not grow with the length."""
-    queued, seen = [], []
+    queued, seen, fetched = [], [], []
+    original_frame = vae_module._to_frame
+
+    def to_frame(pixels):
+        fetched.append(len(queued))
+        return original_frame(pixels)
+
+    monkeypatch.setattr(vae_module, "_to_frame", to_frame)
 
     def take(frames):
         for frame in frames:
@@ -125,6 +134,7 @@ def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue():
         vae.decode = lambda z: queued.append(z) or original(z)
         decode_to(take, torch.randn(1, 16, 11, 2, 2), vae, 2**40, starts=(0, 3, 6))
     assert seen == [2] * 13 + [3] * (12 + 16)
+    assert fetched == seen
 
 
 def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
@@ -154,16 +164,39 @@ def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
 
 
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), OSError("disk full")])
-def test_whoever_fails_the_decoders_rooms_are_given_back(failure):
+def test_whoever_fails_the_decoders_rooms_go_back_to_the_card(failure, monkeypatch):
+    left = []
+
     def take(frames):
         next(frames)
         raise failure
 
     with make_loader().vae() as vae:
-        with pytest.raises(type(failure)) as caught:
-            decode_to(take, torch.randn(1, 16, 8, 2, 2), vae, 2**40)
-        assert caught.value is failure
-        assert vae.decoder._rooms is None
+        monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._rooms))
+        for size, may_shrink in ((2, True), (40, False)):
+            left.clear()
+            with pytest.raises(type(failure)) as caught:
+                decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)
+            assert caught.value is failure
+            assert left[-1] is None
+            assert len(left) == 2, "for the rooms, and after them"
+
+
+def test_no_tile_becomes_smaller_where_it_may_not():
+    sizes = []
+
+    def take(_frames):
+        sizes.append(vae.tile_sample_min_width)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with make_loader().vae() as vae:
+        vae.decode = take
+        for may_shrink in (False, True):
+            with pytest.raises(torch.OutOfMemoryError):
+                decode_to(list, torch.randn(1, 16, 2, 40, 48), vae, 2**40, may_shrink)
+            assert (len(sizes) > 1) == may_shrink
+        assert sizes[0] == 384
+        assert sizes[-1] <= SMALLEST_TILE
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
