@@ -25,6 +25,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_models  # noqa: E402
 from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, taken_away  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--eight-bit", action="store_true", help="weights of 8 bits, made once")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parser.parse_args()
+    options = parse_where_a_card_is(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     files, compute = write_models(options.weights), choose_compute("cuda")
     if options.eight_bit:

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.block_runner import BlockRunner, CompilingRunner  # noqa: E402
 from diffusers_helper.checkpoint import Checkpoint  # noqa: E402
@@ -60,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--eight-bit", action="store_true", help="also with weights of 8 bits, made once")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parser.parse_args()
+    options = parse_where_a_card_is(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     part = write_transformer(options.weights)
     compute = choose_compute("cuda")

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
 from benchmarks.step import GIB  # noqa: E402
 from diffusers_helper.architectures import build_empty, make_vae  # noqa: E402
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=18)
     parser.add_argument("--no-peers", action="store_true", help="diffusers' decoder in tiles only")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parser.parse_args()
+    options = parse_where_a_card_is(parser)
     part = write_vae(options.weights)
     vae = build_empty(part, make_vae)
     fill(vae, part.checkpoint, torch.device("cuda"), torch.float16)
