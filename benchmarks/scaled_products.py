@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from benchmarks.card import parse_where_a_card_is
 from diffusers_helper.scaled_linear import dequantised_product, quantise, row_product, unit_product
 
 SHAPES = ((3072, 3072), (12288, 3072), (3072, 15360))
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=9457)
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
+    if options.device != "cpu":
+        options = parse_where_a_card_is(parser)
     for outputs, inputs in SHAPES:
         for row in measure(torch.device(options.device), options.tokens, outputs, inputs, options.no_compile):
             print(json.dumps({"outputs": outputs, "inputs": inputs} | row), flush=True)

@@ -110,6 +110,25 @@ def convert(
         logger.info("weights of 8 bits in %s: %.2f GiB", target, sum(sizes.values()) / 2**30)
 
 
+def forget_damaged(folder: Path) -> bool:
+    """Read all that a folder holds; what does not hold what it did is taken out, and made again by `convert`.
+
+    Returns:
+        Whether there was any such file.
+
+    Raises:
+        MachineError: something cannot be read or deleted now.
+    """
+    with machine_errors(folder):
+        manifest = _Manifest.read(folder)
+        files = {} if manifest is None else manifest.files
+        damaged = [name for name, (_, digest) in files.items() if not _holds(folder / name, digest)]
+        for name in damaged:
+            assert manifest is not None
+            manifest.forget(name)
+        return bool(damaged)
+
+
 @dataclasses.dataclass
 class _Manifest:
     """What a folder is said to hold: of each file, its signature and SHA-256. Kept on the disk."""
@@ -199,18 +218,25 @@ def _provide(part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, p
     manifest.add(shard.name, write_shard(part.checkpoint, shard, path, progress.add))
 
 
+def _holds(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
+
+
 def _write_small(path: Path, content: bytes) -> str:
     """Returns the digest."""
     digest = hashlib.sha256(content).hexdigest()
-    if not path.is_file() or file_digest(path) != digest:
+    if not _holds(path, digest):
         with whole_file(path) as part:
             part.write_bytes(content)
     return digest
 
 
 def _identity(source: ModelPart) -> str:
-    """A digest of what weights of 8 bits are made from."""
+    """A digest of what weights of 8 bits are made from: with the files' times, for the marks are samples."""
     digest = hashlib.sha256()
+    digest.update(
+        repr([dataclasses.astuple(FileSignature.of(path.stat())) for path in source.files]).encode()
+    )
     for mark in content_marks(source):
         digest.update(mark)
     return digest.hexdigest()

@@ -104,7 +104,7 @@ class JobFolder:
         return [path for path in self.path.iterdir() if path.name != LOCK]
 
     def _section_files(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if SECTION.fullmatch(path.name)]
+        return _section_files(self.path)
 
     @property
     def num_bytes(self) -> int:
@@ -114,12 +114,8 @@ class JobFolder:
     # -- going on ------------------------------------------------------------------------------------------
 
     def kept_mark(self) -> JobMark | None:
-        """Whose sections lie here, by the first file that is whole; None where there is none."""
-        for path in sorted(self._section_files()):
-            facts = read_facts(path)
-            if facts is not None:
-                return JobMark(facts["identity"], facts["models"], facts["seed"])
-        return None
+        """`kept_mark` of this folder."""
+        return kept_mark(self.path)
 
     def take_up(self, mark: JobMark, closings: Sequence[bool]) -> int | None:
         """Begin a job, or go on with it: all whole sections of it become this folder's sections.
@@ -303,6 +299,19 @@ class JobFolder:
         path = section_file(self.path, number, kind)
         write_sealed(path, make_way_then(), facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
+
+
+def kept_mark(folder: Path) -> JobMark | None:
+    """Whose sections lie in a job's folder, by the first file that is whole; None where there is none."""
+    for path in sorted(_section_files(folder)) if folder.is_dir() else []:
+        facts = read_facts(path)
+        if facts is not None:
+            return JobMark(facts["identity"], facts["models"], facts["seed"])
+    return None
+
+
+def _section_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if SECTION.fullmatch(path.name)]
 
 
 def _number_of(path: Path) -> int:

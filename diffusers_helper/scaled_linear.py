@@ -169,7 +169,7 @@ def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> boo
     try:
         found = product(tokens, weight.to(E4M3), scale, bias).float()
         error = float((found - expected).norm() / expected.norm())
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError) as failure:
+    except Exception as failure:  # what is missing or broken may raise anything
         if is_out_of_memory(failure):
             raise
         logger.info("products in e4m3 cannot be used: %s", failure)

@@ -19,6 +19,7 @@ from diffusers_helper.eight_bit import (
     MANIFEST,
     convert,
     eight_bit_folder,
+    forget_damaged,
     look,
     with_eight_bit,
 )
@@ -246,6 +247,21 @@ def test_damage_that_left_the_files_time_is_found_by_looking_at_all(source, made
     assert contents(made) == contents(finished)
 
 
+def test_what_is_damaged_unseen_can_be_looked_for(made, source, finished):
+    assert not forget_damaged(made)
+    path = made / "diffusion_pytorch_model-00003-of-00008.safetensors"
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert look(made, source) == "complete"
+    assert forget_damaged(made)
+    assert look(made, source) == "incomplete"
+    make(source, made)
+    assert contents(made) == contents(finished)
+    assert not forget_damaged(made.parent / "nowhere")
+
+
 def test_a_damaged_manifest_means_that_nothing_is_there(source, made, finished):
     content = bytearray((made / MANIFEST).read_bytes())
     content[5] ^= 1
@@ -290,6 +306,16 @@ def test_weights_of_8_bits_made_from_other_files_are_not_used_and_made_again(mod
     make(files.transformer, eight_bit_folder(models))
     small = with_eight_bit(files, models).transformer
     assert torch.equal(tensors_of(small.folder)["proj_out.bias"], weights["proj_out.bias"])
+
+
+def test_a_change_anywhere_in_the_transformers_own_files_is_seen(models):
+    """What a job is known by are samples of large files; this looks at their times, too."""
+    shard = models / LAST_SHARD
+    content = bytearray(shard.read_bytes())
+    assert look(eight_bit_folder(models), find_models(models).transformer) == "complete"
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    assert look(eight_bit_folder(models), find_models(models).transformer) == "stale"
 
 
 def test_nothing_is_used_where_nothing_was_made():

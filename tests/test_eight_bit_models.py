@@ -1,8 +1,11 @@
 """`--eight-bit`: where the weights of 8 bits lie, and that they are made once, before the first job."""
 
+import json
+import math
 import os
 import shutil
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -117,6 +120,13 @@ def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp
     assert choose_root(source, places, cache) == cache / "eight_bit" / "models"
     list(make_eight_bit(source, eight_bit_folder(models), threading.Event()))
     assert choose_root(source, places, cache) == models
+
+
+def test_those_that_are_finished_elsewhere_are_used_when_the_folder_can_be_written_again(models, tmp_path):
+    source, cache = find_models(models).transformer, tmp_path / "cache"
+    elsewhere = cache / "eight_bit" / "models"
+    list(make_eight_bit(source, eight_bit_folder(elsewhere), threading.Event()))
+    assert choose_root(source, Places(models, tmp_path / "own"), cache) == elsewhere
 
 
 # -- made once ---------------------------------------------------------------------------------------------
@@ -286,7 +296,47 @@ def test_a_video_begun_without_them_is_not_gone_on_with(command, models, monkeyp
     answer = command({"seconds": 1}, "--eight-bit", models=models)
     assert answer.status == 2
     assert "(weights with and without --eight-bit are two)" in answer.lines[-1]
+    assert not eight_bit_folder(models).exists(), "nothing was made for that"
     assert command({"seconds": 1}, models=models).status == 0, "nothing was lost"
+
+
+def test_damage_that_nobody_sees_is_looked_for_when_numbers_go_wrong(models, tmp_path):
+    runner, folder = JobRunner(options(models, tmp_path)), eight_bit_folder(models)
+    list(run(runner, spec(tmp_path, "a")))
+    shard = next(path for path in sorted(folder.glob("*.safetensors")) if scales_in(path))
+    whole, times = shard.read_bytes(), shard.stat()
+    damaged = bytearray(whole)
+    for place in scales_in(shard):
+        damaged[place : place + 4] = struct.pack("<f", math.nan)
+    shard.write_bytes(damaged)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(MachineError) as caught:
+        list(run(runner, spec(tmp_path, "b")))
+    assert caught.value.code == "eight_bit_damaged"
+    assert caught.value.values == {"path": str(folder)}
+    again = list(run(runner, spec(tmp_path, "b")))
+    assert again[0] == Notice("eight_bit", {"path": str(folder)})
+    assert isinstance(again[-1], Finished)
+    assert shard.read_bytes() == whole
+
+
+def test_numbers_that_go_wrong_with_whole_weights_are_told_as_ever(models, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise MachineError("not_a_number_in_pixels")
+
+    monkeypatch.setattr("diffusers_helper.pipeline.decode_to", fail)
+    with pytest.raises(MachineError) as caught:
+        list(run(JobRunner(options(models, tmp_path)), spec(tmp_path)))
+    assert caught.value.code == "not_a_number_in_pixels"
+    assert look(eight_bit_folder(models), find_models(models).transformer) == "complete"
+
+
+def scales_in(shard: Path) -> list[int]:
+    """Where in a file the first scale of each weight lies."""
+    content = shard.read_bytes()
+    begin = 8 + struct.unpack("<Q", content[:8])[0]
+    tensors = json.loads(content[8:begin])
+    return [begin + entry["data_offsets"][0] for name, entry in tensors.items() if name.endswith("scale")]
 
 
 # -- on the page -------------------------------------------------------------------------------------------

@@ -30,19 +30,22 @@ def choose_root(source: ModelPart, places: Places, cache: Path) -> Path:
     """The folder below which a transformer's weights of 8 bits belong: that of the models, if it is ours.
 
     Not ours is what comes with the app (the demo), where no download of the app would go (Hugging Face's own
-    cache) or where nothing can be written. Then it is a folder in `cache`.
+    cache) or where nothing can be written. Then it is a folder in `cache`; what is finished there is used
+    also when the models' folder can be written again.
 
     Raises:
         OSError: a folder cannot be read now.
     """
     if source.folder.resolve().is_relative_to(DEMO.resolve()):
         return cache / "eight_bit" / "demo"
-    root = places.target
+    root, cached = places.target, cache / "eight_bit" / "models"
     if source.folder.is_relative_to(root):
         folder = eight_bit_folder(root)
-        if look(folder, source) == "complete" or look_at_folder(folder).writable:
+        if look(folder, source) == "complete":
             return root
-    return cache / "eight_bit" / "models"
+        if look(eight_bit_folder(cached), source) != "complete" and look_at_folder(folder).writable:
+            return root
+    return cached
 
 
 def make_eight_bit(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusers_helper.errors import StopRequested
+from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Notice, Stopped
 from diffusers_helper.model_files import ModelFiles, find_models
 from diffusers_helper.sections import make_plan
@@ -23,7 +23,9 @@ from .job import JobSpec
 if TYPE_CHECKING:
     from diffusers_helper.device import Compute, DeviceChoice
     from diffusers_helper.loading import ModelLoader
+    from diffusers_helper.output import Target
 
+NOT_NUMBERS = ("not_a_number_in_latents", "not_a_number_in_pixels")
 Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -89,26 +91,35 @@ class JobRunner:
             MachineError: the machine was not up to it.
         """
         files = yield from self._find_models()
+        target = self._target_of(spec)
         if self._options.eight_bit:
             try:
-                files = yield from self._with_eight_bit(files, spec, stop)
+                files = yield from self._with_eight_bit(files, spec, target, stop)
             except StopRequested:
                 sections = len(make_plan(spec.request).sections)
                 yield Stopped(None, count_kept_sections(spec.work), sections)
                 return
         loader = self._loader_of(files)
         from diffusers_helper.embedding_cache import EmbeddingCache
-        from diffusers_helper.output import Target
         from diffusers_helper.pipeline import generate
 
-        target = Target(
+        try:
+            yield from generate(spec.request, target, loader, EmbeddingCache(self._options.cache), stop)
+        except MachineError as error:
+            if self._options.eight_bit and error.code in NOT_NUMBERS:
+                _look_for_damage(files.transformer.folder)
+            raise
+
+    def _target_of(self, spec: JobSpec) -> "Target":
+        from diffusers_helper.output import Target
+
+        return Target(
             spec.folder,
             spec.name,
             save_latents=self._save_latents,
             progress_videos=self._progress_videos,
             work=spec.work,
         )
-        yield from generate(spec.request, target, loader, EmbeddingCache(self._options.cache), stop)
 
     def _find_models(self) -> Generator[Notice, None, ModelFiles]:
         if self._options.models is not None:
@@ -116,15 +127,18 @@ class JobRunner:
         return (yield from default_models(self._options.places))
 
     def _with_eight_bit(
-        self, files: ModelFiles, spec: JobSpec, stop: threading.Event
+        self, files: ModelFiles, spec: JobSpec, target: "Target", stop: threading.Event
     ) -> Generator[Event, None, ModelFiles]:
         """The set with weights of 8 bits; where they are not there, they are made.
 
         Raises:
+            InputError: the job was begun with the weights as they are.
             StopRequested: somebody asked to stop meanwhile; what was made of them stays.
         """
         from diffusers_helper.conditioning import read_pictures
         from diffusers_helper.eight_bit import eight_bit_folder, look, with_eight_bit
+        from diffusers_helper.job_folder import kept_mark
+        from diffusers_helper.job_mark import models_identity
         from diffusers_helper.machine_errors import machine_errors
 
         from .eight_bit_models import choose_root, make_eight_bit
@@ -133,7 +147,11 @@ class JobRunner:
             root = choose_root(files.transformer, self._options.places, self._options.cache)
             folder = eight_bit_folder(root)
             if look(folder, files.transformer) != "complete":
-                read_pictures(spec.request)  # what is wrong with them is told before minutes of work
+                read_pictures(spec.request)  # what is wrong with the job is told before minutes of work
+                work = target.working_folder
+                kept = kept_mark(work) if count_kept_sections(work) else None
+                if kept is not None and kept.models == models_identity(files):
+                    raise InputError("unfinished_other_models", path=str(work))
                 yield from make_eight_bit(files.transformer, folder, stop)
         return with_eight_bit(files, root)
 
@@ -165,6 +183,18 @@ class JobRunner:
         limit = "" if self._options.vram_gb is None else f" with {self._options.vram_gb:g} GB"
         sage = " with SageAttention" * self._options.sage_attention
         return f"{device}{limit}{sage}: {files.transformer.folder}"
+
+
+def _look_for_damage(folder: Path) -> None:
+    """Numbers went wrong with the weights of 8 bits in a folder: those that are damaged are taken out.
+
+    Raises:
+        MachineError: there were some; the next job makes them again.
+    """
+    from diffusers_helper.eight_bit import forget_damaged
+
+    if forget_damaged(folder):
+        raise MachineError("eight_bit_damaged", path=str(folder))
 
 
 def _signature(files: ModelFiles) -> Signature:
