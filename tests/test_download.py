@@ -107,6 +107,12 @@ def hold(hub: FakeHub, after: int = 300_000) -> threading.Event:
     return go_on
 
 
+def half_is_there(places: Places, after: int = 300_000) -> bool:
+    """Whether all that the hub sent before it was held has arrived: what is on its way would come twice."""
+    parts = (places.own / FRAMEPACK).glob(f"{SHARD}.*.part")
+    return sum(path.stat().st_size for path in parts) == after
+
+
 def child(hub: FakeHub, places: Places) -> subprocess.Popen:
     """A download in a process of its own."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "1"}
@@ -398,7 +404,7 @@ def test_it_can_be_cancelled_and_gone_on_with(hub, places):
     go_on = hold(hub)
     download = make(hub, places)
     download.start()
-    wait_for(lambda: hub.sent_of(SHARD) and download.view().state == "fetching")
+    wait_for(lambda: half_is_there(places) and download.view().state == "fetching")
     assert not download.start()
     assert download.cancel()
     assert download.view().is_stopping
@@ -424,8 +430,7 @@ def test_closing_ends_it(hub, places):
 def test_a_killed_download_is_gone_on_with_by_the_next_process(hub, places):
     go_on = hold(hub)
     killed = child(hub, places)
-    half = places.own / FRAMEPACK
-    wait_for(lambda: sum(path.stat().st_size for path in half.glob(f"{SHARD}.*.part")) == 300_000)
+    wait_for(lambda: half_is_there(places))
     killed.send_signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
     killed.wait()
     go_on.set()
