@@ -121,10 +121,10 @@ def forget_damaged(folder: Path) -> bool:
     """
     with machine_errors(folder):
         manifest = _Manifest.read(folder)
-        files = {} if manifest is None else manifest.files
-        damaged = [name for name, (_, digest) in files.items() if not _holds(folder / name, digest)]
+        if manifest is None:
+            return False
+        damaged = [name for name, (_, digest) in manifest.files.items() if not _holds(folder / name, digest)]
         for name in damaged:
-            assert manifest is not None
             manifest.forget(name)
         return bool(damaged)
 
@@ -209,7 +209,7 @@ def _provide(part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, p
     path = target / shard.name
     if shard.name in manifest.files:
         _, digest = manifest.files[shard.name]
-        if file_digest(path) == digest:
+        if _holds(path, digest):
             manifest.add(shard.name, digest)  # a copy has another time
             progress.add(shard.content_bytes)
             return
@@ -219,6 +219,7 @@ def _provide(part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, p
 
 
 def _holds(path: Path, digest: str) -> bool:
+    """Whether a file is there and holds what it did."""
     return path.is_file() and file_digest(path) == digest
 
 

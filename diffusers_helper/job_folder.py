@@ -90,7 +90,7 @@ class JobFolder:
     def __exit__(self, *_: object) -> None:
         """A folder that is done, or in which nothing was made, is gone; what cannot be deleted stays."""
         with contextlib.suppress(OSError):
-            if self.done or not any(self._section_files()):
+            if self.done or not any(_section_files(self.path)):
                 for path in self._others():
                     path.unlink()
         self._lock.release()
@@ -103,13 +103,10 @@ class JobFolder:
         """All files but the lock."""
         return [path for path in self.path.iterdir() if path.name != LOCK]
 
-    def _section_files(self) -> list[Path]:
-        return _section_files(self.path)
-
     @property
     def num_bytes(self) -> int:
         """What the sections' frames take on the disk, also those that are not taken up yet."""
-        return sum(path.stat().st_size for path in self._section_files() if path.suffix == ".frames")
+        return sum(path.stat().st_size for path in _section_files(self.path) if path.suffix == ".frames")
 
     # -- going on ------------------------------------------------------------------------------------------
 
@@ -170,7 +167,7 @@ class JobFolder:
 
     def _make_way(self, number: int, kind: Kind) -> None:
         """Delete what an earlier run made on top of the file that is written next."""
-        for path in self._section_files():
+        for path in _section_files(self.path):
             is_behind = _number_of(path) > number
             is_made_of_it = kind == "latents" and path == section_file(self.path, number, "frames")
             if is_made_of_it or (is_behind and (kind == "latents" or path.suffix == ".frames")):

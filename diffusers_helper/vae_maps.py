@@ -70,7 +70,7 @@ class Maps(ABC):
         """Rows `(t, c, bottom - top, w)`, channels last."""
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """All rows, in as few pieces as there is memory for; of several only the last may be smaller."""
+        """All rows, in as few pieces as there is memory for."""
         return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
 
     def empty(self, channels: int) -> "Stored":

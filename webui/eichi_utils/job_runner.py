@@ -23,7 +23,6 @@ from .job import JobSpec
 if TYPE_CHECKING:
     from diffusers_helper.device import Compute, DeviceChoice
     from diffusers_helper.loading import ModelLoader
-    from diffusers_helper.output import Target
 
 NOT_NUMBERS = ("not_a_number_in_latents", "not_a_number_in_pixels")
 Signature = tuple[tuple[str, int, int], ...]
@@ -91,18 +90,25 @@ class JobRunner:
             MachineError: the machine was not up to it.
         """
         files = yield from self._find_models()
-        target = self._target_of(spec)
         if self._options.eight_bit:
             try:
-                files = yield from self._with_eight_bit(files, spec, target, stop)
+                files = yield from self._with_eight_bit(files, spec, stop)
             except StopRequested:
                 sections = len(make_plan(spec.request).sections)
                 yield Stopped(None, count_kept_sections(spec.work), sections)
                 return
         loader = self._loader_of(files)
         from diffusers_helper.embedding_cache import EmbeddingCache
+        from diffusers_helper.output import Target
         from diffusers_helper.pipeline import generate
 
+        target = Target(
+            spec.folder,
+            spec.name,
+            save_latents=self._save_latents,
+            progress_videos=self._progress_videos,
+            work=spec.work,
+        )
         try:
             yield from generate(spec.request, target, loader, EmbeddingCache(self._options.cache), stop)
         except MachineError as error:
@@ -110,24 +116,13 @@ class JobRunner:
                 _look_for_damage(files.transformer.folder)
             raise
 
-    def _target_of(self, spec: JobSpec) -> "Target":
-        from diffusers_helper.output import Target
-
-        return Target(
-            spec.folder,
-            spec.name,
-            save_latents=self._save_latents,
-            progress_videos=self._progress_videos,
-            work=spec.work,
-        )
-
     def _find_models(self) -> Generator[Notice, None, ModelFiles]:
         if self._options.models is not None:
             return find_models(self._options.models)
         return (yield from default_models(self._options.places))
 
     def _with_eight_bit(
-        self, files: ModelFiles, spec: JobSpec, target: "Target", stop: threading.Event
+        self, files: ModelFiles, spec: JobSpec, stop: threading.Event
     ) -> Generator[Event, None, ModelFiles]:
         """The set with weights of 8 bits; where they are not there, they are made.
 
@@ -148,10 +143,9 @@ class JobRunner:
             folder = eight_bit_folder(root)
             if look(folder, files.transformer) != "complete":
                 read_pictures(spec.request)  # what is wrong with the job is told before minutes of work
-                work = target.working_folder
-                kept = kept_mark(work) if count_kept_sections(work) else None
+                kept = kept_mark(spec.work) if count_kept_sections(spec.work) else None
                 if kept is not None and kept.models == models_identity(files):
-                    raise InputError("unfinished_other_models", path=str(work))
+                    raise InputError("unfinished_other_models", path=str(spec.work))
                 yield from make_eight_bit(files.transformer, folder, stop)
         return with_eight_bit(files, root)
 
