@@ -7,6 +7,7 @@ second, every step computed. Writes `benchmarks/results/DATE-GPU-section.json`.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -14,8 +15,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,9 +33,10 @@ from benchmarks.random_weights import write_models  # noqa: E402
 from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, taken_away  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.embedding_cache import EmbeddingCache  # noqa: E402
-from diffusers_helper.events import Finished, StageStarted, StepDone  # noqa: E402
+from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone  # noqa: E402
 from diffusers_helper.loading import ModelLoader  # noqa: E402
 from diffusers_helper.pipeline import Target, generate  # noqa: E402
+from diffusers_helper.progress_video import ProgressVideo  # noqa: E402
 from diffusers_helper.request import GenerationRequest  # noqa: E402
 
 
@@ -105,29 +109,28 @@ def run_job(
     torch.cuda.reset_peak_memory_stats()
     stages: list[tuple[str, float]] = []
     peaks: dict[str, float] = {}
-    target = Target(folder, f"job{number}", save_latents=True)
+    target = Target(folder, f"job{number}", save_latents=True, progress_videos=True)  # as from the page
     cache = EmbeddingCache(folder / f"cache{number}")
     begin, name = time.perf_counter(), "start"
     last, thief = None, None
     steps: dict[int, list[float]] = {}
-    process = ProcessPeak().__enter__()
-    for last in generate(request, target, loader, cache, threading.Event()):
-        if isinstance(last, StepDone) and (last.section, last.step) == (0, 2) and take_gib:
-            torch.cuda.empty_cache()
-            thief = torch.empty(int(take_gib * GIB), dtype=torch.uint8, device="cuda")
-        if isinstance(last, StepDone):
-            steps.setdefault(last.section, []).append(round(time.perf_counter() - begin, 3))
-        if isinstance(last, StageStarted | Finished):
-            torch.cuda.synchronize()
-            now = time.perf_counter()
-            stages.append((name, round(now - begin, 3)))
-            peak = (torch.cuda.max_memory_allocated() - taken) / GIB
-            peaks[name] = round(max(peaks.get(name, 0), peak), 2)
-            torch.cuda.reset_peak_memory_stats()
-            begin = now
-            name = last.stage if isinstance(last, StageStarted) else "end"
-    del thief
-    process.__exit__(None, None, None)
+    with ProcessPeak() as process, timed_videos() as videos:
+        for last in generate(request, target, loader, cache, threading.Event()):
+            if isinstance(last, StepDone) and (last.section, last.step) == (0, 2) and take_gib:
+                torch.cuda.empty_cache()
+                thief = torch.empty(int(take_gib * GIB), dtype=torch.uint8, device="cuda")
+            if isinstance(last, StepDone):
+                steps.setdefault(last.section, []).append(round(time.perf_counter() - begin, 3))
+            if isinstance(last, StageStarted | SectionDone | Finished):
+                torch.cuda.synchronize()
+                now = time.perf_counter()
+                stages.append((name, round(now - begin, 3)))
+                peak = (torch.cuda.max_memory_allocated() - taken) / GIB
+                peaks[name] = round(max(peaks.get(name, 0), peak), 2)
+                torch.cuda.reset_peak_memory_stats()
+                begin = now
+                name = last.stage if isinstance(last, StageStarted) else "section done"
+        del thief
     assert isinstance(last, Finished)
     return {
         "free_vram_gib": free,
@@ -135,6 +138,7 @@ def run_job(
         "frames": last.frames,
         "seconds": round(last.elapsed, 2),
         "stages": stages,
+        "videos_so_far": videos,
         "seconds_per_step": {n: round((s[-1] - s[0]) / (len(s) - 1), 3) for n, s in steps.items()},
         "process_peak_gib": round(process.peak_bytes() / GIB, 3),
         "vram_peak_gib": peaks,
@@ -142,6 +146,21 @@ def run_job(
         "vram_gib_after": round((torch.cuda.memory_allocated() - taken) / GIB, 4),
         "threads_after": threading.active_count(),
     }
+
+
+@contextlib.contextmanager
+def timed_videos() -> Iterator[list[float]]:
+    """Notes how many seconds each video so far takes, of those that are counted as decoding."""
+    write, seconds = ProgressVideo.write, list[float]()
+
+    def timed(video: ProgressVideo) -> Path | None:
+        begin = time.perf_counter()
+        path = write(video)
+        seconds.append(round(time.perf_counter() - begin, 3))
+        return path
+
+    with mock.patch.object(ProgressVideo, "write", timed):
+        yield seconds
 
 
 if __name__ == "__main__":
