@@ -5,15 +5,16 @@ version of PyTorch, it may be absent, fail to import, import without its kernels
 they do, the app works, and says nothing.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +22,8 @@ from .system_memory import is_out_of_memory
 from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 OWN = "native"
 """diffusers' name for leaving the choice to PyTorch."""
@@ -75,7 +78,8 @@ class AttentionShape:
 
 
 class AttentionChooser:
-    """Chooses for one device, and remembers what it chose, also in a file."""
+    """Chooses for one device, and remembers what it chose, also in a file: a start later, it is taken without
+    a comparison of speeds, if it still works."""
 
     def __init__(
         self,
@@ -94,21 +98,23 @@ class AttentionChooser:
         """
         self.asked = asked
         self._device, self._dtype = device, dtype
-        self._others = [other for other in OTHERS if not (compiles and other == "xformers")]
+        self._ways = [other for other in OTHERS if not (compiles and other == "xformers")]
+        self._refused: set[str] = set()
         self._path = path
         self._chosen = {} if path is None else _read(path)
+        self._proved: set[str] = set()
+        """For which shapes this process has tried what was chosen."""
 
     def choose(self, shape: AttentionShape) -> str | None:
         """The name of diffusers' attention backend to use, None for PyTorch's own choice."""
         if self._device.type != "cuda":
             return None
+        asked = self.asked
+        if asked is not None and asked not in self._refused and self._works(asked, shape, SAGE_TOLERANCE):
+            return asked
         tokens = -(-shape.tokens // TOKENS_STEP) * TOKENS_STEP
-        if self.asked is not None and self._works(self.asked, shape):
-            return self.asked
-        card = torch.cuda.get_device_name(self._device)
-        dtype = str(self._dtype).removeprefix("torch.")
-        key = f"{card}, torch {torch.__version__}, {dtype}, {tokens} x {shape.heads} x {shape.head_dim}"
-        if self._chosen.get(key) not in (OWN, *self._others):
+        key = self._key(AttentionShape(tokens, shape.heads, shape.head_dim))
+        if not self._may_use(key, shape):
             try:
                 self._chosen[key] = self._try_out(AttentionShape(tokens, shape.heads, shape.head_dim))
             except RuntimeError as error:
@@ -117,11 +123,33 @@ class AttentionChooser:
                 logger.info("no memory to try out attention of %d tokens", tokens)
                 return None
             self._write()
+        self._proved.add(key)
         return None if self._chosen[key] == OWN else self._chosen[key]
 
+    def refuse(self, name: str) -> None:
+        """Do not choose a way again that failed although it was tried before."""
+        self._refused.add(name)
+        self._ways = [way for way in self._ways if way != name]
+        self._chosen = {key: chosen for key, chosen in self._chosen.items() if chosen != name}
+        self._write()
+
+    def _key(self, shape: AttentionShape) -> str:
+        """What a choice is remembered by: all that it may hang on."""
+        card = torch.cuda.get_device_name(self._device)
+        dtype = str(self._dtype).removeprefix("torch.")
+        size = f"{shape.tokens} x {shape.heads} x {shape.head_dim}"
+        return f"{card}, torch {torch.__version__}, xformers {_xformers_version()}, {dtype}, {size}"
+
+    def _may_use(self, key: str, shape: AttentionShape) -> bool:
+        """Whether there is a choice, and it works: packages and drivers come and go between two starts."""
+        chosen = self._chosen.get(key)
+        if chosen == OWN or (chosen in self._ways and key in self._proved):
+            return True
+        return chosen in self._ways and self._works(chosen, shape, TOLERANCE)
+
     @torch.inference_mode()
-    def _works(self, name: str, shape: AttentionShape) -> bool:
-        """Whether a way that rounds more than others gives about their numbers, for a few of the tokens."""
+    def _works(self, name: str, shape: AttentionShape, tolerance: float) -> bool:
+        """Whether a way gives about the numbers of PyTorch's own, for a few of the tokens."""
         few = AttentionShape(min(shape.tokens, TOKENS_STEP), shape.heads, shape.head_dim)
         try:
             states = self._states(few)
@@ -130,9 +158,9 @@ class AttentionChooser:
         except Exception as failure:  # noqa: BLE001  (what is missing or broken may raise anything)
             logger.info("attention by %s: %s", name, failure)
             return False
-        if not error <= SAGE_TOLERANCE:
+        if not error <= tolerance:
             logger.info("attention by %s is wrong by %.3g", name, error)
-        return error <= SAGE_TOLERANCE
+        return error <= tolerance
 
     def _states(self, shape: AttentionShape) -> list[torch.Tensor]:
         """A query, a key and a value."""
@@ -147,7 +175,7 @@ class AttentionChooser:
         states = self._states(shape)
         own = attend(states, OWN)
         seconds = {OWN: _seconds(states, OWN)}
-        for name in self._others:
+        for name in self._ways:
             try:
                 difference = attend(states, name).float().sub_(own)
                 if float(difference.norm() / own.float().norm()) <= TOLERANCE:
@@ -181,14 +209,44 @@ def attend(states: list[torch.Tensor], backend: str) -> torch.Tensor:
     return dispatch_attention_fn(*states, backend=AttentionBackendName(backend))
 
 
-@contextmanager
-def use_attention(backend: str) -> Iterator[None]:
-    """Have the blocks that run within use a backend: those that are streamed are in no model that could be
-    told."""
-    from diffusers.models.attention_dispatch import attention_backend
+class ActiveAttention:
+    """A `with` block in which the transformer's blocks use a backend: those that are streamed are in no model
+    that could be told. Where it fails although it was tried before, PyTorch's own takes its place."""
 
-    with attention_backend(backend):
-        yield
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self._exits = ExitStack()
+
+    def __enter__(self) -> "ActiveAttention":
+        try:
+            self._enter()
+        except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
+            self._fall_back(error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def guard(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns; where it fails, and that was not for want of memory, the second time."""
+        try:
+            return work()
+        except Exception as error:
+            if self.backend == OWN or is_out_of_memory(error):
+                raise
+            self._fall_back(error)
+        return work()
+
+    def _fall_back(self, error: Exception) -> None:
+        logger.warning("attention by %s failed, PyTorch's own is used: %s", self.backend, error)
+        self._exits.close()
+        self.backend = OWN
+        self._enter()
+
+    def _enter(self) -> None:
+        from diffusers.models.attention_dispatch import attention_backend
+
+        self._exits.enter_context(attention_backend(self.backend))
 
 
 def _seconds(states: list[torch.Tensor], backend: str) -> float:
@@ -201,6 +259,13 @@ def _seconds(states: list[torch.Tensor], backend: str) -> float:
     end.record(torch.cuda.current_stream(device))
     end.synchronize()
     return begin.elapsed_time(end) / 1000 / REPEATS
+
+
+def _xformers_version() -> str:
+    try:
+        return importlib.metadata.version("xformers")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def _read(path: Path) -> dict[str, str]:

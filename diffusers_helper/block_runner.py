@@ -2,7 +2,8 @@
 
 A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
 and modulation are its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app
-works, and says nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is.
+works, and says nothing: a block that does not compile, or whose compiled numbers are wrong at the trial, or
+none later, runs as it is.
 """
 
 import importlib.util
@@ -61,6 +62,10 @@ class BlockRunner:
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
         """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
+    def doubt(self) -> bool:
+        """Call blocks as they are from now on, since numbers went wrong. Returns whether that is a change."""
+        return False
+
 
 class CompilingRunner(BlockRunner):
     """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
@@ -104,6 +109,12 @@ class CompilingRunner(BlockRunner):
             if not worst <= TOLERANCE:
                 self._give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
         self._ready.add(attention)
+
+    def doubt(self) -> bool:
+        was_compiling = self.is_compiling
+        if was_compiling:
+            self._give_up("numbers went wrong")
+        return was_compiling
 
     def _give_up(self, reason: str) -> None:
         logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])

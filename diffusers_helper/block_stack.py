@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import Hashable
+from functools import partial
 
 import torch
 from torch import nn
 
+from .attention import OWN, ActiveAttention
 from .block_runner import BlockRunner
 from .modulation import ModulationTable, give_modulation
 from .streaming.layers import StreamedLayers
@@ -35,6 +37,7 @@ class BlockStack(nn.Module):
         self.layers = layers
         self.table = table
         self.runner = runner
+        self.attention = ActiveAttention(OWN)
         self.ram = RamTier()
         self.cache: TeaCache | None = None
         self.key: Hashable = None
@@ -59,9 +62,8 @@ class BlockStack(nn.Module):
         before, begin = hidden_states, time.perf_counter()
         for place, block in self.layers:
             give_modulation(block, self.layers.layers[place].kind, products[place])
-            hidden_states, encoder_hidden_states = self.runner(
-                block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary
-            )
+            states = hidden_states, encoder_hidden_states, temb, attention_mask, rotary
+            hidden_states, encoder_hidden_states = self.attention.guard(partial(self.runner, block, *states))
         self.ram.after_pass(self.layers, hidden_states, begin)
         if self.cache is not None:
             self.cache.remember(before, hidden_states)

@@ -127,7 +127,11 @@ class ModelLoader:
             self._clean_up(),
             stream_transformer(self.files.transformer, self.compute, tokens, backend, runner) as transformer,
         ):
-            yield transformer
+            try:
+                yield transformer
+            finally:
+                if backend is not None and transformer.attention != backend:
+                    self._attention.refuse(backend)
 
     def vae_budget(self) -> int:
         """Bytes that decoding may take now."""

@@ -15,7 +15,7 @@ import torch
 
 from .conditioning import Conditioning, encode_all, read_pictures
 from .embedding_cache import EmbeddingCache
-from .errors import InputError, MachineError, StopRequested
+from .errors import InputError, StopRequested
 from .events import (
     Event,
     Finished,
@@ -24,7 +24,6 @@ from .events import (
     Resumed,
     SectionDone,
     StageStarted,
-    StepDone,
     Stopped,
 )
 from .job_folder import JobFolder, JobMark, bytes_needed
@@ -35,11 +34,8 @@ from .output import Output, Target
 from .progress_video import ProgressVideo
 from .recording import pack_request
 from .request import GenerationRequest
-from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
+from .section_sampling import SectionSampler, section_inputs
 from .sections import (
-    HISTORY_1X,
-    HISTORY_2X,
-    HISTORY_4X,
     HISTORY_FRAMES,
     Plan,
     Section,
@@ -52,9 +48,7 @@ from .sections import (
     start_picture,
 )
 from .streamed_models import StreamedTransformer, count_tokens
-from .teacache import TeaCache
-from .transformer import Guidance, SectionDenoiser, SectionInputs
-from .vae import decode_to, preview_latents, watch_for_black
+from .vae import decode_to, watch_for_black
 from .work_files import count_kept_sections
 
 if TYPE_CHECKING:
@@ -212,16 +206,17 @@ def _make_sections(
     noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     with loader.vae_decoder() as vae, loader.transformer(tokens) as transformer:  # which takes what is left
-        if loader.asked_attention not in (None, transformer.attention):
-            yield Notice("attention_refused", {})
+        is_refused = yield from _tell_refused(loader, transformer)
         if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:
             yield StageStarted("compiling")
             transformer.prepare_blocks(tokens, loader.compute)
+        sampler = SectionSampler(request, len(job.plan.sections), transformer, loader.compute, job.check_stop)
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
             if section.index == folder.num_latents:
-                inputs = _section_inputs(job, section, conditioning, history)
-                sampled = yield from _sample(job, section, inputs, noise, transformer, loader)
+                inputs = section_inputs(request, section, conditioning, history)
+                sampled = yield from sampler.sample(section, inputs, noise)
+                is_refused = is_refused or (yield from _tell_refused(loader, transformer))
                 whole = torch.cat([*[start_latent] * section.is_last, sampled.latents], dim=2)
                 folder.add_latents(whole, section.is_last, sampled.evaluations)
             latents = folder.latents(section.index, LATENT_CHANNELS)
@@ -231,73 +226,12 @@ def _make_sections(
                 yield from _decode(job, section, newest, loader, transformer, vae, folder, progress)
 
 
-def _section_inputs(
-    job: _Job, section: Section, conditioning: Conditioning, history: torch.Tensor
-) -> SectionInputs:
-    keyframes = {keyframe.section: keyframe.image for keyframe in job.request.keyframes}
-    picture = keyframes[section.keyframe] if section.keyframe is not None else job.start
-    assert picture is not None
-    history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
-    has_negative = job.request.guidance_scale != 1
-    return SectionInputs(
-        positive=conditioning.prompts[section.prompt],
-        negative=conditioning.prompts[job.request.negative_prompt] if has_negative else None,
-        image_embeds=conditioning.image_embeds,
-        clean=torch.cat([conditioning.latents[picture], history_1x], dim=2),
-        history_2x=history_2x,
-        history_4x=history_4x,
-        positions=section.positions,
-    )
-
-
-def _teacaches(request: GenerationRequest) -> tuple[TeaCache, TeaCache] | None:
-    """A state for the positive and one for the negative pass of a section."""
-    if not request.teacache:
-        return None
-    positive, negative = (TeaCache(request.teacache_threshold, request.steps) for _ in range(2))
-    return positive, negative
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """A section's latents `(1, channels, t, h, w)` on the CPU, and for each step whether the blocks ran."""
-
-    latents: torch.Tensor
-    evaluations: list[int]
-
-
-def _sample(
-    job: _Job,
-    section: Section,
-    inputs: SectionInputs,
-    noise: torch.Tensor,
-    transformer: StreamedTransformer,
-    loader: ModelLoader,
-) -> Generator[Event, None, _Sampled]:
-    request = job.request
-    guidance = Guidance(request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale)
-    sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
-    caches = _teacaches(request)
-    evaluations: list[int] = []
-    job.check_stop()
-    yield StageStarted("sampling", section.index)
-    denoiser = SectionDenoiser(transformer, inputs, guidance, loader.compute, sigmas[:-1], caches)
-    latents = noise = noise.to(loader.compute.device)
-    tokens, sections = count_tokens(*noise.shape[-3:]), len(job.plan.sections)
-    with transformer.lent_room(tokens, loader.compute):
-        for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
-            if not torch.isfinite(latents).all():
-                raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
-            evaluations.append(int(denoiser.computed))
-            preview = preview_latents(latents)
-            yield StepDone(section.index, sections, step, request.steps, denoiser.computed, preview)
-            if step < request.steps:
-                job.check_stop()
-                transformer.take_back_where_short(tokens, loader.compute)
-    logger.info(
-        "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
-    )
-    return _Sampled(latents.cpu(), evaluations)
+def _tell_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
+    """Tell where the attention that was asked for is not used."""
+    is_refused = loader.asked_attention not in (None, transformer.attention)
+    if is_refused:
+        yield Notice("attention_refused", {})
+    return is_refused
 
 
 def _decode(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .architectures import build_empty, make_text_encoder, make_transformer
-from .attention import OWN, use_attention
+from .attention import OWN, ActiveAttention
 from .block_runner import BlockRunner
 from .block_stack import BlockStack
 from .checkpoint import Checkpoint
@@ -64,8 +64,11 @@ class StreamedTransformer:
 
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
-    attention: str = OWN
-    """The attention that its blocks use."""
+
+    @property
+    def attention(self) -> str:
+        """The attention that its blocks use."""
+        return self.stack.attention.backend
 
     @property
     def is_prepared(self) -> bool:
@@ -110,7 +113,8 @@ class StreamedTransformer:
             give_modulation(block, kind, tuple(randn(1, size) for size in modulation_sizes(kind, hidden)))
         rotary = tuple(randn(tokens, config.attention_head_dim, dtype=torch.float32) for _ in range(2))
         states = (randn(1, tokens, hidden), randn(1, TEXT_TOKENS, hidden), randn(1, hidden), None, rotary)
-        self.stack.runner.prepare(list(examples.values()), states, self.attention)
+        blocks = list(examples.values())
+        self.stack.attention.guard(lambda: self.stack.runner.prepare(blocks, states, self.attention))
 
     @contextmanager
     def lent_room(self, tokens: int, compute: Compute) -> Iterator[None]:
@@ -174,10 +178,9 @@ def stream_transformer(
         _compute_once_a_section(model)
         model.proj_out.to(compute.projection)
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
-        attention = attention_backend or OWN
-        exits.enter_context(use_attention(attention))
+        stack.attention = exits.enter_context(ActiveAttention(attention_backend or OWN))
         _place(stack.layers, compute, _reserved_bytes(model, compute, tokens))
-        yield StreamedTransformer(model, stack, attention)
+        yield StreamedTransformer(model, stack)
 
 
 @contextmanager

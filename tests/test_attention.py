@@ -1,17 +1,19 @@
 """Ways to compute attention: which one is taken, and an xformers in any state of repair."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
+import json
 import sys
 import types
 
 import pytest
 import torch
 
-from diffusers_helper import attention, streamed_models
+from diffusers_helper import attention
 from diffusers_helper.block_runner import CompilingRunner
 from diffusers_helper.events import Notice
-from tests.tiny import make_loader, make_request, run
+from tests.tiny import load_latents, make_loader, make_request, run
 from webui.eichi_utils.translations import Translator
 from webui.endframe_ichi import parse_arguments
 
@@ -126,6 +128,54 @@ def test_a_remembered_way_that_is_no_longer_there_is_not_used(tmp_path):
     assert chooser(path, compiles=True).choose(SHAPE) == "_native_cudnn"
 
 
+@pytest.mark.parametrize("trouble", ["gone", "wrong"])
+def test_a_remembered_way_that_has_stopped_working_is_forgotten(card, tmp_path, trouble):
+    path = tmp_path / "attention.json"
+    running = chooser(path)
+    assert running.choose(SHAPE) == "xformers"
+    if trouble == "gone":
+        del card.ways["xformers"]
+    else:
+        card.wrong.add("xformers")
+    assert running.choose(SHAPE) == "xformers"  # it was tried in this process
+    for _ in range(2):
+        assert chooser(path).choose(SHAPE) == "_native_cudnn"
+    assert "xformers" not in json.loads(path.read_text()).values()
+
+
+def test_a_remembered_way_is_kept_when_there_is_no_memory_to_try_it(card, tmp_path, monkeypatch):
+    path = tmp_path / "attention.json"
+    assert chooser(path).choose(SHAPE) == "xformers"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn", out_of_memory)
+        assert chooser(path).choose(SHAPE) is None
+    tries = len(card.tried)
+    assert chooser(path).choose(SHAPE) == "xformers"
+    assert len(card.tried) == tries
+
+
+def test_another_xformers_has_all_ways_tried_again(card, tmp_path, monkeypatch):
+    path = tmp_path / "attention.json"
+    del card.ways["xformers"]
+    assert chooser(path).choose(SHAPE) == "_native_cudnn"
+    card.ways["xformers"] = 0.5
+    assert chooser(path).choose(SHAPE) == "_native_cudnn"
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "99.0")
+    assert chooser(path).choose(SHAPE) == "xformers"
+
+
+def test_a_refused_way_is_not_chosen_again(card, tmp_path):
+    path = tmp_path / "attention.json"
+    first = chooser(path, asked=attention.SAGE)
+    card.ways["sage"] = 0.1
+    assert first.choose(SHAPE) == "sage"
+    first.refuse("sage")
+    assert first.choose(SHAPE) == "xformers"
+    first.refuse("xformers")
+    assert "xformers" not in json.loads(path.read_text()).values()
+    assert first.choose(SHAPE) == "_native_cudnn"
+
+
 def test_without_memory_to_try_pytorchs_own_is_used_this_time(card, tmp_path, monkeypatch):
     path = tmp_path / "attention.json"
 
@@ -143,6 +193,60 @@ def test_without_memory_to_try_pytorchs_own_is_used_this_time(card, tmp_path, mo
 def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path):
     (tmp_path / "file").write_text("")
     assert chooser(tmp_path / "file" / "attention.json").choose(SHAPE) == "xformers"
+
+
+def out_of_memory(*_size, **_values):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "notices"),
+    [("xformers", None, []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
+)
+def test_a_way_that_fails_in_the_job_is_no_end_of_it(tmp_path, chosen, asked, notices):
+    """None of these works here; the first two fail when they are switched on, the other in a block."""
+    options = {"save_latents": True}
+    list(run(make_request(seconds=2), tmp_path / "out", name="wanted", **options))
+    loader = make_loader()
+    loader._attention.choose = lambda _shape: chosen
+    loader._attention.asked = asked
+    events = run(make_request(seconds=2), tmp_path / "out", name="found", loader=loader, **options)
+    assert [event.code for event in events if isinstance(event, Notice)] == notices
+    found, wanted = (load_latents(tmp_path / "out" / f"{name}.safetensors") for name in ("found", "wanted"))
+    assert torch.equal(found, wanted)
+    assert loader._attention._refused == {chosen}
+
+
+def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monkeypatch):
+    calls = []
+
+    def fail_later(self, work):
+        calls.append(1)
+        if len(calls) == 5:
+            self._fall_back(RuntimeError("CUDA error: invalid argument"))
+        return work()
+
+    monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
+    loader = make_loader()
+    loader._attention.choose = lambda _shape: "_native_math"
+    loader._attention.asked = "_native_math"
+    events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
+    codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
+    assert codes.count("attention_refused") == 1
+    assert codes.index("StepDone") < codes.index("attention_refused") < codes.index("SectionDone")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a bug")])
+def test_what_is_not_the_attentions_fault_is_raised(error):
+    def fail():
+        calls.append(active.backend)
+        raise error
+
+    calls: list[str] = []
+    with attention.ActiveAttention("_native_math") as active, pytest.raises(type(error)):
+        active.guard(fail)
+    is_memory = isinstance(error, torch.OutOfMemoryError)
+    assert calls == (["_native_math"] if is_memory else ["_native_math", "native"])
 
 
 def test_sage_attention_is_not_taken_by_itself(card):
@@ -191,9 +295,8 @@ def test_blocks_with_sage_attention_are_not_compiled_and_others_still_are():
         loader._attention.choose = lambda _shape, chosen=chosen: chosen
         with contextlib.ExitStack() as exits:
             if chosen is not None:  # the package is not there
-                exits.enter_context(pytest.MonkeyPatch.context()).setattr(
-                    streamed_models, "use_attention", lambda _name: contextlib.nullcontext()
-                )
+                patch = exits.enter_context(pytest.MonkeyPatch.context())
+                patch.setattr(attention.ActiveAttention, "_enter", lambda _self: None)
             transformer = exits.enter_context(loader.transformer(500))
             assert isinstance(transformer.stack.runner, CompilingRunner) is compiles
             assert transformer.is_prepared is not compiles
@@ -201,11 +304,7 @@ def test_blocks_with_sage_attention_are_not_compiled_and_others_still_are():
 
 def test_no_memory_for_trying_sage_attention_is_no_end_of_the_job(card, monkeypatch):
     card.ways["sage"] = 2.0
-
-    def randn(*_size, **_values):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(torch, "randn", randn)
+    monkeypatch.setattr(torch, "randn", out_of_memory)
     assert chooser(asked=attention.SAGE).choose(SHAPE) is None
 
 

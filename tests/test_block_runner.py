@@ -184,6 +184,29 @@ def test_compiled_blocks_with_wrong_numbers_are_not_used():
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
 
 
+@pytest.mark.parametrize("after", [3, 15])
+def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(tmp_path, after):
+    """In the first section's steps, or in the second's, whose first is kept."""
+    runner, calls = CompilingRunner(), []
+
+    def go_wrong(block, *arguments):
+        calls.append(1)
+        hidden, text = block(*arguments)
+        return (hidden * torch.nan, text) if len(calls) > after else (hidden, text)
+
+    runner._compiled, runner._ready = go_wrong, {"native"}
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
+    assert torch.equal(found, wanted)
+    assert not runner.is_compiling
+    sampled = [event.section for event in events if event_is_sampling(event)]
+    assert sampled == ([0, 0, 1] if after == 3 else [0, 1, 1])
+
+
+def event_is_sampling(event):
+    return isinstance(event, StageStarted) and event.stage == "sampling"
+
+
 @pytest.mark.usefixtures("fresh")
 def test_compiled_blocks_with_right_numbers_are_used():
     calls = []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusers_helper import pipeline, streamed_models
+from diffusers_helper import pipeline, section_sampling, streamed_models
 from diffusers_helper.block_runner import BlockRunner
 from diffusers_helper.device import choose_compute
 from diffusers_helper.errors import MachineError
@@ -120,8 +120,8 @@ def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(
         stop.set()
         assert isinstance(list(events)[-1], Stopped)
     else:
-        name = "preview_latents" if gives_up_at == "a step" else "decode_to"
-        monkeypatch.setattr(pipeline, name, fail)
+        place = (section_sampling, "preview_latents") if gives_up_at == "a step" else (pipeline, "decode_to")
+        monkeypatch.setattr(*place, fail)
         with pytest.raises((RuntimeError, MachineError)):
             list(events)
     assert threading.active_count() == threads
