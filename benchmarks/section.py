@@ -1,9 +1,10 @@
 """A whole job on a card with little free memory: where its time and its memory go, part by part.
 
-Random weights in the real shapes of all five models (42 GB, written once); 640x608, two sections of one
-second, every step computed. Writes `benchmarks/results/DATE-GPU-section.json`.
+Random weights in the real shapes of all five models (42 GB, written once); 640x608, sections of one second,
+every step computed, the videos so far written as for the page. Writes
+`benchmarks/results/DATE-GPU-section[-eight-bit][-eager].json`.
 
-    python benchmarks/section.py --weights DIR [--vram-gib 7.5] [--jobs 2] [--eight-bit] [--eager]
+    python benchmarks/section.py --weights DIR [--vram-gib 7.5] [--seconds 2] [--eight-bit] [--eager] ...
 """
 
 import argparse
@@ -150,7 +151,7 @@ def run_job(
 
 @contextlib.contextmanager
 def timed_videos() -> Iterator[list[float]]:
-    """Notes how many seconds each video so far takes, of those that are counted as decoding."""
+    """Within the block, notes how many seconds it takes to write each video so far."""
     write, seconds = ProgressVideo.write, list[float]()
 
     def timed(video: ProgressVideo) -> Path | None:

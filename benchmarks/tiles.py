@@ -72,8 +72,8 @@ def measure(models: Path, latents: torch.Tensor) -> Iterator[dict[str, Any]]:
     part = find_models(models).vae
     theirs = build_empty(part, make_vae)
     fill(theirs, part.checkpoint, torch.device("cpu"), torch.float32)
-    ours = copy.copy(theirs)
-    ours.decoder = WindowDecoder(copy.deepcopy(theirs.decoder))
+    ours = copy.deepcopy(theirs)
+    ours.decoder = WindowDecoder(ours.decoder)
     whole, *tilings = tilings_of(*(8 * side for side in latents.shape[-2:]))
     for name, vae, ways in (("ours", ours, tilings), ("diffusers", theirs, [DEFAULT])):
         wanted = decode(vae, whole, latents)

@@ -109,25 +109,30 @@ class AttentionChooser:
         """The name of diffusers' attention backend to use, None for PyTorch's own choice."""
         if self._device.type != "cuda":
             return None
+        try:
+            chosen = self._choose(shape)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.info("no memory to try out attention of %d tokens", shape.tokens)
+            return None
+        return None if chosen == OWN else chosen
+
+    def _choose(self, shape: AttentionShape) -> str:
         asked = self.asked
         if asked is not None and asked not in self._refused and self._works(asked, shape, SAGE_TOLERANCE):
             return asked
         tokens = -(-shape.tokens // TOKENS_STEP) * TOKENS_STEP
-        key = self._key(AttentionShape(tokens, shape.heads, shape.head_dim))
-        if not self._may_use(key, shape):
-            try:
-                self._chosen[key] = self._try_out(AttentionShape(tokens, shape.heads, shape.head_dim))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                logger.info("no memory to try out attention of %d tokens", tokens)
-                return None
+        usual = AttentionShape(tokens, shape.heads, shape.head_dim)
+        key = self._key(usual)
+        if not self._may_use(key, usual):
+            self._chosen[key] = self._try_out(usual)
             self._write()
         self._proved.add(key)
-        return None if self._chosen[key] == OWN else self._chosen[key]
+        return self._chosen[key]
 
     def refuse(self, name: str) -> None:
-        """Do not choose a way again that failed although it was tried before."""
+        """Do not choose a way again, in this process, that failed although it was tried before."""
         self._refused.add(name)
         self._ways = [way for way in self._ways if way != name]
         self._chosen = {key: chosen for key, chosen in self._chosen.items() if chosen != name}
@@ -155,7 +160,9 @@ class AttentionChooser:
             states = self._states(few)
             own = attend(states, OWN).float()
             error = float((attend(states, name).float() - own).norm() / own.norm())
-        except Exception as failure:  # noqa: BLE001  (what is missing or broken may raise anything)
+        except Exception as failure:  # what is missing or broken may raise anything
+            if is_out_of_memory(failure):
+                raise
             logger.info("attention by %s: %s", name, failure)
             return False
         if not error <= tolerance:
@@ -215,13 +222,18 @@ class ActiveAttention:
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
+        self.is_replaced = False
+        """Whether PyTorch's own has taken the place of another."""
+        self.is_to_blame = False
+        """Whether that has helped."""
         self._exits = ExitStack()
 
     def __enter__(self) -> "ActiveAttention":
         try:
             self._enter()
         except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
-            self._fall_back(error)
+            self.replace(str(error))
+            self.is_to_blame = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -234,13 +246,16 @@ class ActiveAttention:
         except Exception as error:
             if self.backend == OWN or is_out_of_memory(error):
                 raise
-            self._fall_back(error)
-        return work()
+            self.replace(str(error))
+        result = work()
+        self.is_to_blame = True
+        return result
 
-    def _fall_back(self, error: Exception) -> None:
-        logger.warning("attention by %s failed, PyTorch's own is used: %s", self.backend, error)
+    def replace(self, reason: str) -> None:
+        """Use PyTorch's own from now on."""
+        logger.warning("attention by %s is not used any longer: %s", self.backend, reason)
         self._exits.close()
-        self.backend = OWN
+        self.backend, self.is_replaced = OWN, True
         self._enter()
 
     def _enter(self) -> None:

@@ -2,8 +2,7 @@
 
 A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
 and modulation are its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app
-works, and says nothing: a block that does not compile, or whose compiled numbers are wrong at the trial, or
-none later, runs as it is.
+works, and says nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is.
 """
 
 import importlib.util
@@ -51,6 +50,8 @@ def keep_compiled(folder: Path) -> None:
 class BlockRunner:
     """Calls blocks as they are."""
 
+    is_compiling = False
+
     def __call__(self, block: nn.Module, *arguments: Any) -> States:
         """What `block(*arguments)` gives."""
         return block(*arguments)
@@ -62,9 +63,8 @@ class BlockRunner:
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
         """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
-    def doubt(self) -> bool:
-        """Call blocks as they are from now on, since numbers went wrong. Returns whether that is a change."""
-        return False
+    def give_up(self, reason: str) -> None:
+        """Call blocks as they are from now on."""
 
 
 class CompilingRunner(BlockRunner):
@@ -83,6 +83,7 @@ class CompilingRunner(BlockRunner):
         Raises:
             torch.OutOfMemoryError: there is too little memory; nothing is given up for that.
         """
+        failure = None
         if self.is_compiling:
             try:
                 return self._call_compiled(block, *map(_plain, arguments))
@@ -90,8 +91,11 @@ class CompilingRunner(BlockRunner):
                 cause = getattr(error, "inner_exception", error)
                 if is_out_of_memory(cause):
                     raise torch.OutOfMemoryError(str(cause)) from error
-                self._give_up(f"{type(error).__name__}: {error}")
-        return block(*arguments)
+                failure = f"{type(error).__name__}: {error}"
+        states = block(*arguments)
+        if failure is not None:  # what fails as it is, too, is not the compiler's fault
+            self.give_up(failure)
+        return states
 
     def _call_compiled(self, block: nn.Module, *arguments: Any) -> States:
         if self._compiled is None:
@@ -107,16 +111,10 @@ class CompilingRunner(BlockRunner):
             found, wanted = self(block, *arguments), block(*arguments)
             worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
             if not worst <= TOLERANCE:
-                self._give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
+                self.give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
         self._ready.add(attention)
 
-    def doubt(self) -> bool:
-        was_compiling = self.is_compiling
-        if was_compiling:
-            self._give_up("numbers went wrong")
-        return was_compiling
-
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
         self._compiled, self.is_compiling = None, False
 

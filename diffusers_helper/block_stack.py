@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Hashable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from .attention import OWN, ActiveAttention
-from .block_runner import BlockRunner
+from .block_runner import BlockRunner, States
 from .modulation import ModulationTable, give_modulation
 from .streaming.layers import StreamedLayers
 from .streaming.ram_tier import RamTier
@@ -62,9 +63,23 @@ class BlockStack(nn.Module):
         before, begin = hidden_states, time.perf_counter()
         for place, block in self.layers:
             give_modulation(block, self.layers.layers[place].kind, products[place])
-            states = hidden_states, encoder_hidden_states, temb, attention_mask, rotary
-            hidden_states, encoder_hidden_states = self.attention.guard(partial(self.runner, block, *states))
+            hidden_states, encoder_hidden_states = self.attention.guard(
+                partial(self._run, block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary)
+            )
         self.ram.after_pass(self.layers, hidden_states, begin)
         if self.cache is not None:
             self.cache.remember(before, hidden_states)
         return hidden_states, encoder_hidden_states
+
+    def use_plainest(self, reason: str) -> bool:
+        """Call blocks as they are, with PyTorch's own attention, from now on; whether that is a change."""
+        is_change = self.runner.is_compiling or self.attention.backend != OWN
+        self.runner = BlockRunner()
+        if self.attention.backend != OWN:
+            self.attention.replace(reason)
+        return is_change
+
+    def _run(self, block: nn.Module, *arguments: Any) -> States:
+        """Call a block; as it is where another attention has taken over, for which none was compiled yet."""
+        is_ready = not self.attention.is_replaced or self.runner.is_ready(self.attention.backend)
+        return self.runner(block, *arguments) if is_ready else block(*arguments)

@@ -130,7 +130,7 @@ class ModelLoader:
             try:
                 yield transformer
             finally:
-                if backend is not None and transformer.attention != backend:
+                if backend is not None and transformer.stack.attention.is_to_blame:
                     self._attention.refuse(backend)
 
     def vae_budget(self) -> int:

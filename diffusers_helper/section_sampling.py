@@ -71,18 +71,24 @@ class SectionSampler:
     ) -> Generator[Event, None, Sampled]:
         """Make a section of noise `(1, channels, t, h, w)`, telling each step.
 
-        Where its numbers go wrong and blocks are compiled, it is made once more with the blocks as they are.
+        Where its numbers are not finite and blocks are compiled, or use another attention than PyTorch's own,
+        it is made once more without; if that helps, later jobs do without, too.
 
         Raises:
-            MachineError: a number is none.
+            MachineError: numbers are not finite.
         """
+        stack = self.transformer.stack
+        runner, attention = stack.runner, stack.attention
         try:
             return (yield from self._sample(section, inputs, noise))
         except MachineError as error:
-            if error.code != NOT_NUMBERS or not self.transformer.stack.runner.doubt():
+            if error.code != NOT_NUMBERS or not stack.use_plainest(error.code):
                 raise
-        logger.warning("section %d went wrong with compiled blocks, and is made without", section.index)
-        return (yield from self._sample(section, inputs, noise))
+        logger.warning("section %d went wrong, and is made with blocks as they are", section.index)
+        sampled = yield from self._sample(section, inputs, noise)
+        runner.give_up(NOT_NUMBERS)
+        attention.is_to_blame = attention.is_replaced
+        return sampled
 
     def _sample(
         self, section: Section, inputs: SectionInputs, noise: torch.Tensor

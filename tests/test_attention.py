@@ -9,6 +9,7 @@ import types
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 from diffusers_helper import attention
 from diffusers_helper.block_runner import CompilingRunner
@@ -146,9 +147,15 @@ def test_a_remembered_way_that_has_stopped_working_is_forgotten(card, tmp_path, 
 def test_a_remembered_way_is_kept_when_there_is_no_memory_to_try_it(card, tmp_path, monkeypatch):
     path = tmp_path / "attention.json"
     assert chooser(path).choose(SHAPE) == "xformers"
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "randn", out_of_memory)
-        assert chooser(path).choose(SHAPE) is None
+    original = attention.attend
+
+    def attend(states, name):
+        return out_of_memory() if name == "xformers" else original(states, name)
+
+    for place, replaced in ((attention, ("attend", attend)), (torch, ("randn", out_of_memory))):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, *replaced)
+            assert chooser(path).choose(SHAPE) is None
     tries = len(card.tried)
     assert chooser(path).choose(SHAPE) == "xformers"
     assert len(card.tried) == tries
@@ -223,7 +230,7 @@ def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monk
     def fail_later(self, work):
         calls.append(1)
         if len(calls) == 5:
-            self._fall_back(RuntimeError("CUDA error: invalid argument"))
+            self.replace("CUDA error: invalid argument")
         return work()
 
     monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
@@ -247,6 +254,49 @@ def test_what_is_not_the_attentions_fault_is_raised(error):
         active.guard(fail)
     is_memory = isinstance(error, torch.OutOfMemoryError)
     assert calls == (["_native_math"] if is_memory else ["_native_math", "native"])
+    assert not active.is_to_blame
+
+
+class NeedsOwnAttention(torch.nn.Module):
+    """A block that fails with any attention but PyTorch's own."""
+
+    def forward(self, hidden, text):
+        backend = _AttentionBackendRegistry._active_backend
+        if backend != AttentionBackendName.NATIVE:
+            raise RuntimeError(f"no kernel for {backend}")
+        return hidden * 2, text
+
+
+def test_an_attention_that_fails_while_blocks_are_compiled_does_not_cost_compiling():
+    torch._dynamo.reset()
+    runner, states = CompilingRunner("eager"), (torch.ones(2), torch.ones(2))
+    with attention.ActiveAttention("_native_math") as active:
+        active.guard(lambda: runner.prepare([NeedsOwnAttention()], states, active.backend))
+        assert (active.backend, active.is_to_blame) == ("native", True)
+    assert runner.is_compiling
+    assert runner.is_ready("native")
+    assert not runner.is_ready("_native_math")
+
+
+def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
+    """Which would take half a minute in the middle of a step, and be tried by nobody."""
+    runner, compiled = CompilingRunner(), []
+    runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
+    loader = make_loader()
+    loader._runner = runner
+    loader._attention.choose = lambda _shape: "_native_math"
+    runner._ready = {"_native_math"}
+    with loader.transformer(500) as transformer:
+        stack = transformer.stack
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1]
+        stack.attention.replace("a test")
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1]
+        runner._ready.add("native")
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1, 1]
+    assert loader._attention._refused == set()
 
 
 def test_sage_attention_is_not_taken_by_itself(card):
@@ -344,8 +394,6 @@ def test_xformers_must_compute_something_right(monkeypatch, works):
 
 
 def test_a_jobs_attention_is_gone_after_it():
-    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-
     loader = make_loader()
     for chosen, wanted in (("_native_math", "_native_math"), (None, "native")):
         loader._attention.choose = lambda _shape, chosen=chosen: chosen

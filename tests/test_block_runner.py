@@ -20,15 +20,17 @@ from diffusers_helper.block_runner import (
     _relative_error,
     can_compile,
 )
+from diffusers_helper.block_stack import BlockStack
 from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import convert
+from diffusers_helper.errors import MachineError
 from diffusers_helper.events import StageStarted
 from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
 from diffusers_helper.modulation import give_modulation, modulation_sizes
 from diffusers_helper.streaming.layers import StreamedLayers
-from tests.tiny import MODELS, load_latents, make_request, run
+from tests.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +201,43 @@ def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(
     found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
     assert torch.equal(found, wanted)
     assert not runner.is_compiling
-    sampled = [event.section for event in events if event_is_sampling(event)]
-    assert sampled == ([0, 0, 1] if after == 3 else [0, 1, 1])
+    assert sampled_sections(events) == ([0, 0, 1] if after == 3 else [0, 1, 1])
 
 
-def event_is_sampling(event):
-    return isinstance(event, StageStarted) and event.stage == "sampling"
+def sampled_sections(events):
+    return [event.section for event in events if event in (StageStarted("sampling", n) for n in range(9))]
+
+
+@pytest.mark.parametrize("attention", ["native", "_native_math"])
+def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attention):
+    models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
+    runner, events = CompilingRunner(), []
+    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {attention}
+    loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
+    loader._attention.choose = lambda _shape: None if attention == "native" else attention
+    with pytest.raises(MachineError, match="not_a_number_in_latents"):
+        for event in run(make_request(), tmp_path / "out", loader=loader):
+            events.append(event)
+    assert sampled_sections(events) == [0, 0]
+    assert runner.is_compiling
+    assert loader._attention._refused == set()
+
+
+def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):
+    original = BlockStack._run
+
+    def go_wrong(self, block, *arguments):
+        hidden, text = original(self, block, *arguments)
+        return (hidden, text) if self.attention.backend == "native" else (hidden * torch.nan, text)
+
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    monkeypatch.setattr(BlockStack, "_run", go_wrong)
+    loader = loader_of(BlockRunner())
+    loader._attention.choose = lambda _shape: "_native_math"
+    found, events = make(loader, tmp_path, seconds=2, steps=2)
+    assert torch.equal(found, wanted)
+    assert sampled_sections(events) == [0, 0, 1]
+    assert loader._attention._refused == {"_native_math"}
 
 
 @pytest.mark.usefixtures("fresh")
