@@ -2,7 +2,7 @@
 
 PyTorch has several and takes the first that can, not the fastest; xformers is a matter of luck: built for one
 version of PyTorch, it may be absent, fail to import, import without its kernels, or refuse the card. Whatever
-they do, the app works, and says nothing.
+they do, the app works, and tells the log only.
 """
 
 import importlib.metadata
@@ -135,8 +135,9 @@ class AttentionChooser:
         """Do not choose a way again, in this process, that failed although it was tried before."""
         self._refused.add(name)
         self._ways = [way for way in self._ways if way != name]
-        self._chosen = {key: chosen for key, chosen in self._chosen.items() if chosen != name}
-        self._write()
+        if name in self._chosen.values():
+            self._chosen = {key: chosen for key, chosen in self._chosen.items() if chosen != name}
+            self._write()
 
     def _key(self, shape: AttentionShape) -> str:
         """What a choice is remembered by: all that it may hang on."""
@@ -240,7 +241,8 @@ class ActiveAttention:
         self._exits.close()
 
     def guard(self, work: Callable[[], _T]) -> _T:
-        """What `work` returns; where it fails, and that was not for want of memory, the second time."""
+        """What `work` returns. Where it fails, and not for want of memory, PyTorch's own is taken and it runs
+        once more."""
         try:
             return work()
         except Exception as error:

@@ -2,7 +2,7 @@
 
 A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
 and modulation are its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app
-works, and says nothing: a block that does not compile, or whose compiled numbers are wrong, runs as it is.
+works, and tells the log only: what does not compile, or whose compiled numbers are wrong, runs as it is.
 """
 
 import importlib.util

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 from diffusers_helper import attention
-from diffusers_helper.block_runner import CompilingRunner
+from diffusers_helper.block_runner import BlockRunner, CompilingRunner
 from diffusers_helper.events import Notice
 from tests.tiny import load_latents, make_loader, make_request, run
 from webui.eichi_utils.translations import Translator
@@ -53,13 +53,13 @@ def card(monkeypatch):
     def attend(_states, backend):
         if backend not in ways:
             raise RuntimeError(f"No available kernel for {backend}")
-        return torch.ones(1) * (1.2 if backend in wrong else 1.0)
+        return torch.ones(1) * wrong.get(backend, 1.0)
 
     def seconds(_states, backend):
         tried.append(backend)
         return ways[backend]
 
-    wrong: set[str] = set()
+    wrong: dict[str, float] = {}
     monkeypatch.setattr(attention, "attend", attend)
     monkeypatch.setattr(attention, "_seconds", seconds)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "A card")
@@ -96,7 +96,7 @@ def test_what_is_hardly_faster_than_pytorchs_own_is_not_taken(card):
 
 
 def test_an_attention_with_other_numbers_is_not_taken(card):
-    card.wrong.update({"xformers", "_native_cudnn"})
+    card.wrong.update({"xformers": 1.2, "_native_cudnn": 1.03})
     assert chooser().choose(SHAPE) == "_native_flash"
 
 
@@ -137,7 +137,7 @@ def test_a_remembered_way_that_has_stopped_working_is_forgotten(card, tmp_path, 
     if trouble == "gone":
         del card.ways["xformers"]
     else:
-        card.wrong.add("xformers")
+        card.wrong["xformers"] = 1.05
     assert running.choose(SHAPE) == "xformers"  # it was tried in this process
     for _ in range(2):
         assert chooser(path).choose(SHAPE) == "_native_cudnn"
@@ -169,6 +169,24 @@ def test_another_xformers_has_all_ways_tried_again(card, tmp_path, monkeypatch):
     assert chooser(path).choose(SHAPE) == "_native_cudnn"
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "99.0")
     assert chooser(path).choose(SHAPE) == "xformers"
+
+
+@pytest.mark.parametrize("what", ["card", "torch", "dtype", "heads"])
+def test_what_a_choice_may_hang_on_has_all_ways_tried_again(card, tmp_path, monkeypatch, what):
+    path = tmp_path / "attention.json"
+    assert chooser(path).choose(SHAPE) == "xformers"
+    card.ways["_native_flash"] = 0.1
+    dtype, shape = torch.bfloat16, SHAPE
+    if what == "card":
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Another card")
+    elif what == "torch":
+        monkeypatch.setattr(torch, "__version__", "99.0")
+    elif what == "dtype":
+        dtype = torch.float16
+    else:
+        shape = attention.AttentionShape(SHAPE.tokens, 12, SHAPE.head_dim)
+    other = attention.AttentionChooser(torch.device("cuda"), dtype, path=path)
+    assert other.choose(shape) == "_native_flash"
 
 
 def test_a_refused_way_is_not_chosen_again(card, tmp_path):
@@ -278,6 +296,24 @@ def test_an_attention_that_fails_while_blocks_are_compiled_does_not_cost_compili
     assert not runner.is_ready("_native_math")
 
 
+def test_an_attention_that_fails_while_a_job_compiles_gives_way():
+    loader, prepared = make_loader(), []
+
+    class Runner(BlockRunner):
+        def prepare(self, _blocks, _arguments, name):
+            prepared.append(name)
+            if name != "native":
+                raise RuntimeError("no kernel")
+
+    loader._runner = Runner()
+    loader._attention.choose = lambda _shape: "_native_math"
+    with loader.transformer(500) as transformer:
+        transformer.prepare_blocks(500, loader.compute)
+        assert transformer.attention == "native"
+    assert prepared == ["_native_math", "native"]
+    assert loader._attention._refused == {"_native_math"}
+
+
 def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
     """Which would take half a minute in the middle of a step, and be tried by nobody."""
     runner, compiled = CompilingRunner(), []
@@ -306,7 +342,7 @@ def test_sage_attention_is_not_taken_by_itself(card):
 
 
 def test_sage_attention_is_taken_where_it_is_asked_for(card, tmp_path):
-    card.ways["sage"] = 2.0
+    card.ways["sage"], card.wrong["sage"] = 2.0, 1.08  # it may round
     path = tmp_path / "attention.json"
     assert chooser(path, asked=attention.SAGE).choose(SHAPE) == "sage"
     assert not path.exists()  # who no longer asks for it gets another
@@ -318,7 +354,7 @@ def test_where_sage_attention_does_not_work_the_fastest_other_is_taken(card, mon
     if trouble != "missing":
         card.ways["sage"] = 2.0
     if trouble == "wrong":
-        card.wrong.add("sage")
+        card.wrong["sage"] = 1.2
     if trouble == "not a number":
         original = attention.attend
         monkeypatch.setattr(

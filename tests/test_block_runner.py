@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from diffusers_helper import streamed_models
+from diffusers_helper import section_sampling, streamed_models
 from diffusers_helper.block_runner import (
     TOLERANCE,
     BlockRunner,
@@ -221,6 +221,19 @@ def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attent
     assert sampled_sections(events) == [0, 0]
     assert runner.is_compiling
     assert loader._attention._refused == set()
+
+
+def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monkeypatch):
+    def fail(_latents):
+        raise MachineError("disk_full")
+
+    monkeypatch.setattr(section_sampling, "preview_latents", fail)
+    runner, events = CompilingRunner(), []
+    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {"native"}
+    with pytest.raises(MachineError, match="disk_full"):
+        for event in run(make_request(), tmp_path / "out", loader=loader_of(runner)):
+            events.append(event)
+    assert sampled_sections(events) == [0]
 
 
 def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):

@@ -8,13 +8,17 @@ import signal
 import sys
 import time
 
+import numpy as np
 import pytest
+from tqdm import tqdm
 
+from diffusers_helper.events import StepDone
 from diffusers_helper.recording import load_request
 from tests.conftest import SMALL
 from webui import endframe_ichi
 from webui.eichi_utils import headless
 from webui.eichi_utils.headless_work import give_up_old, work_folder
+from webui.eichi_utils.translations import Translator
 
 
 class Terminal(io.TextIOWrapper):
@@ -98,6 +102,18 @@ def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeyp
     assert answer.lines[-3].startswith("Stopping after this step.")
     assert answer.lines[-2].startswith("Stopped. What was finished, the END of the video, can be seen in ")
     assert answer.lines[-1].startswith('1 of 2 sections are kept. The same command with --name "video" goes')
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_the_bar_goes_back_where_a_section_is_made_once_more(begin):
+    places, bar = [], tqdm(file=io.StringIO())
+    for section, step in [(begin, 1), (begin, 2), (begin, 1), (begin, 2), (2, 1), (2, 2)]:
+        event = StepDone(section, 3, step, 2, computed=True, preview=np.zeros(1))
+        headless._advance(bar, event, Translator("en"))
+        places.append((bar.n, bar.total))
+    more = 2 * (1 - begin)
+    assert places[:4] == [(1, 4 + more), (2, 4 + more)] * 2
+    assert places[4:] == [(3 + more, 4 + more), (4 + more, 4 + more)]
 
 
 def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):

@@ -168,7 +168,8 @@ def _advance(bar: tqdm, event: StepDone, words: Translator) -> None:
     bar.total = bar.total or (event.sections - event.section) * event.steps
     bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
     bar.set_postfix_str(words("progress.step", step=event.step, steps=event.steps))
-    bar.update()
+    behind = (event.sections - event.section) * event.steps - event.step
+    bar.update(bar.total - behind - bar.n)  # back, where a section is made once more
 
 
 def _announce(event: Finished, words: Translator) -> None:
