@@ -20,8 +20,6 @@ from .vae import preview_latents
 
 logger = logging.getLogger(__name__)
 
-NOT_NUMBERS = "not_a_number_in_latents"
-
 
 def section_inputs(
     request: GenerationRequest, section: Section, conditioning: Conditioning, history: torch.Tensor
@@ -82,11 +80,11 @@ class SectionSampler:
         try:
             return (yield from self._sample(section, inputs, noise))
         except MachineError as error:
-            if error.code != NOT_NUMBERS or not stack.use_plainest(error.code):
+            if error.code != "not_a_number_in_latents" or not stack.use_plainest(error.code):
                 raise
         logger.warning("section %d went wrong, and is made with blocks as they are", section.index)
         sampled = yield from self._sample(section, inputs, noise)
-        runner.give_up(NOT_NUMBERS)
+        runner.give_up("numbers went wrong")
         attention.is_to_blame = attention.is_replaced
         return sampled
 
@@ -107,7 +105,7 @@ class SectionSampler:
         with transformer.lent_room(tokens, compute):
             for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
                 if not torch.isfinite(latents).all():
-                    raise MachineError(NOT_NUMBERS, step=step, section=section.index + 1)
+                    raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
                 evaluations.append(int(denoiser.computed))
                 preview = preview_latents(latents)
                 yield StepDone(section.index, self.sections, step, request.steps, denoiser.computed, preview)
