@@ -159,14 +159,20 @@ def _seam(video: np.ndarray, joint: slice) -> float:
 
 def make_demo_latents(work: Path, name: str) -> list[torch.Tensor]:
     """The latents of a video's sections, the first made first; the video is made unless it is there."""
-    request, path = demo_request(name), work / f"{name}.safetensors"
+    request = demo_request(name)
+    latents, plan = demo_latents(work, name, request), make_plan(request)
+    sizes = [plan.size.latent_frames + section.is_last for section in reversed(plan.sections)]
+    return list(reversed(latents.split(sizes, dim=2)))
+
+
+def demo_latents(work: Path, name: str, request: GenerationRequest) -> torch.Tensor:
+    """The latents `(1, 16, t, h, w)` of the demo's video of that name, which is made unless it is there."""
+    path = work / f"{name}.safetensors"
     if not path.exists():
         loader = ModelLoader(find_models(DEMO), choose_compute("cpu"))
         target = Target(work, name, save_latents=True)
         list(generate(request, target, loader, EmbeddingCache(work / "cache"), threading.Event()))
-    latents, plan = load_file(path)["latents"], make_plan(request)
-    sizes = [plan.size.latent_frames + section.is_last for section in reversed(plan.sections)]
-    return list(reversed(latents.split(sizes, dim=2)))
+    return load_file(path)["latents"]
 
 
 def demo_request(name: str) -> GenerationRequest:

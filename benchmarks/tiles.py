@@ -10,7 +10,6 @@ and random weights with random latents; ours in tiles, and diffusers' decoder in
 import argparse
 import copy
 import json
-import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -18,17 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from benchmarks.context import DEMO, LUMA, RANDOM, ROOT
+from benchmarks.context import DEMO, LUMA, RANDOM, ROOT, demo_latents
 from demo_models.judging.measure import SMALLEST_STEP, psnr
 from diffusers_helper.architectures import build_empty, make_vae
-from diffusers_helper.device import choose_compute
-from diffusers_helper.embedding_cache import EmbeddingCache
-from diffusers_helper.loading import ModelLoader
 from diffusers_helper.model_files import find_models
-from diffusers_helper.output import Target
-from diffusers_helper.pipeline import generate
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.vae import TILE_LATENTS, Tiling, tilings_of
 from diffusers_helper.vae_decoder import WindowDecoder
@@ -43,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the demo's video lies or is made")
     options = parser.parse_args()
-    latents = make_demo_latents(options.work)
+    picture = str(ROOT / "examples" / "coffee.png")
+    request = GenerationRequest.from_dict({"start_image": picture, **REQUEST})
+    latents = demo_latents(options.work, "tiles", request)[:, :, :TILE_LATENTS]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     rows = []
     for name, models, given in (("demo", DEMO, latents), ("random", RANDOM, noise)):
@@ -52,19 +47,6 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     path = ROOT / "benchmarks" / "results" / f"{date.today()}-cpu-tiles.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def make_demo_latents(work: Path) -> torch.Tensor:
-    """Latents `(1, 16, 5, h, w)`, the beginning of a video; it is made unless it is there."""
-    path = work / "tiles.safetensors"
-    if not path.exists():
-        request = GenerationRequest.from_dict(
-            {"start_image": str(ROOT / "examples" / "coffee.png"), **REQUEST}
-        )
-        loader = ModelLoader(find_models(DEMO), choose_compute("cpu"))
-        target = Target(work, "tiles", save_latents=True)
-        list(generate(request, target, loader, EmbeddingCache(work / "cache"), threading.Event()))
-    return load_file(path)["latents"][:, :, :TILE_LATENTS]
 
 
 def measure(models: Path, latents: torch.Tensor) -> Iterator[dict[str, Any]]:

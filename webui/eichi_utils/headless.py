@@ -165,11 +165,11 @@ def _width(stream: TextIO) -> dict[str, Any]:
 
 
 def _advance(bar: tqdm, event: StepDone, words: Translator) -> None:
-    bar.total = bar.total or (event.sections - event.section) * event.steps
+    ahead = (event.sections - event.section) * event.steps  # at the section's beginning
+    bar.total = bar.total or ahead
     bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
     bar.set_postfix_str(words("progress.step", step=event.step, steps=event.steps))
-    behind = (event.sections - event.section) * event.steps - event.step
-    bar.update(bar.total - behind - bar.n)  # back, where a section is made once more
+    bar.update(bar.total - ahead + event.step - bar.n)  # back, where a section is made once more
 
 
 def _announce(event: Finished, words: Translator) -> None:
