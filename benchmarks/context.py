@@ -24,11 +24,10 @@ from safetensors.torch import load_file
 
 from demo_models.judging.measure import SMALLEST_STEP, psnr
 from diffusers_helper.device import choose_compute
-from diffusers_helper.embedding_cache import EmbeddingCache
-from diffusers_helper.job_folder import JobFolder
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.output import Target
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache
+from diffusers_helper.job.folder import JobFolder
+from diffusers_helper.job.output import Target
+from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.pipeline import generate
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import (
@@ -42,7 +41,8 @@ from diffusers_helper.sections import (
     join_weights,
     make_plan,
 )
-from diffusers_helper.vae import decode_latents, tilings_of
+from diffusers_helper.vae.codec import decode_latents, tilings_of
+from diffusers_helper.weights.model_files import find_models
 
 ROOT = Path(__file__).resolve().parents[1]
 RANDOM, DEMO = ROOT / "tests" / "golden" / "models", ROOT / "demo_models"

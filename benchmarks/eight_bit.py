@@ -31,17 +31,17 @@ from demo_models.judging.measure import psnr, video_psnr
 from demo_models.judging.motion import camera_kind, measure_camera
 from demo_models.judging.pictures import Picture, draw_pictures, load_photograph
 from demo_models.judging.runs import Studio, Video
-from diffusers_helper import scaled_linear
-from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.device import choose_compute
-from diffusers_helper.eight_bit import convert, eight_bit_folder, with_eight_bit
-from diffusers_helper.eight_bit_shards import gets_eight_bits
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import ModelFiles, ModelPart, find_models
-from diffusers_helper.scaled_linear import Product, dequantised_product, quantise, row_product
+from diffusers_helper.eight_bit import linear as scaled_linear
+from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
+from diffusers_helper.eight_bit.linear import Product, dequantised_product, quantise, row_product
+from diffusers_helper.eight_bit.shards import gets_eight_bits
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.models.streamed_transformer import stream_transformer
+from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
-from diffusers_helper.streamed_models import stream_transformer
-from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.model_files import ModelFiles, ModelPart, find_models
 
 ROOT = Path(__file__).resolve().parents[1]
 RESOLUTION = 192

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.step import GIB, ProcessPeak, taken_away
 from diffusers_helper.device import Compute
-from diffusers_helper.model_files import ModelPart
-from diffusers_helper.transformer import SectionInputs
+from diffusers_helper.sampling.denoiser import SectionInputs
+from diffusers_helper.weights.model_files import ModelPart
 
 
 def measure_group_offloading(

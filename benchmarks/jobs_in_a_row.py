@@ -20,12 +20,12 @@ import torch  # noqa: E402
 from benchmarks.step import process_bytes  # noqa: E402
 from demo_models.random_models import build_random_models  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
-from diffusers_helper.embedding_cache import EmbeddingCache  # noqa: E402
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished  # noqa: E402
-from diffusers_helper.loading import ModelLoader  # noqa: E402
-from diffusers_helper.model_files import find_models  # noqa: E402
+from diffusers_helper.models.loading import ModelLoader  # noqa: E402
 from diffusers_helper.pipeline import Target, generate  # noqa: E402
 from diffusers_helper.request import GenerationRequest  # noqa: E402
+from diffusers_helper.weights.model_files import find_models  # noqa: E402
 
 MIB = 2**20
 

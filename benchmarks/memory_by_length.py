@@ -49,12 +49,12 @@ def measure(seconds: float) -> dict[str, float]:
 
     from demo_models.random_models import build_random_models
     from diffusers_helper.device import choose_compute
-    from diffusers_helper.embedding_cache import EmbeddingCache
+    from diffusers_helper.encoding.embedding_cache import EmbeddingCache
     from diffusers_helper.events import Finished
-    from diffusers_helper.loading import ModelLoader
-    from diffusers_helper.model_files import find_models
+    from diffusers_helper.models.loading import ModelLoader
     from diffusers_helper.pipeline import Target, generate
     from diffusers_helper.request import GenerationRequest
+    from diffusers_helper.weights.model_files import find_models
 
     models = find_models(build_random_models(ROOT / "demo_models" / "random"))
     start = str(ROOT / "examples" / "coffee.png")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from demo_models.random_models import build_random_models
-from diffusers_helper.architectures import (
+from diffusers_helper.models.architectures import (
     UNUSED_LLAMA_LAYERS,
     build_empty,
     make_image_encoder,
@@ -20,8 +20,8 @@ from diffusers_helper.architectures import (
     make_transformer,
     make_vae,
 )
-from diffusers_helper.checkpoint import TORCH_NAMES, Checkpoint
-from diffusers_helper.model_files import PARTS, ModelFiles, ModelPart, find_models
+from diffusers_helper.weights.checkpoint import TORCH_NAMES, Checkpoint
+from diffusers_helper.weights.model_files import PARTS, ModelFiles, ModelPart, find_models
 
 SHARDS = 3
 TRANSFORMER = {

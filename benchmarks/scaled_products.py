@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.card import parse_where_a_card_is
-from diffusers_helper.scaled_linear import dequantised_product, quantise, row_product, unit_product
+from diffusers_helper.eight_bit.linear import dequantised_product, quantise, row_product, unit_product
 
 SHAPES = ((3072, 3072), (12288, 3072), (3072, 15360))
 """Outputs and inputs: attention, the way into the MLP, the way out of a single block."""

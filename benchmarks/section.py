@@ -33,11 +33,11 @@ from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_models  # noqa: E402
 from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, taken_away  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
-from diffusers_helper.embedding_cache import EmbeddingCache  # noqa: E402
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone  # noqa: E402
-from diffusers_helper.loading import ModelLoader  # noqa: E402
+from diffusers_helper.job.partial_video import ProgressVideo  # noqa: E402
+from diffusers_helper.models.loading import ModelLoader  # noqa: E402
 from diffusers_helper.pipeline import Target, generate  # noqa: E402
-from diffusers_helper.progress_video import ProgressVideo  # noqa: E402
 from diffusers_helper.request import GenerationRequest  # noqa: E402
 
 

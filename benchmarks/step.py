@@ -28,17 +28,17 @@ import torch  # noqa: E402
 
 from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_transformer  # noqa: E402
-from diffusers_helper.block_runner import BlockRunner, CompilingRunner  # noqa: E402
-from diffusers_helper.checkpoint import Checkpoint  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
-from diffusers_helper.eight_bit import convert  # noqa: E402
-from diffusers_helper.model_files import ModelPart  # noqa: E402
-from diffusers_helper.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
+from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
+from diffusers_helper.memory import SystemMemory, read_ram  # noqa: E402
+from diffusers_helper.models.streamed_transformer import count_tokens, stream_transformer  # noqa: E402
+from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
+from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
-from diffusers_helper.streamed_models import count_tokens, stream_transformer  # noqa: E402
 from diffusers_helper.streaming import ram_tier  # noqa: E402
-from diffusers_helper.system_memory import SystemMemory, read_ram  # noqa: E402
-from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
+from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner  # noqa: E402
+from diffusers_helper.weights.checkpoint import Checkpoint  # noqa: E402
+from diffusers_helper.weights.model_files import ModelPart  # noqa: E402
 
 GIB = 2**30
 LATENT_FRAMES = 9

@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.context import DEMO, LUMA, RANDOM, ROOT, demo_latents
 from demo_models.judging.measure import SMALLEST_STEP, psnr
-from diffusers_helper.architectures import build_empty, make_vae
-from diffusers_helper.model_files import find_models
+from diffusers_helper.models.architectures import build_empty, make_vae
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.vae import TILE_LATENTS, Tiling, tilings_of
-from diffusers_helper.vae_decoder import WindowDecoder
-from diffusers_helper.weights import fill
+from diffusers_helper.vae.codec import TILE_LATENTS, Tiling, tilings_of
+from diffusers_helper.vae.decoder import WindowDecoder
+from diffusers_helper.weights.filling import fill
+from diffusers_helper.weights.model_files import find_models
 
 REQUEST = {"prompt": "The camera moves in.", "seconds": 1, "steps": 8, "seed": 1, "resolution": 384}
 DEFAULT = Tiling(256, 256, 192, 192)

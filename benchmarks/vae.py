@@ -25,10 +25,10 @@ import torch  # noqa: E402
 from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
 from benchmarks.step import GIB  # noqa: E402
-from diffusers_helper.architectures import build_empty, make_vae  # noqa: E402
-from diffusers_helper.vae import TILE_LATENTS, Tiling, decode_to, tilings_of  # noqa: E402
-from diffusers_helper.vae_decoder import WindowDecoder  # noqa: E402
-from diffusers_helper.weights import fill  # noqa: E402
+from diffusers_helper.models.architectures import build_empty, make_vae  # noqa: E402
+from diffusers_helper.vae.codec import TILE_LATENTS, Tiling, decode_to, tilings_of  # noqa: E402
+from diffusers_helper.vae.decoder import WindowDecoder  # noqa: E402
+from diffusers_helper.weights.filling import fill  # noqa: E402
 
 
 def main() -> None:

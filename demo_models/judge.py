@@ -23,7 +23,7 @@ from einops import rearrange
 from demo_models.train.clips import PAN_PIXELS, ClipSize, draw_clips, progress
 from demo_models.train.seeds import Dice
 from demo_models.train.wording import PANS, SUBJECTS, TURNS, ZOOMS
-from diffusers_helper.vae import decode_latents, encode_picture
+from diffusers_helper.vae.codec import decode_latents, encode_picture
 
 from .judging.measure import largest_jump, measure_drift, psnr, video_psnr
 from .judging.motion import camera_kind, measure_camera, measure_subject, subject_kind

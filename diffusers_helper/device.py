@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 
-from .attention import hide_broken_xformers
-from .block_runner import can_compile
 from .errors import InputError, MachineError
-from .system_memory import is_out_of_memory
+from .memory import is_out_of_memory
+from .transformer.attention import hide_broken_xformers
+from .transformer.compiling import can_compile
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
 OLDEST_CAPABILITY = (7, 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import MachineError
-from .system_memory import is_out_of_memory
+from .memory import is_out_of_memory
 
 
 @contextlib.contextmanager

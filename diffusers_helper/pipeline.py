@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from .conditioning import Conditioning, encode_all, read_pictures
-from .embedding_cache import EmbeddingCache
+from .encoding.conditioning import Conditioning, encode_all, read_pictures
+from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, StopRequested
 from .events import (
     Event,
@@ -26,15 +26,17 @@ from .events import (
     StageStarted,
     Stopped,
 )
-from .job_folder import JobFolder, JobMark, bytes_needed
-from .job_mark import models_identity, request_identity
-from .loading import ModelLoader
+from .job.fingerprint import models_identity, request_identity
+from .job.folder import JobFolder, JobMark, bytes_needed
+from .job.output import Output, Target
+from .job.partial_video import ProgressVideo
+from .job.section_files import count_kept_sections
 from .machine_errors import check_room, machine_errors
-from .output import Output, Target
-from .progress_video import ProgressVideo
-from .recording import pack_request
+from .media.embedded_request import pack_request
+from .models.loading import ModelLoader
+from .models.streamed_transformer import StreamedTransformer, count_tokens
 from .request import GenerationRequest
-from .section_sampling import SectionSampler, section_inputs
+from .sampling.section import SectionSampler, section_inputs
 from .sections import (
     HISTORY_FRAMES,
     Plan,
@@ -47,9 +49,7 @@ from .sections import (
     pixel_frames,
     start_picture,
 )
-from .streamed_models import StreamedTransformer, count_tokens
-from .vae import decode_to, watch_for_black
-from .work_files import count_kept_sections
+from .vae.codec import decode_to, watch_for_black
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils.machine_facts import (
+from webui.eichi_utils.machine.facts import (
     CardFacts,
     FolderFacts,
     MachineFacts,

@@ -10,14 +10,14 @@ from PIL import Image
 from diffusers_helper.request import GenerationRequest
 from tests.test_jobs import SOON
 from webui.eichi_utils.app_state import SETTINGS_FIELDS, AppState
-from webui.eichi_utils.download_places import Places
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.jobs import JobQueue, JobView, QueueView, Run
-from webui.eichi_utils.machine_check import CheckOptions
-from webui.eichi_utils.presets import PresetStore
-from webui.eichi_utils.settings import SettingsStore
-from webui.eichi_utils.setup import Setup
-from webui.eichi_utils.speed import SpeedBook
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.jobs.speed_history import SpeedBook
+from webui.eichi_utils.machine.check import CheckOptions
+from webui.eichi_utils.preflight import Setup
+from webui.eichi_utils.settings.presets import PresetStore
+from webui.eichi_utils.settings.settings import SettingsStore
 
 
 @contextlib.contextmanager

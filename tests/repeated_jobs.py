@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from diffusers_helper.device import choose_compute
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.weights.model_files import find_models
 from tests.tiny import MODELS, make_request, run
 
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.streaming.layout import Layer, describe_layer
+from diffusers_helper.weights.checkpoint import Checkpoint
 
 COUNT = 7
 FIRST_FILE = "model-00001-of-00002.safetensors"

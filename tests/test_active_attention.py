@@ -4,9 +4,9 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from diffusers_helper import attention
-from diffusers_helper.block_runner import BlockRunner, CompilingRunner
 from diffusers_helper.events import Notice
+from diffusers_helper.transformer import attention
+from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner
 from tests.tiny import load_latents, make_loader, make_request, run
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from tests.test_jobs import SOON
-from webui.eichi_utils.app_start import STARTERS, open_app, remember_address
+from webui.eichi_utils.app import STARTERS, open_app, remember_address
 from webui.eichi_utils.app_state import AppState
 from webui.eichi_utils.form import DEFAULTS
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.page_server import PageOptions
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.server.server import PageOptions
 
 
 def options(home: Path, **values: Any) -> PageOptions:
@@ -52,7 +52,7 @@ class Opened:
 
 @pytest.fixture
 def opened(monkeypatch) -> Iterator[Opened]:
-    monkeypatch.setattr("webui.eichi_utils.setup.check_lines", lambda _: [])  # not what is tested here
+    monkeypatch.setattr("webui.eichi_utils.preflight.check_lines", lambda _: [])  # not what is tested here
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
     opened = Opened()
     yield opened

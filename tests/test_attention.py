@@ -10,11 +10,11 @@ import types
 import pytest
 import torch
 
-from diffusers_helper import attention
-from diffusers_helper.block_runner import CompilingRunner
 from diffusers_helper.events import Notice
+from diffusers_helper.transformer import attention
+from diffusers_helper.transformer.compiling import CompilingRunner
 from tests.tiny import make_loader, make_request, run
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.text.translations import Translator
 from webui.endframe_ichi import parse_arguments
 
 

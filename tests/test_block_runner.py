@@ -12,24 +12,25 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from diffusers_helper import section_sampling, streamed_models
-from diffusers_helper.block_runner import (
+from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit.conversion import convert
+from diffusers_helper.errors import MachineError
+from diffusers_helper.events import StageStarted
+from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling import section as section_sampling
+from diffusers_helper.streaming.layers import StreamedLayers
+from diffusers_helper.transformer.block_stack import BlockStack
+from diffusers_helper.transformer.compiling import (
     TOLERANCE,
     BlockRunner,
     CompilingRunner,
     _relative_error,
     can_compile,
 )
-from diffusers_helper.block_stack import BlockStack
-from diffusers_helper.checkpoint import Checkpoint
-from diffusers_helper.device import choose_compute
-from diffusers_helper.eight_bit import convert
-from diffusers_helper.errors import MachineError
-from diffusers_helper.events import StageStarted
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.modulation import give_modulation, modulation_sizes
-from diffusers_helper.streaming.layers import StreamedLayers
+from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.model_files import find_models
 from tests.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
 
 

@@ -8,9 +8,9 @@ import pytest
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Notice
 from tests.tiny import MODELS
-from webui.eichi_utils.default_models import DEMO, default_models
-from webui.eichi_utils.download_places import Places
-from webui.eichi_utils.job_runner import EngineOptions
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.engine_options import DEMO, default_models
+from webui.eichi_utils.jobs.runner import EngineOptions
 
 
 def find(home: Path, *caches: Path) -> tuple[Path, list[Notice]]:

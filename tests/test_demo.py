@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusers_helper.model_files import find_models
-from diffusers_helper.recording import load_request, write_png
+from diffusers_helper.media.embedded_request import load_request, write_png
+from diffusers_helper.weights.model_files import find_models
 from tests.pretend_app import pretend_app
 from webui import endframe_ichi
 from webui.eichi_utils.app_state import SETTINGS_FIELDS
-from webui.eichi_utils.default_models import DEMO, ROOT
 from webui.eichi_utils.demo import RESOLUTION, demo_fields
-from webui.eichi_utils.download_places import Places
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.machine_check import CheckOptions
-from webui.eichi_utils.page_api import _request
-from webui.eichi_utils.setup import Setup
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.engine_options import DEMO, ROOT
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.machine.check import CheckOptions
+from webui.eichi_utils.page.api import _request
+from webui.eichi_utils.preflight import Setup
 
 MOST_BYTES = 40_000_000
 
@@ -97,7 +97,7 @@ PAGES = """
 import sys, tempfile
 from pathlib import Path
 from tests.pretend_app import pretend_app
-from webui.eichi_utils.page import build_page
+from webui.eichi_utils.page.page import build_page
 
 for demo in (True, False):
     home = Path(tempfile.mkdtemp())

@@ -25,13 +25,13 @@ from demo_models.train.train import Run, run_stage
 from demo_models.train.trainer import Task, Trainer
 from demo_models.train.transformer import TransformerTask, draw_sigmas
 from demo_models.train.vae import VaeTask, fold_single_frames, make_vae
-from diffusers_helper.model_files import find_models
-from diffusers_helper.prompts import load_tokenizer
-from diffusers_helper.schedule import flow_shift_mu, flow_sigmas
+from diffusers_helper.encoding.prompts import load_tokenizer
+from diffusers_helper.encoding.vision import encode_vision
+from diffusers_helper.media.video import read_frames
+from diffusers_helper.sampling.denoiser import SectionDenoiser
+from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas
 from diffusers_helper.sections import HISTORY_FRAMES, SectionSize
-from diffusers_helper.transformer import SectionDenoiser
-from diffusers_helper.video import read_frames
-from diffusers_helper.vision import encode_vision
+from diffusers_helper.weights.model_files import find_models
 from tests.tiny import GOLDEN, load_latents, make_loader, make_request, run
 from webui.endframe_ichi import main as app
 

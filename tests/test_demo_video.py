@@ -13,8 +13,8 @@ from PIL import Image
 
 from demo_models.judging.measure import largest_jump, psnr
 from demo_models.judging.motion import camera_kind, measure_camera
-from diffusers_helper.video import read_frames
-from webui.eichi_utils.default_models import ROOT
+from diffusers_helper.media.video import read_frames
+from webui.eichi_utils.engine_options import ROOT
 
 PHOTOGRAPH = ROOT / "examples" / "coffee.png"
 START_LEFT, END_LEFT = 150, 100

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
 from tests.fake_hub import FakeHub, Trouble
-from webui.eichi_utils import download_plan
-from webui.eichi_utils.download import Download, DownloadView, Places
+from webui.eichi_utils.download import plan as download_plan
+from webui.eichi_utils.download.download import Download, DownloadView, Places
+from webui.eichi_utils.download.model_folders import look
 from webui.eichi_utils.download_hub import Hub
-from webui.eichi_utils.download_places import look
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "tests" / "golden" / "models"
@@ -32,7 +32,7 @@ QUICK = (0.0,) * 4
 CHILD = """
 import sys
 from pathlib import Path
-from webui.eichi_utils.download import Download, Places
+from webui.eichi_utils.download.download import Download, Places
 download = Download(Places(None, Path(sys.argv[1])))
 download.start()
 while download.view().is_running:
@@ -121,7 +121,7 @@ def child(hub: FakeHub, places: Places) -> subprocess.Popen:
 
 def test_it_can_be_imported_without_anything_that_is_slow():
     slow = "{'torch', 'gradio', 'huggingface_hub', 'transformers'}"
-    script = f"import sys, webui.eichi_utils.download_command; sys.exit({slow} & set(sys.modules) != set())"
+    script = f"import sys, webui.eichi_utils.download.command; sys.exit({slow} & set(sys.modules) != set())"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 

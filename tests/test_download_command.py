@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from diffusers_helper.model_files import FRAMEPACK, HUNYUAN
+from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
 from tests.fake_hub import FakeHub, Trouble
-from webui.eichi_utils.download import Download, Places
-from webui.eichi_utils.download_command import run_download
+from webui.eichi_utils.download.command import run_download
+from webui.eichi_utils.download.download import Download, Places
 from webui.eichi_utils.download_hub import Hub
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.text.translations import Translator
 
 MODELS = Path(__file__).parent / "golden" / "models"
 SHARD = "diffusion_pytorch_model-00001-of-00006.safetensors"

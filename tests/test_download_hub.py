@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.model_files import FRAMEPACK, HUNYUAN
+from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
 from tests.fake_hub import COMMIT, FakeHub, Trouble, git_blob
 from webui.eichi_utils import download_hub
+from webui.eichi_utils.download.needed_files import RemoteFile
 from webui.eichi_utils.download_hub import Hub, LineBroken, WrongSize, user_token
-from webui.eichi_utils.model_list import RemoteFile
 
 MODELS = Path(__file__).parent / "golden" / "models"
 VAE = RemoteFile(

@@ -13,8 +13,8 @@ import pytest
 from diffusers_helper.errors import MachineError, StopRequested
 from tests.fake_hub import git_blob
 from webui.eichi_utils import download_part
+from webui.eichi_utils.download.needed_files import RemoteFile
 from webui.eichi_utils.download_part import PartFile, free_bytes, is_right, part_path
-from webui.eichi_utils.model_list import RemoteFile
 
 CONTENT = bytes(range(256)) * 100
 LARGE = RemoteFile("a/b", "c.safetensors", len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
-from webui.eichi_utils.download_places import (
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
+from webui.eichi_utils.download.model_folders import (
     Look,
     PartView,
     Places,
@@ -17,7 +17,7 @@ from webui.eichi_utils.download_places import (
     look,
     user_caches,
 )
-from webui.eichi_utils.model_list import RemoteFile
+from webui.eichi_utils.download.needed_files import RemoteFile
 
 MODELS = Path(__file__).parent / "golden" / "models"
 VAE = f"{HUNYUAN}/vae/diffusion_pytorch_model.safetensors"

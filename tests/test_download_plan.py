@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
 from tests.fake_hub import COMMIT, describe
-from webui.eichi_utils import download_plan
+from webui.eichi_utils.download import plan as download_plan
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.needed_files import Listing, RemoteFile
+from webui.eichi_utils.download.plan import DownloadPlan, make_plan
 from webui.eichi_utils.download_part import part_path
-from webui.eichi_utils.download_places import Places
-from webui.eichi_utils.download_plan import DownloadPlan, make_plan
-from webui.eichi_utils.model_list import Listing, RemoteFile
 
 MODELS = Path(__file__).parent / "golden" / "models"
 SHARD = "diffusion_pytorch_model-00002-of-00006.safetensors"

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from webui.eichi_utils.download_tally import SPEED_SECONDS, DownloadView, SpeedMeter, Tally
-from webui.eichi_utils.failures import Failure
+from webui.eichi_utils.download.progress import SPEED_SECONDS, DownloadView, SpeedMeter, Tally
+from webui.eichi_utils.support.failures import Failure
 
 FAILURE = Failure("disk_full", {"path": "/"}, "details")
 

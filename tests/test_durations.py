@@ -2,8 +2,8 @@
 
 import pytest
 
-from webui.eichi_utils.durations import spoken
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.text.durations import spoken
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 
 @pytest.mark.parametrize(

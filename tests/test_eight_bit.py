@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_helper import eight_bit, eight_bit_shards, machine_errors, scaled_linear
-from diffusers_helper.checkpoint import Checkpoint
+from diffusers_helper import machine_errors
 from diffusers_helper.device import choose_compute
-from diffusers_helper.eight_bit import (
+from diffusers_helper.eight_bit import conversion as eight_bit
+from diffusers_helper.eight_bit import linear as scaled_linear
+from diffusers_helper.eight_bit import shards as eight_bit_shards
+from diffusers_helper.eight_bit.conversion import (
     CONFIG,
     INDEX,
     MANIFEST,
@@ -23,13 +25,14 @@ from diffusers_helper.eight_bit import (
     look,
     with_eight_bit,
 )
+from diffusers_helper.eight_bit.linear import E4M3, dequantised_product, row_product
 from diffusers_helper.errors import InputError, MachineError, StopRequested
-from diffusers_helper.job_mark import models_identity
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import FRAMEPACK, ModelPart, find_models
-from diffusers_helper.scaled_linear import E4M3, dequantised_product, row_product
+from diffusers_helper.job.fingerprint import models_identity
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
-from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.model_files import FRAMEPACK, ModelPart, find_models
 from tests.tiny import LAST_SHARD, MODELS, copy_models, make_request, run
 
 FILES = 8

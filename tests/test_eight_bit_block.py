@@ -10,16 +10,16 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 )
 from torch import nn
 
-from diffusers_helper.block_runner import COMPILED_FORWARD, BlockRunner, CompilingRunner
-from diffusers_helper.eight_bit_block import use_joined_forward
-from diffusers_helper.modulation import give_modulation, modulation_sizes, take_out_modulation
-from diffusers_helper.scaled_linear import (
+from diffusers_helper.eight_bit.block import use_joined_forward
+from diffusers_helper.eight_bit.linear import (
     ScaledLinear,
     dequantised_product,
     quantise,
     row_product,
     unit_product,
 )
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD, BlockRunner, CompilingRunner
+from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes, take_out_modulation
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM = 3, 32

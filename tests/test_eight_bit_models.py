@@ -15,24 +15,26 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from diffusers_helper import eight_bit, eight_bit_shards, machine_errors
-from diffusers_helper.eight_bit import eight_bit_folder, look
+from diffusers_helper import machine_errors
+from diffusers_helper.eight_bit import conversion as eight_bit
+from diffusers_helper.eight_bit import shards as eight_bit_shards
+from diffusers_helper.eight_bit.conversion import eight_bit_folder, look
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
-from diffusers_helper.model_files import find_models
+from diffusers_helper.weights.model_files import find_models
 from tests.test_headless import Terminal
 from tests.test_job_runner import LONG, wait_until
 from tests.test_live import NO_SETUP
 from tests.tiny import MODELS, make_request
 from webui.eichi_utils import eight_bit_models
-from webui.eichi_utils.default_models import DEMO
-from webui.eichi_utils.download_places import Places
+from webui.eichi_utils.download.model_folders import Places
 from webui.eichi_utils.eight_bit_models import LOCK, choose_root, make_eight_bit
-from webui.eichi_utils.job import JobSpec
-from webui.eichi_utils.job_runner import EngineOptions, JobRunner
-from webui.eichi_utils.jobs import JobQueue
-from webui.eichi_utils.live import page_state
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.engine_options import DEMO
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.queue import JobQueue
+from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
+from webui.eichi_utils.page.state import page_state
+from webui.eichi_utils.text.translations import Translator
 
 STAGE = StageStarted("eight_bit")
 
@@ -116,7 +118,7 @@ def test_what_is_not_ours_gets_no_files(models, tmp_path):
 def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp_path, monkeypatch):
     source, cache = find_models(models).transformer, tmp_path / "cache"
     places = Places(models, tmp_path / "own")
-    monkeypatch.setattr("webui.eichi_utils.machine_disk._can_write", lambda _: False)
+    monkeypatch.setattr("webui.eichi_utils.machine.memory_and_disk._can_write", lambda _: False)
     assert choose_root(source, places, cache) == cache / "eight_bit" / "models"
     list(make_eight_bit(source, eight_bit_folder(models), threading.Event()))
     assert choose_root(source, places, cache) == models

@@ -6,8 +6,8 @@ import types
 import pytest
 import torch
 
-from diffusers_helper import eight_bit_tokens
-from diffusers_helper.eight_bit_tokens import OPS, TokenOps, Tokens, choose_token_ops, quantise_normed
+from diffusers_helper.eight_bit import tokens as eight_bit_tokens
+from diffusers_helper.eight_bit.tokens import OPS, TokenOps, Tokens, choose_token_ops, quantise_normed
 from tests.triton_interpreter import NEEDS_TRITON, assert_equal
 
 CARD = torch.device("cuda")
@@ -26,7 +26,7 @@ def offer(monkeypatch, **ways):
     """Kernels that are torch's operations, but for `ways`."""
     module = types.ModuleType("eight_bit_token_kernel")
     module.KERNELS = TokenOps(**(OPS._asdict() | ways))
-    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit_token_kernel", module)
+    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit.token_kernels", module)
     return module.KERNELS
 
 
@@ -35,7 +35,7 @@ def test_a_cpu_uses_torchs_own_operations():
 
 
 def test_without_triton_a_card_uses_torchs_own_operations(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit_token_kernel", None)
+    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit.token_kernels", None)
     assert choose_token_ops(CARD) is OPS
 
 
@@ -77,7 +77,7 @@ def test_running_out_of_memory_is_no_reason_against_kernels(monkeypatch):
 KERNEL = """
 import torch
 from diffusers_helper import eight_bit_token_kernel
-from diffusers_helper.eight_bit_tokens import E4M3, OPS, Tokens, _whole
+from diffusers_helper.eight_bit.tokens import E4M3, OPS, Tokens, _whole
 
 KERNELS = eight_bit_token_kernel.KERNELS
 eight_bit_token_kernel.E4M3 = torch.float32  # the interpreter cannot round to 8 bits, PyTorch can

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from diffusers_helper.embedding_cache import EmbeddingCache, embedding_key
-from diffusers_helper.model_files import find_models
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache, embedding_key
+from diffusers_helper.weights.model_files import find_models
 from tests.tiny import LAST_SHARD, MODELS, copy_models
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webui.eichi_utils.failures import MAX_DETAILS, Failure, describe_failure
+from webui.eichi_utils.support.failures import MAX_DETAILS, Failure, describe_failure
 
 PROMPT = " ".join(f"secret{number}" for number in range(200))
 

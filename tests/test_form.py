@@ -25,7 +25,7 @@ from webui.eichi_utils.form import (
     section_image,
     to_requests,
 )
-from webui.eichi_utils.outlook import request_size
+from webui.eichi_utils.page.estimate import request_size
 
 CHANGED: Values = {
     "prompt": " A cat yawns.\n\u732b ",

@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from diffusers_helper.recording import load_request
-from diffusers_helper.video import read_frames
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.video import read_frames
 from tests.tiny import GOLDEN, load_latents, make_loader, run
 
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/expected.json"))
@@ -45,10 +45,10 @@ def check_video(path: Path, count: int, expected) -> None:
 
 @pytest.mark.parametrize("case", ["one_second", "true_cfg"])
 def test_conditioning_equals_the_reference(case):
-    from diffusers_helper.conditioning import read_pictures
-    from diffusers_helper.prompts import encode_prompts, pad_prompt
-    from diffusers_helper.vae import encode_picture
-    from diffusers_helper.vision import encode_vision
+    from diffusers_helper.encoding.conditioning import read_pictures
+    from diffusers_helper.encoding.prompts import encode_prompts, pad_prompt
+    from diffusers_helper.encoding.vision import encode_vision
+    from diffusers_helper.vae.codec import encode_picture
 
     expected = load_file(GOLDEN / case / "expected.safetensors")
     request = load_request(GOLDEN / case / "request.json")

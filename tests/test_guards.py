@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from webui.eichi_utils.guards import CLOSED, FILES, OPEN_PATH, is_loopback, make_guards
+from webui.eichi_utils.server.security import CLOSED, FILES, OPEN_PATH, is_loopback, make_guards
 
 UPLOADS = Path("/")
 LOGIN = ("mia", "p\u00e4ss:word 1")

@@ -13,12 +13,12 @@ import pytest
 from tqdm import tqdm
 
 from diffusers_helper.events import StepDone
-from diffusers_helper.recording import load_request
+from diffusers_helper.media.embedded_request import load_request
 from tests.conftest import SMALL
 from webui import endframe_ichi
 from webui.eichi_utils import headless
-from webui.eichi_utils.headless_work import give_up_old, work_folder
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.jobs.headless_folders import give_up_old, work_folder
+from webui.eichi_utils.text.translations import Translator
 
 
 class Terminal(io.TextIOWrapper):
@@ -170,7 +170,7 @@ def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch,
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("diffusers_helper.recording.load_request", fail)
+    monkeypatch.setattr("diffusers_helper.media.embedded_request.load_request", fail)
     answer = command(SMALL)
     assert answer.status == 1
     assert len(answer.lines) == 1

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from diffusers_helper import images
 from diffusers_helper.buckets import bucket_table, nearest_bucket, video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.images import FORMATS, fit_image, read_image, read_size, to_data_uri
+from diffusers_helper.media import images
+from diffusers_helper.media.images import FORMATS, fit_image, read_image, read_size, to_data_uri
 from diffusers_helper.request import GenerationRequest
 
 WIDTH, HEIGHT = 24, 16
@@ -76,7 +76,7 @@ def test_a_format_is_known_by_its_content_not_its_name(tmp_path):
 
 
 def test_formats_that_this_pillow_lacks_do_not_disturb_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffusers_helper.images.FORMATS", ("NO_SUCH_FORMAT", *FORMATS))
+    monkeypatch.setattr("diffusers_helper.media.images.FORMATS", ("NO_SUCH_FORMAT", *FORMATS))
     assert read_image(saved(tmp_path, Image.fromarray(quarters()), "a.png")).shape == (HEIGHT, WIDTH, 3)
 
 

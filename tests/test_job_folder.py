@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.job_folder import JobFolder, JobMark
-from diffusers_helper.sealed_file import read_facts, write_sealed
+from diffusers_helper.files.checksummed import read_facts, write_sealed
+from diffusers_helper.job.folder import JobFolder, JobMark
 
 
 @pytest.fixture

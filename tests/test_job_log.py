@@ -9,12 +9,12 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, Stopped
-from diffusers_helper.images import to_data_uri
+from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.request import GenerationRequest, Keyframe
 from diffusers_helper.sections import make_plan
 from tests.test_uploads import PICTURE
-from webui.eichi_utils.job import JobSpec
-from webui.eichi_utils.job_log import logged
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.log import logged
 
 REQUEST = GenerationRequest(
     start_image=to_data_uri(PICTURE),

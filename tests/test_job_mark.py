@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diffusers_helper.job_mark import request_identity
+from diffusers_helper.job.fingerprint import request_identity
 from diffusers_helper.request import GenerationRequest
 
 REQUEST = GenerationRequest(start_image="a.png", prompt="A cat.", seed=7)

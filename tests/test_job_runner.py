@@ -11,12 +11,12 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Event, Notice, SectionDone, Stopped
-from diffusers_helper.recording import load_request
+from diffusers_helper.media.embedded_request import load_request
 from tests import test_jobs
 from tests.tiny import MODELS, make_request
-from webui.eichi_utils.job import JobSpec
-from webui.eichi_utils.job_runner import EngineOptions, JobRunner
-from webui.eichi_utils.jobs import JobQueue, QueueView
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
 
 LONG = 200
 """Seconds that no tiny job needs, even where the first one imports torch on a busy machine."""

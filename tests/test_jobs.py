@@ -24,12 +24,12 @@ from diffusers_helper.events import (
     StepDone,
     Stopped,
 )
-from diffusers_helper.images import to_data_uri
+from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest, Keyframe
 from diffusers_helper.sections import make_plan
-from diffusers_helper.video import write_mp4
-from webui.eichi_utils import jobs
-from webui.eichi_utils.jobs import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView
+from webui.eichi_utils.jobs import queue as jobs
+from webui.eichi_utils.jobs.queue import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView
 
 SOON = 20
 """Seconds that nothing here needs, unless it waits for ever."""

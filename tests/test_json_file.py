@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import MachineError
-from webui.eichi_utils import json_file
-from webui.eichi_utils.json_file import JsonFile
+from webui.eichi_utils.settings import json_file
+from webui.eichi_utils.settings.json_file import JsonFile
 
 
 def is_object(value: object) -> bool:

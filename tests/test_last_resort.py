@@ -13,9 +13,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from webui.eichi_utils.last_resort import LastResort
-from webui.eichi_utils.sentences import error_text
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.server.error_response import LastResort
+from webui.eichi_utils.text.error_text import error_text
+from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("ja")
 Serve = Callable[[Exception | None], TestClient]

@@ -7,18 +7,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusers_helper import pipeline, section_sampling, streamed_models
-from diffusers_helper.block_runner import BlockRunner
+from diffusers_helper import pipeline
 from diffusers_helper.device import choose_compute
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Finished, StepDone, Stopped
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.recording import load_request
-from diffusers_helper.remembered import Remembered
-from diffusers_helper.streamed_models import StreamedTransformer, count_tokens
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.models.streamed_transformer import StreamedTransformer, count_tokens
+from diffusers_helper.sampling import section as section_sampling
 from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
 from diffusers_helper.streaming.ring import WeightRing
+from diffusers_helper.transformer.compiling import BlockRunner
+from diffusers_helper.transformer.memoize import Remembered
+from diffusers_helper.weights.model_files import find_models
 from tests.small_layers import COUNT, describe, make_linear, store
 from tests.tiny import GOLDEN, MODELS, load_latents, make_request, run
 

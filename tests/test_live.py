@@ -25,14 +25,14 @@ from diffusers_helper.events import (
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 from tests import test_jobs
-from webui.eichi_utils.download import DownloadView, Places
-from webui.eichi_utils.download_places import look
-from webui.eichi_utils.failures import Failure
-from webui.eichi_utils.jobs import JobQueue, JobSpec, JobView, Progress, QueueView
-from webui.eichi_utils.live import SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.download.download import DownloadView, Places
+from webui.eichi_utils.download.model_folders import look
+from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, JobView, Progress, QueueView
 from webui.eichi_utils.live_setup import MODEL_GB
-from webui.eichi_utils.setup import SetupView
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.page.state import SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.preflight import SetupView
+from webui.eichi_utils.support.failures import Failure
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 ENGLISH = Translator("en")
 STAGES = get_args(Stage)

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import Compute
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.weights import match_tensors
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.weights.filling import match_tensors
+from diffusers_helper.weights.model_files import find_models
 from tests.tiny import MODELS, VAE_FILE, make_loader
 
 VISION = Path("lllyasviel/flux_redux_bfl/image_encoder")
@@ -138,8 +138,8 @@ def test_weights_that_vanish_are_the_machines_fault(tmp_path):
 LOAD_LARGE = """
 import sys
 import torch
-from diffusers_helper.checkpoint import Checkpoint
-from diffusers_helper.weights import fill
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.filling import fill
 
 checkpoint = Checkpoint.open(__import__("pathlib").Path(sys.argv[1]))
 with torch.device("meta"):

@@ -14,8 +14,15 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import SMALL
-from webui.eichi_utils import log_file
-from webui.eichi_utils.log_file import MAX_BYTES, MAX_CHARACTERS, MAX_HIDDEN, OLD_FILES, LogFile, log_to
+from webui.eichi_utils.support import log_file
+from webui.eichi_utils.support.log_file import (
+    MAX_BYTES,
+    MAX_CHARACTERS,
+    MAX_HIDDEN,
+    OLD_FILES,
+    LogFile,
+    log_to,
+)
 from webui.endframe_ichi import ROOT, main
 
 OURS = logging.getLogger("webui.test")
@@ -103,7 +110,7 @@ def test_the_check_of_the_computer_is_told(command):
 def test_secrets_of_the_command_line_and_of_the_environment_are_never_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "a-token-of-another-kind")
     arguments = ["--login", "mia:pass word:1", "--server", "0.0.0.0", "--port", "1"]
-    monkeypatch.setattr("webui.eichi_utils.page_server.running_app", _tell_secrets)
+    monkeypatch.setattr("webui.eichi_utils.server.server.running_app", _tell_secrets)
     assert main(["--home", str(tmp_path), *arguments]) == 1
     said = written(tmp_path)
     assert "secrets: [text] [text]\n" in said
@@ -336,7 +343,7 @@ def test_the_terminal_hears_what_it_heard_before(tmp_path, options, lines):
 
 
 def test_importing_it_does_nothing(tmp_path):
-    script = "import logging, webui.eichi_utils.log_file; print(logging.getLogger().handlers)"
+    script = "import logging, webui.eichi_utils.support.log_file; print(logging.getLogger().handlers)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
     )

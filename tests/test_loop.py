@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffusers_helper.events import SectionDone
-from diffusers_helper.images import read_image
-from diffusers_helper.loop import LOOP_FADE_FRAMES, fade_length, looped
-from diffusers_helper.recording import load_request
-from diffusers_helper.video import read_frames
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.images import read_image
+from diffusers_helper.media.loop import LOOP_FADE_FRAMES, fade_length, looped
+from diffusers_helper.media.video import read_frames
 from tests.tiny import START, load_latents, make_request, run
 
 SMALL = {"seconds": 1, "section_seconds": 0.5, "width": 64, "height": 48, "crf": 1}

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from webui.eichi_utils import machine_card
-from webui.eichi_utils.machine_card import find_card, parse_cards
-from webui.eichi_utils.machine_facts import CardFacts
+from webui.eichi_utils.machine import card as machine_card
+from webui.eichi_utils.machine.card import find_card, parse_cards
+from webui.eichi_utils.machine.facts import CardFacts
 
 MIB = 2**20
 RTX_3060 = "NVIDIA GeForce RTX 3060, 560.94, 12288, 11011, 8.6\n"

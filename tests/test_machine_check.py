@@ -10,12 +10,12 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from tests.tiny import MODELS
-from webui.eichi_utils import machine_check
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.machine_check import CheckOptions, check_lines, gather_facts, run_check, worst_level
-from webui.eichi_utils.machine_facts import CardFacts, MachineFacts, TorchAnswer, TorchFacts
-from webui.eichi_utils.machine_rules import CheckLine, fails, good, slow
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.machine import check as machine_check
+from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
+from webui.eichi_utils.machine.facts import CardFacts, MachineFacts, TorchAnswer, TorchFacts
+from webui.eichi_utils.machine.rules import CheckLine, fails, good, slow
+from webui.eichi_utils.text.translations import Translator
 
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -48,8 +48,8 @@ def found(monkeypatch):
 def test_this_machine_is_checked_without_importing_torch(tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
-        "from webui.eichi_utils.job_runner import EngineOptions\n"
-        "from webui.eichi_utils.machine_check import CheckOptions, check_lines\n"
+        "from webui.eichi_utils.jobs.runner import EngineOptions\n"
+        "from webui.eichi_utils.machine.check import CheckOptions, check_lines\n"
         f"models, folder = Path({str(MODELS)!r}), Path({str(tmp_path)!r})\n"
         "lines = check_lines(CheckOptions(EngineOptions(models, folder, 'auto', None), folder))\n"
         "assert 'models_demo' in [line.code for line in lines], lines\n"

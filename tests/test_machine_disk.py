@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tiny import LAST_SHARD, MODELS
-from webui.eichi_utils import machine_disk
-from webui.eichi_utils.download_places import Places
-from webui.eichi_utils.machine_disk import look_at_folder, look_at_models, read_speed
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.machine import memory_and_disk as machine_disk
+from webui.eichi_utils.machine.memory_and_disk import look_at_folder, look_at_models, read_speed
 
 MIB = 2**20
 

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from webui.eichi_utils.machine_facts import MemoryFacts
+from webui.eichi_utils.machine.facts import MemoryFacts
 from webui.eichi_utils.machine_memory import MemoryStatus, linux_memory, read_memory, windows_memory
 
 GIB = 2**30

@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from diffusers_helper import device, streamed_models
+from diffusers_helper import device
 from diffusers_helper.errors import MachineError
+from diffusers_helper.models import streamed_transformer as streamed_models
 from tests.computers import COMPUTERS, GIB, RTX_3060, RTX_4060, asked, card, pc, ram
-from webui.eichi_utils import machine_rules
-from webui.eichi_utils.machine_check import line_text
-from webui.eichi_utils.machine_facts import MachineFacts, TorchFacts
-from webui.eichi_utils.machine_rules import check_machine
-from webui.eichi_utils.translations import LOCALES, Translator
+from webui.eichi_utils.machine import rules as machine_rules
+from webui.eichi_utils.machine.check import line_text
+from webui.eichi_utils.machine.facts import MachineFacts, TorchFacts
+from webui.eichi_utils.machine.rules import check_machine
+from webui.eichi_utils.text.translations import LOCALES, Translator
 
 WORDS = json.loads((LOCALES / "en.json").read_text("utf-8"))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from diffusers_helper.errors import MachineError
-from webui.eichi_utils import machine_torch
-from webui.eichi_utils.machine_facts import CardFacts, TorchFacts
-from webui.eichi_utils.machine_torch import ask_torch, find_torch, parse_answer, parse_build
+from webui.eichi_utils.machine import torch_probe as machine_torch
+from webui.eichi_utils.machine.facts import CardFacts, TorchFacts
+from webui.eichi_utils.machine.torch_probe import ask_torch, find_torch, parse_answer, parse_build
 
 BUILD = """from typing import Optional
 
@@ -121,7 +121,9 @@ def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code)
     ],
 )
 def test_the_kernel_of_attention_is_named(monkeypatch, backend, has_flash, capability, kernel):
-    monkeypatch.setattr("diffusers_helper.attention.xformers_computes", lambda *_: backend == "xformers")
+    monkeypatch.setattr(
+        "diffusers_helper.transformer.attention.xformers_computes", lambda *_: backend == "xformers"
+    )
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert machine_torch._attention(torch.device("cuda"), torch.float16) == kernel

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils import messages
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.page import messages
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 WORDS = Translator("en")
 NASTY = '<script>alert(1)</script>" onmouseover="x" \'&amp; \n{b}'

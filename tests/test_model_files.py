@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusers_helper.checkpoint import Checkpoint, weight_files
 from diffusers_helper.errors import InputError
-from diffusers_helper.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, ModelFiles, find_models
+from diffusers_helper.weights.checkpoint import Checkpoint, weight_files
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, ModelFiles, find_models
 from tests.tiny import MODELS
 
 REPOSITORIES = (HUNYUAN, FLUX_REDUX, FRAMEPACK)

@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, PARTS
-from webui.eichi_utils.model_list import REPOSITORIES, Listing, RemoteFile, could_belong, files_of
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, PARTS
+from webui.eichi_utils.download.needed_files import REPOSITORIES, Listing, RemoteFile, could_belong, files_of
 
 HUNYUAN_FILES = [
     ".gitattributes",

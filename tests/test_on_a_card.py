@@ -8,23 +8,23 @@ import json
 import pytest
 import torch
 
-from diffusers_helper import streamed_models
-from diffusers_helper.architectures import make_vae
-from diffusers_helper.attention import AttentionChooser, AttentionShape, attend
-from diffusers_helper.block_runner import BlockRunner, CompilingRunner, can_compile
 from diffusers_helper.device import choose_compute
-from diffusers_helper.eight_bit_tokens import OPS, _whole, choose_token_ops
+from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
+from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
 from diffusers_helper.errors import MachineError
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.scaled_linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
+from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models.architectures import make_vae
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
-from diffusers_helper.teacache import TeaCache
-from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
-from diffusers_helper.vae import _Fetcher, _pixels_in_time, decode_latents, tilings_of
-from diffusers_helper.vae_decoder import WindowDecoder, card_channel_sums
-from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
+from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend
+from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.transformer.teacache import TeaCache
+from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents, tilings_of
+from diffusers_helper.vae.decoder import WindowDecoder, card_channel_sums
+from diffusers_helper.vae.windows import Activation, Cut, choose_make_window, make_window
+from diffusers_helper.weights.model_files import find_models
 from tests import test_eight_bit_block as eight_bit_blocks
 from tests.tiny import MODELS
 

@@ -9,14 +9,14 @@ from PIL import Image
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Planned
-from diffusers_helper.loading import ModelLoader
+from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 from tests.tiny import make_loader, run
 from webui.eichi_utils.form import DEFAULTS, LOOP, Pictures, Row, to_requests
-from webui.eichi_utils.outlook import UNKNOWN_PICTURE, job_work, look_ahead, request_size
-from webui.eichi_utils.speed import SpeedBook
-from webui.eichi_utils.time_left import Pace
+from webui.eichi_utils.jobs.eta import Pace
+from webui.eichi_utils.jobs.speed_history import SpeedBook
+from webui.eichi_utils.page.estimate import UNKNOWN_PICTURE, job_work, look_ahead, request_size
 
 PACE = Pace(overhead=10, computed_step=1e-3, skipped_step=None, computed_share=1, decoding=0, saving=0)
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diffusers_helper.output import Target
+from diffusers_helper.job.output import Target
 
 ROOT = Path(__file__).parent.parent
 WITHOUT_TORCH = (

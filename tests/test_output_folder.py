@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils import output_folder
-from webui.eichi_utils.output_folder import OWN_FOLDERS, open_in_file_manager, resolve_output
+from webui.eichi_utils import output as output_folder
+from webui.eichi_utils.output import OWN_FOLDERS, open_in_file_manager, resolve_output
 
 WEBUI = Path(output_folder.__file__).parents[1]
 

@@ -13,12 +13,12 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from diffusers_helper.recording import load_request
+from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 from tests.browser.app import App, wait_until
 from tests.page_client import ENGLISH_WITHOUT_SCREEN
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("en")
 SMALL: dict[str, Any] = {"resolution": 64, "steps": 1, "section_seconds": 0.5, "seed": 7}

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusers_helper.images import to_data_uri
-from diffusers_helper.recording import load_request, write_png
-from diffusers_helper.video import read_last_frame, write_mp4
+from diffusers_helper.media.embedded_request import load_request, write_png
+from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.media.video import read_last_frame, write_mp4
 from tests.browser.app import SMALL, App, wait_until
 from tests.page_client import ENGLISH_WITHOUT_SCREEN, PageClient
 from webui.eichi_utils.form import DEFAULTS
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 WORDS = Translator("en")
 PICTURE = np.full((64, 96, 3), (200, 30, 60), np.uint8)

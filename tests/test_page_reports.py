@@ -9,8 +9,8 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from webui.eichi_utils.form import Row
-from webui.eichi_utils.page_handlers import _reports
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.page.handlers import _reports
+from webui.eichi_utils.text.translations import Translator
 
 PROMPT, NEGATIVE, ROW = "SECRET 猫が走る", "SECRET blurry", "SECRET section"
 DATA = {"prompt": PROMPT, "extras": {"negative_prompt": NEGATIVE}, "rows": {0: Row(None, ROW)}}

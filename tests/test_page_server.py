@@ -19,9 +19,9 @@ import pytest
 
 from tests.browser.app import PATIENCE, ROOT, App, free_port
 from tests.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.page_server import CLOSE_SECONDS, PageOptions, run_page, running_app
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.server.server import CLOSE_SECONDS, PageOptions, run_page, running_app
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 from webui.endframe_ichi import parse_arguments
 
 WORDS = Translator("en")
@@ -354,8 +354,8 @@ import json, sys, urllib.request
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import webui.endframe_ichi
-from webui.eichi_utils.job_runner import EngineOptions
-from webui.eichi_utils.page_server import PageOptions, serving
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.server.server import PageOptions, serving
 home = Path({home!r})
 engine = EngineOptions(Path({models!r}), home / "cache", "cpu", None, home / "hf_download")
 with serving(PageOptions("127.0.0.1", {port}, False, False, "en", None, home, None, engine)) as (app, url):
@@ -381,7 +381,9 @@ def test_the_page_is_served_without_importing_anything_heavy(tmp_path):
 
 
 def test_importing_the_app_imports_no_gradio():
-    script = "import sys, webui.endframe_ichi, webui.eichi_utils.page_server; print('gradio' in sys.modules)"
+    script = (
+        "import sys, webui.endframe_ichi, webui.eichi_utils.server.server; print('gradio' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
     )

@@ -12,12 +12,12 @@ import torch
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Finished, Notice, Planned, SectionDone, StageStarted, StepDone, Stopped
-from diffusers_helper.images import read_image
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.recording import load_request
-from diffusers_helper.vae import decode_latents, decode_to, encode_picture
-from diffusers_helper.vae_decoder import WindowDecoder
-from diffusers_helper.video import read_frames
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.images import read_image
+from diffusers_helper.media.video import read_frames
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.vae.codec import decode_latents, decode_to, encode_picture
+from diffusers_helper.vae.decoder import WindowDecoder
 from tests.tiny import (
     GOLDEN,
     LAST_SHARD,
@@ -258,7 +258,7 @@ def test_layers_are_given_up_before_tiles_become_smaller(tmp_path, monkeypatch):
         return decode_to(*given)
 
     monkeypatch.setattr("diffusers_helper.pipeline.decode_to", decode)
-    monkeypatch.setattr("diffusers_helper.streamed_models.plan_vram", lambda *_: [0, 1])
+    monkeypatch.setattr("diffusers_helper.models.streamed_transformer.plan_vram", lambda *_: [0, 1])
     *_, last = run(make_request(), tmp_path / "out")
     assert isinstance(last, Finished)
     assert asked == [False, False, True]
@@ -279,7 +279,7 @@ def test_memory_that_runs_out_in_the_midst_of_decoding_costs_a_second_try_and_no
         return original(decoder, latents)
 
     monkeypatch.setattr(WindowDecoder, "forward", fail_once)
-    monkeypatch.setattr("diffusers_helper.streamed_models.plan_vram", lambda *_: [0, 1])
+    monkeypatch.setattr("diffusers_helper.models.streamed_transformer.plan_vram", lambda *_: [0, 1])
     list(run(request, tmp_path / "out", name="b"))
     assert len(windows) == 3 + 6 + (2 if section == 0 else 3)
     first, second = ((tmp_path / "out" / f"{name}.mp4") for name in "ab")
@@ -297,7 +297,7 @@ def test_the_next_run_loads_no_encoder_for_what_it_knows(tmp_path, monkeypatch):
 
 def test_the_negative_prompt_is_only_encoded_when_it_is_used(tmp_path, monkeypatch):
     encoded = []
-    from diffusers_helper import conditioning
+    from diffusers_helper.encoding import conditioning
 
     original = conditioning.encode_prompts
 

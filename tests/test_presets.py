@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils.presets import FORERUNNER_STARTUP, PresetStore
+from webui.eichi_utils.settings.presets import FORERUNNER_STARTUP, PresetStore
 
 TWICE = "A character turns.\nA character smiles.  "
 """The forerunner cut such a prompt at its second sentence."""

@@ -5,7 +5,7 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from webui.eichi_utils.private import without_private
+from webui.eichi_utils.support.redaction import without_private
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffusers_helper import progress_video
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Finished, SectionDone
-from diffusers_helper.job_folder import JobFolder, JobMark
-from diffusers_helper.progress_video import ProgressVideo
-from diffusers_helper.video import read_frames
+from diffusers_helper.job import partial_video as progress_video
+from diffusers_helper.job.folder import JobFolder, JobMark
+from diffusers_helper.job.partial_video import ProgressVideo
+from diffusers_helper.media.video import read_frames
 from tests.tiny import make_request, run, work_of
 
 HEIGHT, WIDTH = 48, 64

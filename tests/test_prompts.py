@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from diffusers_helper.encoding.prompts import load_tokenizer
 from diffusers_helper.errors import InputError
-from diffusers_helper.prompts import load_tokenizer
 from tests.tiny import MODELS
 
 REPOSITORY = MODELS / "hunyuanvideo-community" / "HunyuanVideo"

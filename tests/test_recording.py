@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.images import read_image
-from diffusers_helper.recording import load_request, pack_request, without_start, write_png
+from diffusers_helper.media.embedded_request import load_request, pack_request, without_start, write_png
+from diffusers_helper.media.images import read_image
+from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import start_picture
-from diffusers_helper.video import write_mp4
 from tests.test_request import random_request
 
 SEED = 99

@@ -6,7 +6,7 @@ import weakref
 import torch
 from torch import nn
 
-from diffusers_helper.remembered import MaskMover, Remembered
+from diffusers_helper.transformer.memoize import MaskMover, Remembered
 
 
 class Count(nn.Module):

@@ -9,9 +9,9 @@ import torch
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Finished, Notice, Planned, Resumed, SectionDone, StageStarted, StepDone
-from diffusers_helper.recording import load_request
-from diffusers_helper.sealed_file import read_facts, write_sealed
-from diffusers_helper.video import read_frames
+from diffusers_helper.files.checksummed import read_facts, write_sealed
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.video import read_frames
 from tests.tiny import (
     GOLDEN,
     MODELS,

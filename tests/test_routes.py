@@ -16,9 +16,9 @@ from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, 
 from tests.pretend_app import add_job, ended, pretend_app, wait_for
 from tests.test_jobs import SOON
 from webui.eichi_utils.app_state import AppState
-from webui.eichi_utils.jobs import JobSpec
-from webui.eichi_utils.routes import LOOK_SECONDS, OWN_HEADER, make_routes
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.jobs.queue import JobSpec
+from webui.eichi_utils.page.routes import LOOK_SECONDS, OWN_HEADER, make_routes
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 OURS = {OWN_HEADER: "1"}
 VIDEO = bytes(range(256)) * 8
@@ -422,7 +422,7 @@ def test_a_page_that_went_away_is_listened_for_no_more(app):
 
 
 def test_a_quiet_stream_gives_a_sign_of_life(app, monkeypatch):
-    monkeypatch.setattr("webui.eichi_utils.routes.SIGN_OF_LIFE_SECONDS", 2 * LOOK_SECONDS)
+    monkeypatch.setattr("webui.eichi_utils.page.routes.SIGN_OF_LIFE_SECONDS", 2 * LOOK_SECONDS)
 
     async def listen(app: AppState) -> None:
         page = Listener(app)

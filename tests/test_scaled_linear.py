@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffusers_helper import scaled_linear
-from diffusers_helper.checkpoint import Checkpoint, StoredTensor
-from diffusers_helper.scaled_linear import (
+from diffusers_helper.eight_bit import linear as scaled_linear
+from diffusers_helper.eight_bit.linear import (
     E4M3,
     ScaledLinear,
     choose_product,
@@ -18,6 +17,7 @@ from diffusers_helper.scaled_linear import (
     use_best_product,
     use_scaled_layers,
 )
+from diffusers_helper.weights.checkpoint import Checkpoint, StoredTensor
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 CARDS_WAYS = [row_product, unit_product]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffusers_helper.schedule import flow_shift_mu, flow_sigmas, sample_unipc
+from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas, sample_unipc
 
 
 def test_mu_follows_the_line_and_is_capped():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diffusers_helper.sealed_file import CHUNK, read_facts, write_sealed
+from diffusers_helper.files.checksummed import CHUNK, read_facts, write_sealed
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, CHUNK - 1, CHUNK, 2 * CHUNK + 5])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import MachineError
-from webui.eichi_utils.settings import Field, SettingsStore
+from webui.eichi_utils.settings.settings import Field, SettingsStore
 
 LANGUAGES = {"en": 1, "ja": 2}
 FIELDS = {

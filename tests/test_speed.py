@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone
-from webui.eichi_utils.speed import MAX_MACHINES, SpeedBook
-from webui.eichi_utils.time_left import Pace, Work
+from webui.eichi_utils.jobs.eta import Pace, Work
+from webui.eichi_utils.jobs.speed_history import MAX_MACHINES, SpeedBook
 
 CARD = "NVIDIA GeForce RTX 3060: models/FramePackI2V_HY"
 WORK = Work(sections=4, steps=16, volume=50_000, teacache_threshold=0.4, passes=1)

@@ -15,12 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from diffusers_helper.checkpoint import Checkpoint
 from diffusers_helper.device import choose_compute
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import StepDone
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
+from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.streaming import layers as layers_module
 from diffusers_helper.streaming import ring as ring_module
 from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
@@ -28,6 +26,8 @@ from diffusers_helper.streaming.ram_tier import read_whole
 from diffusers_helper.streaming.reader import ChunkReader
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.streaming.row_lookup import RowLookup
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.model_files import find_models
 from tests import repeated_jobs
 from tests.small_layers import COUNT, FIRST_FILE, describe, make_linear, store
 from tests.tiny import GOLDEN, MODELS, load_latents, make_request, run
@@ -250,7 +250,7 @@ def limited_loader(limit):
 
 
 def golden_request(case):
-    from diffusers_helper.recording import load_request
+    from diffusers_helper.media.embedded_request import load_request
 
     return load_request(GOLDEN / case / "request.json")
 
@@ -277,8 +277,8 @@ def test_a_video_is_the_same_to_the_bit_however_little_memory_there_is(tmp_path,
 def test_the_transformer_equals_diffusers_own_to_the_bit():
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 
+    from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
     from diffusers_helper.sections import section_positions
-    from diffusers_helper.transformer import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
 
     torch.manual_seed(0)
     positions = section_positions(3, 5)
@@ -372,7 +372,7 @@ def test_running_out_of_memory_gives_up_resident_layers_and_repeats_the_step(tmp
 
 def test_layers_kept_in_ram_change_nothing(tmp_path, monkeypatch):
     from diffusers_helper.streaming import ram_tier
-    from diffusers_helper.streaming.plan import RamPlan
+    from diffusers_helper.streaming.placement import RamPlan
 
     list(run(golden_request("one_second"), tmp_path / "out", name="a", save_latents=True))
     monkeypatch.setattr(ram_tier, "plan_ram", lambda *_: RamPlan((0, 2, 3), "told to"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusers_helper.teacache import POLYNOMIAL, TeaCache
+from diffusers_helper.transformer.teacache import POLYNOMIAL, TeaCache
 
 
 def decisions(inputs, threshold):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from webui.eichi_utils.texts import Texts
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.page.labels import Texts
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 
 class Widget:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone
-from webui.eichi_utils.time_left import Pace, TimeLeft, Work
+from webui.eichi_utils.jobs.eta import Pace, TimeLeft, Work
 
 PREVIEW = np.zeros((1, 1, 3), np.uint8)
 WORK = Work(sections=6, steps=16, volume=1000, teacache_threshold=None, passes=1)

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from diffusers_helper.block_runner import BlockRunner
-from diffusers_helper.block_stack import BlockStack
-from diffusers_helper.modulation import GivenProduct
-from diffusers_helper.teacache import TeaCache
-from diffusers_helper.transformer import guide
+from diffusers_helper.sampling.denoiser import guide
+from diffusers_helper.transformer.block_stack import BlockStack
+from diffusers_helper.transformer.compiling import BlockRunner
+from diffusers_helper.transformer.modulation import GivenProduct
+from diffusers_helper.transformer.teacache import TeaCache
 from tests.tiny import make_loader
 
 

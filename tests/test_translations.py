@@ -18,12 +18,12 @@ from typing import get_args
 import pytest
 
 from diffusers_helper.events import Stage
-from webui.eichi_utils import presets
-from webui.eichi_utils.app_start import STARTERS
+from webui.eichi_utils.app import STARTERS
 from webui.eichi_utils.form import EXTRAS, FIELDS
-from webui.eichi_utils.jobs import JobState
-from webui.eichi_utils.machine_rules import Level
-from webui.eichi_utils.translations import (
+from webui.eichi_utils.jobs.queue import JobState
+from webui.eichi_utils.machine.rules import Level
+from webui.eichi_utils.settings import presets
+from webui.eichi_utils.text.translations import (
     DEFAULT_LANGUAGE,
     LANGUAGES,
     LOCALES,

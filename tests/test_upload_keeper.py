@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.app import wait_until
-from webui.eichi_utils.upload_keeper import EMPTY_FOLDER_SECONDS, UploadKeeper, forget_upload, note_use
+from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadKeeper, forget_upload, note_use
 
 HOUR = 3600
 
@@ -121,7 +121,7 @@ def test_without_a_folder_there_is_nothing_to_do(folder):
 
 
 def test_it_tidies_now_and_then_until_the_end(folder, monkeypatch):
-    monkeypatch.setattr("webui.eichi_utils.upload_keeper.TIDY_SECONDS", 0.01)
+    monkeypatch.setattr("webui.eichi_utils.uploads.cleanup.TIDY_SECONDS", 0.01)
     end, old = threading.Event(), put(folder, "old", 49)
     UploadKeeper(folder).tidy_now_and_then(end)
     wait_until(lambda: not old.exists(), "the old file goes")

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.images import read_image, to_data_uri
-from diffusers_helper.recording import write_png
+from diffusers_helper.media.embedded_request import write_png
+from diffusers_helper.media.images import read_image, to_data_uri
+from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.video import write_mp4
-from webui.eichi_utils.uploads import (
+from webui.eichi_utils.uploads.files import (
     SHOWN_BY_BROWSERS,
     carried_request,
     checked_picture,

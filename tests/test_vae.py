@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffusers_helper import vae as vae_module
-from diffusers_helper import vae_decoder
 from diffusers_helper.errors import MachineError
-from diffusers_helper.vae import (
+from diffusers_helper.vae import codec as vae_module
+from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae.codec import (
     LATENT_RGB,
     LATENT_RGB_BIAS,
     SMALLEST_TILE,

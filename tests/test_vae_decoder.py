@@ -7,11 +7,20 @@ import math
 import pytest
 import torch
 
-from diffusers_helper import vae_decoder, vae_maps, vae_windows
-from diffusers_helper.architectures import make_vae
-from diffusers_helper.vae import Tiling
-from diffusers_helper.vae_decoder import WindowDecoder
-from diffusers_helper.vae_maps import STRIP_BYTES, CausalConv, Rooms, Stored, Upsampled, UpsamplingConv
+from diffusers_helper.models.architectures import make_vae
+from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae import feature_maps as vae_maps
+from diffusers_helper.vae import windows as vae_windows
+from diffusers_helper.vae.codec import Tiling
+from diffusers_helper.vae.decoder import WindowDecoder
+from diffusers_helper.vae.feature_maps import (
+    STRIP_BYTES,
+    CausalConv,
+    Rooms,
+    Stored,
+    Upsampled,
+    UpsamplingConv,
+)
 from tests.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())

@@ -6,8 +6,8 @@ import types
 import pytest
 import torch
 
-from diffusers_helper import vae_windows
-from diffusers_helper.vae_windows import Activation, Cut, choose_make_window, make_window
+from diffusers_helper.vae import windows as vae_windows
+from diffusers_helper.vae.windows import Activation, Cut, choose_make_window, make_window
 from tests.triton_interpreter import NEEDS_TRITON, assert_equal
 
 CARD = torch.device("cuda")
@@ -25,7 +25,7 @@ def tried_on_a_cpu(monkeypatch):
 def offer(monkeypatch, way):
     module = types.ModuleType("vae_kernel")
     module.make_window_at_once = way
-    monkeypatch.setitem(sys.modules, "diffusers_helper.vae_kernel", module)
+    monkeypatch.setitem(sys.modules, "diffusers_helper.vae.window_kernel", module)
 
 
 def test_a_cpu_uses_torchs_own_operations():
@@ -33,7 +33,7 @@ def test_a_cpu_uses_torchs_own_operations():
 
 
 def test_without_triton_a_card_uses_torchs_own_operations(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers_helper.vae_kernel", None)
+    monkeypatch.setitem(sys.modules, "diffusers_helper.vae.window_kernel", None)
     assert choose_make_window(CARD) is make_window
 
 
@@ -84,8 +84,8 @@ def test_a_strip_inside_the_picture_brings_its_neighbours():
 
 KERNEL = """
 import torch
-from diffusers_helper.vae_kernel import make_window_at_once
-from diffusers_helper.vae_windows import Activation, Cut, make_window
+from diffusers_helper.vae.window_kernel import make_window_at_once
+from diffusers_helper.vae.windows import Activation, Cut, make_window
 torch.manual_seed(0)
 for length, count, taps in ((1, 1, 3), (2, 2, 3), (5, 5, 3), (3, 2, 2), (3, 3, 2)):
     for top, bottom in ((False, False), (True, False), (False, True), (True, True)):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.video import _last_frame, read_frames, read_last_frame, write_mp4
+from diffusers_helper.media.video import _last_frame, read_frames, read_last_frame, write_mp4
 
 
 def moving_gradient(count, height=64, width=96):

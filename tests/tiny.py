@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import choose_compute
-from diffusers_helper.embedding_cache import EmbeddingCache
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache
 from diffusers_helper.events import Event
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
+from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.pipeline import Target, generate
 from diffusers_helper.request import GenerationRequest
+from diffusers_helper.weights.model_files import find_models
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = GOLDEN / "models"

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script, Python looks beside this file only
     sys.path.insert(0, str(ROOT))
 
-from webui.eichi_utils.translations import LANGUAGES, Translator, system_language  # noqa: E402
+from webui.eichi_utils.text.translations import LANGUAGES, Translator, system_language  # noqa: E402
 
 if TYPE_CHECKING:
-    from webui.eichi_utils.job_runner import EngineOptions
+    from webui.eichi_utils.jobs.runner import EngineOptions
 
 MIN_PASSWORD = 8
 EXIT_STOPPED = 130
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments(arguments)
     _be_quiet_and_offline(options.verbose)
-    from webui.eichi_utils.log_file import log_to
+    from webui.eichi_utils.support.log_file import log_to
 
     with log_to(options.home, options, secrets=_secrets(options)):
         return _run(options)
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _take_demo(options: argparse.Namespace) -> None:
     """Use the demo's models, and say on the terminal what they are."""
-    from webui.eichi_utils.default_models import DEMO
+    from webui.eichi_utils.engine_options import DEMO
     from webui.eichi_utils.terminal import say
 
     options.models = DEMO
@@ -65,14 +65,14 @@ def _secrets(options: argparse.Namespace) -> list[str]:
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.machine_check import CheckOptions, run_check
+    from webui.eichi_utils.machine.check import CheckOptions, run_check
 
     check = CheckOptions(_engine(options), options.output or options.home / "outputs", ask_torch=True)
     return run_check(check, _words(options))
 
 
 def _run_download(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.download_command import run_download
+    from webui.eichi_utils.download.command import run_download
 
     return run_download(_engine(options).places, _words(options))
 
@@ -83,7 +83,7 @@ def _words(options: argparse.Namespace) -> Translator:
 
 
 def _engine(options: argparse.Namespace) -> "EngineOptions":
-    from webui.eichi_utils.job_runner import EngineOptions
+    from webui.eichi_utils.jobs.runner import EngineOptions
 
     return EngineOptions(
         models=options.models,
@@ -111,7 +111,7 @@ def _run_headless(options: argparse.Namespace) -> int:
 
 
 def _run_page(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.page_server import PageOptions, run_page
+    from webui.eichi_utils.server.server import PageOptions, run_page
 
     page = PageOptions(
         server=options.server,

@@ -13,7 +13,7 @@ from demo_models.train.clips import ClipSize, Motions, draw_scene, make_scene, r
 from demo_models.train.seeds import Dice
 from demo_models.train.wording import KINDS
 from diffusers_helper.buckets import nearest_bucket
-from diffusers_helper.images import fit_image, read_image
+from diffusers_helper.media.images import fit_image, read_image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 SHIPPED = (

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from diffusers_helper.device import choose_compute
-from diffusers_helper.embedding_cache import EmbeddingCache
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache
 from diffusers_helper.events import StepDone
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import find_models
-from diffusers_helper.output import Target
+from diffusers_helper.job.output import Target
+from diffusers_helper.media.video import read_frames
+from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.pipeline import generate
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.video import read_frames
+from diffusers_helper.weights.model_files import find_models
 
 from .pictures import Picture, write_picture
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from demo_models.random_models import TRANSFORMER, VAE, no_progress_bars, read_json, write_json
-from diffusers_helper.model_files import find_models
+from diffusers_helper.weights.model_files import find_models
 
 from .clips import ClipSize, draw_clips
 from .normalize import normalize

@@ -38,9 +38,9 @@ from demo_models.random_models import (
     write_llama_tokenizer,
 )
 from diffusers_helper.device import choose_compute
-from diffusers_helper.loading import ModelLoader
-from diffusers_helper.model_files import PARTS, ModelFiles, find_part
-from diffusers_helper.prompts import POOLED_TOKENS, encode_prompts, load_tokenizer
+from diffusers_helper.encoding.prompts import POOLED_TOKENS, encode_prompts, load_tokenizer
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.weights.model_files import PARTS, ModelFiles, find_part
 
 from .clips import SLOW_PART
 from .seeds import generator

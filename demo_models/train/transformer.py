@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.schedule import flow_shift_mu
+from diffusers_helper.sampling.denoiser import TIMESTEPS
+from diffusers_helper.sampling.schedule import flow_shift_mu
 from diffusers_helper.sections import SectionSize
-from diffusers_helper.transformer import TIMESTEPS
 
 from .clips import Motions, draw_scene, render
 from .export import load_vae

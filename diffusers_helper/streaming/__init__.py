@@ -1,1 +1,1 @@
-"""Running a model whose layers stay in their files: read ahead, copied over, used, overwritten."""
+"""Layers that stay in their files: read ahead, copied over, used, overwritten. Knows no model."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from ..checkpoint import Checkpoint
 from ..errors import MachineError
-from ..system_memory import empty_cache, is_out_of_memory
+from ..memory import empty_cache, is_out_of_memory
+from ..weights.checkpoint import Checkpoint
 from .layout import Layer
 from .reader import ChunkReader
 from .ring import CHUNK_BYTES, WeightRing

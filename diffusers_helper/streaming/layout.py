@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from ..checkpoint import Checkpoint, StoredTensor
+from ..weights.checkpoint import Checkpoint, StoredTensor
 
 ALIGNMENT = 256
 

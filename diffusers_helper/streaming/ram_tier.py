@@ -5,10 +5,10 @@ import time
 
 import torch
 
-from ..system_memory import read_ram
+from ..memory import read_ram
 from .layers import StreamedLayers
 from .layout import Layer
-from .plan import plan_ram
+from .placement import plan_ram
 from .reader import ChunkReader
 from .ring import CHUNK_BYTES, THREADS
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly
 from ..errors import MachineError
+from ..weights.checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly
 from .layout import Chunk, Piece
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import FileSignature
-from ..system_memory import is_out_of_memory
+from ..memory import is_out_of_memory
+from ..weights.checkpoint import FileSignature
 from .layout import Chunk, Layer
 from .reader import ChunkReader
 

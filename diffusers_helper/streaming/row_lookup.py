@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..checkpoint import Checkpoint
+from ..weights.checkpoint import Checkpoint
 from .layout import Chunk, Piece
 from .reader import ChunkReader
 

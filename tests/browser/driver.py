@@ -14,7 +14,7 @@ from typing import Any
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
 from tests.browser.app import PATIENCE, wait_until
-from webui.eichi_utils.translations import LOCALES, Translator
+from webui.eichi_utils.text.translations import LOCALES, Translator
 
 TIMEOUT = PATIENCE * 1000
 expect.set_options(timeout=TIMEOUT)

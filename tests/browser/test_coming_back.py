@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from diffusers_helper.recording import load_request
-from diffusers_helper.video import read_last_frame
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.video import read_last_frame
 from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen
 

@@ -4,7 +4,7 @@ import av
 import pytest
 from playwright.sync_api import expect
 
-from diffusers_helper.recording import load_request
+from diffusers_helper.media.embedded_request import load_request
 from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen
 

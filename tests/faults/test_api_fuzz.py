@@ -19,8 +19,8 @@ from tests.browser.app import PATIENCE, SMALL, App, wait_until
 from tests.faults.memory import resident
 from tests.page_client import META, PageClient
 from tests.test_page_handlers import state
-from webui.eichi_utils.body_limit import MB
-from webui.eichi_utils.translations import Translator
+from webui.eichi_utils.server.body_limit import MB
+from webui.eichi_utils.text.translations import Translator
 
 CALLS = 1000
 LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffusers_helper.video import read_frames
+from diffusers_helper.media.video import read_frames
 from tests.faults import preloaded
 from tests.tiny import MODELS, START
 

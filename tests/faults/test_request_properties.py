@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.images import read_image, to_data_uri
-from diffusers_helper.recording import load_request, pack_request, without_start, write_png
+from diffusers_helper.media.embedded_request import load_request, pack_request, without_start, write_png
+from diffusers_helper.media.images import read_image, to_data_uri
+from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest, Keyframe, parse_request_json
 from diffusers_helper.sections import SectionSize, count_sections, make_plan, start_picture
-from diffusers_helper.video import write_mp4
-from webui.eichi_utils.sentences import error_text
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.text.error_text import error_text
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 WORDS = [Translator(language) for language in LANGUAGES]
 FIELDS = [field.name for field in dataclasses.fields(GenerationRequest)]

@@ -17,8 +17,8 @@ from tests.browser.app import PATIENCE, ROOT, SMALL, App, free_port, wait_until
 from tests.faults.wire import MULTIPART, ask, form
 from tests.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from tests.test_page_server import options
-from webui.eichi_utils.page_server import run_page
-from webui.eichi_utils.translations import LANGUAGES, Translator
+from webui.eichi_utils.server.server import run_page
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 SECRET = "nobody may read this"
 JSON = {"Content-Type": "application/json"}
@@ -376,8 +376,8 @@ def test_who_lets_others_in_is_told_what_that_means(tmp_path, monkeypatch, capsy
         raise InputError("no_result")
 
     words, login = Translator(language), ("mia", "password")
-    monkeypatch.setattr("webui.eichi_utils.page_server._check_port", end)
-    monkeypatch.setattr("webui.eichi_utils.page_server.running_app", lambda *_: None)
+    monkeypatch.setattr("webui.eichi_utils.server.server._check_port", end)
+    monkeypatch.setattr("webui.eichi_utils.server.server.running_app", lambda *_: None)
     warnings: dict[str, dict[str, Any]] = {
         words("page.warning_share"): {"share": True},
         words("page.warning_network", server="0.0.0.0"): {"server": "0.0.0.0"},

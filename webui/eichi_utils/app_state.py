@@ -12,13 +12,13 @@ from diffusers_helper.events import Notice
 
 from .demo import RESOLUTION
 from .form import FIELDS
-from .jobs import JobQueue
-from .output_folder import resolve_output
-from .presets import PresetStore
-from .settings import Field, SettingsStore
-from .setup import Setup
-from .speed import SpeedBook
-from .translations import LANGUAGES, Translator
+from .jobs.queue import JobQueue
+from .jobs.speed_history import SpeedBook
+from .output import resolve_output
+from .preflight import Setup
+from .settings.presets import PresetStore
+from .settings.settings import Field, SettingsStore
+from .text.translations import LANGUAGES, Translator
 
 logger = logging.getLogger(__name__)
 

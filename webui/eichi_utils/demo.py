@@ -1,6 +1,6 @@
 """What is different while the demo's tiny models make the videos: `--demo`, or before a download."""
 
-from .settings import Field
+from .settings.settings import Field
 
 RESOLUTION = 192
 """What the demo's models were trained for."""

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from diffusers_helper.errors import InputError, MachineError
 
-from .model_list import Listing, RemoteFile
+from .download.needed_files import Listing, RemoteFile
 
 logger = logging.getLogger(__name__)
 

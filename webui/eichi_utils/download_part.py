@@ -17,8 +17,8 @@ from pathlib import Path
 
 from diffusers_helper.errors import MachineError
 
-from .download_places import PART_ENDING
-from .model_list import RemoteFile
+from .download.model_folders import PART_ENDING
+from .download.needed_files import RemoteFile
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The transformer's weights of 8 bits, as the app has them: where they lie, and made before the first job.
 
-`diffusers_helper.eight_bit` makes them; here that becomes events. Knows neither jobs nor pages. Needs torch.
+`diffusers_helper.eight_bit.conversion` makes them; here that becomes events. Knows no job and no page.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from diffusers_helper.eight_bit import convert, eight_bit_folder, look
+from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, look
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Notice, StageProgress, StageStarted
 from diffusers_helper.machine_errors import machine_errors
-from diffusers_helper.model_files import ModelPart
+from diffusers_helper.weights.model_files import ModelPart
 
-from .default_models import DEMO
-from .download_places import Places
-from .machine_disk import look_at_folder
+from .download.model_folders import Places
+from .engine_options import DEMO
+from .machine.memory_and_disk import look_at_folder
 
 LOCK = "lock"
 LOOK_SECONDS = 0.2

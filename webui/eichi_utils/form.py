@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import InputError
+from diffusers_helper.files.atomic import whole_file
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.sections import SectionSize, count_sections
-from diffusers_helper.whole_file import whole_file
 
-from .settings import Field
+from .settings.settings import Field
 
 Values = dict[str, Any]
 NORMAL, LOOP = "normal", "loop"

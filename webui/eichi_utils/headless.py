@@ -28,15 +28,15 @@ from diffusers_helper.events import (
 )
 
 from .demo import RESOLUTION
-from .failures import as_engine_error, without_values
-from .headless_work import give_up_old, work_folder
-from .job import JobSpec
-from .job_log import logged
-from .job_runner import EngineOptions, JobRunner
-from .machine_check import CheckOptions, check_for_log
+from .jobs.headless_folders import give_up_old, work_folder
+from .jobs.job import JobSpec
+from .jobs.log import logged
+from .jobs.runner import EngineOptions, JobRunner
+from .machine.check import CheckOptions, check_for_log
 from .output_names import check_name, new_name
+from .support.failures import as_engine_error, without_values
 from .terminal import say, write_line
-from .translations import Translator
+from .text.translations import Translator
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class _Told:
 
 def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> Iterator[Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
-    from diffusers_helper.recording import load_request
+    from diffusers_helper.media.embedded_request import load_request
 
     give_up_old(options.temp)
     defaults = {"resolution": RESOLUTION} if options.engine.uses_demo else {}

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from .download import DownloadView
-from .download_plan import free_bytes, gigabytes
-from .durations import spoken
-from .machine_check import line_text, worst_level
-from .machine_rules import MODEL_BYTES
-from .sentences import failure_text, reason_text
-from .setup import SetupView
-from .translations import Translator
+from .download.download import DownloadView
+from .download.plan import free_bytes, gigabytes
+from .machine.check import line_text, worst_level
+from .machine.rules import MODEL_BYTES
+from .preflight import SetupView
+from .text.durations import spoken
+from .text.error_text import failure_text, reason_text
+from .text.translations import Translator
 
 MODEL_GB = round(MODEL_BYTES / 1e9)
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from .machine_facts import MemoryFacts
+from .machine.facts import MemoryFacts
 
 _NO_LIMIT = 2**62
 

@@ -1,0 +1,111 @@
+"""The transformer's blocks with weights of 8 bits, written for a compiler.
+
+The numbers are those of diffusers' blocks (`transformer_hunyuan_video.py`) but for the rounding. There, each
+layer makes its tokens 8 bits for itself; here that is done once for all layers that see the same tokens, in
+one pass together with the norm or the activation before it. Measured in `benchmarks/README.md`.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..transformer.compiling import COMPILED_FORWARD, States
+from .linear import OF_TOKENS, ScaledLinear
+from .tokens import TokenOps, Tokens, choose_token_ops, quantise_tokens
+
+Rotary = tuple[torch.Tensor, torch.Tensor]
+
+
+def use_joined_forward(block: nn.Module, kind: str, device: torch.device) -> None:
+    """Have a compiler take a block as it is written here, where all of its layers multiply in e4m3."""
+    layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
+    if all(isinstance(layer, ScaledLinear) and layer.compiled_product in OF_TOKENS for layer in layers):
+        forward = {"double": _double_block, "single": _single_block}[kind]
+        setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
+
+
+def _double_block(
+    ops: TokenOps,
+    block: Any,
+    hidden: torch.Tensor,
+    text: torch.Tensor,
+    temb: torch.Tensor,
+    mask: torch.Tensor | None,
+    rotary: Rotary,
+) -> States:
+    """`HunyuanVideoTransformerBlock.forward`: two streams that meet in the attention."""
+    attn, count = block.attn, hidden.shape[1]
+    modulation, text_modulation = _modulation(block.norm1, temb, 6), _modulation(block.norm1_context, temb, 6)
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+    text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = text_modulation
+    tokens = _quantise_normed(ops, hidden, scale, shift)
+    text_tokens = _quantise_normed(ops, text, text_scale, text_shift)
+    dtype = hidden.dtype
+
+    query, key, value = (layer.multiply(tokens, dtype) for layer in (attn.to_q, attn.to_k, attn.to_v))
+    text_layers = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
+    text_query, text_key, text_value = (layer.multiply(text_tokens, dtype) for layer in text_layers)
+    query = ops.norm_and_rotate(query, text_query, attn.norm_q.weight, attn.norm_added_q.weight, *rotary)
+    key = ops.norm_and_rotate(key, text_key, attn.norm_k.weight, attn.norm_added_k.weight, *rotary)
+    attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask)
+
+    hidden = hidden + gate * attn.to_out[0].multiply(quantise_tokens(attended[:count]), dtype)
+    text = text + text_gate * attn.to_add_out.multiply(quantise_tokens(attended[count:]), dtype)
+    tokens = _quantise_normed(ops, hidden, mlp_scale, mlp_shift)
+    text_tokens = _quantise_normed(ops, text, text_mlp_scale, text_mlp_shift)
+    return (
+        hidden + mlp_gate * _feed_forward(ops, block.ff, tokens, dtype),
+        text + text_mlp_gate * _feed_forward(ops, block.ff_context, text_tokens, dtype),
+    )
+
+
+def _single_block(
+    ops: TokenOps,
+    block: Any,
+    hidden: torch.Tensor,
+    text: torch.Tensor,
+    temb: torch.Tensor,
+    mask: torch.Tensor | None,
+    rotary: Rotary,
+) -> States:
+    """`HunyuanVideoSingleTransformerBlock.forward`: one stream, attention and MLP beside each other."""
+    attn, count, dtype = block.attn, hidden.shape[1], hidden.dtype
+    shift, scale, gate = _modulation(block.norm, temb, 3)
+    tokens = ops.quantise_normed(hidden[0], text[0], scale, shift)
+
+    layers = attn.to_q, attn.to_k, attn.to_v, block.proj_mlp
+    query, key, value, mlp = (layer.multiply(tokens, dtype) for layer in layers)
+    norm_q, norm_k = attn.norm_q.weight, attn.norm_k.weight
+    query = ops.norm_and_rotate(query[:count], query[count:], norm_q, norm_q, *rotary)
+    key = ops.norm_and_rotate(key[:count], key[count:], norm_k, norm_k, *rotary)
+    attended = _attend(query, key, value, attn.heads, mask)
+
+    change = block.proj_out.multiply(ops.quantise_activated(attended, mlp), dtype)
+    return hidden + gate * change[:count], text + gate * change[count:]
+
+
+def _modulation(norm: Any, temb: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
+    """Vectors `(width,)`."""
+    return norm.linear(norm.silu(temb))[0].chunk(count)
+
+
+def _quantise_normed(ops: TokenOps, states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> Tokens:
+    """One stream alone, `(1, n, width)`."""
+    return ops.quantise_normed(states[0], states[0, :0], scale, shift)
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of `(n, heads * head_dim)`, with the backend that is in use."""
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    states = (each.unflatten(1, (heads, -1))[None] for each in (query, key, value))
+    return dispatch_attention_fn(*states, attn_mask=mask)[0].flatten(1)
+
+
+def _feed_forward(ops: TokenOps, layers: Any, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
+    hidden = layers.net[0].proj.multiply(tokens, dtype)
+    return layers.net[2].multiply(ops.quantise_activated(hidden[:, :0], hidden), dtype)

@@ -1,0 +1,167 @@
+"""The files of weights with 8 bits: which tensors go into which, and how one is written and looked at again.
+
+Knows nothing of what is there already: `eight_bit.py` decides what is to be made.
+"""
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError, MachineError
+from ..files.atomic import whole_file
+from ..files.checksummed import digest_of
+from ..weights.checkpoint import Checkpoint, StoredTensor
+from .linear import quantise
+
+SHARD_BYTES = 2**30
+"""What a break can cost, at most: a file that is not whole is made again."""
+CHUNK_BYTES = 2**25
+"""Of a weight in float32: so much is worked on at once."""
+ALIGNMENT = 8
+"""Of the length of a safetensors header."""
+_BLOCK_WEIGHT = re.compile(r"(single_)?transformer_blocks\.\d+\..+\.weight")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be made: its name, and its tensors as they are in the source."""
+
+    name: str
+    tensors: tuple[tuple[str, StoredTensor], ...]
+
+    @property
+    def content_bytes(self) -> int:
+        """Of its tensors."""
+        return sum(_bytes_of(name, stored) for name, stored in self.tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the whole file."""
+        return len(_header(self)) + self.content_bytes
+
+
+def scale_name(weight: str) -> str:
+    """The name of the scale beside a weight."""
+    return weight.removesuffix("weight") + "scale"
+
+
+def gets_eight_bits(name: str, stored: StoredTensor) -> bool:
+    """Whether this is the weight of a linear layer in a block; all else stays as it is."""
+    return len(stored.shape) == 2 and stored.dtype in _FLOATS and bool(_BLOCK_WEIGHT.fullmatch(name))
+
+
+def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
+    """The files that a checkpoint becomes, in the order in which its own are read best."""
+    groups: list[list[tuple[str, StoredTensor]]] = [[]]
+    size = 0
+    for name, stored in sorted(checkpoint.tensors.items(), key=lambda item: (item[1].path, item[1].offset)):
+        num_bytes = _bytes_of(name, stored)
+        if groups[-1] and size + num_bytes > SHARD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append((name, stored))
+        size += num_bytes
+    count = len(groups)
+    return [
+        Shard(f"diffusion_pytorch_model-{number:05d}-of-{count:05d}.safetensors", tuple(group))
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def weight_map(shards: list[Shard]) -> dict[str, str]:
+    """The file of each tensor, for the index."""
+    return {name: shard.name for shard in shards for name in _entries(shard)}
+
+
+def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Callable[[int], None]) -> str:
+    """Make one file; returns its SHA-256. Nothing stands under its name where that fails.
+
+    Args:
+        on_tensor: called after each tensor with the bytes it takes; may raise to end the work.
+
+    Raises:
+        InputError: the source changed, or holds numbers that are not finite.
+        MachineError: the source cannot be read, or what was written does not read back as it was.
+        OSError: the file cannot be written.
+    """
+    digest = hashlib.sha256()
+    staging = torch.empty(max(stored.num_bytes for _, stored in shard.tensors), dtype=torch.uint8)
+    with whole_file(path) as part, part.open("wb") as file:
+        for piece in _content(checkpoint, shard, staging, on_tensor):
+            digest.update(piece)
+            file.write(piece)
+    if file_digest(path) != digest.hexdigest():
+        path.unlink()
+        raise MachineError("eight_bit_written_wrong", path=str(path))
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a whole file."""
+    with path.open("rb") as file:
+        return digest_of(file, path.stat().st_size).hex()
+
+
+def _content(
+    checkpoint: Checkpoint, shard: Shard, staging: torch.Tensor, on_tensor: Callable[[int], None]
+) -> Iterator[bytes | memoryview]:
+    """All bytes of a file, in pieces that are valid until the next is asked for."""
+    yield _header(shard)
+    for name, stored in shard.tensors:
+        tensor = checkpoint.read(name, staging)
+        if gets_eight_bits(name, stored):
+            yield from _quantised(tensor, name, stored)
+        else:
+            yield staging[: stored.num_bytes].numpy().data
+        on_tensor(_bytes_of(name, stored))
+
+
+def _quantised(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:
+    """A weight's numbers of 8 bits, some rows at a time, then the scales of all rows."""
+    scales = []
+    for rows in weight.split(max(CHUNK_BYTES // (4 * weight.shape[1]), 1)):
+        numbers, scale = quantise(rows.float())
+        if not bool(scale.isfinite().all()):
+            raise InputError("weights_not_finite", path=str(stored.path), tensor=name)
+        scales.append(scale)
+        yield numbers.flatten().view(torch.uint8).numpy().data
+    yield torch.cat(scales).view(torch.uint8).numpy().data
+
+
+def _entries(shard: Shard) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Each tensor of a file in order: dtype, shape, bytes."""
+    entries = {}
+    for name, stored in shard.tensors:
+        if gets_eight_bits(name, stored):
+            entries[name] = ("F8_E4M3", stored.shape, math.prod(stored.shape))
+            entries[scale_name(name)] = ("F32", stored.shape[:1], 4 * stored.shape[0])
+        else:
+            entries[name] = (stored.dtype, stored.shape, stored.num_bytes)
+    return entries
+
+
+def _header(shard: Shard) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, (dtype, shape, num_bytes) in _entries(shard).items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + num_bytes]}
+        offset += num_bytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes_of(name: str, stored: StoredTensor) -> int:
+    """What a tensor takes in its new file, its scale included."""
+    if gets_eight_bits(name, stored):
+        return math.prod(stored.shape) + 4 * stored.shape[0]
+    return stored.num_bytes

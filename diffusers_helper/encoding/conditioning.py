@@ -1,0 +1,98 @@
+"""Everything a job encodes before it samples: pictures, prompts, each model loaded only if it is needed."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..buckets import video_size
+from ..events import Event, Notice, StageStarted
+from ..media.images import fit_image, read_image
+from ..models.loading import ModelLoader
+from ..request import GenerationRequest
+from ..sampling.denoiser import PromptEmbeds
+from ..sections import Plan, end_picture, start_picture
+from ..vae.codec import encode_picture
+from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
+from .prompts import encode_prompts, pad_prompt
+from .vision import encode_vision
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A job's inputs, encoded: latents `(1, 16, 1, h, w)` by picture, embeddings by prompt."""
+
+    latents: dict[str, torch.Tensor]
+    prompts: dict[str, PromptEmbeds]
+    image_embeds: torch.Tensor
+
+
+def read_pictures(request: GenerationRequest) -> dict[str, np.ndarray]:
+    """Read all pictures of a request and cut them to the size of the video, by the name they have there."""
+    first = start_picture(request)
+    names = [first, end_picture(request), *(keyframe.image for keyframe in request.keyframes)]
+    pictures = {first: read_image(first)}
+    own_height, own_width = pictures[first].shape[:2]
+    height, width = video_size(request, own_height, own_width)
+    for name in names:
+        if name is not None:
+            picture = pictures[name] if name in pictures else read_image(name)
+            pictures[name] = fit_image(picture, height, width)
+    return pictures
+
+
+def encode_all(
+    request: GenerationRequest,
+    plan: Plan,
+    pictures: dict[str, np.ndarray],
+    loader: ModelLoader,
+    cache: EmbeddingCache,
+) -> Generator[Event, None, Conditioning]:
+    """Encode what the plan needs, telling what begins."""
+    prompts = yield from _encode_prompts(request, plan, loader, cache)
+    image_embeds = yield from _encode_vision(pictures[start_picture(request)], loader, cache)
+    yield StageStarted("images")
+    with loader.vae() as vae:
+        latents = {
+            name: encode_picture(picture, vae, loader.vae_budget()) for name, picture in pictures.items()
+        }
+    return Conditioning(latents, prompts, image_embeds)
+
+
+def _encode_prompts(
+    request: GenerationRequest, plan: Plan, loader: ModelLoader, cache: EmbeddingCache
+) -> Generator[Event, None, dict[str, PromptEmbeds]]:
+    wanted = dict.fromkeys(section.prompt for section in plan.sections)  # each once, in order
+    if request.guidance_scale != 1:
+        wanted[request.negative_prompt] = None
+    encoders = [loader.files.text_encoder, loader.files.text_encoder_2]
+    contents = [text.encode() for text in wanted]
+    keys = dict(zip(wanted, embedding_keys(contents, encoders, loader.compute.encoders), strict=True))
+    found = {text: cache.get(key) for text, key in keys.items()}
+    missing = [text for text, tensors in found.items() if tensors is None]
+    if missing:
+        yield StageStarted("prompt")
+        for text, tensors in encode_prompts(missing, loader).items():
+            found[text] = tensors
+            cache.put(keys[text], tensors)
+    prompts = {}
+    for text, known in found.items():
+        assert known is not None
+        if dropped := int(known["num_dropped"]):
+            yield Notice("prompt_too_long", {"prompt": text[:40], "tokens": dropped})
+        prompts[text] = pad_prompt(known)
+    return prompts
+
+
+def _encode_vision(
+    picture: np.ndarray, loader: ModelLoader, cache: EmbeddingCache
+) -> Generator[Event, None, torch.Tensor]:
+    content = str(picture.shape).encode() + picture.tobytes()
+    key = embedding_key(content, [loader.files.image_encoder], loader.compute.encoders)
+    known = cache.get(key)
+    if known is None:
+        yield StageStarted("vision")
+        known = {"image_embeds": encode_vision(picture, loader)}
+        cache.put(key, known)
+    return known["image_embeds"][None]

@@ -1,0 +1,92 @@
+"""Turning words into embeddings with the two text encoders, each loaded only for as long as it reads."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import InputError
+from ..models.loading import ModelLoader
+from ..sampling.denoiser import PromptEmbeds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPT_TOKENS = 256
+"""Tokens of the user's prompt (with the template's end) that the model was made for."""
+PADDED_TOKENS = 512
+POOLED_TOKENS = 77
+
+
+@torch.inference_mode()
+def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[str, torch.Tensor]]:
+    """Encode prompts, one encoder after the other.
+
+    Returns:
+        For each prompt `embeds` `(tokens, dim)` and `pooled` `(dim,)` on the CPU, in the encoders' dtype,
+        and `num_dropped`, how many of its tokens were too many.
+    """
+    hidden = _encode_hidden(prompts, loader)
+    pooled = _encode_pooled(prompts, loader)
+    return {
+        prompt: {"embeds": hidden[prompt][0], "num_dropped": hidden[prompt][1], "pooled": pooled[prompt]}
+        for prompt in prompts
+    }
+
+
+def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
+    """Zero-pad (or crop) one of `encode_prompts`'s results to the length the transformer takes."""
+    embeds = encoded["embeds"][:PADDED_TOKENS]
+    tokens, dim = embeds.shape
+    padded = embeds.new_zeros(1, PADDED_TOKENS, dim)
+    padded[0, :tokens] = embeds
+    mask = torch.zeros(1, PADDED_TOKENS, dtype=torch.bool)
+    mask[0, :tokens] = True
+    return PromptEmbeds(padded, mask, encoded["pooled"][None])
+
+
+def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The Llama's hidden states after the template's head. Nothing is padded: attention is causal, so
+    what would stand behind the prompt changes nothing."""
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
+
+    crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    limit = crop_start + PROMPT_TOKENS
+    tokenizer = load_tokenizer(loader.files.text_encoder.processor)
+    results = {}
+    with loader.text_encoder() as model:
+        for prompt in prompts:
+            ids = tokenizer(DEFAULT_PROMPT_TEMPLATE["template"].format(prompt)).input_ids
+            used = torch.tensor([ids[:limit]], device=loader.compute.device)
+            states = model(input_ids=used, use_cache=False).last_hidden_state[0, crop_start:]
+            results[prompt] = states.cpu(), torch.tensor(max(len(ids) - limit, 0))
+    return results
+
+
+def _encode_pooled(prompts: list[str], loader: ModelLoader) -> dict[str, torch.Tensor]:
+    tokenizer = load_tokenizer(loader.files.text_encoder_2.processor)
+    results = {}
+    with loader.text_encoder_2() as model:
+        for prompt in prompts:
+            ids = tokenizer(
+                prompt, padding="max_length", max_length=POOLED_TOKENS, truncation=True, return_tensors="pt"
+            ).input_ids
+            results[prompt] = model(input_ids=ids.to(loader.compute.device)).pooler_output[0].cpu()
+    return results
+
+
+def load_tokenizer(folder: Path | None) -> "PreTrainedTokenizerBase":
+    """Load a tokenizer exactly as its tokenizer.json says.
+
+    transformers' Llama class would rebuild it and lose the byte-level splitting, and with it all spaces.
+    """
+    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
+    assert folder is not None
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else CLIPTokenizer
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # "longer than ..."
+    try:
+        return kind.from_pretrained(folder, padding_side="right", local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise InputError("tokenizer_broken", path=str(folder)) from error

@@ -1,0 +1,1 @@
+"""The files of one job: finished sections, fingerprint, results. Knows no model."""

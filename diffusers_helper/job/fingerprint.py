@@ -1,0 +1,48 @@
+"""What makes two runs the same job: a digest of the request and its pictures, and one of the models.
+
+A run goes on with the sections of an earlier one only where both are equal.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..request import GenerationRequest
+from ..weights.model_files import ModelFiles, content_marks
+
+NOT_DECISIVE = {
+    *("seed", "close_after"),  # compared by themselves
+    *("crf", "keep_section_videos", "save_section_stills"),  # only how sections are written in the end
+    *("resolution", "width", "height"),  # the pictures are cut to their size already
+}
+
+
+def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarray]) -> str:
+    """A digest of all that decides a section's numbers, but for the seed and the models.
+
+    Args:
+        pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
+    """
+    digests = {name: _picture_digest(picture) for name, picture in pictures.items()}
+    values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
+    usual = GenerationRequest().to_dict()  # left out: a later version may know more keys
+    decisive = {
+        key: value for key, value in values.items() if key not in NOT_DECISIVE and value != usual[key]
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def models_identity(files: ModelFiles) -> str:
+    """A digest of the models' names, sizes and samples of their content: a copy elsewhere has the same."""
+    digest = hashlib.sha256()
+    for part in (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer):
+        for mark in content_marks(part):
+            digest.update(mark)
+    return digest.hexdigest()
+
+
+def _picture_digest(picture: np.ndarray) -> str:
+    content = str(picture.shape).encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,134 @@
+"""The files that a job leaves in the output folder. Knows frames and requests, and no tensor."""
+
+import contextlib
+import errno
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from ..errors import InputError
+from ..media.embedded_request import without_start, write_png
+from ..media.loop import Frames, looped
+from ..media.video import write_mp4
+from ..request import GenerationRequest
+from ..sections import Plan, pixel_frames
+
+if TYPE_CHECKING:
+    from .folder import JobFolder
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = "_unfinished.mp4"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a job writes: `folder/name.mp4` and its companions.
+
+    With `progress_videos`, the video so far is written after every section (see `progress_video`). `work` is
+    the folder for the sections until the video is finished; None: beside the video.
+    """
+
+    folder: Path
+    name: str
+    save_latents: bool = False
+    progress_videos: bool = False
+    work: Path | None = None
+
+    @property
+    def working_folder(self) -> Path:
+        return self.file(".job") if self.work is None else self.work
+
+    def check(self) -> None:
+        """Look whether the video can be written, before there is one.
+
+        Raises:
+            InputError: the folder cannot be made or takes no files, or a folder has the video's name.
+            OSError: the disk is full.
+        """
+        try:
+            if self.file(".mp4").is_dir():
+                raise InputError("output_taken", path=str(self.file(".mp4")))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            reason = error.strerror or str(error)
+            raise InputError("output_not_writable", path=str(self.folder), reason=reason) from error
+
+    def file(self, ending: str) -> Path:
+        return self.folder / f"{self.name}{ending}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and the packed request that each file carries (see `recording`)."""
+
+    target: Target
+    request: GenerationRequest
+    plan: Plan
+    packed: Mapping[str, object]
+
+    def write_start(self, picture: np.ndarray) -> None:
+        """Write the start picture with the request in it. The folder is made again if somebody deleted it."""
+        self.target.folder.mkdir(parents=True, exist_ok=True)
+        write_png(self.target.file(".png"), picture, without_start(self.packed))
+
+    def write_sections(self, folder: "JobFolder") -> None:
+        """Write the section videos and stills that the request asks for, numbered as in the video."""
+        frames = self._frames(folder)
+        per_section = pixel_frames(self.plan.size.latent_frames + 1) - 1
+        for number in range(len(self.plan.sections)):
+            first, last = number * per_section, (number + 1) * per_section
+            label = f"_section_{number + 1:03d}"
+            if self.request.keep_section_videos:
+                part = frames(first + 1 if number else 0, last + 1)
+                write_mp4(self.target.file(label + ".mp4"), part, crf=self.request.crf, comment=self._comment)
+            if self.request.save_section_stills:
+                write_png(self.target.file(label + ".png"), next(frames(last, last + 1)), self.packed)
+
+    def write_video(self, folder: "JobFolder") -> tuple[Path, int]:
+        """Write the finished video; returns the file and its number of frames."""
+        path, frames = self.target.file(".mp4"), self._frames(folder)
+        count = write_mp4(path, frames(0, folder.num_frames), crf=self.request.crf, comment=self._comment)
+        return path, count
+
+    def keep_finished(self, folder: "JobFolder") -> Path | None:
+        """Write what is finished as a video of its own, never as a loop: its beginning is not there yet.
+
+        Returns:
+            The video; None where nothing was finished, or where it cannot be written: the sections lie in
+            their folder all the same.
+        """
+        if not folder.num_sections:
+            return None
+        path = self.target.file(UNFINISHED)
+        try:
+            self.target.folder.mkdir(parents=True, exist_ok=True)
+            write_mp4(path, folder.frames(), crf=self.request.crf, comment=self._comment)
+        except (OSError, ValueError, av.error.FFmpegError):
+            logger.warning("the finished sections stay in %s only", folder.path, exc_info=True)
+            return None
+        return path
+
+    def drop_unfinished(self) -> None:
+        """Delete the video of what was finished: the whole one is there."""
+        for ending in (UNFINISHED, f"{UNFINISHED}.part"):  # a half, of a run that was killed
+            with contextlib.suppress(OSError):  # somebody watches it (Windows)
+                self.target.file(ending).unlink(missing_ok=True)
+
+    def _frames(self, folder: "JobFolder") -> Frames:
+        return looped(folder.frames, folder.num_frames) if self.request.loop else folder.frames
+
+    @property
+    def _comment(self) -> str:
+        return json.dumps(self.packed, ensure_ascii=False)

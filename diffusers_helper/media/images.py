@@ -1,0 +1,272 @@
+"""Pictures: reading any common kind of file into RGB, and cutting it to a size. Knows no tensor."""
+
+import base64
+import binascii
+import contextlib
+import io
+import math
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+
+from ..errors import InputError
+from ..request import MAX_REQUEST_BYTES, is_data_uri
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+MIN_SIDE = 8
+LANCZOS_RADIUS = 3
+PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
+"""Bytes before the first chunk of a PNG file, and at the end of each."""
+MAX_SCALED_PIXELS = 2**25
+"""Of the largest picture that is scaled as a whole before it is cropped."""
+MAX_PIXELS = 178_956_970
+"""Pillow's own limit against decompression bombs, stated here so that the message can name it. Telephones
+make pictures of 108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_SWAPPING = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+"""Turns that make a lying picture stand."""
+_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
+
+
+def read_image(name: str) -> np.ndarray:
+    """Read a picture as `(height, width, 3)` uint8 sRGB, turned upright, transparency over white.
+
+    Of a moving picture, the first frame. `name` is a path, or a `data:` URI that holds the file.
+
+    Raises:
+        InputError: saying what is wrong with it.
+    """
+    source, shown = _open_source(name)
+    with source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files
+        return np.asarray(_to_rgb(_read_upright(source, shown)))
+
+
+def read_size(name: str) -> tuple[int, int]:
+    """The size (height, width) of the picture that `read_image` would give, as a rule without decoding it.
+
+    Raises:
+        InputError: as `read_image`, for what can be known without the pixels.
+    """
+    source, shown = _open_source(name)
+    with source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(source, shown) as image:
+            if _size_needs_pixels(image, source):
+                image.load()
+            turn, (width, height) = _turn(image), image.size
+            return (width, height) if turn in _SWAPPING else (height, width)
+
+
+def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale to cover `(height, width)` with LANCZOS and crop the centre; unchanged where it fits already.
+
+    Where the whole, scaled, would be huge (a very long picture), only the part that stays is scaled: the
+    same up to the rounding of a few pixels.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    old_height, old_width = image.shape[:2]
+    scale = max(width / old_width, height / old_height)
+    new_height, new_width = round(old_height * scale), round(old_width * scale)
+    if new_height * new_width > MAX_SCALED_PIXELS:
+        return _fit_part(image, (new_height, new_width), (height, width))
+    left, top = round((new_width - width) / 2), round((new_height - height) / 2)
+    scaled = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.LANCZOS)
+    return np.asarray(scaled.crop((left, top, left + width, top + height)))
+
+
+def _fit_part(image: np.ndarray, scaled: tuple[int, int], wanted: tuple[int, int]) -> np.ndarray:
+    rows, top, bottom = _scaled_part(image.shape[0], scaled[0], wanted[0])
+    columns, left, right = _scaled_part(image.shape[1], scaled[1], wanted[1])
+    part = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
+    size, box = (wanted[1], wanted[0]), (left, top, right, bottom)
+    return np.asarray(part.resize(size, Image.Resampling.LANCZOS, box=box))
+
+
+def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, float]:
+    """Which of `old` pixels make up the middle `wanted` of `scaled` ones.
+
+    Returns:
+        The pixels needed, with those around that the filter looks at, and the first and last place among
+        them where the picture begins and ends.
+    """
+    step = old / scaled
+    first = round((scaled - wanted) / 2) * step
+    last = min(first + wanted * step, old)
+    margin = LANCZOS_RADIUS * max(step, 1) + 1
+    begin, end = max(math.floor(first - margin), 0), min(math.ceil(last + margin), old)
+    return slice(begin, end), first - begin, min(last - begin, end - begin)
+
+
+def to_data_uri(image: np.ndarray) -> str:
+    """A picture `(height, width, 3)` uint8 as a lossless `data:` URI that `read_image` reads back equal."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", lossless=True, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def allow_long_text() -> None:
+    """Let Pillow open PNG files with as much text as a request may have: ours hold pictures in theirs."""
+    PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, MAX_REQUEST_BYTES)
+
+
+def _open_source(name: str) -> tuple[IO[bytes], str]:
+    """The opened file, and what to call it in a message."""
+    if is_data_uri(name):
+        return _open_data_uri(name)
+    try:
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise InputError("image_not_a_file", image=name)
+        if status.st_size == 0:
+            raise InputError("image_empty", image=name)
+        return Path(name).open("rb"), name
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError("image_missing", image=name) from error
+    except OSError as error:  # a name too long for the file system, a file that we may not read
+        reason = error.strerror or str(error)
+        raise InputError("image_unreadable", image=name[:200], reason=reason) from error
+
+
+def _open_data_uri(uri: str) -> tuple[IO[bytes], str]:
+    header, _, payload = uri.partition(",")
+    try:
+        if not header.endswith(";base64"):
+            raise InputError("data_uri_broken")
+        return io.BytesIO(base64.b64decode(payload, validate=True)), header.partition(";")[0][:40]
+    except (binascii.Error, ValueError) as error:
+        raise InputError("data_uri_broken") from error
+
+
+def _read_upright(source: IO[bytes], shown: str) -> Image.Image:
+    with _opened(source, shown) as image:
+        image.load()
+        turn = _turn(image)
+        return image if turn is None else image.transpose(turn)
+
+
+@contextlib.contextmanager
+def _opened(source: IO[bytes], shown: str) -> Iterator[Image.Image]:
+    """An opened picture whose pixels are not read yet; what Pillow stumbles over, also later, is named."""
+    allow_long_text()
+    Image.init()
+    try:
+        # Only formats that this Pillow was built with: it stumbles over others' names.
+        with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            _check_size(image.size, shown)
+            yield image
+    except (InputError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6) from error
+    except UnidentifiedImageError as error:
+        raise InputError("not_an_image", image=shown) from error
+    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+        reason = str(error) or type(error).__name__
+        raise InputError("image_broken", image=shown, reason=reason) from error
+
+
+def _check_size(size: tuple[int, int], shown: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6)
+    if min(width, height) < MIN_SIDE:
+        raise InputError("image_too_small", image=shown, width=width, height=height, least=MIN_SIDE)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright, by its EXIF data. The rest of that data, often odd, is left alone."""
+    try:
+        # The plain method: PNG's own would first read the pixels, which is done here where it is needed.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except (*_DAMAGED, OSError, SyntaxError):
+        return None  # a damaged note beside the picture is no reason to refuse it
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _size_needs_pixels(image: Image.Image, source: IO[bytes]) -> bool:
+    """Whether which way up a picture is can only be known when it is read as a whole."""
+    if image.format == "PNG":
+        return _has_notes_at_its_end(source)
+    return image.format == "TIFF"  # Pillow turns it while it reads
+
+
+def _has_notes_at_its_end(png: IO[bytes]) -> bool:
+    """Whether a PNG file has anything but pixels after the first of them; leaves the file where it was."""
+    place, kinds = png.tell(), set[bytes]()
+    png.seek(PNG_SIGNATURE)
+    while len(header := png.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        kinds |= {kind} if kinds or kind == b"IDAT" else set()
+        png.seek(length + PNG_CHECKSUM, io.SEEK_CUR)
+    png.seek(place)
+    return not kinds <= {b"IDAT", b"IEND"}
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_deep_to_8_bit(image)).convert("RGB")
+    profile = image.info.get("icc_profile")
+    if not image.has_transparency_data:
+        return _to_srgb(image, profile)
+    alpha = image.convert("RGBA").getchannel("A")
+    colours = _to_srgb(image.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
+    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+
+
+def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
+    """Grey values of more than 8 bits to 8; where the file doesn't tell their range, by the values."""
+    values = np.asarray(image).astype(np.float32)
+    has_16_bits = image.mode.startswith("I;16")
+    low, top = (0.0, 65535.0) if has_16_bits else _value_range(values, image.mode)
+    if has_16_bits and "transparency" in image.info:
+        values[values == image.info["transparency"]] = top
+    values = np.nan_to_num(values, posinf=top, neginf=low)
+    return np.rint((values - low) * (255 / (top - low))).clip(0, 255).astype(np.uint8)
+
+
+def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
+    """Which values mean black and white: 0 and 1 (floats only), 255 or 65535, else the extremes."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    known = next((top for top in tops if low >= 0 and high <= top), None)
+    return (0.0, known) if known is not None else (low, max(high, low + 1))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """To sRGB by the picture's own colour profile (a phone's Display P3, a printer's CMYK), if any."""
+    if image.mode not in ("RGB", "CMYK", "L", "LAB"):
+        image = image.convert("RGB")
+    try:
+        if profile:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in (ImageCms.getProfileDescription(source) or ""):
+                return _transform(image, source)
+    except (ImageCms.PyCMSError, OSError):
+        pass  # a broken profile is no reason to refuse the picture
+    if image.mode == "LAB":
+        return _transform(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    return image.convert("RGB")
+
+
+def _transform(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    changed = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert changed is not None  # it is where nothing is changed in place
+    return changed

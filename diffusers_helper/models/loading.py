@@ -1,0 +1,159 @@
+"""Putting models into memory and out again: each is in a `with` block, and nobody else places anything.
+
+What is not needed is not read. The two large models, the text encoder and the transformer, keep their
+layers in their files as far as memory is short: see `streamed_models`.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..device import Compute
+from ..memory import empty_cache, free_vram
+from ..transformer.attention import SAGE, AttentionChooser, AttentionShape
+from ..transformer.compiling import BlockRunner, CompilingRunner
+from ..vae.decoder import WindowDecoder
+from ..weights.filling import fill, match_tensors
+from ..weights.model_files import ModelFiles, ModelPart
+from .architectures import (
+    build_empty,
+    make_image_encoder,
+    make_text_encoder,
+    make_text_encoder_2,
+    make_transformer,
+    make_vae,
+    make_vae_decoder,
+)
+from .streamed_transformer import StreamedTransformer, stream_text_encoder, stream_transformer
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLHunyuanVideo
+    from transformers import CLIPTextModel, LlamaModel, SiglipVisionModel
+
+CPU_VAE_BYTES = 2**31
+"""More does not make decoding on a CPU faster."""
+VAE_SPARE_BYTES = 2**28
+VAE_GAPS = 1.1
+"""Left free on a card while decoding, and how much more the allocator takes than is used."""
+
+
+class ModelLoader:
+    """Builds the models of one set on one device, each for the length of a `with` block."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        compute: Compute,
+        runner: BlockRunner | None = None,
+        choices: Path | None = None,
+        attention: str | None = None,
+    ) -> None:
+        """
+        Args:
+            runner: runs the transformer's blocks; None for the one that `compute` asks for.
+            choices: file in which the choice of an attention is kept.
+            attention: one that is used wherever it works, however fast others are.
+        """
+        self.files = files
+        self.compute = compute
+        self._attention = AttentionChooser(
+            compute.device, compute.transformer, compiles=compute.compiles, path=choices, asked=attention
+        )
+        self._runner = runner or (CompilingRunner() if compute.compiles else BlockRunner())
+
+    @property
+    def asked_attention(self) -> str | None:
+        """The attention that is used wherever it works."""
+        return self._attention.asked
+
+    def verify(self) -> None:
+        """Compare every model with the names and shapes in its files, before any weight is read.
+
+        Raises:
+            InputError: a config and its weights do not belong together.
+        """
+        for part, make in (
+            (self.files.text_encoder, make_text_encoder),
+            (self.files.text_encoder_2, make_text_encoder_2),
+            (self.files.image_encoder, make_image_encoder),
+            (self.files.vae, make_vae),
+            (self.files.transformer, make_transformer),
+        ):
+            match_tensors(build_empty(part, make), part.checkpoint)
+
+    @contextmanager
+    def text_encoder(self) -> Iterator["LlamaModel"]:
+        with self._clean_up(), stream_text_encoder(self.files.text_encoder, self.compute) as model:
+            yield model
+
+    @contextmanager
+    def text_encoder_2(self) -> Iterator["CLIPTextModel"]:
+        with self._loaded(self.files.text_encoder_2, make_text_encoder_2, self.compute.encoders) as model:
+            yield model
+
+    @contextmanager
+    def image_encoder(self) -> Iterator["SiglipVisionModel"]:
+        with self._loaded(self.files.image_encoder, make_image_encoder, self.compute.encoders) as model:
+            yield model
+
+    @contextmanager
+    def vae(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """The whole VAE. Its decoder is ours, here as in `vae_decoder`."""
+        with self._loaded(self.files.vae, make_vae, self.compute.vae) as model:
+            model.decoder = WindowDecoder(model.decoder)
+            yield model
+
+    @contextmanager
+    def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """The VAE without its encoder."""
+        with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
+            model.decoder = WindowDecoder(model.decoder)
+            empty_cache(self.compute.device)  # of the weights as they were, in small pieces
+            yield model
+
+    @contextmanager
+    def transformer(self, tokens: int) -> Iterator[StreamedTransformer]:
+        """The transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
+        config = self.files.transformer.config
+        shape = AttentionShape(tokens, config["num_attention_heads"], config["attention_head_dim"])
+        backend = self._attention.choose(shape)
+        runner = BlockRunner() if backend == SAGE else self._runner
+        with (
+            self._clean_up(),
+            stream_transformer(self.files.transformer, self.compute, tokens, backend, runner) as transformer,
+        ):
+            try:
+                yield transformer
+            finally:
+                if backend is not None and transformer.stack.attention.is_to_blame:
+                    self._attention.refuse(backend)
+
+    def vae_budget(self) -> int:
+        """Bytes that decoding may take now."""
+        free = free_vram(self.compute.device, self.compute.memory_limit)
+        if self.compute.device.type == "cuda":
+            return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
+        return min(free // 2, CPU_VAE_BYTES)
+
+    @contextmanager
+    def _loaded(self, part: ModelPart, make: Callable[[dict], nn.Module], dtype: torch.dtype) -> Iterator:
+        module = build_empty(part, make)
+        with self._clean_up():
+            try:
+                fill(module, part.checkpoint, self.compute.device, dtype)
+                yield module
+            finally:
+                module.to("meta")  # frees the weights whoever still holds the module
+
+    @contextmanager
+    def _clean_up(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            gc.collect()
+            empty_cache(self.compute.device)

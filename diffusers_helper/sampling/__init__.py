@@ -1,0 +1,1 @@
+"""The denoising of one section: schedule, denoiser, sampler. Knows no file and no earlier section."""

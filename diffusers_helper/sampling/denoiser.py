@@ -1,0 +1,172 @@
+"""Asking the FramePack transformer for clean latents: its inputs for a section, guidance, memory."""
+
+import copy
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+
+from ..device import Compute
+from ..models.streamed_transformer import StreamedTransformer
+from ..sections import Positions
+from ..transformer.teacache import TeaCache
+
+TIMESTEPS = 1000.0
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """An encoded prompt: `embeds` `(1, 512, dim)` zero-padded with `mask` `(1, 512)`, `pooled` `(1, dim)`."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+    pooled: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SectionInputs:
+    """What one section is made from. Latents are `(1, 16, frames, h, w)`: `clean` 2 frames (start picture
+    and newest history), `history_2x` 2, `history_4x` 16; `image_embeds` `(1, tokens, dim)`."""
+
+    positive: PromptEmbeds
+    negative: PromptEmbeds | None
+    image_embeds: torch.Tensor
+    clean: torch.Tensor
+    history_2x: torch.Tensor
+    history_4x: torch.Tensor
+    positions: Positions
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """`distilled` is told to the model; `scale` other than 1 asks it twice, `rescale` tames the result."""
+
+    distilled: float
+    scale: float = 1.0
+    rescale: float = 0.0
+
+
+class SectionDenoiser:
+    """Predicts the clean latents of one section; `predict(x, sigma)` is called once a step."""
+
+    def __init__(
+        self,
+        transformer: StreamedTransformer,
+        inputs: SectionInputs,
+        guidance: Guidance,
+        compute: Compute,
+        sigmas: torch.Tensor,
+        caches: tuple[TeaCache, TeaCache] | None = None,
+    ) -> None:
+        """
+        Args:
+            sigmas: all noise levels that will be asked for; what depends on them alone is computed now.
+            caches: TeaCache states for the positive and the negative pass.
+        """
+        self._transformer = transformer
+        self._model, self._stack = transformer.model, transformer.stack
+        self._guidance = guidance
+        self._compute = compute
+        self._positive = self._placed(inputs.positive)
+        self._negative = None if inputs.negative is None else self._placed(inputs.negative)
+        self._timesteps: dict[float, torch.Tensor] = {}
+        self._caches: list[TeaCache | None] = list(caches or (None, None))
+        self._shared = self._shared_arguments(inputs)
+        self.computed = True
+        """Whether the last step ran the blocks."""
+        transformer.making_room(lambda: self._prepare(sigmas))
+
+    @torch.inference_mode()
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Clean latents seen from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`; float32.
+
+        Where the card's memory does not suffice, what is lent is taken back, then resident layers are given
+        up, and the step is repeated.
+
+        Raises:
+            torch.OutOfMemoryError: there is none left to give up.
+        """
+        before = self._caches
+        return self._transformer.making_room(lambda: self._predict(x, sigma, before))
+
+    def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
+        self._caches = [copy.copy(cache) for cache in caches]  # a step that is repeated starts from these
+        velocity = self._ask(x, sigma, self._positive, self._caches[0])
+        self.computed = self._stack.computed
+        if self._guidance.scale != 1 and self._negative is not None:
+            negative = self._ask(x, sigma, self._negative, self._caches[1])
+            velocity = guide(velocity, negative, self._guidance.scale, self._guidance.rescale)
+        return x - float(sigma) * velocity
+
+    def _ask(
+        self, x: torch.Tensor, sigma: torch.Tensor, prompt: "_PlacedPrompt", cache: TeaCache | None
+    ) -> torch.Tensor:
+        self._stack.cache = cache
+        self._stack.key = prompt.key(sigma)
+        (velocity,) = self._model(
+            hidden_states=x.to(self._compute.transformer),
+            timestep=self._timesteps[float(sigma)],
+            encoder_hidden_states=prompt.embeds,
+            encoder_attention_mask=prompt.mask,
+            pooled_projections=prompt.pooled,
+            **self._shared,
+            return_dict=False,
+        )
+        return velocity.float()
+
+    @torch.inference_mode()
+    def _prepare(self, sigmas: torch.Tensor) -> None:
+        """Compute the blocks' modulation for all steps; a section like the last one finds it there."""
+        self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
+        prompts = [prompt for prompt in (self._positive, self._negative) if prompt is not None]
+        embeddings = {}
+        for prompt in prompts:
+            for sigma in sigmas:
+                embeddings[prompt.key(sigma)], _ = self._model.time_text_embed(
+                    self._timesteps[float(sigma)], prompt.pooled, self._shared["guidance"]
+                )
+        self._stack.table.add(embeddings)
+
+    def _shared_arguments(self, inputs: SectionInputs) -> dict[str, torch.Tensor]:
+        positions = inputs.positions
+        return {
+            "image_embeds": self._on_device(inputs.image_embeds),
+            "guidance": self._on_device(torch.tensor([self._guidance.distilled * TIMESTEPS])),
+            "indices_latents": torch.tensor(positions.latents),
+            "latents_clean": self._on_device(inputs.clean),
+            "indices_latents_clean": torch.tensor(positions.clean),
+            "latents_history_2x": self._on_device(inputs.history_2x),
+            "indices_latents_history_2x": torch.tensor(positions.history_2x),
+            "latents_history_4x": self._on_device(inputs.history_4x),
+            "indices_latents_history_4x": torch.tensor(positions.history_4x),
+        }
+
+    def _placed(self, prompt: PromptEmbeds) -> "_PlacedPrompt":
+        identity = prompt.pooled.cpu().float().numpy().tobytes()
+        embeds, pooled = self._on_device(prompt.embeds), self._on_device(prompt.pooled)
+        return _PlacedPrompt(embeds, prompt.mask.cpu(), pooled, identity)
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._compute.device, self._compute.transformer)
+
+
+@dataclass(frozen=True)
+class _PlacedPrompt:
+    """A prompt on the device, but for its mask, which is looked at on the CPU."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+    pooled: torch.Tensor
+    identity: bytes
+
+    def key(self, sigma: torch.Tensor) -> Hashable:
+        """What a step's modulation depends on (the guidance is one for the whole job)."""
+        return self.identity, float(sigma)
+
+
+def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:
+    """Classifier-free guidance, rescaled towards the positive's spread (arXiv 2305.08891, section 3.4)."""
+    guided = negative + scale * (positive - negative)
+    dims = tuple(range(1, positive.ndim))
+    spread = positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+    return rescale * (guided * spread) + (1 - rescale) * guided

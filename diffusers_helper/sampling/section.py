@@ -1,0 +1,125 @@
+"""The steps of one section: from noise to clean latents."""
+
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+
+from ..device import Compute
+from ..encoding.conditioning import Conditioning
+from ..errors import MachineError
+from ..events import Event, StageStarted, StepDone
+from ..models.streamed_transformer import StreamedTransformer, count_tokens
+from ..request import GenerationRequest
+from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X, Section, start_picture
+from ..transformer.teacache import TeaCache
+from ..vae.codec import preview_latents
+from .denoiser import Guidance, SectionDenoiser, SectionInputs
+from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
+
+logger = logging.getLogger(__name__)
+
+
+def section_inputs(
+    request: GenerationRequest, section: Section, conditioning: Conditioning, history: torch.Tensor
+) -> SectionInputs:
+    """What the transformer is told in a section.
+
+    Args:
+        history: latents `(1, 16, HISTORY_FRAMES, h, w)` of what comes after it in the video.
+    """
+    keyframes = {keyframe.section: keyframe.image for keyframe in request.keyframes}
+    start = start_picture(request)
+    picture = keyframes[section.keyframe] if section.keyframe is not None else start
+    assert picture is not None
+    history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
+    has_negative = request.guidance_scale != 1
+    return SectionInputs(
+        positive=conditioning.prompts[section.prompt],
+        negative=conditioning.prompts[request.negative_prompt] if has_negative else None,
+        image_embeds=conditioning.image_embeds,
+        clean=torch.cat([conditioning.latents[picture], history_1x], dim=2),
+        history_2x=history_2x,
+        history_4x=history_4x,
+        positions=section.positions,
+    )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A section's latents `(1, channels, t, h, w)` on the CPU, and for each step whether the blocks ran."""
+
+    latents: torch.Tensor
+    evaluations: list[int]
+
+
+@dataclass(frozen=True)
+class SectionSampler:
+    """Samples the sections of one job, of which there are `sections`. `check_stop` raises StopRequested."""
+
+    request: GenerationRequest
+    sections: int
+    transformer: StreamedTransformer
+    compute: Compute
+    check_stop: Callable[[], None]
+
+    def sample(
+        self, section: Section, inputs: SectionInputs, noise: torch.Tensor
+    ) -> Generator[Event, None, Sampled]:
+        """Make a section of noise `(1, channels, t, h, w)`, telling each step.
+
+        Where its numbers are not finite and blocks are compiled, or use another attention than PyTorch's own,
+        it is made once more without; if that helps, later jobs do without, too.
+
+        Raises:
+            MachineError: numbers are not finite.
+        """
+        stack = self.transformer.stack
+        runner, attention = stack.runner, stack.attention
+        try:
+            return (yield from self._sample(section, inputs, noise))
+        except MachineError as error:
+            if error.code != "not_a_number_in_latents" or not stack.use_plainest(error.code):
+                raise
+        logger.warning("section %d went wrong, and is made with blocks as they are", section.index)
+        sampled = yield from self._sample(section, inputs, noise)
+        runner.give_up("numbers went wrong")
+        attention.is_to_blame = attention.is_replaced
+        return sampled
+
+    def _sample(
+        self, section: Section, inputs: SectionInputs, noise: torch.Tensor
+    ) -> Generator[Event, None, Sampled]:
+        request, transformer, compute = self.request, self.transformer, self.compute
+        guidance = Guidance(
+            request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
+        )
+        sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
+        evaluations: list[int] = []
+        self.check_stop()
+        yield StageStarted("sampling", section.index)
+        denoiser = SectionDenoiser(transformer, inputs, guidance, compute, sigmas[:-1], self._teacaches())
+        latents = noise = noise.to(compute.device)
+        tokens = count_tokens(*noise.shape[-3:])
+        with transformer.lent_room(tokens, compute):
+            for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
+                if not torch.isfinite(latents).all():
+                    raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
+                evaluations.append(int(denoiser.computed))
+                preview = preview_latents(latents)
+                yield StepDone(section.index, self.sections, step, request.steps, denoiser.computed, preview)
+                if step < request.steps:
+                    self.check_stop()
+                    transformer.take_back_where_short(tokens, compute)
+        logger.info(
+            "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
+        )
+        return Sampled(latents.cpu(), evaluations)
+
+    def _teacaches(self) -> tuple[TeaCache, TeaCache] | None:
+        """A state for the positive and one for the negative pass of a section."""
+        if not self.request.teacache:
+            return None
+        threshold, steps = self.request.teacache_threshold, self.request.steps
+        return TeaCache(threshold, steps), TeaCache(threshold, steps)

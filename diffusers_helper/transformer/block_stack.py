@@ -1,0 +1,85 @@
+"""All transformer blocks as one module: where steps are left out, and weights come and go."""
+
+import logging
+import time
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..streaming.layers import StreamedLayers
+from ..streaming.ram_tier import RamTier
+from .attention import OWN, ActiveAttention
+from .compiling import BlockRunner, States
+from .modulation import ModulationTable, give_modulation
+from .teacache import TeaCache
+
+logger = logging.getLogger(__name__)
+
+
+class BlockStack(nn.Module):
+    """Stands where the model has its blocks. With a TeaCache in `cache`, it may leave them all out.
+
+    Before each call, `key` must name products in `table`.
+    """
+
+    def __init__(
+        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: BlockRunner
+    ) -> None:
+        """
+        Args:
+            first_block: a block without modulation; its first norm, which has no weights, serves TeaCache.
+        """
+        super().__init__()
+        self._first_norm = first_block.get_submodule("norm1")
+        self._first_block = [first_block]  # in a list, so that its empty weights are no part of the model
+        self.layers = layers
+        self.table = table
+        self.runner = runner
+        self.attention = ActiveAttention(OWN)
+        self.ram = RamTier()
+        self.cache: TeaCache | None = None
+        self.key: Hashable = None
+        self.computed = True
+        """Whether the last call ran the blocks."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        temb: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        products = self.table[self.key]
+        self.computed = True
+        if self.cache is not None:
+            give_modulation(self._first_block[0], "double", products[0])
+            self.computed = self.cache.should_compute(self._first_norm(hidden_states, emb=temb)[0])
+            if not self.computed:
+                return self.cache.apply(hidden_states), encoder_hidden_states
+        before, begin = hidden_states, time.perf_counter()
+        for place, block in self.layers:
+            give_modulation(block, self.layers.layers[place].kind, products[place])
+            hidden_states, encoder_hidden_states = self.attention.guard(
+                partial(self._run, block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary)
+            )
+        self.ram.after_pass(self.layers, hidden_states, begin)
+        if self.cache is not None:
+            self.cache.remember(before, hidden_states)
+        return hidden_states, encoder_hidden_states
+
+    def use_plainest(self, reason: str) -> bool:
+        """Call blocks as they are, with PyTorch's own attention, from now on; whether that is a change."""
+        is_change = self.runner.is_compiling or self.attention.backend != OWN
+        self.runner = BlockRunner()
+        if self.attention.backend != OWN:
+            self.attention.replace(reason)
+        return is_change
+
+    def _run(self, block: nn.Module, *arguments: Any) -> States:
+        """Call a block; as it is where another attention has taken over, for which none was compiled yet."""
+        is_ready = not self.attention.is_replaced or self.runner.is_ready(self.attention.backend)
+        return self.runner(block, *arguments) if is_ready else block(*arguments)

@@ -1,0 +1,224 @@
+"""The VAE's decoder: diffusers' layers and numbers, in a fifth of the memory and of the time.
+
+Knows one window of frames and nothing of tiles or of how windows are joined; diffusers' `vae.decode` does
+that, with this module in the place of its `decoder`. What is different:
+
+- Feature maps lie as frames with the channels last, `(t, c, h, w)`. A 3-D convolution is one 2-D convolution
+  over three frames side by side in the channels, for which cuDNN's kernels are up to twice as fast.
+- A layer computes a strip of rows at a time. GroupNorm's statistics are taken over the whole window first, so
+  that strips change nothing.
+- Doubling a picture and convolving it is one step: of the nine places of a kernel on a doubled picture only
+  four hold different pixels, so the weights of the others are added up beforehand.
+- The largest map, the doubled picture with which the last level begins, is never stored but computed twice.
+- In the attention every frame sees those before it: frame by frame, without a mask of tokens x tokens.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..memory import empty_cache
+from .feature_maps import CausalConv, Maps, PointConv, Rooms, Stored, Upsampled, UpsamplingConv
+from .windows import Activation
+
+STATISTICS_EPS = 1e-6
+
+
+class WindowDecoder(nn.Module):
+    """Takes the place of `AutoencoderKLHunyuanVideo.decoder`, whose weights it takes over, rearranged."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        middle = decoder.mid_block
+        self.conv_in = CausalConv(decoder.conv_in)
+        self.resnet_in = ResnetBlock(middle.resnets[0])
+        self.middle = nn.ModuleList()
+        for attention, resnet in zip(middle.attentions, middle.resnets[1:], strict=True):
+            self.middle.extend([] if attention is None else [FrameAttention(attention)])
+            self.middle.append(ResnetBlock(resnet))
+        levels = [Level(block) for block in decoder.up_blocks]
+        # What a shortcut passes by is not needed a second time.
+        levels[-2].stores = decoder.up_blocks[-1].resnets[0].conv_shortcut is None
+        self.levels = nn.ModuleList(levels)
+        self.norm_out = Norm(decoder.conv_norm_out)
+        self.conv_out = CausalConv(decoder.conv_out)
+        self._keeps_rooms = False
+        self._rooms: Rooms | None = None
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents `(1, c, t, h, w)` to pixels `(1, 3, 4t - 3, 8h, 8w)`."""
+        frames = latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        maps: Maps = self.resnet_in(self.conv_in(Stored(frames, self._rooms_for(latents))))
+        for layer in (*self.middle, *self.levels):
+            maps = layer(maps)
+        maps.rooms = None  # pixels stay
+        pixels = self.conv_out(maps, self.norm_out.activation(maps)).values
+        return pixels.transpose(0, 1)[None]
+
+    @contextmanager
+    def keeping_rooms(self) -> Iterator[None]:
+        """In the block, memory for the largest maps is kept from one window to the next. At its end it goes
+        back to the card."""
+        self._keeps_rooms = True
+        try:
+            yield
+        finally:
+            self._keeps_rooms, self._rooms = False, None
+            empty_cache(self.norm_out.weight.device)
+
+    def _rooms_for(self, latents: torch.Tensor) -> Rooms | None:
+        """Those that there are, if they suffice, else new ones."""
+        if not self._keeps_rooms:
+            return None
+        size: tuple[int, ...] = tuple(latents.shape[2:])
+        for level in self.levels:
+            assert isinstance(level, Level)
+            size = level.size_after(*size)
+        num_bytes = prod(size) * self.norm_out.weight.numel() * latents.element_size()
+        if self._rooms is None or self._rooms.num_bytes < num_bytes:
+            self._rooms = None
+            empty_cache(latents.device)  # so that each gets a piece of its own
+            self._rooms = Rooms(num_bytes, latents.device)
+        return self._rooms
+
+
+class Level(nn.Module):
+    """diffusers' HunyuanVideoUpBlock3D."""
+
+    stores = True
+    """Whether its doubled maps are kept; else they are computed whenever they are read."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(resnet) for resnet in block.resnets)
+        self.upsampler = None if block.upsamplers is None else UpsamplingConv(block.upsamplers[0])
+
+    def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of what becomes of maps of such a size."""
+        if self.upsampler is None:
+            return count, height, width
+        return self.upsampler.size_after(count, height, width)
+
+    def forward(self, maps: Maps) -> Maps:
+        for resnet in self.resnets:
+            maps = resnet(maps)
+        if self.upsampler is None:
+            return maps
+        assert isinstance(maps, Stored)
+        upsampled = Upsampled(maps, self.upsampler)
+        return upsampled.stored() if self.stores else upsampled
+
+
+class Norm(nn.Module):
+    """A GroupNorm over all frames of a window."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.register_buffer("weight", norm.weight.detach().double())
+        self.register_buffer("bias", norm.bias.detach().double())
+        self._groups, self._eps = norm.num_groups, norm.eps
+
+    def activation(self, maps: Maps, nonlinear: bool = True) -> Activation:
+        """The norm of these maps, and SiLU behind it, for pieces of them."""
+        return Activation(*self._affine(maps), nonlinear)
+
+    def _affine(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
+        count, channels, height, width = maps.shape
+        sums = card_channel_sums if maps.example.is_cuda else channel_sums
+        total, squares = sums(maps.pieces())
+        size = count * height * width * channels // self._groups
+        mean, square = (sums.view(self._groups, -1).sum(1) / size for sums in (total, squares))
+        deviation = ((square - mean.square()).clamp(min=0) + self._eps).sqrt()
+        mean, deviation = (each.repeat_interleave(channels // self._groups) for each in (mean, deviation))
+        factor = self.weight / deviation
+        return factor.float()[:, None, None], (self.bias - mean * factor).float()[:, None, None]
+
+
+class ResnetBlock(nn.Module):
+    """diffusers' HunyuanVideoResnetBlockCausal3D. The maps that it gets may be overwritten."""
+
+    def __init__(self, resnet: Any) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = Norm(resnet.norm1), Norm(resnet.norm2)
+        self.conv1, self.conv2 = CausalConv(resnet.conv1), CausalConv(resnet.conv2)
+        self.shortcut = None if resnet.conv_shortcut is None else PointConv(resnet.conv_shortcut)
+
+    def forward(self, maps: Maps) -> Stored:
+        hidden, result = self._first_half(maps)
+        for strip in self.conv2.strips(hidden, self.norm2.activation(hidden)):
+            strip.add_to(result)
+        return result
+
+    def _first_half(self, maps: Maps) -> tuple[Stored, Stored]:
+        """The first convolution, and what the second one's result is added to."""
+        if self.shortcut is None:
+            assert isinstance(maps, Stored)
+            return self.conv1(maps, self.norm1.activation(maps)), maps
+        hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
+        for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
+            strip.put_into(hidden)
+            self.shortcut(strip.source, strip.of(residual))
+        return hidden, residual
+
+
+class FrameAttention(nn.Module):
+    """The middle's attention: each frame over all pixels of itself and of the frames before it."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.norm = Norm(attention.group_norm)
+        self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
+        self.to_out = attention.to_out[0]
+        self._heads = attention.heads
+
+    def forward(self, maps: Stored) -> Stored:
+        count, channels, height, width = maps.shape
+        normed = self.norm.activation(maps, nonlinear=False)(maps.values)
+        tokens = normed.permute(0, 2, 3, 1).reshape(1, -1, channels)
+        query, key, value = (
+            project(tokens).unflatten(2, (self._heads, -1)).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        size = height * width
+        for frame in range(count):
+            end = (frame + 1) * size
+            own, past = query[:, :, end - size : end], (key[:, :, :end], value[:, :, :end])
+            seen = functional.scaled_dot_product_attention(own, *past)
+            result = self.to_out(seen.transpose(1, 2).flatten(2)).view(height, width, channels)
+            maps.values[frame].add_(result.permute(2, 0, 1))
+        return maps
+
+
+def channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each channel's sum and sum of squares over pieces `(t, c, r, w)` of maps, float64 `(c,)`."""
+    sums = [_piece_sums(piece) for piece in pieces]
+    total, squares = torch.stack(sums).sum(0)
+    return total, squares
+
+
+def card_channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`channel_sums` of a card: one pass and one launch a piece, in float32 whatever the maps are in."""
+    stats = [(p.numel() // p.shape[1], torch.batch_norm_stats(p, STATISTICS_EPS)) for p in pieces]
+    mean = torch.stack([mean for _, (mean, _) in stats]).double()
+    variance = torch.stack([deviation for _, (_, deviation) in stats]).double().pow(-2) - STATISTICS_EPS
+    most = stats[0][0]
+    sizes = mean.new_full((len(stats), 1), most)
+    for number, (size, _) in enumerate(stats):
+        if size != most:  # set on the card: a list from here would have it waited for
+            sizes[number].fill_(size)
+    return (mean * sizes).sum(0), ((variance + mean.square()) * sizes).sum(0)
+
+
+def _piece_sums(piece: torch.Tensor) -> torch.Tensor:
+    norms = torch.linalg.vector_norm(piece, 2, 3, dtype=torch.float32)
+    sums = piece.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
+    return torch.stack([sums, norms.square().sum((0, 2), dtype=torch.float64)])

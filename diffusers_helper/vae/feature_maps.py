@@ -1,0 +1,280 @@
+"""The VAE decoder's maps and convolutions: frames with the channels last, read in strips of rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .windows import Activation, Cut, choose_make_window
+
+STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
+"""About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
+to compute few rows twice; on a CPU small enough for its caches."""
+LARGEST_PIECE = 2**31 - 1
+"""Numbers that a card's statistics are fast for: more have no index of 32 bits."""
+TAPS = 3
+"""Frames that a convolution sees: its own and two before; before the first one lies the first one."""
+
+
+class Rooms:
+    """Memory for the largest maps of a window, two at a time, that is kept for the next window.
+
+    An allocator would put small tensors that stay into what such maps leave, and then have no room for the
+    next ones though most of it is free; or it would give all of it back to the card and fetch it again, which
+    takes a fifth as long as decoding itself (measured).
+    """
+
+    COUNT = 2
+    SMALLEST_PART = 4
+    """Maps of at least this part of a room may have it."""
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        self.num_bytes = num_bytes
+        self._pieces = [torch.empty(num_bytes, dtype=torch.uint8, device=device) for _ in range(self.COUNT)]
+        self._users: list[ref | None] = [None] * self.COUNT
+
+    def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Stored | None":
+        """Maps of `shape` `(t, h, w, c)` in a room that is free, as it is again when nobody has them (the
+        maps: their values alone do not count)."""
+        size = prod(shape) * dtype.itemsize
+        if not self.num_bytes <= self.SMALLEST_PART * size <= self.SMALLEST_PART * self.num_bytes:
+            return None
+        for number, piece in enumerate(self._pieces):
+            user = self._users[number]
+            if user is None or user() is None:
+                maps = Stored(piece[:size].view(dtype).view(shape).permute(0, 3, 1, 2), self)
+                self._users[number] = ref(maps)
+                return maps
+        return None
+
+
+class Maps(ABC):
+    """Feature maps of a window, read in strips of rows. `shape` is frames, channels, height, width."""
+
+    shape: tuple[int, int, int, int]
+    example: torch.Tensor
+    """Has the maps' device and dtype."""
+    rooms: Rooms | None
+    smaller = 1.0
+    """So many times smaller strips are to be, because reading one takes memory, too."""
+
+    @abstractmethod
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Rows `(t, c, bottom - top, w)`, channels last."""
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """All rows, in as few pieces as there is memory for."""
+        return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
+
+    def empty(self, channels: int) -> "Stored":
+        """Room for other maps of the same size."""
+        count, _, height, width = self.shape
+        shape = count, height, width, channels
+        made = None if self.rooms is None else self.rooms.make(shape, self.example.dtype)
+        return made or Stored(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
+
+    def strips(self, smaller: float | None = None) -> Iterator[range]:
+        """Strips of rows from top to bottom, of an even number where there are several."""
+        count, channels, height, width = self.shape
+        row = count * channels * width * TAPS * self.example.element_size()
+        most = STRIP_BYTES[self.example.device.type] / (smaller or self.smaller)
+        fitting = max(int(most / row), 1)
+        rows = -(-height // -(-height // fitting))  # all of about the same height
+        rows = height if rows >= height else rows + rows % 2
+        return (range(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+class Stored(Maps):
+    """Maps that lie in memory: `values` `(t, c, h, w)`, channels last."""
+
+    def __init__(self, values: torch.Tensor, rooms: Rooms | None = None) -> None:
+        count, channels, height, width = values.shape
+        self.shape = (count, channels, height, width)
+        self.values = self.example = values
+        self.rooms = rooms
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        return self.values[:, :, top:bottom]
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        most = max(LARGEST_PIECE // self.values[0].numel(), 1)
+        return iter(self.values.split(most))
+
+
+class Upsampled(Maps):
+    """Maps that are computed from smaller ones whenever they are read."""
+
+    smaller = 1 + 1 / TAPS
+
+    def __init__(self, source: Stored, conv: "UpsamplingConv") -> None:
+        count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
+        self.shape = (count, conv.channels, height, width)
+        self.example, self.rooms = source.values, source.rooms
+        self._source = source
+        self._conv = conv
+        self._newest: tuple[range, torch.Tensor] | None = None
+        """What was read last: which rows of the source, and theirs `(t, 2 * rows, w, c)`."""
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """As in `Maps`. What a strip shares with the one that was read before it is not computed again."""
+        count, channels, height, width = self.shape
+        wanted = range(top // 2, -(-bottom // 2))
+        rows = self.example.new_empty(count, 2 * len(wanted), width, channels)
+        known = self._copy_known(wanted, rows)
+        if known < len(wanted):
+            self._conv(self._source.values, wanted.start + known, wanted.stop, rows[:, 2 * known :])
+        self._newest = None if bottom == height else (wanted, rows)
+        return rows.permute(0, 3, 1, 2)[:, :, top - 2 * wanted.start : bottom - 2 * wanted.start]
+
+    def _copy_known(self, wanted: range, rows: torch.Tensor) -> int:
+        """Copy the beginning that was in the newest rows; returns how many of the source's rows that is."""
+        if self._newest is None or wanted.start not in self._newest[0]:
+            return 0
+        there, newest = self._newest
+        begin, known = wanted.start - there.start, min(there.stop, wanted.stop) - wanted.start
+        rows[:, : 2 * known] = newest[:, 2 * begin : 2 * (begin + known)]
+        return known
+
+    def stored(self) -> Stored:
+        """All of them, computed once."""
+        maps, source = self.empty(self.shape[1]), self._source.values
+        for strip in self.strips():
+            rows = maps.values[:, :, strip.start : strip.stop].permute(0, 2, 3, 1)
+            self._conv(source, strip.start // 2, -(-strip.stop // 2), rows)
+        return maps
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A strip of a convolution's result, as yet without its bias, what was there before it, and where both
+    lie."""
+
+    rows: slice
+    result: torch.Tensor
+    bias: torch.Tensor
+    source: torch.Tensor
+
+    def of(self, maps: Stored) -> torch.Tensor:
+        """This strip of maps."""
+        return maps.values[:, :, self.rows]
+
+    def put_into(self, maps: Stored) -> None:
+        torch.add(self.result, self.bias, out=self.of(maps))
+
+    def add_to(self, maps: Stored) -> None:
+        self.of(maps).add_(self.result.add_(self.bias))
+
+
+class Conv(nn.Module):
+    """diffusers' HunyuanVideoCausalConv3d as a 2-D convolution: the inputs of its frames side by side."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        weight = causal.conv.weight.detach()
+        self.channels = weight.shape[0]
+        self.register_buffer("weight", channels_last(weight.permute(0, 2, 1, 3, 4).flatten(1, 2)))
+        self.register_buffer("bias", causal.conv.bias.detach()[:, None, None])  # added with the next pass
+
+
+class CausalConv(Conv):
+    """That of kernel 3: edges repeated, two frames of the past."""
+
+    def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
+        """Convolve all maps, after the activation."""
+        result = maps.empty(self.channels)
+        for strip in self.strips(maps, activation):
+            strip.put_into(result)
+        return result
+
+    def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
+        """Convolve strip by strip."""
+        height = maps.shape[2]
+        make_window = choose_make_window(self.weight.device)
+        for strip in maps.strips():
+            top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
+            seen = maps.rows(top, bottom)
+            cut = Cut(len(seen), TAPS, strip.start == top, strip.stop == bottom)
+            result = functional.conv2d(make_window(seen, cut, activation), self.weight)
+            source = seen[:, :, strip.start - top : strip.stop - top]
+            yield Strip(slice(strip.start, strip.stop), result, self.bias, source)
+
+
+class PointConv(Conv):
+    """That of kernel 1: the same product at every pixel."""
+
+    def forward(self, frames: torch.Tensor, result: torch.Tensor) -> None:
+        """Fill `(t, c, r, w)`."""
+        torch.add(functional.conv2d(frames, self.weight), self.bias, out=result)
+
+
+class UpsamplingConv(nn.Module):
+    """diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2, each frame but the first two frames
+    (where time is doubled, too), then comes a convolution of kernel 3."""
+
+    bias: torch.Tensor
+
+    def __init__(self, upsampler: Any) -> None:
+        super().__init__()
+        conv = upsampler.conv.conv
+        self.doubles_time = int(upsampler.upsample_factor[0]) == 2
+        self.channels = conv.weight.shape[0]
+        self.register_buffer("bias", conv.bias.detach())
+        first, second, third = conv.weight.detach().float().unbind(2)
+        by_parity: list[tuple[torch.Tensor, ...]] = [(first, second, third)]
+        if self.doubles_time:  # an even frame repeats the one before it, an odd one is new
+            by_parity = [(first, second + third), (first + second, third)]
+        for parity, taps in enumerate(by_parity):
+            rows = [_fold(torch.cat(taps, 1), 2, row) for row in (0, 1)]
+            corners = [_fold(row, 3, column) for row in rows for column in (0, 1)]
+            weight = torch.cat(corners).to(conv.weight.dtype)
+            self.register_buffer(f"weight_{parity}", channels_last(weight))
+
+    def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of the result for maps of such a size."""
+        return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
+
+    def forward(self, source: torch.Tensor, top: int, bottom: int, result: torch.Tensor) -> None:
+        """Fill the result `(frames, 2 * (bottom - top), 2 * width, channels)` as far as it lies over rows
+        `top` to `bottom` of the source."""
+        count, _, height, _ = source.shape
+        seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
+        cut = partial(Cut, is_top=top == 0, is_bottom=bottom == height)
+        if not self.doubles_time:
+            self._convolve(seen, cut(count, TAPS), 0, result)
+        else:
+            self._convolve(seen, cut(count, TAPS - 1), 0, result[0::2])
+            if count > 1:
+                self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
+
+    def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
+        """Fill frames `(n, rows, columns, channels)` of the result."""
+        window = choose_make_window(seen.device)(seen, cut, None)
+        corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}")))
+        # Corner (row, column) of each pixel lies as many pixels further down and to the right.
+        frame, _, down, right = corners.stride()
+        rows, columns = (side // 2 for side in result.shape[1:3])
+        moved = corners.as_strided(
+            (cut.count, rows, 2, columns, 2, self.channels),
+            (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
+        )
+        torch.add(moved, self.bias, out=result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)))
+
+
+def _fold(weight: torch.Tensor, dim: int, parity: int) -> torch.Tensor:
+    """Three places along a side of a doubled picture are two of the picture itself: add up two of them."""
+    first, second, third = weight.unbind(dim)
+    return torch.stack([first + second, third] if parity else [first, second + third], dim)
+
+
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Model folders and the tensors in their files. Knows no device policy."""

@@ -1,0 +1,203 @@
+"""Weights as they lie on the disk: which file holds a tensor, at which byte, and reading just that.
+
+Plain reads into a buffer, never a memory map: a mapping counts as memory where memory is short, while the
+operating system's file cache helps plain reads exactly as far as it can spare room.
+Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data).
+"""
+
+import json
+import math
+import os
+import re
+import struct
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_HEADER_BYTES = 100_000_000
+SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8,
+         "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
+TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+                "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: `num_bytes` from byte `offset` of `path` on."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class FileSignature:
+    """What tells whether a file is still the one that was looked at."""
+
+    num_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "FileSignature":
+        return cls(stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All tensors of one model folder, by name, and the files as they were when this was read."""
+
+    folder: Path
+    tensors: dict[str, StoredTensor]
+    signatures: dict[Path, FileSignature]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Read the headers of a folder's safetensors files, one or many with an index.
+
+        Raises:
+            InputError: a file is missing, cut short or something else.
+        """
+        tensors: dict[str, StoredTensor] = {}
+        signatures = {}
+        for path in weight_files(folder):
+            signatures[path] = FileSignature.of(path.stat())
+            tensors |= read_header(path)
+        return cls(folder, tensors, signatures)
+
+    def read(self, name: str, staging: "torch.Tensor") -> "torch.Tensor":
+        """Read one tensor in the dtype it is stored in, as a view of `staging` (CPU, uint8, long enough).
+
+        One staging buffer for many tensors: a new one for each leaves the memory full of holes.
+
+        Raises:
+            InputError: the file is not the one any more whose header was read.
+            MachineError: it cannot be read.
+        """
+        import torch
+
+        stored = self.tensors[name]
+        buffer = staging[: stored.num_bytes]
+        self._read_into(stored, buffer.numpy().data)
+        return buffer.view(getattr(torch, TORCH_NAMES[stored.dtype])).reshape(stored.shape)
+
+    def _read_into(self, stored: StoredTensor, target: memoryview) -> None:
+        path = stored.path
+        try:
+            with path.open("rb", buffering=0) as file:
+                check_unchanged(file, path, self.signatures[path])
+                read_exactly(file, path, stored.offset, target)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a model folder, in order; each exists."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    files = _indexed_files(indices[0]) if indices else [_single_file(folder)]
+    for path in files:
+        if not path.is_file():
+            raise InputError("model_file_missing", path=str(path))
+    return files
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError("model_file_broken", path=str(index))
+    return [index.parent / Path(name).name for name in sorted(set(names.values()))]
+
+
+def _single_file(folder: Path) -> Path:
+    found = [folder / name for name in SINGLE_FILES if (folder / name).is_file()]
+    if found:
+        return found[0]
+    shards = (_SHARD.fullmatch(path.name) for path in sorted(folder.glob("*.safetensors")))
+    index = next((f"{shard[1]}.safetensors.index.json" for shard in shards if shard), "*.safetensors")
+    raise InputError("model_file_missing", path=str(folder / index))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or something else.
+    """
+    if not path.is_file():
+        raise InputError("model_file_missing", path=str(path))
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError("model_file_broken", path=str(path)) from error
+    if not isinstance(values, dict):
+        raise InputError("model_file_broken", path=str(path))
+    return values
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Read where each tensor of a safetensors file lies, and check that the file is as long as it says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            if size < 8 + length:
+                raise InputError("model_file_cut_short", path=str(path), size=size, expected=8 + length)
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        begin = 8 + length
+        tensors = {name: _stored_tensor(path, begin, entry) for name, entry in header.items()}
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        raise InputError("model_file_broken", path=str(path)) from error
+    expected = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=begin)
+    if size != expected:
+        raise InputError("model_file_cut_short", path=str(path), size=size, expected=expected)
+    return tensors
+
+
+def check_unchanged(file: FileIO, path: Path, signature: FileSignature) -> None:
+    """Raise InputError if an open file is not the one any more whose header was read."""
+    if FileSignature.of(os.fstat(file.fileno())) != signature:
+        raise InputError("model_file_changed", path=str(path))
+
+
+def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> None:
+    """Fill `target` from byte `offset` of an open file on. Raises InputError where the file ends before."""
+    done = 0
+    file.seek(offset)
+    while done < len(target):
+        count = file.readinto(target[done:])  # at most 2 GiB come at once
+        if not count:
+            raise InputError("model_file_changed", path=str(path))
+        done += count
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError("model_file_unreadable", path=str(path), reason=error.strerror or str(error))
+
+
+def _stored_tensor(path: Path, begin: int, entry: dict) -> StoredTensor:
+    first, last = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not all(isinstance(number, int) and number >= 0 for number in (first, last, *shape)):
+        raise ValueError(f"a tensor {shape} from byte {first} to {last}")
+    num_bytes = math.prod(shape) * _BITS[entry["dtype"]] // 8
+    if last - first != num_bytes:
+        raise ValueError(f"a tensor of {num_bytes} bytes stored in {last - first}")
+    return StoredTensor(path, entry["dtype"], shape, begin + first, num_bytes)

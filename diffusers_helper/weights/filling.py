@@ -1,0 +1,64 @@
+"""Giving an empty model its weights, straight from the files to the device, never twice in memory."""
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .checkpoint import Checkpoint
+
+_PREFIXES = ("model.", "text_model.", "vision_model.")
+"""What different releases of transformers put in front of the same tensors' names."""
+
+
+def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
+    """The stored name of each tensor that `module` needs.
+
+    Raises:
+        InputError: one is missing or has another shape.
+    """
+    names = {}
+    for name, tensor in module.state_dict().items():
+        others = [prefix + name for prefix in _PREFIXES] + [name.removeprefix(prefix) for prefix in _PREFIXES]
+        stored = next((other for other in (name, *others) if other in checkpoint.tensors), None)
+        if stored is None:
+            raise InputError("weights_missing", path=str(checkpoint.folder), tensor=name)
+        shape = checkpoint.tensors[stored].shape
+        if shape != tuple(tensor.shape):
+            raise InputError(
+                "weights_shape",
+                path=str(checkpoint.folder),
+                tensor=stored,
+                found=list(shape),
+                expected=list(tensor.shape),
+            )
+        names[name] = stored
+    return names
+
+
+def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    """Read every tensor that `module` lacks, convert it to `dtype` and put it on `device`.
+
+    Raises:
+        InputError: the files do not hold what the module needs, or are not those any more that were checked.
+        MachineError: a file cannot be read.
+        torch.OutOfMemoryError: there is not enough memory.
+    """
+    names = match_tensors(module, checkpoint)
+    longest = max(checkpoint.tensors[stored].num_bytes for stored in names.values())
+    staging = torch.empty(longest, dtype=torch.uint8)
+    weights = {
+        name: checkpoint.read(stored, staging).to(device, dtype, copy=True) for name, stored in names.items()
+    }
+    module.load_state_dict(weights, assign=True)
+    _fill_buffers(module)
+    module.to(device)
+
+
+def _fill_buffers(module: nn.Module) -> None:
+    """Make the buffers that no file holds: the encoders' counted positions."""
+    for owner in module.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.is_meta:
+                if name != "position_ids":
+                    raise NotImplementedError(f"no rule for the buffer {name} of {type(owner).__name__}")
+                owner.register_buffer(name, torch.arange(buffer.shape[-1])[None], persistent=False)

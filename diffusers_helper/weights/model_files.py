@@ -1,0 +1,271 @@
+"""Where the models lie: finding each part below one folder and checking its files, without loading any.
+
+Accepts plain folders `ORG/NAME/...` and a Hugging Face cache (`models--ORG--NAME/snapshots/...`, also
+below `hub/`), so that a download made by any FramePack is used as it is. Touches no network.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .checkpoint import Checkpoint, read_json
+
+HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
+FLUX_REDUX = "lllyasviel/flux_redux_bfl"
+FRAMEPACK = "lllyasviel/FramePackI2V_HY"
+SIGLIP_SIDE = 224
+"""Pixels of SigLIP's square pictures where its config doesn't say."""
+MAX_SHOWN = 40
+SAMPLES, SAMPLE_BYTES = 16, 64 * 2**10
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One model of the set: where it belongs and what tells that it is the right one."""
+
+    repository: str
+    folder: str
+    classes: tuple[str, ...]
+    """Names of which its config must hold one."""
+    counts: dict[str, str]
+    """Keys of its config that count layers, and what stands before a layer's number in its tensors' names."""
+    processor: str | None = None
+    """The folder of its tokenizer or image processor, and sets of files of which it needs one."""
+    processor_files: tuple[tuple[str, ...], ...] = ()
+
+
+_TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
+_BPE_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt")
+
+PARTS = {
+    "text_encoder": PartSpec(
+        HUNYUAN,
+        "text_encoder",
+        classes=("LlamaModel", "LlamaForCausalLM"),
+        counts={"num_hidden_layers": "layers"},
+        processor="tokenizer",
+        processor_files=(_TOKENIZER,),
+    ),
+    "text_encoder_2": PartSpec(
+        HUNYUAN,
+        "text_encoder_2",
+        classes=("CLIPTextModel",),
+        counts={"num_hidden_layers": "layers"},
+        processor="tokenizer_2",
+        processor_files=(_BPE_TOKENIZER, _TOKENIZER),
+    ),
+    "vae": PartSpec(
+        HUNYUAN,
+        "vae",
+        classes=("AutoencoderKLHunyuanVideo",),
+        counts={"layers_per_block": "encoder.down_blocks.0.resnets"},
+    ),
+    "image_encoder": PartSpec(
+        FLUX_REDUX,
+        "image_encoder",
+        classes=("SiglipVisionModel",),
+        counts={"num_hidden_layers": "layers"},
+        processor="feature_extractor",
+        processor_files=(("preprocessor_config.json",),),
+    ),
+    "transformer": PartSpec(
+        FRAMEPACK,
+        "",
+        classes=("HunyuanVideoTransformer3DModelPacked", "HunyuanVideoFramepackTransformer3DModel"),
+        counts={
+            "num_layers": "transformer_blocks",
+            "num_single_layers": "single_transformer_blocks",
+            "num_refiner_layers": "refiner_blocks",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """The files of one model, checked: its config, its weights, its tokenizer's or processor's folder."""
+
+    config: dict[str, Any]
+    checkpoint: Checkpoint
+    processor: Path | None
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoint.folder
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All files that decide what this part computes."""
+        found = {tensor.path for tensor in self.checkpoint.tensors.values()}
+        found.add(self.folder / "config.json")
+        if self.processor is not None:
+            found |= {path for path in self.processor.iterdir() if path.is_file()}
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The complete set."""
+
+    text_encoder: ModelPart
+    text_encoder_2: ModelPart
+    vae: ModelPart
+    image_encoder: ModelPart
+    transformer: ModelPart
+
+
+def samples(path: Path) -> Iterator[bytes]:
+    """Pieces from all over a file, which tell it from another without reading all of it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for number in range(SAMPLES):
+            file.seek(size * number // SAMPLES)
+            yield file.read(SAMPLE_BYTES)
+
+
+def content_marks(part: ModelPart) -> Iterator[bytes]:
+    """Names, sizes and samples of a part's files: a copy elsewhere has the same."""
+    for path in part.files:
+        yield f"{path.name} {path.stat().st_size} ".encode()
+        yield from samples(path)
+
+
+def find_models(root: Path) -> ModelFiles:
+    """Find and check all parts below `root`.
+
+    Raises:
+        InputError: the first thing that is missing, cut short or foreign.
+    """
+    try:
+        if not root.is_dir():
+            raise InputError("models_folder_missing", path=str(root))
+        files = ModelFiles(**{name: find_part(root, spec) for name, spec in PARTS.items()})
+    except OSError as error:  # a folder that may not be entered, a name too long for the file system
+        path, reason = error.filename or root, error.strerror or str(error)
+        raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
+    check_fit(files)
+    return files
+
+
+def find_part(root: Path, spec: PartSpec) -> ModelPart:
+    candidates = repository_folders(root, spec.repository)
+    if not candidates:
+        raise InputError("model_missing", repository=spec.repository, path=str(root))
+    problem: InputError | None = None
+    for repository in candidates:
+        try:
+            return _check_part(repository, spec)
+        except InputError as error:
+            problem = problem or error  # a cache may hold an older snapshot that is complete
+    assert problem is not None
+    raise problem
+
+
+def repository_folders(root: Path, repository: str) -> list[Path]:
+    """Folders that may hold a repository, the likeliest first."""
+    found = [root / repository]
+    for cache in (root, root / "hub"):
+        base = cache / ("models--" + repository.replace("/", "--"))
+        snapshots = [path for path in (base / "snapshots").glob("*") if path.is_dir()]
+        snapshots.sort(key=_modified, reverse=True)
+        try:
+            main = (base / "refs" / "main").read_text("utf-8").strip()
+        except (OSError, ValueError):
+            main = ""
+        found += sorted(snapshots, key=lambda snapshot: snapshot.name != main)
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
+    folder = repository / spec.folder if spec.folder else repository
+    config_path = folder / "config.json"
+    config = read_json(config_path)
+    names = [config.get("_class_name"), *_as_list(config.get("architectures"))]
+    if not any(name in spec.classes for name in names):
+        found = next((str(name) for name in names if name), "?")
+        raise InputError("model_foreign", path=str(config_path), found=found, expected=spec.classes[0])
+    processor = repository / spec.processor if spec.processor else None
+    if processor is not None:
+        _check_processor(processor, spec.processor_files)
+    checkpoint = Checkpoint.open(folder)
+    _check_config(config_path, config, spec, checkpoint)
+    return ModelPart(config, checkpoint, processor)
+
+
+def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint: Checkpoint) -> None:
+    """Refuse what would be built all the same: too few layers (a wrong result) or a billion (no memory)."""
+    for key, prefix in spec.counts.items():
+        pattern = re.compile(rf"(?:.*\.)?{re.escape(prefix)}\.(\d+)\..*")
+        numbers = {found[1] for name in checkpoint.tensors if (found := pattern.fullmatch(name))}
+        if key in config and config[key] != len(numbers):
+            raise _wrong_setting(path, key, config[key], len(numbers))
+    for key, size in {"scaling_factor": None, "rope_theta": None, "rope_axes_dim": 3}.items():
+        if key in config and not _is_setting(config[key], size):
+            raise _wrong_setting(path, key, config[key], "> 0")
+
+
+def _is_setting(value: object, size: int | None) -> bool:
+    """Whether this is a number above 0, or where there is a size, a list of so many."""
+    if size is not None:
+        return isinstance(value, list) and len(value) == size and all(_is_setting(v, None) for v in value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _wrong_setting(path: Path, key: str, value: object, expected: object) -> InputError:
+    text = json.dumps(value)
+    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return InputError("model_config_value", path=str(path), field=key, value=text, expected=expected)
+
+
+def _check_processor(folder: Path, alternatives: tuple[tuple[str, ...], ...]) -> None:
+    """One of the sets of files must be there as a whole; else names what lacks of the most complete one."""
+    missing = [[name for name in names if not (folder / name).is_file()] for names in alternatives]
+    fewest = min(missing, key=len)
+    if fewest:
+        raise InputError("model_file_missing", path=str(folder / fewest[0]))
+
+
+def _as_list(value: object) -> list:
+    return value if isinstance(value, list) else []
+
+
+def check_fit(files: ModelFiles) -> None:
+    """Refuse parts that cannot work together: each width that one hands to another must agree."""
+    _check_image_processor(files.image_encoder)
+    transformer = files.transformer
+    pairs = [
+        ("text_embed_dim", files.text_encoder, "hidden_size"),
+        ("pooled_projection_dim", files.text_encoder_2, "hidden_size"),
+        ("image_proj_dim", files.image_encoder, "hidden_size"),
+        ("in_channels", files.vae, "latent_channels"),
+    ]
+    for own_key, other, other_key in pairs:
+        own, theirs = transformer.config.get(own_key), other.config.get(other_key)
+        if own is not None and theirs is not None and own != theirs:
+            raise InputError(
+                "models_do_not_fit",
+                path=str(other.folder / "config.json"),
+                field=other_key,
+                value=theirs,
+                expected=own,
+            )
+
+
+def _check_image_processor(encoder: ModelPart) -> None:
+    assert encoder.processor is not None
+    path = encoder.processor / "preprocessor_config.json"
+    side = encoder.config.get("image_size", SIGLIP_SIDE)
+    size = read_json(path).get("size")
+    expected = {"height": side, "width": side}
+    if not isinstance(size, dict) or size | expected != size:
+        raise _wrong_setting(path, "size", size, json.dumps(expected))

@@ -1,0 +1,1 @@
+"""The download of the models: which files, from where, how far. Knows no page."""

@@ -1,0 +1,32 @@
+"""Which models to use when nobody names a folder: the download if there is one, else the demo's."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+from diffusers_helper.events import Notice
+from diffusers_helper.weights.model_files import ModelFiles, find_models
+
+from .download.model_folders import Places, find_models_in, look
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWNLOADED = ROOT / "webui" / "hf_download"
+DEMO = ROOT / "demo_models"
+"""Tiny trained models, which come with the app."""
+
+
+def has_download(places: Places) -> bool:
+    """Whether there are models, or the app's own download of them was begun."""
+    is_begun = places.own.is_dir() and any(path.is_dir() for path in places.own.iterdir())
+    return is_begun or look(places).state == "complete"
+
+
+def default_models(places: Places) -> Generator[Notice, None, ModelFiles]:
+    """The models of this computer; where nothing was downloaded, the demo's, and tells so.
+
+    Raises:
+        InputError: there is a download, but it is not complete.
+    """
+    if has_download(places):
+        return find_models_in(places)
+    yield Notice("demo_models", {"path": str(places.own)})
+    return find_models(DEMO)

@@ -1,0 +1,1 @@
+"""The check of this computer: GPU, memory, disk, PyTorch. Knows no page."""

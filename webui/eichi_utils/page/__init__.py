@@ -1,0 +1,1 @@
+"""The page: widgets, handlers, live state and routes. Knows no model."""

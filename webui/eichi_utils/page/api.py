@@ -1,0 +1,122 @@
+"""Named endpoints for programs (`gradio_client`): make a video, see the queue, stop."""
+
+import asyncio
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import FileData
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.request import GenerationRequest
+
+from ..app_state import DEFAULT_OUTPUT, AppState
+from ..demo import RESOLUTION
+from ..jobs.queue import JobView
+from ..text.error_text import error_text, failure_text
+from ..uploads.files import refused, uploaded_path
+
+LOOK_SECONDS = 0.1
+
+
+def add_api(app: AppState) -> None:
+    """Add the endpoints to the page that is being built."""
+    words = app.translator("en")
+
+    async def generate(
+        start_image: FileData,
+        prompt: str = "",
+        seconds: float = 1,
+        end_image: FileData | None = None,
+        settings: dict | None = None,
+    ) -> FileData:
+        """Make a video and wait for it. `settings` holds further keys of a request file (README)."""
+        try:
+            pictures = {"start_image": start_image, "end_image": end_image}
+            paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
+            own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
+            request = _request(settings, own, {"resolution": RESOLUTION} if app.setup.uses_demo else {})
+            job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
+        except EngineError as caught:
+            error = refused(caught, app.uploads)
+            raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from caught
+        job = await _ended(app, job_id)
+        if job is None or job.state != "done" or job.video is None:
+            text = failure_text(job.failure, words) if job and job.failure else words("page.job_gone")
+            raise gr.Error(text, print_exception=False)
+        return FileData(path=str(_copy_for_client(job.video, app.uploads)))
+
+    def queue() -> list[dict[str, Any]]:
+        """The running job, those that wait, those that are not finished, and those that ended."""
+        view = app.queue.view()
+        jobs = [*([view.running] if view.running else []), *view.waiting, *view.unfinished, *view.ended]
+        return [_summary(job) for job in jobs]
+
+    def stop(job: str) -> bool:
+        """Stop the running job or remove a waiting one; whether there was one of that id."""
+        return app.queue.stop(job) or app.queue.remove(job)
+
+    def finish(job: str, short: bool = False) -> bool:
+        """Go on with an unfinished job; short leaves out what lies between its end and its beginning."""
+        return app.queue.finish(job, short)
+
+    def discard(job: str) -> bool:
+        """Throw an unfinished job away; whether there was one of that id."""
+        return app.queue.discard(job)
+
+    gr.api(generate, api_name="generate", concurrency_limit=None)
+    gr.api(queue, api_name="queue", concurrency_limit=None)
+    gr.api(stop, api_name="stop", concurrency_limit=None)
+    gr.api(finish, api_name="finish", concurrency_limit=None)
+    gr.api(discard, api_name="discard", concurrency_limit=None)
+
+
+async def _ended(app: AppState, job_id: str) -> JobView | None:
+    """Wait until the job is over; None if somebody removed it before it began."""
+    while (job := app.queue.find(job_id)) is not None and job.state in ("waiting", "running"):
+        await asyncio.sleep(LOOK_SECONDS)
+    return job
+
+
+def _request(settings: object, own: dict[str, object], defaults: dict[str, object]) -> GenerationRequest:
+    """A request whose pictures are uploads, never files of this computer named by the caller.
+
+    Args:
+        own: the values that have arguments of their own, and so are none of the `settings`.
+        defaults: what holds where the settings say nothing else.
+    """
+    further = {} if settings is None else settings
+    if not isinstance(further, dict):
+        raise InputError("request_not_an_object", value=type(further).__name__)
+    for key in own.keys() & further.keys():
+        raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
+    request = GenerationRequest.from_dict({**defaults, **further, **own})
+    if any(keyframe.image is not None for keyframe in request.keyframes):
+        raise InputError("no_paths_from_clients")
+    return request
+
+
+def _summary(job: JobView) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "fraction": round(job.progress.fraction, 3),
+        "sections_done": job.progress.sections_done,
+        "can_finish": job.can_finish,
+        "seconds_left": job.progress.seconds_left,
+        "video": str(job.video) if job.video is not None else None,
+    }
+
+
+def _copy_for_client(video: Path, folder: Path) -> Path:
+    """A result where the server may hand it out: a second name for the same file where the disk allows it."""
+    target = folder / secrets.token_hex(8) / video.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(video)
+    except OSError:
+        shutil.copyfile(video, target)
+    return target

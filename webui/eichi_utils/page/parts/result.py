@@ -1,0 +1,48 @@
+"""The right half: the video, the running job, what to do with a result, the queue."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...server.body_limit import MAX_UPLOAD
+from ..labels import Texts
+
+STATIC = Path(__file__).resolve().parents[3] / "static"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The widgets of this part. `shown` and `running` are filled in by the page's script with ids of jobs."""
+
+    again: Any
+    proceed: Any
+    take_settings: Any
+    shown: Any
+    running: Any
+
+
+def build_setup() -> None:
+    """What has to be right before a first video; takes no room where everything is."""
+    gr.HTML(_static("setup.html"), padding=False)
+
+
+def build_result(texts: Texts, language: str) -> Result:
+    """Lay this part out where it is called; `static/page.js` brings it to life."""
+    screen = _static("screen.html").replace("{language}", language).replace("{max_upload}", str(MAX_UPLOAD))
+    gr.HTML(screen, padding=False)
+    with gr.Row(elem_id="result-buttons"):
+        again = texts.add(gr.Button(size="sm", elem_id="again", min_width=120), value="page.again")
+        proceed = texts.add(gr.Button(size="sm", elem_id="continue", min_width=120), value="page.continue")
+        take = texts.add(
+            gr.Button(size="sm", elem_id="take-settings", min_width=120), value="page.take_settings"
+        )
+    gr.HTML(_static("work.html"), padding=False)
+    gr.HTML(_static("queue.html"), padding=False)
+    shown, running = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    return Result(again, proceed, take, shown, running)
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text("utf-8")

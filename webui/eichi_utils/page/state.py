@@ -1,0 +1,227 @@
+"""What a page shows of the jobs, as plain values with all their words in one language.
+
+Turns a view of the queue into JSON for `static/page.js`; knows neither the network nor gradio.
+"""
+
+from typing import Any
+
+from diffusers_helper.sections import FPS, kept_frames
+
+from ..jobs.queue import JobView, QueueView
+from ..live_setup import setup_state
+from ..preflight import SetupView
+from ..text.durations import spoken
+from ..text.error_text import failure_text
+from ..text.translations import Translator
+
+WORDS = (
+    "setup.download",
+    "live.title",
+    "live.empty",
+    "live.download",
+    "live.lost",
+    "live.copy_details",
+    "live.copied",
+    "live.close",
+    "live.progress",
+    "live.preview",
+    "live.queue",
+    "live.show",
+    "live.up",
+    "live.remove",
+    "live.unfinished",
+    "live.finish",
+    "live.short",
+    "live.short_info",
+    "live.discard",
+    "live.discard_sure",
+    "live.choose_file",
+    "live.paste_picture",
+    "live.take_away",
+)
+"""The words that never change while a page is open."""
+SHOWN_PROMPT = 120
+
+
+def page_state(
+    view: QueueView, setup: SetupView, words: Translator, *, server: str, sound: bool
+) -> dict[str, Any]:
+    """Everything that the live half of a page shows.
+
+    Args:
+        server: a name of this run of the app, so that a page notices when it was started anew.
+        sound: whether the page should sound when a job ends.
+    """
+    ended = _all_ended(view)
+    newest = next((job for job in ended if job.state != "interrupted"), None)
+    failed = next((job for job in ended if job.failure), None)  # stays until a page closes it
+    return {
+        "server": server,
+        "version": view.version,
+        "title": _title(view, words),
+        "sound": sound,
+        "words": {key: words(key) for key in WORDS},
+        "setup": setup_state(setup, words),
+        "job": _job(view.running, words) if view.running else None,
+        "results": _results(view, words),
+        "failure": _failure(failed, words) if failed else None,
+        "ended": {"id": newest.id, "good": newest.state == "done", "text": _ended(newest, words)}
+        if newest
+        else None,
+        "unfinished": [_unfinished(job, words) for job in view.unfinished],
+        "queue": _queue(view, words),
+    }
+
+
+def _all_ended(view: QueueView) -> list[JobView]:
+    """What does not run or wait, newest first."""
+    return sorted((*view.unfinished, *view.ended), key=lambda job: job.ended, reverse=True)
+
+
+def _title(view: QueueView, words: Translator) -> str:
+    if view.running is None:
+        return words("live.page_title")
+    return words("live.page_title_running", percent=round(view.running.progress.fraction * 100))
+
+
+def _job(job: JobView, words: Translator) -> dict[str, Any]:
+    progress = job.progress
+    has_left = progress.seconds_left is not None and not job.stopping
+    return {
+        "id": job.id,
+        "label": _label(job, words),
+        "status": _status(job, words),
+        "left": words("live.left", time=spoken(progress.seconds_left or 0, words)) if has_left else "",
+        "fraction": round(progress.fraction, 4),
+        "stopping": job.stopping,
+        "has_video": job.video is not None,
+        "preview": f"ichi/jobs/{job.id}/preview/{job.preview_number}" if job.preview_number else None,
+        "notices": [words(f"notice.{code}", **values) for code, values in job.notices],
+    }
+
+
+def _status(job: JobView, words: Translator) -> str:
+    progress = job.progress
+    if job.stopping:
+        if progress.stage == "eight_bit" and not progress.sections_done:
+            return words("live.stopping_eight_bit")
+        key = "live.stopping_kept" if progress.sections_done else "live.stopping"
+        return words(key, kept=_kept(job, words))
+    if progress.stage is None:
+        return words("live.starting")
+    stage = words(f"stage.{progress.stage}")
+    if progress.stage_fraction is not None:
+        return words("progress.stage", stage=stage, percent=round(100 * progress.stage_fraction))
+    if progress.stage not in ("sampling", "decoding"):
+        return stage
+    section = words("live.section", number=progress.section + 1, sections=progress.sections)
+    if progress.stage == "decoding" or not progress.step:
+        return words("live.status", section=section, stage=stage)
+    step = words("live.step", step=progress.step, steps=progress.steps)
+    return words("live.status", section=section, stage=step)
+
+
+def _results(view: QueueView, words: Translator) -> list[dict[str, Any]]:
+    """What there is to look at, first what a page shows by itself."""
+    jobs = [job for job in (view.running, *_all_ended(view)) if job is not None and job.video is not None]
+    return [_result(job, words) for job in jobs]
+
+
+def _result(job: JobView, words: Translator) -> dict[str, Any]:
+    assert job.video is not None
+    return {
+        "id": job.id,
+        "complete": job.state == "done",
+        "file": job.video.name,
+        # with the state, because the finished video has as many frames as the last one so far
+        "video": f"ichi/jobs/{job.id}/video/{job.frames}.mp4?{job.state}",
+        "caption": _caption(job, words),
+    }
+
+
+def _caption(job: JobView, words: Translator) -> str:
+    seconds = f"{job.frames / FPS:.1f}"
+    if job.state == "running":
+        return words("live.caption_so_far", name=job.name, seconds=seconds)
+    if job.state != "done":
+        return words("live.caption_kept", name=job.name, seconds=seconds)
+    return words(
+        "live.caption_done",
+        name=job.name,
+        frames=job.frames,
+        seconds=f"{job.frames / FPS:.2f}",
+        width=job.progress.width,
+        height=job.progress.height,
+        seed=job.seed,
+        elapsed=spoken(job.elapsed or 0, words),
+    )
+
+
+def _failure(job: JobView, words: Translator) -> dict[str, str]:
+    assert job.failure is not None
+    return {
+        "id": job.id,
+        "title": words("live.failed", name=job.name),
+        "text": failure_text(job.failure, words),
+        "details": job.failure.details,
+    }
+
+
+def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
+    """A job that can go on: what is kept of it, and what can be done."""
+    actions = ["finish", *(["short"] if job.can_finish_short else []), "discard"]
+    key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
+    return _item(job, words) | {
+        "actions": [*(["show"] if job.video is not None else []), *actions],
+        "kept": words(key, kept=_kept(job, words)),
+    }
+
+
+def _kept(job: JobView, words: Translator) -> str:
+    """What is finished of a job: always the end of its video."""
+    done, sections = job.progress.sections_done, job.progress.sections
+    seconds = kept_frames(job.request.section_size, done) / FPS
+    return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
+
+
+def _ended(job: JobView, words: Translator) -> str:
+    return words(f"live.ended_{job.state}", name=job.name)
+
+
+def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
+    """The running job, those that wait in their order, then those that ended, newest first.
+
+    A single job is not worth a list: nothing is told twice.
+    """
+    if len(view.ended) + len(view.waiting) + (view.running is not None) < 2:
+        return []
+    running = [_item(view.running, words)] if view.running else []
+    waiting = [_item(job, words, is_first=place == 0) for place, job in enumerate(view.waiting)]
+    return [*running, *waiting, *(_item(job, words) for job in view.ended)]
+
+
+def _item(job: JobView, words: Translator, is_first: bool = True) -> dict[str, Any]:
+    actions = []
+    if job.state == "waiting":
+        actions = ["remove"] if is_first else ["up", "remove"]
+    elif job.state != "running" and job.video is not None:
+        actions = ["show"]
+    return {
+        "id": job.id,
+        "state": job.state,
+        "state_text": words(f"live.state_{job.state}"),
+        "name": job.name,
+        "prompt": _shortened(job.prompt) or words("live.no_prompt"),
+        "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.has_thumbnail else None,
+        "actions": actions,
+    }
+
+
+def _label(job: JobView, words: Translator) -> str:
+    prompt = _shortened(job.prompt)
+    return words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name
+
+
+def _shortened(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= SHOWN_PROMPT else line[: SHOWN_PROMPT - 1] + "…"

@@ -1,0 +1,168 @@
+"""What stands in front of the server: which hosts and pages may talk to it, who must name a password, and
+which of gradio's addresses are closed.
+
+Plain ASGI, so that streams pass untouched. How large a request may be, `body_limit` knows.
+"""
+
+import base64
+import contextlib
+import hmac
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
+
+from ..uploads.files import lies_in
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OPEN_PATH = "/gradio_api/startup-events"
+"""Gradio asks itself this at its start, without a password; it tells nothing."""
+FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
+CLOSED = (
+    "/gradio_api/proxy=",
+    "/gradio_api/custom_component",
+    "/gradio_api/component_server",
+    "/gradio_api/deep_link",
+    "/gradio_api/dev",
+    "/gradio_api/process_recording",
+    "/gradio_api/run-history",
+    "/gradio_api/runs",
+    "/gradio_api/stream",
+    "/gradio_api/token",
+    "/gradio_api/undo-vibe",
+    "/gradio_api/vibe",
+    "/login",
+    "/logout",
+    "/monitoring",
+)
+"""What gradio answers and the page never asks: it fetches, prints, writes or tells more than it must."""
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; frame-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+"""The page loads nothing from anywhere else, and stands in no other page. Gradio needs its scripts inside."""
+FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; sandbox; frame-ancestors 'none'"
+"""An upload is a picture or a video, whatever it holds: nothing in it runs."""
+SAFE_SITES = ("same-origin", "none")
+"""Where a browser says that a request comes from: this page, or the user's own hand."""
+
+
+def make_guards(
+    server: str, shared: bool, login: tuple[str, str] | None, uploads: Path | None = None
+) -> list[Middleware]:
+    """The guards of a server: on this computer only its own names are answered, which ends DNS rebinding.
+
+    Args:
+        uploads: the one folder whose files gradio may hand out; None: it may hand out none.
+    """
+    guards = [Middleware(SafeHeaders), Middleware(SameOrigin)]
+    if not shared and is_loopback(server):
+        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", server]))
+    if login is not None:
+        guards.append(Middleware(PasswordRequired, login=login))
+    return [*guards, Middleware(ClosedDoors, uploads=uploads)]
+
+
+def is_loopback(server: str) -> bool:
+    """Whether only this computer can reach a server of that address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(server).is_loopback
+    return server in LOOPBACK
+
+
+class SafeHeaders:
+    """Tells browsers what an answer may do: run in no other page, load from nowhere else, be what it says."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        policy = FILE_POLICY if scope["path"].startswith(FILES) else PAGE_POLICY
+
+        async def send_safely(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Frame-Options"] = "DENY"
+                headers["Referrer-Policy"] = "same-origin"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Content-Security-Policy"] = policy
+            await send(message)
+
+        await self._app(scope, receive, send_safely)
+
+
+class SameOrigin:
+    """Refuses what another web page sends: its origin is not the host that it talks to, or the browser says
+    that it comes from another site. Following a link to the page is allowed."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":  # the app has none, and browsers let any page open one
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http" and _is_foreign(Headers(scope=scope), scope):
+            await Response(status_code=403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_foreign(headers: Headers, scope: Any) -> bool:
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+        return True
+    if headers.get("sec-fetch-site", "none") in SAFE_SITES:
+        return False
+    follows_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not (follows_link and scope["method"] in ("GET", "HEAD") and scope["path"] == "/")
+
+
+class PasswordRequired:
+    """HTTP's basic authentication for everything."""
+
+    def __init__(self, app: Any, login: tuple[str, str]) -> None:
+        self._app = app
+        self._expected = base64.b64encode(":".join(login).encode())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != OPEN_PATH and not self._is_known(scope):
+            asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
+            await Response(status_code=401, headers=asks)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_known(self, scope: Any) -> bool:
+        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        return kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), self._expected)
+
+
+class ClosedDoors:
+    """Refuses what gradio would answer and the page never asks, and every file that was not uploaded."""
+
+    def __init__(self, app: Any, uploads: Path | None) -> None:
+        self._app = app
+        self._uploads = uploads
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and self._is_closed(scope["path"]):
+            await Response(status_code=404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_closed(self, path: str) -> bool:
+        if path.startswith(CLOSED):
+            return True
+        names = [path[len(start) :] for start in FILES if path.startswith(start)]
+        return any(self._uploads is None or not lies_in(name, self._uploads) for name in names)

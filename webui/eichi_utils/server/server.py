@@ -1,0 +1,290 @@
+"""Serving the page: one app on one port, its shared things made and put away. Knows no widget."""
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffusers_helper.errors import EngineError, InputError, MachineError
+
+from ..jobs.runner import EngineOptions
+from ..quick_import import import_gradio
+from ..support.failures import as_engine_error
+from ..terminal import say
+from ..text.error_text import error_text
+from ..text.translations import Translator
+from ..uploads.cleanup import UploadKeeper
+from .body_limit import MAX_UPLOAD, BodyLimit
+from .error_response import LastResort
+from .gradio_patches import break_habits
+from .security import is_loopback, make_guards
+
+if TYPE_CHECKING:
+    from ..app_state import AppState
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(__file__).resolve().parents[2] / "static"
+FONTS = (
+    "system-ui",
+    "Segoe UI",
+    "Yu Gothic UI",
+    "Hiragino Sans",
+    "Noto Sans CJK JP",
+    "Microsoft JhengHei",
+    "sans-serif",
+)
+MAX_HELLO = 10_000
+MAX_TABS = 1000
+"""Whose section rows are kept, each in some 50 KB; nobody tells the app when a tab is closed."""
+CLOSE_SECONDS = 30
+STARTING_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What the command line says of the page. `home` is the folder of everything that the app writes;
+    `output` None leaves the output folder to the page, `language` None to the settings and the system; with
+    `demo`, the engine has the demo's models."""
+
+    server: str
+    port: int
+    share: bool
+    in_browser: bool
+    language: str | None
+    login: tuple[str, str] | None
+    home: Path
+    output: Path | None
+    engine: EngineOptions
+    demo: bool = False
+
+
+def run_page(options: PageOptions, words: Translator) -> int:
+    """Serve the page until Ctrl-C; returns the exit status. Failures are one sentence on the error stream."""
+    try:
+        _check_login(options)
+        _warn_if_others_reach_it(options, words)
+        running = running_app(options.server, options.port)
+        if running is None:
+            _check_port(options.server, options.port)
+            running = _serve(options, words)
+        if running is not None:
+            _show(words("page.already_running", url=running), running, options)
+        return 0
+    except Exception as caught:  # the edge of the app: no traceback reaches the user
+        logger.warning("the page cannot be served", exc_info=True)
+        error = as_engine_error(caught)
+        say(words("failed", reason=error_text(error.code, error.values, words)))
+        return 2 if isinstance(error, InputError) else 1
+
+
+def _serve(options: PageOptions, words: Translator) -> str | None:
+    """Serve until the end; the address of the app that has this folder already, if there is one."""
+    try:
+        with serving(options) as (_, url):
+            _show(words("page.ready", url=url), url, options)
+            _wait_for_end()
+            say(words("page.closing"))
+        return None
+    except MachineError as error:
+        other = _other_app(options.home) if error.code == "app_runs_already" else None
+        if other is None:
+            raise
+        return other
+
+
+def _other_app(home: Path) -> str | None:
+    """The app of this folder, as soon as it answers: after two double-clicks it may be about to start."""
+    from ..app import running_address
+
+    end = time.monotonic() + STARTING_SECONDS
+    while time.monotonic() < end:
+        address = urllib.parse.urlsplit(running_address(home) or "")
+        found = running_app(address.hostname, address.port) if address.hostname and address.port else None
+        if found is not None:
+            return found
+        time.sleep(0.2)
+    return None
+
+
+def _show(line: str, url: str, options: PageOptions) -> None:
+    say(line)
+    if options.in_browser:
+        webbrowser.open(url)
+
+
+@contextlib.contextmanager
+def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
+    """The running app and its address; leaving the block ends it.
+
+    Raises:
+        MachineError: another app works in the same folder, or the port is taken.
+    """
+    _prepare_environment(options.home)
+    from ..app import open_app, remember_address
+
+    import_gradio()
+    break_habits(Translator("en"))
+    with open_app(options) as app:
+        from ..page.page import build_page
+
+        page = build_page(app)
+        try:
+            page.queue(default_concurrency_limit=None, max_size=None)
+            url = _launch(page, options, app)
+            remember_address(options.home, url)
+            app.queue.let_go()
+            yield app, url
+        finally:
+            app.closing.set()
+            app.queue.close(CLOSE_SECONDS)
+            page.close(verbose=False)
+
+
+def _launch(page: Any, options: PageOptions, app: "AppState") -> str:
+    """Start the server; returns its address."""
+    try:
+        _, url, _ = page.launch(**_launch_options(options, app))
+    except OSError as error:
+        raise MachineError("port_taken", port=options.port) from error
+    _let_log_hear_server()
+    return url
+
+
+def _let_log_hear_server() -> None:
+    """What the server has to say of strange requests is for the log, not for who reads the terminal."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+
+
+def running_app(server: str, port: int) -> str | None:
+    """The address of this app where it answers on that port already."""
+    host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with (
+        contextlib.suppress(OSError, ValueError, http.client.HTTPException),  # anybody may have that port
+        opener.open(f"{url}ichi/hello", timeout=3) as answer,
+    ):
+        known = json.loads(answer.read(MAX_HELLO))
+        if isinstance(known, dict) and known.get("app") == "endframe-ichi":
+            return url
+    return None
+
+
+def _check_login(options: PageOptions) -> None:
+    if (options.share or not is_loopback(options.server)) and options.login is None:
+        raise InputError("login_needed")
+
+
+def _warn_if_others_reach_it(options: PageOptions, words: Translator) -> None:
+    if options.share:
+        say(words("page.warning_share"))
+    elif not is_loopback(options.server):
+        say(words("page.warning_network", server=options.server))
+
+
+def _check_port(server: str, port: int) -> None:
+    """Say so at once where another program has the port, before anything is loaded."""
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with socket.socket(family) as probe:
+        if sys.platform != "win32":  # there, this would let two programs share a port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server, port))
+        except OSError as error:
+            raise MachineError("port_taken", port=port) from error
+
+
+def _prepare_environment(home: Path) -> None:
+    """Before gradio is imported: nothing calls out, uploads lie in our own folder, no proxy for ourselves."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(home / "temp" / "uploads")
+    for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
+        os.environ.pop(name, None)
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost,::1"]))
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
+    import gradio as gr
+
+    from ..page.routes import make_routes
+
+    scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
+    style = (STATIC / "page.css").read_text("utf-8")
+    return {
+        "server_name": f"[{options.server}]" if ":" in options.server else options.server,
+        "server_port": options.port,
+        "share": options.share,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "show_error": True,
+        "run_history": False,
+        "enable_monitoring": False,
+        "footer_links": [],
+        "max_file_size": MAX_UPLOAD,
+        "state_session_capacity": MAX_TABS,
+        "favicon_path": str(STATIC / "favicon.svg"),
+        "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
+        # not as gradio's own css, which reaches no further than its container
+        "head": f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
+        "app_kwargs": {"routes": make_routes(app), "middleware": _middleware(options, app)},
+    }
+
+
+def _middleware(options: PageOptions, app: "AppState") -> list[Any]:
+    """What every request passes, the outermost first."""
+    from starlette.middleware import Middleware
+
+    words = app.translator(None)
+    keeper = UploadKeeper(app.uploads)
+    keeper.tidy_now_and_then(app.closing)
+    explain = partial(_sentence, words=words)
+    too_large = partial(_upload_too_large, words=words)
+    return [
+        *make_guards(options.server, options.share, options.login, app.uploads),
+        Middleware(LastResort, explain=explain, uploads=app.uploads),
+        Middleware(BodyLimit, keeper=keeper, too_large=too_large),
+    ]
+
+
+def _sentence(error: EngineError, words: Translator) -> str:
+    return error_text(error.code, error.values, words)
+
+
+def _upload_too_large(megabytes: int, words: Translator) -> str:
+    return words("page.upload_too_large", megabytes=megabytes)
+
+
+def _wait_for_end() -> None:
+    """Until Ctrl-C, or until the system asks this process to end."""
+    end = threading.Event()
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda *_: end.set())
+    try:
+        while not end.wait(0.5):  # without a timeout, Windows would not hear Ctrl-C
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

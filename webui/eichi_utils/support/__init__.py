@@ -1,0 +1,1 @@
+"""Log file, redaction and error reports. Knows no page."""

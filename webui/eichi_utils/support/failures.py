@@ -1,0 +1,82 @@
+"""What went wrong, as a code with values for a sentence, and as details for a report.
+
+Every failure of the app comes through here. Speaks no language and knows neither pages nor jobs.
+"""
+
+import platform
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from diffusers_helper.errors import EngineError, InputError, MachineError
+
+from .redaction import without_private
+
+MAX_REASON = 300
+MAX_DETAILS = 20_000
+LIBRARIES = ("torch", "diffusers", "transformers", "gradio", "numpy", "pillow", "av")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something ended. `code` and `values` make the sentence `error.<code>`; `details` are for support.
+
+    The details hold no picture and none of the texts that were to be hidden.
+    """
+
+    code: str
+    values: dict[str, object]
+    details: str
+
+
+def as_engine_error(error: BaseException) -> EngineError:
+    """The same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, MemoryError):
+        return MachineError("out_of_memory")
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+    return MachineError("unexpected", reason=reason, place=_place(error))
+
+
+def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
+    """All that is known of a failure. Nothing of it keeps the error, and so what its frames hold, alive.
+
+    Args:
+        hide: the user's own texts (prompts), which must not get into the details.
+    """
+    known = as_engine_error(error)
+    lines = "".join(traceback.format_exception(error))
+    details = without_private(f"{versions()}\n\n{lines}", hide)  # before the cut: half a text is no match
+    if len(details) > MAX_DETAILS:  # where it began and where it failed tell the most
+        details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
+    return Failure(known.code, dict(known.values), details)
+
+
+def without_values(error: InputError) -> str:
+    """What a log may hold of a request that was refused: its code, and which field it is about.
+
+    Its values hold what was written, private texts among it, and nobody has said yet which those are; a key
+    that is unknown may be such a text itself.
+    """
+    field = error.values.get("nearest" if error.code == "unknown_key" else "field")
+    return error.code if field is None else f"{error.code} ({field})"
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+
+
+def versions() -> str:
+    """Python, the system and the libraries, without importing any of them."""
+    found = [f"Python {platform.python_version()}", platform.platform()]
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} is not installed")
+    return ", ".join(found)

@@ -1,0 +1,1 @@
+"""Words for people: translations, durations, error messages. Knows no page."""

@@ -1,0 +1,27 @@
+"""What went wrong, as a sentence in the language of the page. Knows codes and words, and no exception."""
+
+from collections.abc import Mapping
+
+from ..support.failures import Failure
+from .translations import Translator
+
+
+def error_text(code: str, values: Mapping[str, object], words: Translator) -> str:
+    """The sentence of an error code; the name of a request's field is shown as the page shows it."""
+    shown = dict(values)
+    field = shown.get("field")
+    if isinstance(field, str) and words.has(f"field.{field}"):
+        shown["field"] = words(f"field.{field}")
+    if isinstance(shown.get("reason"), str):
+        shown["reason"] = reason_text(str(shown["reason"]), words)
+    return words(f"error.{code}", **shown)
+
+
+def reason_text(reason: str, words: Translator) -> str:
+    """Why something broke: in our words where it is the key of some, else as a system or library said it."""
+    return words(reason) if reason.startswith("reason.") and words.has(reason) else reason
+
+
+def failure_text(failure: Failure, words: Translator) -> str:
+    """The sentence of a job's failure."""
+    return error_text(failure.code, failure.values, words)

@@ -1,0 +1,65 @@
+"""Every word the app shows, by a short key, from `locales/`. Knows no other module."""
+
+import json
+import locale
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+LOCALES = Path(__file__).resolve().parents[3] / "locales"
+LANGUAGES = ("ja", "en", "zh-tw")
+"""In the order in which the page offers them."""
+DEFAULT_LANGUAGE = "ja"
+_TRADITIONAL = ("tw", "hk", "mo", "hant", "traditional", "taiwan", "hong kong", "macao", "macau")
+_SIMPLIFIED = ("hans", "simplified")
+
+
+class Translator:
+    """The words of one language."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._words = _load(language)
+
+    def __call__(self, key: str, /, **values: object) -> str:
+        """The text of `key` with its placeholders filled."""
+        return self._words[key].format(**values)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a text of that key."""
+        return key in self._words
+
+
+def system_language() -> str:
+    """The language of the operating system, Japanese where it cannot be told or is none of ours."""
+    return language_of(_system_locale()) or DEFAULT_LANGUAGE
+
+
+def language_of(name: str) -> str | None:
+    """Which of our languages a locale's name means (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`)."""
+    parts = name.lower().replace("-", "_").partition(".")[0].split("_")
+    if parts[0] in ("ja", "japanese"):
+        return "ja"
+    if parts[0] in ("en", "english"):
+        return "en"
+    if parts[0] != "zh" and not parts[0].startswith("chinese"):
+        return None
+    is_simplified = any(mark in name.lower() for mark in _SIMPLIFIED)
+    is_traditional = any(mark in name.lower() for mark in _TRADITIONAL)
+    return "zh-tw" if is_traditional and not is_simplified else None
+
+
+def _system_locale() -> str:
+    if sys.platform == "win32":
+        import ctypes
+
+        number = ctypes.windll.kernel32.GetUserDefaultUILanguage()
+        return locale.windows_locale.get(number, "")
+    names = (os.environ.get(key, "") for key in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return next((name for name in names if name), "")
+
+
+@cache
+def _load(language: str) -> dict[str, str]:
+    return json.loads((LOCALES / f"{language}.json").read_text("utf-8"))

@@ -1,0 +1,154 @@
+"""Files that the page was given: which picture or request a file is. Knows no widget."""
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.images import read_image
+from diffusers_helper.request import GenerationRequest, is_data_uri
+
+from .cleanup import forget_upload
+
+SHOWN_CHARACTERS = 200
+SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+_one_at_a_time = threading.Lock()
+"""Large pictures are looked at: many pages may send some at the same time."""
+
+
+def uploaded_path(file: Any, folder: Path) -> str | None:
+    """The path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
+
+    Raises:
+        InputError: it does not lie in `folder`, where all uploads do. Gradio looks at that only where the
+            browser says so, and a message made by hand could name any picture of this computer. Or it is
+            nothing that gradio hands over for a file, like a bare path.
+    """
+    if file is None:
+        return None
+    if not isinstance(file, dict):
+        raise _missing(file)
+    inner = file.get("image") or file.get("video")
+    if inner:
+        return uploaded_path(inner, folder)
+    path = file.get("path")
+    if path is not None and not lies_in(path, folder):
+        raise _missing(path)
+    return path
+
+
+def _missing(picture: object) -> InputError:
+    return InputError("image_missing", image=str(picture)[:SHOWN_CHARACTERS])
+
+
+def uploaded_paths(files: object, folder: Path) -> list[str]:
+    """All paths in what gradio hands over for several files; raises as `uploaded_path` does."""
+    paths = (uploaded_path(file, folder) for file in (files if isinstance(files, list) else []))
+    return [path for path in paths if path is not None]
+
+
+def lies_in(path: object, folder: Path) -> bool:
+    """Whether it is the path of something in that folder, with all links followed."""
+    try:
+        return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def checked_picture(path: str) -> str:
+    """The picture itself, after a look whether it can be read; kinds that no browser shows become PNG.
+
+    Raises:
+        InputError: it is no picture that can be used; it does not stay.
+    """
+    try:
+        with _one_at_a_time:
+            pixels = read_image(path)
+    except (EngineError, MemoryError) as error:
+        forget_upload(path)
+        if isinstance(error, InputError):
+            _name_only(error)
+        raise
+    with Image.open(path) as image:
+        if image.format in SHOWN_BY_BROWSERS:
+            return path
+    shown = Path(path).with_suffix(".shown.png")
+    with whole_file(shown, flush=False) as part:
+        Image.fromarray(pixels).save(part, "PNG")
+    return str(shown)
+
+
+def is_video(path: str) -> bool:
+    return Path(path).suffix.lower() in (".mp4", ".m4v", ".mov")
+
+
+def carried_request(path: str) -> GenerationRequest:
+    """The request inside one of our own MP4 or PNG files.
+
+    Raises:
+        InputError: the file holds none, or one that names files of this computer instead of holding pictures.
+    """
+    file = Path(path)
+    if not _can_carry_request(file):
+        raise InputError("not_made_by_us", path=file.name)
+    try:
+        request = load_request(file)
+    except InputError as error:
+        _name_only(error)
+        raise
+    if not all(is_data_uri(image) or Path(image) == file.absolute() for image in _images(request)):
+        raise InputError("not_made_by_us", path=file.name)
+    return request
+
+
+def check_inner_pictures(request: GenerationRequest) -> None:
+    """Look whether every picture of a request can be read, before any of them is written anywhere.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for image in _images(request):
+        with _one_at_a_time:
+            read_image(image)
+
+
+def _images(request: GenerationRequest) -> list[str]:
+    keyframes = (keyframe.image for keyframe in request.keyframes)
+    images = (request.start_image, request.end_image, *keyframes)
+    return [image for image in dict.fromkeys(images) if image is not None]
+
+
+def refused(error: EngineError, folder: Path) -> EngineError:
+    """The same error about an upload that cannot be used after all: by its name, and it does not stay."""
+    path = error.values.get("image")
+    if isinstance(error, InputError) and isinstance(path, str) and lies_in(path, folder):
+        forget_upload(path)
+        _name_only(error)
+    return error
+
+
+def _name_only(error: InputError) -> None:
+    """Nobody knows where uploads lie."""
+    for key in ("image", "path"):
+        if key in error.values:
+            error.values[key] = Path(str(error.values[key])).name
+
+
+def _can_carry_request(file: Path) -> bool:
+    """Whether it is an MP4 or PNG, whatever it is called; a request file of JSON is neither."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    except OSError:
+        return False
+    return start.startswith(b"\x89PNG") or start[4:8] == b"ftyp"
+
+
+def with_new_seed(request: GenerationRequest) -> GenerationRequest:
+    """The same video once more, with another seed."""
+    return dataclasses.replace(request, seed=None)
