@@ -29,7 +29,7 @@ from PIL import Image
 from diffusers_helper.media.video import read_frames
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
-from tests.browser.app import App
+from tests.support.app import App
 
 RESULTS = Path(__file__).parent / "results"
 OURS = {"X-Endframe-Ichi": "1"}

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ViewportSize, sync_playwright
 
-from tests.browser.app import App
 from tests.browser.driver import Screen
 from tests.browser.find_browser import launch, no_browser
+from tests.support.app import App
 
 SIZE: ViewportSize = {"width": 1280, "height": 800}
 OpenTab = Callable[..., Screen]

@@ -13,7 +13,7 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
-from tests.browser.app import PATIENCE, wait_until
+from tests.support.app import PATIENCE, wait_until
 from webui.eichi_utils.text.translations import LOCALES, Translator
 
 TIMEOUT = PATIENCE * 1000

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_last_frame
-from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen
+from tests.support.app import App
 
 REQUEST = {
     "prompt": "A boat\nsways.",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.app import MODELS, App
 from tests.browser.driver import WORDS, Screen, like
+from tests.support.app import MODELS, App
 from webui.eichi_utils.server.body_limit import MAX_UPLOAD, MB
 
 CONFIG = Path("lllyasviel") / "FramePackI2V_HY" / "config.json"

@@ -5,8 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.app import App
 from tests.browser.driver import Screen
+from tests.support.app import App
 
 LANGUAGES = {"ja": "ja", "en": "en", "zh-tw": "zh-Hant-TW"}
 NAMES = (

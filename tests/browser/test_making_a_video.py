@@ -10,8 +10,8 @@ import av
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.app import App
 from tests.browser.driver import WORDS, Outlook, Screen, like, pattern
+from tests.support.app import App
 
 LONGER = {"resolution": 96, "steps": 40, "seconds": 2.5}
 """Two sections, whose steps take long enough to be seen."""

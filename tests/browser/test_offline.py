@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.app import App
 from tests.browser.driver import Screen
 from tests.browser.find_browser import find_program, no_browser
+from tests.support.app import App
 
 REFUSAL = Path(__file__).with_name("offline")
 RAISE_LOOPBACK = """

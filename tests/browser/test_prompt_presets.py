@@ -2,8 +2,8 @@
 
 from playwright.sync_api import expect
 
-from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen
+from tests.support.app import App
 
 
 def names(screen: Screen) -> list[str]:

@@ -5,8 +5,8 @@ import pytest
 from playwright.sync_api import expect
 
 from diffusers_helper.media.embedded_request import load_request
-from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen
+from tests.support.app import App
 
 ENDLESS = {"resolution": 192, "steps": 100, "seconds": 10}
 

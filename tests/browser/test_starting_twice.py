@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.app import App, free_port
 from tests.browser.driver import WORDS
+from tests.support.app import App, free_port
 
 
 def test_a_second_start_on_the_same_port_says_where_the_app_is(app: App):

@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, expect
 
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_frames
-from tests.browser.app import App
 from tests.browser.driver import WORDS, Screen, like, pattern
+from tests.support.app import App
 
 LONG = {"seconds": 5, "steps": 4, "resolution": 96}
 """Four sections."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.app import SMALL, App
-from tests.page_client import ENGLISH_WITHOUT_SCREEN
+from tests.support.app import SMALL, App
+from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from tests.tiny import make_loader  # noqa: E402
+from tests.support.tiny import make_loader  # noqa: E402
 from webui.endframe_ichi import main  # noqa: E402
 
 make_loader().verify()  # imports the models' classes, which are found only when they are asked for

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.browser.app import PATIENCE, SMALL, App, wait_until
 from tests.faults.memory import resident
-from tests.page_client import META, PageClient
-from tests.test_page_handlers import state
+from tests.support.app import PATIENCE, SMALL, App, wait_until
+from tests.support.page_client import META, PageClient
+from tests.support.page_state import state
 from webui.eichi_utils.server.body_limit import MB
 from webui.eichi_utils.text.translations import Translator
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffusers_helper.media.video import read_frames
 from tests.faults import preloaded
-from tests.tiny import MODELS, START
+from tests.support.tiny import MODELS, START
 
 if sys.platform == "win32":
     pytest.skip("Windows cannot fork", allow_module_level=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.browser.app import PATIENCE, App
+from tests.support.app import PATIENCE, App
 
 BOUNDARY = "----test"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

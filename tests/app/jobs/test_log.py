@@ -1,0 +1,91 @@
+"""What the log is told of jobs; the events themselves pass untouched."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffusers_helper.errors import MachineError
+from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, Stopped
+from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.request import GenerationRequest, Keyframe
+from diffusers_helper.sections import make_plan
+from tests.support.pictures import PICTURE
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.log import logged
+
+REQUEST = GenerationRequest(
+    start_image=to_data_uri(PICTURE),
+    end_image="/home/mia/private.png",
+    prompt="A secret cat.",
+    negative_prompt="No dog.",
+    seed=7,
+    keyframes=(Keyframe(0, "/home/mia/other.png", "It runs."),),
+)
+SPEC = JobSpec("0123456789abcdef", "cat", Path("/videos"), REQUEST, Path("/work"))
+EVENTS: list[Event] = [
+    Planned(make_plan(REQUEST), 96, 64, 7),
+    StageStarted("prompt"),
+    StageStarted("sampling", 0),
+    Notice("prompt_too_long", {"prompt": "A secret", "tokens": 3}),
+    SectionDone(0, 1, 37),
+    Finished(Path("/videos/cat.mp4"), 37, 1.23, 96, 64, 5.0),
+]
+
+
+@pytest.fixture(autouse=True)
+def _hear_everything(caplog) -> None:
+    caplog.set_level(logging.INFO, "webui")
+
+
+def test_the_events_pass_untouched_and_are_told(caplog):
+    assert list(logged(lambda *_: iter(EVENTS))(SPEC, threading.Event())) == EVENTS
+    for told in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
+        assert told in caplog.text
+    assert "job cat done after" in caplog.messages[-1]
+
+
+def test_the_request_is_told_without_pictures_and_words(caplog):
+    list(logged(lambda *_: iter(EVENTS))(SPEC, threading.Event()))
+    assert '"seed": 7' in caplog.messages[0]
+    for private in ("secret", "dog", "runs", "data:", "private.png", "other.png"):
+        assert private not in caplog.text
+    assert caplog.records[0].private == ["A secret cat.", "No dog.", "It runs."]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(Stopped(None, 0, 1), "cat stopped after"), (MachineError("disk_full"), "cat failed (MachineE")],
+)
+def test_how_a_job_ended_is_told(caplog, end, told):
+    def run(*_: object) -> Iterator[Event]:
+        yield EVENTS[0]
+        if isinstance(end, Exception):
+            raise end
+        yield end
+
+    events = logged(run)(SPEC, threading.Event())
+    if isinstance(end, Exception):
+        with pytest.raises(MachineError):
+            list(events)
+    else:
+        list(events)
+    assert told in caplog.messages[-1]
+
+
+def test_a_job_that_is_given_up_cleans_up_at_once(caplog):
+    cleaned = []
+
+    def run(*_: object) -> Iterator[Event]:
+        try:
+            yield from EVENTS
+        finally:
+            cleaned.append(True)
+
+    events = logged(run)(SPEC, threading.Event())
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert cleaned == [True]
+    assert "cat was given up after" in caplog.messages[-1]

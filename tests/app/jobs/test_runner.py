@@ -1,0 +1,140 @@
+"""The runner: tiny models, real videos, through the queue as the page does it."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import av
+import pytest
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.events import Event, Notice, SectionDone, Stopped
+from diffusers_helper.media.embedded_request import load_request
+from tests.support.job_runs import LONG, wait_until
+from tests.support.tiny import MODELS, make_request
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.queue import JobQueue
+from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
+
+
+def make_runner(tmp_path: Path, models: Path | None = MODELS, **options: bool) -> JobRunner:
+    return JobRunner(EngineOptions(models, tmp_path / "cache", "cpu", None), **options)
+
+
+def run(runner: JobRunner, folder: Path, name: str = "a", *, stop: bool = False) -> list[Event]:
+    asked = threading.Event()
+    if stop:
+        asked.set()
+    return list(
+        runner(JobSpec(name, name, folder / "out", make_request(seconds=0.5), folder / "work"), asked)
+    )
+
+
+def count_frames(video: Path) -> int:
+    with av.open(str(video)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
+    queue = JobQueue(make_runner(tmp_path, progress_videos=True), tmp_path / "temp")
+    job_id = queue.add(make_request(seconds=2), tmp_path / "out")
+    parts: list[Path] = []
+    wait_until(
+        queue,
+        lambda view: (
+            parts.extend(job.video for job in (view.running,) if job and job.video and job.video not in parts)
+            or view.ended
+        ),
+    )
+    job = queue.find(job_id)
+    assert job is not None
+    assert (job.state, job.failure, job.preview_number) == ("done", None, 0)
+    assert job.video == tmp_path / "out" / f"{job.name}.mp4"
+    assert count_frames(job.video) == job.frames == job.progress.frames == 73
+    assert (job.progress.width, job.progress.height, job.progress.sections) == (96, 64, 2)
+    assert parts, "the video so far was shown"
+    assert all(part.is_relative_to(tmp_path / "temp") for part in parts if part != job.video)
+    made_again = load_request(job.video)
+    assert (made_again.prompt, made_again.seed) == (job.prompt, job.seed)
+    assert queue.close(LONG)
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
+def test_stop_keeps_the_sections_that_were_finished(tmp_path):
+    queue = JobQueue(make_runner(tmp_path), tmp_path / "temp")
+    job_id = queue.add(make_request(seconds=3, steps=4), tmp_path / "out")
+    wait_until(queue, lambda view: view.running and view.running.progress.section == 1)
+    assert queue.stop(job_id)
+    wait_until(queue, lambda view: view.unfinished)
+    job = queue.find(job_id)
+    assert job is not None
+    assert (job.state, job.can_finish) == ("stopped", True)
+    assert job.video == tmp_path / "out" / f"{job.name}_unfinished.mp4"
+    assert count_frames(job.video) == job.frames
+    assert 33 <= job.frames < job.progress.frames
+    assert queue.close(LONG)
+
+
+def test_a_job_that_cannot_be_made_fails_with_its_sentence_and_the_next_is_made(tmp_path):
+    queue = JobQueue(make_runner(tmp_path), tmp_path / "temp")
+    (tmp_path / "file").write_text("no folder")
+    queue.add(make_request(seconds=0.5), tmp_path / "file")
+    queue.add(make_request(seconds=0.5), tmp_path / "out")
+    view = wait_until(queue, lambda view: view.ended)
+    (done,), (failed,) = view.ended, view.unfinished
+    assert failed.failure is not None
+    assert (failed.state, failed.failure.code, done.state) == ("failed", "output_not_writable", "done")
+    assert queue.close(LONG)
+
+
+def test_the_models_are_kept_while_their_files_are_the_same(tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(MODELS, models)
+    runner = make_runner(tmp_path, models)
+    loaders = []
+    for name in "abc":
+        if name == "c":
+            os.utime(next(models.rglob("*.safetensors")), (1, 1))
+        assert isinstance(run(runner, tmp_path, name, stop=True)[-1], Stopped)
+        loaders.append(runner._loader)
+    assert loaders[0] is loaders[1]
+    assert loaders[1] is not loaders[2]
+
+
+def test_models_that_vanish_between_two_jobs_are_missed_with_a_sentence(tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(MODELS, models)
+    runner = make_runner(tmp_path, models)
+    assert isinstance(run(runner, tmp_path, "a", stop=True)[-1], Stopped)
+    shutil.rmtree(models)
+    with pytest.raises(InputError) as caught:
+        run(runner, tmp_path, "b")
+    assert caught.value.code == "models_folder_missing"
+
+
+def test_the_machine_has_a_name_after_the_first_job(tmp_path):
+    runner = make_runner(tmp_path)
+    assert runner.machine_key is None
+    run(runner, tmp_path, stop=True)
+    key = runner.machine_key
+    assert key is not None
+    assert key.startswith("CPU ")
+    assert str(MODELS) in key
+    limited = JobRunner(EngineOptions(MODELS, tmp_path / "cache", "cpu", 4.0))
+    run(limited, tmp_path, stop=True)
+    assert limited.machine_key not in (None, key), "a limit makes it another machine"
+
+
+def test_that_the_demos_models_serve_is_told_first(tmp_path):
+    options = EngineOptions(None, tmp_path / "cache", "cpu", None, downloaded=tmp_path / "hf_download")
+    events = run(JobRunner(options), tmp_path, stop=True)
+    assert events[0] == Notice("demo_models", {"path": str(tmp_path / "hf_download")})
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_videos_so_far_and_latents_are_written_only_where_they_are_wanted(tmp_path, wanted):
+    runner = make_runner(tmp_path, progress_videos=wanted, save_latents=wanted)
+    sections = [event for event in run(runner, tmp_path) if isinstance(event, SectionDone)]
+    assert [event.video is not None for event in sections] == [wanted]
+    assert (tmp_path / "out" / "a.safetensors").exists() == wanted

@@ -1,0 +1,153 @@
+"""The check as it is asked for: gathered, told on the terminal, its exit status."""
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from diffusers_helper.errors import MachineError
+from tests.support.tiny import MODELS
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.machine import check as machine_check
+from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
+from webui.eichi_utils.machine.facts import CardFacts, MachineFacts, TorchAnswer, TorchFacts
+from webui.eichi_utils.machine.rules import CheckLine, fails, good, slow
+from webui.eichi_utils.text.translations import Translator
+
+ROOT = Path(__file__).resolve().parents[3]
+GIB = 2**30
+CARD = CardFacts("RTX 4060", (8, 9), 8 * GIB, 7 * GIB, (581, 15))
+GATHERERS = (
+    "find_torch",
+    "find_card",
+    "has_nvidia_hardware",
+    "read_memory",
+    "look_at_models",
+    "look_at_folder",
+)
+
+
+@pytest.fixture
+def options(tmp_path) -> CheckOptions:
+    return CheckOptions(EngineOptions(MODELS, tmp_path / "cache", "auto", None), tmp_path / "outputs")
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Lets the check find these lines."""
+
+    def find(*lines: CheckLine) -> None:
+        monkeypatch.setattr(machine_check, "check_lines", lambda _: list(lines))
+
+    return find
+
+
+def test_this_machine_is_checked_without_importing_torch(tmp_path):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from webui.eichi_utils.jobs.runner import EngineOptions\n"
+        "from webui.eichi_utils.machine.check import CheckOptions, check_lines\n"
+        f"models, folder = Path({str(MODELS)!r}), Path({str(tmp_path)!r})\n"
+        "lines = check_lines(CheckOptions(EngineOptions(models, folder, 'auto', None), folder))\n"
+        "assert 'models_demo' in [line.code for line in lines], lines\n"
+        "print('torch' in sys.modules, 'gradio' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.split() == [b"False", b"False"]
+
+
+def test_whatever_cannot_be_had_is_not_known(options, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of order")
+
+    for name in GATHERERS:
+        monkeypatch.setattr(machine_check, name, fail)
+    facts = gather_facts(replace(options, ask_torch=True))
+    assert facts == MachineFacts(sys.version_info[:2], facts.python_bits, on_windows=sys.platform == "win32")
+    assert check_lines(options)
+
+
+def test_torch_is_asked_only_if_that_is_wanted(options, monkeypatch):
+    monkeypatch.setattr(machine_check, "ask_torch", lambda: pytest.fail("asked"))
+    assert gather_facts(options).torch is not None
+    monkeypatch.setattr(machine_check, "find_torch", lambda: TorchFacts(None))
+    assert gather_facts(replace(options, ask_torch=True)).torch == TorchFacts(None)
+
+
+def test_the_card_is_the_one_that_torch_takes_with_the_drivers_version(options, monkeypatch):
+    taken = CardFacts("RTX 3060", (8, 6), 12 * GIB, 11 * GIB)
+    monkeypatch.setattr(machine_check, "find_card", lambda: CARD)
+    monkeypatch.setattr(machine_check, "ask_torch", lambda: TorchAnswer(card=taken))
+    assert gather_facts(options).card == CARD
+    assert gather_facts(replace(options, ask_torch=True)).card == replace(taken, driver=(581, 15))
+
+
+def test_a_limit_in_gigabytes_becomes_bytes(options):
+    facts = gather_facts(replace(options, engine=replace(options.engine, vram_gb=7.5)))
+    assert facts.memory_limit == int(7.5 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("lines", "level", "status"),
+    [
+        ([good("card", card="RTX")], "good", 0),
+        ([good("card", card="RTX"), slow("no_card")], "slow", 0),
+        ([fails("torch_missing"), slow("no_card")], "fails", 1),
+        ([], "good", 0),
+    ],
+)
+def test_the_exit_status_says_whether_something_will_fail(found, options, capsys, lines, level, status):
+    found(*lines)
+    assert worst_level(lines) == level
+    words = Translator("en")
+    assert run_check(options, words) == status
+    assert capsys.readouterr().out.splitlines()[-1] == words(f"check.result.{level}")
+
+
+def test_each_line_has_its_mark_and_below_it_what_to_do(found, options, capsys):
+    found(good("card", card="RTX 4060"), slow("no_card"), fails("torch_missing"))
+    run_check(options, Translator("en"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[ok] The card RTX 4060 is new enough."
+    assert [line.partition("]")[0] for line in lines if line.startswith("[")] == [
+        "[ok",
+        "[slow",
+        "[will fail",
+    ]
+    assert lines[2].startswith("    -> ")
+    assert lines[4].startswith("    -> ")
+
+
+def test_an_error_of_the_engine_is_told_in_its_own_sentence(found, options, capsys):
+    found(fails("torch_refuses", torch="2.11", reason=MachineError("out_of_memory")))
+    words = Translator("en")
+    run_check(options, words)
+    assert f"    -> {words('error.out_of_memory')}" in capsys.readouterr().out.splitlines()
+
+
+class Japanese(Translator):
+    """Words that not every terminal can show."""
+
+    def __call__(self, key: str, /, **values: object) -> str:
+        return "良" if key.startswith("check.mark.") else super().__call__(key, **values)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "begin"), [("utf-8", "[良] The card 石"), ("ascii", "[ok] The card \\u77f3")]
+)
+def test_a_terminal_that_can_show_little_gets_plain_letters(found, options, monkeypatch, encoding, begin):
+    found(good("card", card="石"))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    run_check(options, Japanese("en"))
+    stream.seek(0)
+    assert stream.readline().startswith(begin)
+
+
+def test_nothing_in_a_name_moves_the_cursor(found, options, capsys):
+    found(good("card", card="a\x1b[2J\nb"))
+    run_check(options, Translator("en"))
+    assert capsys.readouterr().out.splitlines()[0] == "[ok] The card a\\x1b[2J\\nb is new enough."

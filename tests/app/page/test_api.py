@@ -1,0 +1,193 @@
+"""The endpoints for programs, used as a program uses them: through gradio's client, against a running app."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sections import make_plan
+from tests.support.app import App, wait_until
+from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
+from webui.eichi_utils.text.translations import Translator
+
+WORDS = Translator("en")
+SMALL: dict[str, Any] = {"resolution": 64, "steps": 1, "section_seconds": 0.5, "seed": 7}
+LONG: dict[str, Any] = {"resolution": 64, "steps": 100}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
+    app.start()
+    yield app
+    app.stop()
+
+
+@pytest.fixture(scope="module")
+def client(app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("downloads")
+    yield (
+        client := Client(
+            app.url, verbose=False, download_files=str(folder), httpx_kwargs={"trust_env": False}
+        )
+    )
+    client.close()
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    Image.fromarray(np.full((64, 96, 3), (200, 30, 60), np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def idle(client: Client) -> Iterator[None]:
+    """Jobs that are left are stopped."""
+    yield
+    for job in client.predict(api_name="/queue"):
+        client.predict(job["id"], api_name="/stop")
+    wait_until(lambda: not under_way(client), "all jobs have ended")
+
+
+def under_way(client: Client) -> list[dict[str, Any]]:
+    return [job for job in client.predict(api_name="/queue") if job["state"] in ("running", "waiting")]
+
+
+def refusal(client: Client, *arguments: Any, **named: Any) -> str:
+    """The sentence that comes instead of a video; nothing was queued."""
+    before = client.predict(api_name="/queue")
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name="/generate", **named)
+    assert client.predict(api_name="/queue") == before
+    text = str(caught.value)
+    assert text.endswith((".", "?"))
+    assert "Traceback" not in text
+    assert "\n" not in text
+    return text
+
+
+def test_only_these_endpoints_are_offered(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {"/generate", "/queue", "/stop", "/finish", "/discard"}
+
+
+def test_a_program_gets_the_video_that_it_asked_for(client, app, cat):
+    path = client.predict(
+        handle_file(str(cat)), "A cat.", 1, handle_file(str(cat)), SMALL, api_name="/generate"
+    )
+    request = load_request(Path(path))
+    expected = GenerationRequest.from_dict(
+        SMALL | {"prompt": "A cat.", "seconds": 1, "start_image": "x", "end_image": "x"}
+    )
+    plain = {"start_image": None, "end_image": None, "width": None, "height": None}
+    assert dataclasses.replace(request, **plain) == dataclasses.replace(expected, **plain)
+    assert (request.width, request.height) == (96, 64)
+    assert request.end_image is not None
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == make_plan(expected).pixel_frames
+    (kept,) = app.videos()
+    assert kept.read_bytes() == Path(path).read_bytes()
+    (job,) = client.predict(api_name="/queue")
+    assert (job["state"], job["fraction"], job["name"]) == ("done", 1, kept.stem)
+
+
+def test_wrong_values_are_sentences(client, cat):
+    file = handle_file(str(cat))
+    assert refusal(client, file, "A cat.", 0, None, SMALL).startswith('"Length in seconds" must be')
+    assert refusal(client, file, "A cat.", 1000, None, SMALL).startswith('"Length in seconds" must be')
+    assert refusal(client, file, "A cat.", 1, None, {"steps": 0}).startswith('"Steps" must be')
+    assert refusal(client, file, "A cat.", 1, None, {"seed": 2**63}).startswith('"Seed" must be')
+    assert refusal(client, None, "A cat.", 1, None, SMALL) == WORDS("error.no_start_image")
+
+
+def test_unknown_settings_are_errors_that_name_the_nearest(client, cat):
+    text = refusal(client, handle_file(str(cat)), "A cat.", 1, None, {"step": 5})
+    assert text == WORDS("error.unknown_key", field="step", nearest="steps")
+
+
+@pytest.mark.parametrize("key", ["prompt", "seconds", "start_image", "end_image"])
+def test_settings_that_have_an_argument_of_their_own_are_errors(client, cat, key):
+    text = refusal(client, handle_file(str(cat)), "A cat.", 1, None, {key: "x"})
+    assert text == WORDS("error.unknown_key", field=f"settings.{key}", nearest=key)
+
+
+@pytest.mark.parametrize("settings", [[], [1], "steps=5", 7])
+def test_settings_that_are_no_object_are_errors(client, cat, settings):
+    assert "must be one JSON object" in refusal(client, handle_file(str(cat)), "A cat.", 1, None, settings)
+
+
+def test_a_file_that_is_no_picture_is_a_sentence(client, tmp_path):
+    file = tmp_path / "cat.png"
+    file.write_text(json.dumps({"prompt": "x"}), "utf-8")
+    assert "is not a picture that can be read" in refusal(
+        client, handle_file(str(file)), "A cat.", 1, None, SMALL
+    )
+
+
+@pytest.mark.parametrize("place", ["start_image", "end_image"])
+def test_a_path_instead_of_an_upload_is_refused(client, cat, place):
+    for file in ({"path": str(cat)}, {"path": "/etc/passwd"}):
+        images = {"start_image": handle_file(str(cat)), "end_image": None, place: file}
+        text = refusal(client, prompt="A cat.", seconds=1, settings=SMALL, **images)
+        assert text == WORDS("error.image_missing", image=file["path"])
+
+
+@pytest.mark.parametrize("place", ["start_image", "end_image"])
+@pytest.mark.parametrize("file", ["/etc/passwd", [], 7])
+def test_what_cannot_be_an_upload_is_refused_and_not_left_out(client, cat, place, file):
+    images = {"start_image": handle_file(str(cat)), "end_image": None, place: file}
+    text = refusal(client, prompt="A cat.", seconds=1, settings=SMALL, **images)
+    assert text == WORDS("error.image_missing", image=str(file))
+
+
+@pytest.mark.parametrize("file", [{"url": "http://127.0.0.1/x.png"}, {}])
+def test_what_is_no_upload_at_all_counts_as_no_picture(client, file):
+    assert refusal(client, file, "A cat.", 1, None, SMALL) == WORDS("error.no_start_image")
+
+
+def test_pictures_of_sections_cannot_name_files_of_this_computer(client, cat):
+    for image in (str(cat), "/etc/passwd", "data:image/png;base64,AAAA"):
+        settings = SMALL | {"keyframes": [{"section": 0, "image": image}]}
+        text = refusal(client, handle_file(str(cat)), "A cat.", 1, None, settings)
+        assert text == WORDS("error.no_paths_from_clients")
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_running_job_can_be_stopped_and_a_waiting_one_removed(client, cat):
+    arguments = (handle_file(str(cat)), "A cat.", 60, None, LONG)
+    calls = [client.submit(*arguments, api_name="/generate") for _ in range(2)]
+    wait_until(
+        lambda: [job["state"] for job in under_way(client)] == ["running", "waiting"], "one runs, one waits"
+    )
+    for job in under_way(client)[::-1]:
+        assert client.predict(job["id"], api_name="/stop") is True
+    for call in calls:
+        with pytest.raises(AppError) as caught:
+            call.result(timeout=60)
+        assert str(caught.value) == WORDS("page.job_gone")
+
+
+@pytest.mark.parametrize("job", ["", "0123456789abcdef", "../x", None, 7, {"a": 1}])
+def test_stopping_a_job_that_is_not_there_does_nothing(client, job):
+    assert client.predict(job, api_name="/stop") is False
+
+
+@pytest.mark.usefixtures("idle")
+def test_the_queue_answers_while_many_programs_wait_for_their_videos(client, cat):
+    arguments = (handle_file(str(cat)), "A cat.", 60, None, LONG)
+    for _ in range(12):
+        client.submit(*arguments, api_name="/generate")
+    wait_until(lambda: len(under_way(client)) == 12, "all are queued")
+    names = [job["name"] for job in under_way(client)]
+    assert len(set(names)) == 12

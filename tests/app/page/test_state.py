@@ -1,0 +1,468 @@
+"""What pages show of the jobs: every state in every language, and never one job under another's name."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusers_helper.events import (
+    Event,
+    Notice,
+    Planned,
+    SectionDone,
+    Stage,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
+from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sections import make_plan
+from tests.support.queue import SOON, finished
+from tests.support.setup_views import NO_SETUP
+from webui.eichi_utils.download.download import DownloadView, Places
+from webui.eichi_utils.download.model_folders import look
+from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, JobView, Progress, QueueView
+from webui.eichi_utils.live_setup import MODEL_GB
+from webui.eichi_utils.page.state import SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.support.failures import Failure
+from webui.eichi_utils.text.translations import LANGUAGES, Translator
+
+ENGLISH = Translator("en")
+STAGES = get_args(Stage)
+KEY_OR_PLACEHOLDER = r"{\w*}|\b(stage|live|page|notice|error|setup)\.\w+$"
+STATIC = Path(__file__).resolve().parents[3] / "webui" / "static"
+
+
+def job(number: int = 1, state: Any = "waiting", **values: Any) -> JobView:
+    """A job as a page sees it; a running one is in the middle of its second section."""
+    progress = Progress()
+    if state == "running":
+        progress = Progress("sampling", 1, 3, 4, 16, 109, 109 / 30, 640, 608, 95.0, 0.4567)
+    if state == "done":
+        progress = Progress(None, 2, 3, 16, 16, 109, 109 / 30, 640, 608, None, 1.0)
+    plain = JobView(
+        id=f"{number:016x}",
+        name=f"261124_{number:06}",
+        prompt=f"Prompt {number}.",
+        state=state,
+        stopping=False,
+        progress=progress,
+        has_thumbnail=True,
+        preview_number=3 if state == "running" else 0,
+        video=None,
+        frames=0,
+        seed=number,
+        failure=None,
+        notices=(),
+        elapsed=None if state == "waiting" else 61.0,
+        request=GenerationRequest(start_image="cat.png", seed=number),
+        output=Path("outputs"),
+    )
+    return replace(plain, **values)
+
+
+def done(number: int, frames: int = 109) -> JobView:
+    return job(number, "done", video=Path(f"outputs/{number}.mp4"), frames=frames)
+
+
+def failed(number: int, video: Path | None = None) -> JobView:
+    return job(
+        number,
+        "failed",
+        failure=Failure("out_of_memory", {}, "Traceback <b>"),
+        video=video,
+        frames=36 if video else 0,
+    )
+
+
+def view(
+    running: JobView | None = None, waiting: tuple = (), ended: tuple = (), unfinished: tuple = ()
+) -> QueueView:
+    return QueueView(7, running, tuple(waiting), tuple(ended), tuple(unfinished))
+
+
+def state_of(queue: QueueView, words: Translator = ENGLISH) -> dict[str, Any]:
+    return page_state(queue, NO_SETUP, words, server="s", sound=True)
+
+
+def texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts_in(inner)
+
+
+NOTICES = (
+    ("prompt_too_long", {"prompt": "A", "tokens": 3}),
+    ("demo_models", {"path": "models"}),
+    ("section_damaged", {"section": 2, "sections": 3}),
+)
+KEPT = Path("outputs/1_unfinished.mp4")
+VIEWS = {
+    "idle": view(),
+    "waiting": view(job(1, "running", progress=Progress()), [job(2), job(3, prompt="")]),
+    "getting ready": view(job(1, "running", progress=Progress())),
+    "running": view(job(1, "running", video=Path("a.mp4"), frames=36)),
+    "noticed": view(job(1, "running", notices=NOTICES)),
+    "unhurried": view(job(1, "running", progress=replace(job(1, "running").progress, seconds_left=None))),
+    "hours": view(job(1, "running", progress=replace(job(1, "running").progress, seconds_left=9e4))),
+    "before its first step": view(job(1, "running", progress=replace(job(1, "running").progress, step=0))),
+    "stopping": view(job(1, "running", stopping=True)),
+    "done": view(ended=[done(1)]),
+    "failed": view(ended=[failed(1)]),
+    "failed with some kept": view(ended=[failed(1, KEPT)]),
+    "stopped": view(ended=[job(1, "stopped")]),
+    "stopped with some kept": view(ended=[job(1, "stopped", video=KEPT, frames=36)]),
+    "all at once": view(
+        job(1, "running"), [job(2)], [done(3), failed(4)], [job(5, "stopped", video=KEPT, can_finish=True)]
+    ),
+    "interrupted": view(unfinished=[job(1, "interrupted", can_finish=True)]),
+} | {
+    f"stage {stage}": view(job(1, "running", progress=replace(job(1, "running").progress, stage=stage)))
+    for stage in STAGES
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", sorted(VIEWS))
+def test_every_state_can_be_told_in_every_language(name, language):
+    state = state_of(VIEWS[name], Translator(language))
+    sent = json.loads(json.dumps(state))
+    assert sent == state, "nothing but JSON, which the browser gets"
+    for text in texts_in(state):
+        assert not re.search(KEY_OR_PLACEHOLDER, text)
+    assert all(state["words"].values())
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_another_language_changes_words_and_nothing_else(language):
+    def without_words(state: object) -> object:
+        shown = (
+            "title",
+            "words",
+            "text",
+            "status",
+            "left",
+            "label",
+            "caption",
+            "state_text",
+            "notices",
+            "kept",
+        )
+        if isinstance(state, dict):
+            return {key: without_words(value) for key, value in state.items() if key not in shown}
+        return [without_words(value) for value in state] if isinstance(state, list) else state
+
+    english, other = (state_of(VIEWS["all at once"], Translator(code)) for code in ("en", language))
+    assert without_words(english) == without_words(other)
+    assert english["words"] != other["words"]
+
+
+def test_the_page_gets_all_words_that_its_files_ask_for():
+    named = (path.read_text("utf-8") for path in STATIC.iterdir() if path.suffix in (".html", ".js"))
+    asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
+    asked |= {f"live.{action}" for action in ("show", "up", "remove", "finish", "short", "discard")}
+    assert asked == set(WORDS)
+
+
+# -- the running job ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("progress", "status"),
+    [
+        (Progress(), "getting ready"),
+        (Progress("prompt"), "reading the prompt"),
+        (Progress("sampling", 1, 3, 0, 16), "section 2 of 3, sampling"),
+        (Progress("sampling", 1, 3, 4, 16), "section 2 of 3, step 4 of 16"),
+        (Progress("decoding", 2, 3, 16, 16), "section 3 of 3, decoding"),
+        (Progress("saving", 2, 3, 16, 16), "writing the video"),
+    ],
+)
+def test_the_status_says_what_the_job_is_at(progress, status):
+    assert state_of(view(job(1, "running", progress=progress)))["job"]["status"] == status
+
+
+def test_a_job_that_is_asked_to_stop_says_so_and_promises_no_time():
+    shown = state_of(view(job(1, "running", stopping=True)))["job"]
+    assert (shown["stopping"], shown["left"]) == (True, "")
+    assert shown["status"].startswith("Stopping after this step. No section is finished yet")
+    progress = replace(job(1, "running").progress, sections=3, sections_done=2)
+    shown = state_of(view(job(1, "running", stopping=True, progress=progress)))["job"]
+    kept = "2 of 3 sections, the last 2.3 s of the video"
+    assert shown["status"] == f"Stopping after this step. Kept: {kept}."
+
+
+# -- unfinished jobs ---------------------------------------------------------------------------------
+
+
+def unfinished(number: int, state: Any, done: int, **values: Any) -> JobView:
+    progress = replace(job(number, "stopped").progress, sections=4, sections_done=done)
+    return job(number, state, progress=progress, can_finish=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("done", "actions"),
+    [(0, ["finish", "discard"]), (1, ["finish", "short", "discard"]), (3, ["finish", "discard"])],
+)
+def test_an_unfinished_job_says_what_is_kept_and_what_can_be_done(done, actions):
+    (shown,) = state_of(view(unfinished=[unfinished(1, "interrupted", done)]))["unfinished"]
+    assert (shown["actions"], shown["state_text"]) == (actions, "interrupted")
+    kept = f"Kept: {done} of 4 sections, the last {(36 * done - 3) / 30:.1f} s of the video."
+    assert shown["kept"] == (kept if done else "No section was finished yet.")
+
+
+def test_an_unfinished_job_is_told_once_and_its_video_can_be_seen():
+    kept = unfinished(1, "stopped", 2, video=KEPT, frames=69, ended=5.0)
+    shown = state_of(view(unfinished=[kept], ended=[replace(done(2), ended=3.0)]))
+    assert shown["queue"] == []
+    assert [result["id"] for result in shown["results"]] == [kept.id, done(2).id]
+    assert shown["unfinished"][0]["actions"][0] == "show"
+    assert shown["ended"]["id"] == kept.id
+
+
+def test_a_failure_of_a_job_that_can_go_on_is_told():
+    job = replace(failed(1), can_finish=True, ended=2.0)
+    shown = state_of(view(unfinished=[job], ended=[replace(done(2), ended=3.0)]))
+    assert shown["failure"]["id"] == job.id
+
+
+def test_the_time_left_stands_there_only_where_it_is_known():
+    progress = job(1, "running").progress
+    lefts = [
+        state_of(view(job(1, "running", progress=replace(progress, seconds_left=seconds))))["job"]["left"]
+        for seconds in (95.0, 0.0, None)
+    ]
+    assert lefts == ["about 1 min 40 s left", "about 1 s left", ""]
+
+
+def test_the_title_of_the_window_tells_how_far_the_running_job_is():
+    assert state_of(view(job(1, "running")))["title"] == "46% - Endframe Ichi"
+    assert state_of(view(ended=[done(1)]))["title"] == "Endframe Ichi"
+
+
+def test_a_preview_is_named_by_its_job_and_its_number():
+    shown = state_of(view(job(5, "running")))["job"]
+    assert shown["preview"] == "ichi/jobs/0000000000000005/preview/3"
+    assert state_of(view(job(5, "running", preview_number=0)))["job"]["preview"] is None
+
+
+def test_all_that_is_shown_of_the_running_job_is_its_own():
+    state = state_of(VIEWS["all at once"])
+    running = f"{1:016x}"
+    assert state["job"]["id"] == running
+    assert "261124_000001" in state["job"]["label"]
+    assert "Prompt 1." in state["job"]["label"]
+    assert running in state["job"]["preview"]
+    others = [f"{number:016x}" for number in range(2, 6)]
+    assert not any(other in text for other in others for text in texts_in(state["job"]))
+
+
+def test_a_long_prompt_is_shortened_and_stands_in_one_line():
+    long = "A cat\n\n yawns. " * 50
+    label = state_of(view(job(1, "running", prompt=long)))["job"]["label"]
+    assert "\n" not in label
+    assert len(label) == len("261124_000001: ") + SHOWN_PROMPT
+    assert label.endswith("\u2026")
+
+
+def test_a_job_without_a_prompt_is_called_by_its_name():
+    assert state_of(view(job(1, "running", prompt=" \n")))["job"]["label"] == "261124_000001"
+
+
+# -- results -----------------------------------------------------------------------------------------
+
+
+def results(*jobs: JobView, running: JobView | None = None) -> list[str]:
+    return [result["id"][-1] for result in state_of(view(running, ended=jobs))["results"]]
+
+
+def test_the_newest_result_comes_first():
+    assert results(done(3), done(2), done(1)) == ["3", "2", "1"]
+
+
+def test_the_last_result_stays_until_the_running_job_has_a_video():
+    assert results(done(1), running=job(2, "running")) == ["1"]
+    assert results(done(1), running=job(2, "running", video=Path("a.mp4"), frames=36)) == ["2", "1"]
+
+
+def test_jobs_without_a_video_are_no_results():
+    assert results(failed(3), job(2, "stopped"), done(1)) == ["1"]
+
+
+def test_a_result_is_complete_only_when_its_job_is_done():
+    ended = [done(3), failed(2, KEPT), job(1, "stopped", video=KEPT, frames=36)]
+    running = job(4, "running", video=Path("a.mp4"), frames=36)
+    shown = state_of(view(running, ended=ended))["results"]
+    assert [result["complete"] for result in shown] == [False, True, False, False]
+
+
+def test_a_video_gets_another_address_when_it_has_become_longer():
+    addresses = [
+        state_of(view(job(2, "running", video=Path("a.mp4"), frames=frames)))["results"][0]["video"]
+        for frames in (36, 72)
+    ]
+    assert addresses == [f"ichi/jobs/{2:016x}/video/{frames}.mp4?running" for frames in (36, 72)]
+
+
+def test_the_caption_tells_what_the_video_is():
+    captions = [
+        state_of(view(running, ended=ended))["results"][0]["caption"]
+        for running, ended in (
+            (job(1, "running", video=Path("a.mp4"), frames=36), ()),
+            (None, [done(2)]),
+            (None, [job(3, "stopped", video=KEPT, frames=36)]),
+        )
+    ]
+    assert captions == [
+        "261124_000001: so far, the last 1.2 s",
+        "261124_000002: 109 frames, 3.63 s, 640 x 608, seed 2, made in 1 min 0 s",
+        "261124_000003: not finished, the last 1.2 s were kept",
+    ]
+
+
+# -- ends and failures -------------------------------------------------------------------------------
+
+
+def test_the_newest_failure_stays_when_later_jobs_end_well():
+    assert state_of(view(job(2, "running"), ended=[failed(1)]))["failure"]["id"] == f"{1:016x}"
+    assert state_of(view(ended=[done(3), failed(2), failed(1)]))["failure"]["id"] == f"{2:016x}"
+    assert state_of(view(ended=[done(2)]))["failure"] is None
+
+
+def test_a_failure_tells_which_job_why_and_what_helps_those_who_help():
+    shown = state_of(view(ended=[failed(1)]))["failure"]
+    assert shown["title"] == "261124_000001 failed"
+    assert shown["text"] == ENGLISH("error.out_of_memory")
+    assert shown["details"] == "Traceback <b>"
+
+
+def test_a_stopped_job_is_no_failure():
+    state = state_of(view(ended=[job(1, "stopped")]))
+    assert state["failure"] is None
+    assert state["ended"] == {"id": f"{1:016x}", "good": False, "text": "261124_000001 is stopped."}
+
+
+def test_what_ended_last_is_announced():
+    assert state_of(view())["ended"] is None
+    ended = state_of(view(ended=[done(2), failed(1)]))["ended"]
+    assert ended == {"id": f"{2:016x}", "good": True, "text": "261124_000002 is finished."}
+
+
+# -- the list of jobs --------------------------------------------------------------------------------
+
+
+def test_a_single_job_makes_no_list():
+    for queue in (view(), view(job(1, "running")), view(ended=[done(1)])):
+        assert state_of(queue)["queue"] == []
+
+
+def test_the_list_has_the_running_job_then_those_that_wait_then_those_that_ended():
+    queue = state_of(view(job(5, "running"), [job(6), job(7)], [done(4), failed(3)]))["queue"]
+    assert [item["id"][-1] for item in queue] == ["5", "6", "7", "4", "3"]
+    assert [item["state"] for item in queue] == ["running", "waiting", "waiting", "done", "failed"]
+    assert [item["state_text"] for item in queue] == ["running", "waiting", "waiting", "finished", "failed"]
+
+
+def test_each_job_offers_only_what_can_be_done_with_it():
+    ended = [done(4), failed(3), failed(2, KEPT), job(1, "stopped")]
+    queue = state_of(view(job(5, "running", video=Path("a.mp4")), [job(6), job(7)], ended))["queue"]
+    actions = {item["id"][-1]: item["actions"] for item in queue}
+    assert actions == {
+        "5": [],
+        "6": ["remove"],
+        "7": ["up", "remove"],
+        "4": ["show"],
+        "3": [],
+        "2": ["show"],
+        "1": [],
+    }
+
+
+def test_every_job_that_can_be_shown_is_among_the_results():
+    state = state_of(VIEWS["all at once"])
+    shown = {item["id"] for item in state["queue"] if "show" in item["actions"]}
+    assert shown <= {result["id"] for result in state["results"]}
+
+
+def test_a_job_without_prompt_or_thumbnail_says_so():
+    item = state_of(view(waiting=[job(1, prompt="", has_thumbnail=False), job(2)]))["queue"][0]
+    assert (item["prompt"], item["thumbnail"]) == ("(no prompt)", None)
+
+
+# -- with a real queue -------------------------------------------------------------------------------
+
+
+def test_no_page_ever_shows_one_jobs_progress_under_anothers_name(tmp_path):
+    """Jobs run while pages look all the time; each state must be of one job throughout."""
+    picture = tmp_path / "cat.png"
+    Image.new("RGB", (32, 32)).save(picture)
+
+    def run(spec: JobSpec, _: threading.Event) -> Iterator[Event]:
+        steps = spec.request.steps
+        yield Planned(make_plan(spec.request), 16 * steps, 64, spec.request.seed or 0)
+        yield Notice("demo_models", {"path": spec.request.prompt})
+        for number in range(1, steps + 1):
+            yield StageStarted("sampling", 0)
+            yield StepDone(0, 1, number, steps, True, np.zeros((4, 8, 3), np.uint8))
+        yield SectionDone(0, 1, steps, spec.folder / f"{steps}.mp4")
+        yield Stopped(None, 0, 1) if steps % 5 == 0 else finished(spec, steps)
+
+    queue = JobQueue(run, tmp_path / "temp")
+    seen: set[str] = set()
+    try:
+        ids = {}
+        for steps in range(2, 42):
+            request = GenerationRequest(
+                start_image=str(picture), steps=steps, seed=steps, prompt=f"P{steps}!"
+            )
+            ids[queue.add(request, tmp_path)] = steps
+            seen |= _check_states(queue, ids)
+        while queue.view().running or queue.view().waiting:
+            seen |= _check_states(queue, ids)
+        seen |= _check_states(queue, ids)
+    finally:
+        assert queue.close(SOON)
+    assert {"result", "idle"} <= seen
+
+
+def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
+    """One look; tells what there was to see."""
+    state = state_of(queue.view())
+    shown = state["job"]
+    if shown is not None:
+        steps = ids[shown["id"]]
+        assert shown["label"].endswith(f": P{steps}!")
+        assert shown["preview"] is None or shown["id"] in shown["preview"]
+        assert "step " not in shown["status"] or shown["status"].endswith(f"of {steps}")
+        assert all(f"P{steps}!" in notice for notice in shown["notices"])
+    for result in state["results"]:
+        assert result["video"].split("?")[0] == f"ichi/jobs/{result['id']}/video/{ids[result['id']]}.mp4"
+    return {"running" if shown else "idle"} | ({"result"} if state["results"] else set())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_open(language, tmp_path):
+    places = Places(None, tmp_path)
+    setup = replace(NO_SETUP, places=places, models=look(places))
+    shown = page_state(view(), setup, Translator(language), server="s", sound=True)
+    assert f"{MODEL_GB} GB" in shown["setup"]["title"]
+    assert str(tmp_path) in shown["setup"]["download"]["text"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_why_the_line_broke_is_told_in_the_pages_language(language, tmp_path):
+    words = Translator(language)
+    waiting = DownloadView(1, state="waiting", trouble="reason.ended_early")
+    setup = replace(NO_SETUP, places=Places(None, tmp_path), download=waiting)
+    shown = page_state(view(), setup, words, server="s", sound=True)
+    assert shown["setup"]["download"]["status"] == words(
+        "download.waiting", reason=words("reason.ended_early")
+    )

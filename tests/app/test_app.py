@@ -1,0 +1,263 @@
+"""Making the app's shared things in a folder, and putting them away."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusers_helper.errors import MachineError
+from tests.support.queue import SOON
+from webui.eichi_utils.app import STARTERS, open_app, remember_address
+from webui.eichi_utils.app_state import AppState
+from webui.eichi_utils.form import DEFAULTS
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.server.server import PageOptions
+
+
+def options(home: Path, **values: Any) -> PageOptions:
+    plain = {
+        "server": "127.0.0.1",
+        "port": 8001,
+        "share": False,
+        "in_browser": False,
+        "language": None,
+        "login": None,
+        "home": home,
+        "output": None,
+        "engine": EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download"),
+    }
+    return PageOptions(**plain | values)
+
+
+class Opened:
+    """Apps that were opened; all are ended at last."""
+
+    def __init__(self) -> None:
+        self._stacks: list[ExitStack] = []
+
+    def __call__(self, home: Path, **values: Any) -> AppState:
+        stack = ExitStack()
+        app: AppState = stack.enter_context(open_app(options(home, **values)))
+        stack.callback(lambda: app.queue.close(SOON))
+        self._stacks.append(stack)
+        return app
+
+    def end(self) -> None:
+        while self._stacks:
+            self._stacks.pop().close()
+
+
+@pytest.fixture
+def opened(monkeypatch) -> Iterator[Opened]:
+    monkeypatch.setattr("webui.eichi_utils.preflight.check_lines", lambda _: [])  # not what is tested here
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    opened = Opened()
+    yield opened
+    opened.end()
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def settings_file(home: Path) -> Path:
+    return home / "settings" / "app_settings.json"
+
+
+# -- one app in one folder ---------------------------------------------------------------------------
+
+
+def test_a_second_app_in_the_same_folder_is_refused_and_told_where_the_first_is(opened, tmp_path):
+    opened(tmp_path)
+    remember_address(tmp_path, "http://127.0.0.1:8001/")
+    with pytest.raises(MachineError) as caught:
+        opened(tmp_path)
+    assert (caught.value.code, caught.value.values) == (
+        "app_runs_already",
+        {"url": "http://127.0.0.1:8001/"},
+    )
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", '{"url": null}', "\0"])
+def test_a_second_app_is_refused_even_where_the_first_left_no_word(opened, tmp_path, content):
+    opened(tmp_path)
+    if content is not None:
+        write(tmp_path / "temp" / "app.json", content)
+    with pytest.raises(MachineError) as caught:
+        opened(tmp_path)
+    assert caught.value.code == "app_runs_already"
+
+
+def test_a_refused_second_app_takes_nothing_from_the_first(opened, tmp_path):
+    app = opened(tmp_path)
+    picture = write(app.uploads / "a" / "cat.png", "x")
+    with pytest.raises(MachineError):
+        opened(tmp_path)
+    assert picture.is_file()
+
+
+def test_another_folder_takes_another_app(opened, tmp_path):
+    first, second = opened(tmp_path / "a"), opened(tmp_path / "b")
+    assert first.server_id != second.server_id
+    assert first.uploads != second.uploads
+
+
+def test_the_folder_is_free_again_when_the_app_has_ended(opened, tmp_path):
+    opened(tmp_path)
+    opened.end()
+    assert opened(tmp_path).home == tmp_path
+
+
+def test_a_folder_that_cannot_be_made_is_named(opened, tmp_path):
+    file = write(tmp_path / "file", "x")
+    with pytest.raises(MachineError) as caught:
+        opened(file / "home")
+    assert caught.value.code == "cannot_write"
+    assert str(file) in str(caught.value.values["path"])
+
+
+# -- what is left of earlier runs --------------------------------------------------------------------
+
+
+def test_uploads_and_copies_that_a_killed_run_left_are_deleted(opened, tmp_path):
+    upload = write(tmp_path / "temp" / "uploads" / "0123" / "private.png", "x")
+    copy = write(tmp_path / "temp" / "jobs" / "job_0123456789abcdef" / "0.png", "x")
+    opened(tmp_path)
+    assert not upload.parent.parent.exists()
+    assert not copy.exists()
+
+
+def test_uploads_do_not_stay_when_the_app_ends(opened, tmp_path):
+    app = opened(tmp_path)
+    write(app.uploads / "0123" / "private.png", "x")
+    opened.end()
+    assert not app.uploads.exists()
+
+
+def test_videos_settings_and_presets_stay(opened, tmp_path):
+    kept = [
+        write(tmp_path / "outputs" / "a.mp4", "x"),
+        write(settings_file(tmp_path), {"steps": 20}),
+        write(tmp_path / "presets" / "prompt_presets.json", {"presets": []}),
+    ]
+    opened(tmp_path)
+    opened.end()
+    assert all(path.is_file() for path in kept)
+
+
+# -- settings and presets ----------------------------------------------------------------------------
+
+
+def test_a_first_start_has_defaults_and_prompts_to_begin_with(opened, tmp_path):
+    app = opened(tmp_path)
+    assert {key: app.settings.load()[key] for key in DEFAULTS} == DEFAULTS
+    assert len(app.presets.names()) == len(STARTERS)
+    assert all(app.presets.prompt_of(name).isascii() for name in app.presets.names())
+    assert app.take_notices() == []
+
+
+def test_the_startup_prompt_stands_on_the_page_at_every_start(opened, tmp_path):
+    app = opened(tmp_path)
+    app.presets.save("mine", "A dog runs.")
+    app.presets.mark_startup("mine")
+    app.remember(prompt="Something else.")
+    opened.end()
+    assert opened(tmp_path).settings.load()["prompt"] == "A dog runs."
+
+
+def test_without_a_startup_prompt_the_last_one_comes_back(opened, tmp_path):
+    opened(tmp_path).remember(prompt="Something else.")
+    opened.end()
+    assert opened(tmp_path).settings.load()["prompt"] == "Something else."
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\0", '{"steps": NaN}'])
+def test_a_broken_settings_file_is_set_aside_and_said_once(opened, tmp_path, content):
+    path = write(settings_file(tmp_path), content)
+    app = opened(tmp_path)
+    assert app.settings.load()["steps"] == DEFAULTS["steps"]
+    assert [notice.code for notice in app.take_notices()] == ["file_set_aside"]
+    assert app.take_notices() == []
+    assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == content
+
+
+def test_a_broken_presets_file_is_set_aside_and_said_too(opened, tmp_path):
+    write(tmp_path / "presets" / "prompt_presets.json", "no JSON")
+    app = opened(tmp_path)
+    assert [notice.code for notice in app.take_notices()] == ["file_set_aside"]
+    assert len(app.presets.names()) == len(STARTERS)
+
+
+def test_the_forerunners_settings_are_taken_over(opened, tmp_path):
+    write(settings_file(tmp_path), {"output_folder": "cats"})
+    app = opened(tmp_path)
+    assert app.output_folder(app.settings.load()["output_folder"]) == tmp_path / "cats"
+    assert app.take_notices() == []
+
+
+def test_settings_that_cannot_be_written_spoil_nothing(opened, tmp_path):
+    app = opened(tmp_path)
+    write(tmp_path / "settings", "a file where the folder would be")
+    app.remember(steps=20)
+    assert app.settings.load()["steps"] == 20, "as long as the app runs"
+
+
+def test_nonsense_is_not_remembered(opened, tmp_path):
+    app = opened(tmp_path)
+    app.remember(steps=None, prompt="A cat.", language="xx", mode="loop")
+    known = app.settings.load()
+    assert (known["steps"], known["prompt"], known["language"], known["mode"]) == (
+        DEFAULTS["steps"],
+        "A cat.",
+        None,
+        "loop",
+    )
+
+
+# -- language ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "kept", "system", "expected"),
+    [
+        ("ja", "en", "zh_TW.UTF-8", "ja"),
+        (None, "en", "zh_TW.UTF-8", "en"),
+        (None, None, "zh_TW.UTF-8", "zh-tw"),
+        (None, "xx", "en_GB", "en"),
+        (None, None, "de_DE.UTF-8", "ja"),
+        (None, None, "C", "ja"),
+    ],
+)
+def test_the_language_is_the_command_lines_else_the_last_ones_else_the_systems(
+    opened, tmp_path, monkeypatch, command, kept, system, expected
+):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("LC_ALL", system)
+    write(settings_file(tmp_path), {"language": kept})
+    app = opened(tmp_path, language=command)
+    assert app.language == expected
+    assert app.translator(None).language == app.translator("xx").language == expected
+
+
+def test_a_language_of_the_command_line_stays(opened, tmp_path):
+    opened(tmp_path, language="zh-tw")
+    opened.end()
+    assert opened(tmp_path).language == "zh-tw"
+
+
+def test_each_page_has_words_of_its_own_language(opened, tmp_path):
+    app = opened(tmp_path, language="ja")
+    assert [app.translator(code).language for code in ("en", "ja", "zh-tw")] == ["en", "ja", "zh-tw"]
+
+
+# -- the output folder -------------------------------------------------------------------------------
+
+
+def test_the_output_folder_of_the_command_line_wins(opened, tmp_path):
+    app = opened(tmp_path, output=tmp_path / "elsewhere")
+    assert app.output_folder("cats") == app.output_folder("../..") == tmp_path / "elsewhere"

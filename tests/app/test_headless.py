@@ -1,0 +1,179 @@
+"""What the command says on a terminal, and how it ends. Bad input has tests of its own."""
+
+import io
+import os
+import re
+import runpy
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from diffusers_helper.events import StepDone
+from diffusers_helper.media.embedded_request import load_request
+from tests.support.command import SMALL
+from tests.support.terminal import Terminal
+from webui import endframe_ichi
+from webui.eichi_utils import headless
+from webui.eichi_utils.jobs.headless_folders import give_up_old, work_folder
+from webui.eichi_utils.text.translations import Translator
+
+
+def test_the_last_line_names_file_frames_seconds_size_and_time(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", out := Terminal(is_terminal=False))
+    assert command().status == 0
+    video = re.escape(str(command.output / "video.mp4"))
+    assert re.fullmatch(rf"{video}: 21 frames, 0\.70 s, 64x64, made in \d+\.\d s\n", out.shown())
+
+
+def test_a_terminal_shows_section_step_and_time_left(command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert command({"seconds": 1, "steps": 3}).status == 0
+    shown = terminal.shown()
+    for text in ("section 1/2", "section 2/2", "step 1/3", "step 3/3", "6/6"):
+        assert text in shown
+    assert re.search(r"<\d\d:\d\d", shown)
+
+
+def test_without_a_terminal_there_is_a_line_for_each_section(command):
+    answer = command({"seconds": 1})
+    assert answer.lines[1:] == ("Section 1 of 2 is done.", "Section 2 of 2 is done.")
+
+
+def test_a_loop_is_made_of_a_request_and_again_of_its_video(command):
+    assert command({"loop": True}).status == 0
+    video = (command.output / "video.mp4").rename(command.folder / "loop.mp4")
+    assert command(video).status == 0
+    assert load_request(command.output / "video.mp4") == load_request(video)
+    assert load_request(video).loop
+
+
+def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", out := Terminal("latin-1", is_terminal=False))
+    monkeypatch.setattr(sys, "stderr", error := Terminal("latin-1", is_terminal=False))
+    assert command({}, "--name", "猫 é").status == 0
+    assert "\\u732b é.mp4: 21 frames" in out.shown()
+    assert command({"start_image": "犬.png"}).status == 2
+    assert "\\u72ac.png does not exist" in error.shown()
+
+
+def test_what_moves_the_cursor_is_shown_as_its_code(command):
+    sentence = command.refuse({"start_image": "a\n\x1b[2J\u202e\x9b.png"})
+    assert "a\\n\\x1b[2J\\u202e\\x9b.png does not exist" in sentence
+
+
+def test_ctrl_c_before_the_command_listens_ends_it_without_a_traceback(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headless, "run_headless", interrupted)
+    monkeypatch.setattr(sys, "argv", [endframe_ichi.__file__, "--headless", "request.json"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(endframe_ichi.__file__, run_name="__main__")
+    assert ended.value.code == headless.EXIT_STOPPED
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeypatch):
+    def press(_bar, event, _words):
+        if (event.section, event.step) == (1, 1):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(headless, "_advance", press)
+    answer = command({"seconds": 1, "steps": 3})
+    assert answer.status == 130
+    assert answer.files == ("video.png", "video_unfinished.mp4")
+    assert answer.lines[-3].startswith("Stopping after this step.")
+    assert answer.lines[-2].startswith("Stopped. What was finished, the END of the video, can be seen in ")
+    assert answer.lines[-1].startswith('1 of 2 sections are kept. The same command with --name "video" goes')
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_the_bar_goes_back_where_a_section_is_made_once_more(begin):
+    places, bar = [], tqdm(file=io.StringIO())
+    for section, step in [(begin, 1), (begin, 2), (begin, 1), (begin, 2), (2, 1), (2, 2)]:
+        event = StepDone(section, 3, step, 2, computed=True, preview=np.zeros(1))
+        headless._advance(bar, event, Translator("en"))
+        places.append((bar.n, bar.total))
+    more = 2 * (1 - begin)
+    assert places[:4] == [(1, 4 + more), (2, 4 + more)] * 2
+    assert places[4:] == [(3 + more, 4 + more), (4 + more, 4 + more)]
+
+
+def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(headless, "_advance", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert command({"seconds": 1, "steps": 1}).status == 130
+    answer = command({"seconds": 1, "steps": 1})
+    assert answer.status == 0
+    assert answer.lines[1] == "Going on: 1 of 2 sections are there already."
+    assert answer.files == ("video.mp4", "video.png")
+    assert not list((command.home / "temp" / "headless").iterdir())
+
+
+def test_unfinished_videos_are_given_up_after_a_month_but_for_the_newest(tmp_path):
+    works = [work_folder(tmp_path, tmp_path / "out", name) for name in "abcde"]
+    assert len(set(works)) == 5
+    for days, work in zip((31, 400, 29, 35, 500), works, strict=True):
+        work.mkdir(parents=True)
+        (work / "section_000.frames").touch()
+        then = time.time() - days * 24 * 3600
+        for path in (*work.iterdir(), work):
+            os.utime(path, (then, then))
+    (tmp_path / "headless" / ".DS_Store").touch()  # a file manager was here
+    give_up_old(tmp_path)
+    assert [work.exists() for work in works] == [True, False, True, True, False]
+
+
+def test_a_second_ctrl_c_ends_at_once(command, monkeypatch):
+    def press_twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(headless, "_advance", press_twice)
+    answer = command({"steps": 3})
+    assert answer.status == 130
+    assert answer.lines[-1] == "Ended at once."
+    assert answer.files == ("video.png",)
+
+
+def test_ctrl_c_works_as_before_when_the_command_is_done(command):
+    before = signal.getsignal(signal.SIGINT)
+    assert command.refuse({"steps": 0})
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "There is not enough memory; close other programs, or choose a smaller resolution."),
+        (LookupError("two\nlines"), "does not know: LookupError: two lines (at test_headless.py:"),
+    ],
+)
+def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch, error, said):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("diffusers_helper.media.embedded_request.load_request", fail)
+    answer = command(SMALL)
+    assert answer.status == 1
+    assert len(answer.lines) == 1
+    assert said in answer.lines[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+@pytest.mark.parametrize(("columns", "follows"), [(0, False), (100, True)])
+def test_a_terminal_without_a_size_gets_a_bar_of_the_usual_one(columns, follows):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
+    with open(slave, "w") as terminal, open(master, "rb") as shown:  # noqa: PTH123  (no paths)
+        options = headless._width(terminal)
+        assert options == ({"dynamic_ncols": True} if follows else {"ncols": 80, "nrows": 24})
+        assert shown.fileno() == master

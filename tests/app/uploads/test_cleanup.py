@@ -1,0 +1,139 @@
+"""What stays in the folder of uploads, and what goes."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.app import wait_until
+from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadKeeper, forget_upload, note_use
+
+HOUR = 3600
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "uploads"
+
+
+def put(folder: Path, name: str, hours: float, size: int = 10) -> Path:
+    """A file in a folder of its own that came so many hours ago."""
+    path = folder / name / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    then = time.time() - hours * HOUR
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_is_older_than_it_may_be_goes_and_the_rest_stays(folder):
+    old, young = put(folder, "old", 49), put(folder, "young", 47)
+    UploadKeeper(folder).tidy()
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_where_there_is_too_much_the_oldest_goes_first_and_only_as_much_as_must(folder):
+    files = [put(folder, str(hours), hours, 100) for hours in range(5)]
+    UploadKeeper(folder, max_bytes=300).tidy()
+    assert [file.exists() for file in files] == [True, True, True, False, False]
+
+
+def test_what_came_just_now_stays_as_long_as_there_is_room(folder):
+    files = [put(folder, str(number), 0.01 * number, 100) for number in range(10)]
+    UploadKeeper(folder, max_bytes=1000).tidy()
+    assert all(file.exists() for file in files)
+
+
+def test_what_a_page_uses_counts_as_new(folder):
+    old = put(folder, "old", 49)
+    note_use([str(old), None, str(folder / "gone.png"), "a\0b"])
+    UploadKeeper(folder).tidy()
+    assert old.exists()
+    assert not (folder / "gone.png").exists(), "nothing is made"
+
+
+def test_a_half_upload_goes_but_not_while_one_is_on_its_way(folder):
+    folder.mkdir()
+    half, keeper = folder / "tmpabc", UploadKeeper(folder)
+    half.write_bytes(b"x")
+    with keeper.uploading():
+        keeper.tidy()
+        assert half.exists()
+    keeper.tidy()
+    assert not half.exists()
+
+
+def test_a_folder_without_files_goes_when_no_upload_can_be_about_to_use_it(folder):
+    new, old = folder / "new", folder / "old"
+    for path in (new, old):
+        path.mkdir(parents=True)
+    then = time.time() - EMPTY_FOLDER_SECONDS - 10
+    os.utime(old, (then, then))
+    UploadKeeper(folder).tidy()
+    assert (new.exists(), old.exists()) == (True, False)
+
+
+def test_no_link_is_followed(folder, tmp_path):
+    outside = put(tmp_path / "videos", "mine", 1000)
+    folder.mkdir()
+    try:
+        (folder / "links").symlink_to(outside.parent)
+        (folder / "a").mkdir()
+        (folder / "a" / "link.png").symlink_to(outside)
+    except OSError:
+        pytest.skip("this system makes no links")
+    UploadKeeper(folder, max_bytes=0).tidy()
+    assert outside.exists()
+
+
+def test_a_second_name_of_a_video_takes_no_room_from_pictures(folder, tmp_path):
+    video = put(tmp_path / "videos", "mine", 0, 1000)
+    picture, copy = put(folder, "picture", 1, 100), folder / "copy" / "mine.mp4"
+    copy.parent.mkdir()
+    try:
+        copy.hardlink_to(video)
+    except OSError:
+        pytest.skip("this system makes no second names")
+    UploadKeeper(folder, max_bytes=500).tidy()
+    assert picture.exists()
+    assert copy.exists()
+
+
+def test_a_file_that_cannot_be_deleted_spoils_nothing(folder, monkeypatch):
+    old, other = put(folder, "old", 49), put(folder, "other", 50)
+    real = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == old:
+            raise PermissionError("in use")  # as on Windows
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    UploadKeeper(folder).tidy()
+    assert (old.exists(), other.exists()) == (True, False)
+
+
+def test_without_a_folder_there_is_nothing_to_do(folder):
+    UploadKeeper(folder).tidy()
+    assert not folder.exists()
+
+
+def test_it_tidies_now_and_then_until_the_end(folder, monkeypatch):
+    monkeypatch.setattr("webui.eichi_utils.uploads.cleanup.TIDY_SECONDS", 0.01)
+    end, old = threading.Event(), put(folder, "old", 49)
+    UploadKeeper(folder).tidy_now_and_then(end)
+    wait_until(lambda: not old.exists(), "the old file goes")
+    end.set()
+    wait_until(lambda: "uploads" not in {thread.name for thread in threading.enumerate()}, "the thread ends")
+
+
+def test_a_refused_file_takes_its_folder_along_and_nothing_else(folder):
+    alone, first = put(folder, "alone", 0), put(folder, "first", 0)
+    second = first.with_name("second.png")
+    second.write_bytes(b"x")
+    for path in (alone, first, folder / "gone.png"):
+        forget_upload(str(path))
+    assert not alone.parent.exists()
+    assert (first.exists(), second.exists()) == (False, True)

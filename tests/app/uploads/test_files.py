@@ -1,0 +1,258 @@
+"""Files that the page was given: what they are, whatever they are called."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.media.embedded_request import write_png
+from diffusers_helper.media.images import read_image, to_data_uri
+from diffusers_helper.media.video import write_mp4
+from diffusers_helper.request import GenerationRequest
+from tests.support.pictures import PICTURE
+from webui.eichi_utils.uploads.files import (
+    SHOWN_BY_BROWSERS,
+    carried_request,
+    checked_picture,
+    is_video,
+    uploaded_path,
+    uploaded_paths,
+    with_new_seed,
+)
+
+URI = to_data_uri(PICTURE)
+REQUEST: dict[str, Any] = {"start_image": URI, "prompt": "A cat.", "seed": 7}
+
+
+@pytest.fixture
+def uploads(tmp_path) -> Path:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    return folder
+
+
+def upload(folder: Path, name: str, content: bytes | str) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def video(folder: Path, comment: str, name: str = "a.mp4") -> str:
+    """An MP4 of two frames with this comment."""
+    write_mp4(folder / name, [PICTURE] * 2, crf=40, comment=comment)
+    return str(folder / name)
+
+
+def refusal(path: str) -> InputError:
+    with pytest.raises(InputError) as caught:
+        carried_request(path)
+    return caught.value
+
+
+# -- what gradio hands over --------------------------------------------------------------------------
+
+
+def test_the_path_of_an_upload_is_found_in_whatever_holds_it(uploads):
+    path = upload(uploads, "a.png", b"x")
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert uploaded_path(file, uploads) == path
+    assert uploaded_path({"image": file, "caption": None}, uploads) == path
+    assert uploaded_path({"video": file}, uploads) == path
+    assert uploaded_paths([file, {"image": file}], uploads) == [path, path]
+
+
+@pytest.mark.parametrize("file", [None, {}, {"path": None}, {"image": None}, {"url": "x"}])
+def test_where_there_is_no_upload_there_is_no_path(uploads, file):
+    assert uploaded_path(file, uploads) is None
+    assert uploaded_paths([file], uploads) == []
+
+
+@pytest.mark.parametrize("file", ["a.png", "", 7, True, [], ["a.png"], {"image": "a.png"}, {"video": 7}])
+def test_what_is_nothing_that_holds_an_upload_is_refused(uploads, file):
+    for read in (uploaded_path, lambda file, folder: uploaded_paths([file], folder)):
+        with pytest.raises(InputError) as caught:
+            read(file, uploads)
+        assert caught.value.code == "image_missing"
+
+
+def test_no_files_are_no_paths(uploads):
+    assert uploaded_paths(None, uploads) == uploaded_paths([], uploads) == []
+
+
+@pytest.mark.parametrize(
+    "inside", ["{outside}", "{uploads}/../outside.png", "{uploads}x/a.png", "/etc/passwd"]
+)
+def test_a_file_of_this_computer_that_was_not_uploaded_is_refused(uploads, tmp_path, inside):
+    outside = upload(tmp_path, "outside.png", b"x")
+    path = inside.format(outside=outside, uploads=uploads)
+    for file in ({"path": path}, {"image": {"path": path}}):
+        with pytest.raises(InputError) as caught:
+            uploaded_path(file, uploads)
+        assert caught.value.code == "image_missing", "whether there is such a file is not told"
+
+
+@pytest.mark.parametrize(
+    "path", ["data:image/png;base64,AA", "a\0b", 7, ["a"], "x" * 10**5, "http://evil.example/x"]
+)
+def test_what_is_no_path_of_an_upload_is_refused(uploads, path):
+    with pytest.raises(InputError):
+        uploaded_path({"path": path}, uploads)
+
+
+def test_a_link_among_the_uploads_leads_nowhere(uploads, tmp_path):
+    outside = upload(tmp_path, "outside.png", b"x")
+    try:
+        (uploads / "link.png").symlink_to(outside)
+    except OSError:
+        pytest.skip("this system makes no links")
+    with pytest.raises(InputError):
+        uploaded_path({"path": str(uploads / "link.png")}, uploads)
+
+
+# -- pictures ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_a_picture_that_browsers_show_is_used_as_it_is(uploads, kind):
+    path = uploads / f"a.{kind.lower()}"
+    Image.fromarray(PICTURE).save(path, kind)
+    assert checked_picture(str(path)) == str(path)
+    assert list(uploads.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "JPEG2000"])
+def test_a_picture_that_browsers_do_not_show_becomes_a_png_with_the_same_pixels(uploads, kind):
+    path = uploads / "my.scan.dat"
+    options = {"irreversible": False} if kind == "JPEG2000" else {}
+    Image.fromarray(PICTURE).save(path, kind, **options)
+    shown = checked_picture(str(path))
+    with Image.open(shown) as image:
+        assert image.format == "PNG"
+        assert image.format in SHOWN_BY_BROWSERS
+        assert np.array_equal(np.asarray(image), read_image(str(path)))
+    assert Path(shown).parent == uploads
+    assert checked_picture(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(REQUEST),
+        "<!doctype html><script>alert(1)</script>",
+        "<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "just text",
+        b"\x89PNG\r\n\x1a\n and then nothing",
+        b"GIF89a",
+        b"\x00" * 100,
+        b"",
+    ],
+    ids=["json", "html", "svg", "text", "cut png", "cut gif", "zeros", "empty"],
+)
+def test_what_is_no_picture_is_refused_whatever_it_is_called(uploads, content):
+    with pytest.raises(InputError):
+        checked_picture(upload(uploads, "cat.png", content))
+    assert not uploads.exists() or not [*uploads.iterdir()], (
+        "it does not stay, and nothing was written beside it"
+    )
+
+
+# -- requests inside of files ------------------------------------------------------------------------
+
+
+def test_our_own_videos_and_pictures_carry_their_request(uploads):
+    mp4, png = uploads / "a.mp4", uploads / "a.png"
+    write_mp4(mp4, [PICTURE], crf=40, comment=json.dumps(REQUEST))
+    write_png(png, PICTURE, {key: value for key, value in REQUEST.items() if key != "start_image"})
+    assert carried_request(str(mp4)) == GenerationRequest.from_dict(REQUEST)
+    expected = dataclasses.replace(GenerationRequest.from_dict(REQUEST), start_image=str(png))
+    assert carried_request(str(png)) == expected
+
+
+def test_a_foreign_video_is_not_ours(uploads):
+    for comment in ("", "holiday", "[1, 2]", '{"title": "x"}'):
+        assert refusal(video(uploads, comment)).code == "not_made_by_us"
+
+
+def test_a_plain_picture_is_not_ours(uploads):
+    path = uploads / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    assert refusal(str(path)).code == "not_made_by_us"
+
+
+@pytest.mark.parametrize("name", ["request.json", "REQUEST.JSON"])
+def test_a_request_file_is_no_upload(uploads, name):
+    assert refusal(upload(uploads, name, json.dumps(REQUEST))).code == "not_made_by_us"
+
+
+@pytest.mark.parametrize("name", ["cat.png", "cat.mp4", "cat", "cat.txt"])
+@pytest.mark.parametrize("content", [json.dumps(REQUEST), "<html></html>", "text", b"\xff\xfe", b""])
+def test_a_text_is_no_picture_and_no_video_whatever_it_is_called(uploads, name, content):
+    assert isinstance(refusal(upload(uploads, name, content)), InputError)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"start_image": "secret.png"},
+        {"start_image": "{secret}"},
+        {"start_image": "../uploads/secret.png"},
+        {"start_image": URI, "end_image": "{secret}"},
+        {"start_image": URI, "keyframes": [{"section": 0, "image": "{secret}"}]},
+        {"start_image": URI, "end_image": "http://evil.example/a.png"},
+    ],
+)
+def test_a_video_that_names_files_of_this_computer_is_refused(uploads, values):
+    secret = uploads / "secret.png"
+    Image.fromarray(PICTURE).save(secret)
+    comment = json.dumps(REQUEST | values).replace("{secret}", secret.as_posix())
+    error = refusal(video(uploads, comment, "theirs.mp4"))
+    assert (error.code, error.values) == ("not_made_by_us", {"path": "theirs.mp4"})
+
+
+def test_a_picture_that_names_another_file_of_this_computer_is_refused(uploads):
+    secret = uploads / "secret.png"
+    Image.fromarray(PICTURE).save(secret)
+    png = uploads / "a.png"
+    for values in ({"start_image": str(secret)}, {"end_image": "secret.png"}):
+        write_png(png, PICTURE, REQUEST | values)
+        assert refusal(str(png)).code == "not_made_by_us"
+
+
+@pytest.mark.parametrize("comment", [{"seed": -1}, {"steps": "x"}, {"nonsense": 1}])
+def test_a_request_that_is_wrong_is_refused_by_what_is_wrong(uploads, comment):
+    assert "field" in refusal(video(uploads, json.dumps(REQUEST | comment))).values
+
+
+def test_a_refusal_names_the_file_and_not_where_it_lies(uploads):
+    for path in (video(uploads, "", "a.mp4"), upload(uploads, "b.mp4", b"\0\0\0\x18ftypmp42broken")):
+        error = refusal(path)
+        assert error.values["path"] == Path(path).name
+        assert str(uploads) not in str(error.values)
+
+
+# -- small things ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.mp4", True),
+        ("A.MP4", True),
+        ("a.mov", True),
+        ("a.png", False),
+        ("mp4", False),
+        ("a.mp4.png", False),
+    ],
+)
+def test_videos_are_known_by_their_ending(name, expected):
+    assert is_video(name) is expected
+
+
+def test_the_same_video_once_more_has_another_seed_and_nothing_else():
+    request = GenerationRequest.from_dict(REQUEST)
+    assert with_new_seed(request) == dataclasses.replace(request, seed=None)

@@ -1,0 +1,115 @@
+"""`--demo`: which models, which resolution, and that it is said."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusers_helper.media.embedded_request import load_request, write_png
+from diffusers_helper.weights.model_files import find_models
+from tests.support.fake_app import pretend_app
+from webui import endframe_ichi
+from webui.eichi_utils.app_state import SETTINGS_FIELDS
+from webui.eichi_utils.demo import RESOLUTION, demo_fields
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.engine_options import DEMO, ROOT
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.machine.check import CheckOptions
+from webui.eichi_utils.page.api import _request
+from webui.eichi_utils.preflight import Setup
+
+MOST_BYTES = 40_000_000
+
+
+def test_the_demos_models_are_a_whole_set_of_at_most_40_mb():
+    files = find_models(DEMO)
+    parts = (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer)
+    for part in parts:
+        dtypes = {tensor.dtype for tensor in part.checkpoint.tensors.values()}
+        assert dtypes <= {"F16", "BF16"}, part.folder
+    folders = (DEMO / "hunyuanvideo-community", DEMO / "lllyasviel")
+    stored = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in stored) <= MOST_BYTES
+
+
+def test_the_command_uses_the_demos_models_and_says_so(tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(endframe_ichi, "_run_page", lambda options: ran.append(options) or 0)
+    assert endframe_ichi.main(["--demo", "--lang", "en", "--home", str(tmp_path)]) == 0
+    assert endframe_ichi._engine(ran[0]).uses_demo
+    assert "camera moves" in capsys.readouterr().err
+
+
+def test_the_demo_and_a_folder_of_models_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as caught:
+        endframe_ichi.main(["--demo", "--models", "x"])
+    assert caught.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_the_demos_resolution_is_the_default_and_no_more():
+    fields = demo_fields(SETTINGS_FIELDS)
+    assert fields["resolution"].default == RESOLUTION == 192
+    assert fields["resolution"].takes(640)
+    assert {key for key in fields if fields[key] is not SETTINGS_FIELDS[key]} == {"resolution"}
+
+
+def test_a_program_gets_the_demos_resolution_unless_it_names_one():
+    own: dict[str, object] = {"start_image": "a.png"}
+    assert _request(None, own, {"resolution": RESOLUTION}).resolution == 192
+    assert _request({"resolution": 320}, own, {"resolution": RESOLUTION}).resolution == 320
+    assert _request(None, own, {}).resolution == 640
+
+
+def test_a_request_file_gets_it_unless_it_names_one(tmp_path):
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"start_image": "a.png"}), "utf-8")
+    assert load_request(file, {"resolution": RESOLUTION}).resolution == 192
+    assert load_request(file).resolution == 640
+    file.write_text(json.dumps({"start_image": "a.png", "resolution": 320}), "utf-8")
+    assert load_request(file, {"resolution": RESOLUTION}).resolution == 320
+
+
+def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):
+    """Its request has a width and a height, whatever the default is."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    write_png(tmp_path / "a.png", picture, {"seed": 1, "width": 96, "height": 64})
+    request = load_request(tmp_path / "a.png", {"resolution": RESOLUTION})
+    assert (request.width, request.height, request.resolution) == (96, 64, 640)
+
+
+@pytest.mark.parametrize(
+    ("models", "demo", "forced"), [(None, False, RESOLUTION), (DEMO, True, None), (Path("x"), False, None)]
+)
+def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch, models, demo, forced):
+    """Who asked for the demo may choose another one."""
+    monkeypatch.setattr(Places, "of_user", lambda given, own: Places(given, own))
+    engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
+    setup = Setup(CheckOptions(engine, tmp_path), engine.places)
+    with pretend_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
+        assert app.forced_resolution == forced
+
+
+PAGES = """
+import sys, tempfile
+from pathlib import Path
+from tests.support.fake_app import pretend_app
+from webui.eichi_utils.page.page import build_page
+
+for demo in (True, False):
+    home = Path(tempfile.mkdtemp())
+    with pretend_app(home, lambda *_: iter(()), demo=demo) as app:
+        parts = build_page(app).get_config_file()["components"]
+        print([part["props"]["value"] for part in parts if part["props"].get("elem_id") == "demo"])
+"""
+
+
+def test_the_page_says_plainly_that_it_is_the_demo():
+    """In a process of its own: gradio leaves things open."""
+    made = subprocess.run([sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, check=True)
+    demo, real = made.stdout.splitlines()
+    assert "Demo: tiny models" in demo
+    assert real == "[]"

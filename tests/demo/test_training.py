@@ -1,0 +1,329 @@
+"""Training the demo's models at toy size: it learns, resumes exactly, and makes what the engine takes."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from demo_models.random_models import TEXT_ENCODER, TOKENIZER, TRANSFORMER
+from demo_models.train import train
+from demo_models.train.clips import ClipSize, draw_clips
+from demo_models.train.curves import draw_curves
+from demo_models.train.export import export, load_vae
+from demo_models.train.normalize import normalize
+from demo_models.train.packing import Ending, SectionTask, draw_ending, draw_task, pack, plan_of
+from demo_models.train.seeds import Dice
+from demo_models.train.sizes import DEMO, TOY, Size, transformer_config, vae_config
+from demo_models.train.state import load_state, read_log, save_state
+from demo_models.train.state import pack as pack_state
+from demo_models.train.text import encoder_loader, read_bank, see
+from demo_models.train.train import Run, run_stage
+from demo_models.train.trainer import Task, Trainer
+from demo_models.train.transformer import TransformerTask, draw_sigmas
+from demo_models.train.vae import VaeTask, fold_single_frames, make_vae
+from diffusers_helper.encoding.prompts import load_tokenizer
+from diffusers_helper.encoding.vision import encode_vision
+from diffusers_helper.media.video import read_frames
+from diffusers_helper.sampling.denoiser import SectionDenoiser
+from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas
+from diffusers_helper.sections import HISTORY_FRAMES, SectionSize
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import GOLDEN, load_latents, make_loader, make_request, run
+from webui.endframe_ichi import main as app
+
+CPU = torch.device("cpu")
+
+
+def shortened(**steps: int) -> Size:
+    """The toy with other numbers of steps: `shortened(vae=4)`."""
+    parts = {name: dataclasses.replace(getattr(TOY, name), steps=count) for name, count in steps.items()}
+    return dataclasses.replace(TOY, **parts)
+
+
+def make_run(state: Path, size: Size = TOY, minutes: float = 5) -> Run:
+    return Run(state, size, 0, CPU, time.monotonic() + 60 * minutes, report_steps=5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The state of a toy that went through all stages."""
+    state = tmp_path_factory.mktemp("trained")
+    size = shortened(text=10, vae=16, transformer=8)
+    assert all(run_stage(make_run(state, size), stage) for stage in train.STAGES)
+    return state
+
+
+def test_all_stages_make_a_set_that_the_engine_accepts(trained):
+    files = find_models(trained / "models")
+    assert files.transformer.config["_class_name"] == "HunyuanVideoTransformer3DModelPacked"
+    assert files.vae.config["scaling_factor"] == pytest.approx(1, abs=0.3)
+
+
+def test_the_app_makes_a_video_with_an_exported_set(trained, tmp_path):
+    size = export(trained / "models", tmp_path / "demo")
+    assert size == sum(path.stat().st_size for path in (tmp_path / "demo").rglob("*") if path.is_file())
+    request = tmp_path / "request.json"
+    values = {"prompt": "camera pans left", "seconds": 1.5, "steps": 2, "width": 32, "height": 32}
+    request.write_text(json.dumps(values | {"start_image": str(GOLDEN / "one_second" / "start.png")}))
+    arguments = ["--headless", request, "--models", tmp_path / "demo", "--output", tmp_path, "--name", "a"]
+    assert app([str(a) for a in (*arguments, "--cache", tmp_path / "cache", "--device", "cpu")]) == 0
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 37
+
+
+def test_a_set_that_is_too_large_is_not_exported(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("demo_models.train.export.LARGEST_SET", 1000)
+    with pytest.raises(ValueError, match="MB"):
+        export(trained / "models", tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_vae_learns():
+    trainer = Trainer(VaeTask(dataclasses.replace(TOY.vae, clips_from=999), 0, CPU), 400, 2e-2, 0.8)
+    before = trainer.evaluate()["psnr_pictures"]
+    for _ in range(30):
+        trainer.advance()
+    assert trainer.evaluate()["psnr_pictures"] > before + 1.5
+
+
+def test_the_transformer_learns(trained):
+    task = TransformerTask(TOY, 0, CPU, trained / "models")
+    trainer = Trainer(task, 400, 2e-2, 0.5)
+    before = trainer.evaluate()["held_out_loss"]
+    for _ in range(24):
+        trainer.advance()
+    assert trainer.evaluate()["held_out_loss"] < 0.95 * before
+
+
+@pytest.mark.parametrize("stage", ["vae", "transformer"])
+def test_a_resumed_training_is_the_same_to_the_bit(stage, trained, tmp_path):
+    size = shortened(**{stage: 6})
+    size = dataclasses.replace(size, vae=dataclasses.replace(size.vae, clips_from=2, canvas_steps=4))
+    size = dataclasses.replace(size, transformer=dataclasses.replace(size.transformer, chunk_steps=4))
+    for name, stops in (("whole", [6]), ("parts", [1, 3, 6])):
+        for stop in stops:
+            _train_until(stop, tmp_path / name, size, stage, trained)
+    whole, parts = (load_state(tmp_path / name / stage) for name in ("whole", "parts"))
+    assert whole is not None
+    assert parts is not None
+    assert whole[0] == parts[0]
+    assert whole[1].keys() == parts[1].keys()
+    assert all(torch.equal(whole[1][name], parts[1][name]) for name in whole[1])
+
+
+def _train_until(stop: int, state: Path, size: Size, stage: str, trained: Path) -> None:
+    """What one call of the command does, ended after a step and not after a time."""
+    run = make_run(state, size)
+    models = trained / "models"
+    task: Task = VaeTask(size.vae, 0, CPU) if stage == "vae" else TransformerTask(size, 0, CPU, models)
+    own = size.vae if stage == "vae" else size.transformer
+    trainer = Trainer(task, own.steps, own.rate, own.average)
+    train._resume(run, stage, trainer)
+    while trainer.step < stop:
+        trainer.advance()
+    train._save(run, stage, trainer)
+
+
+def test_a_state_of_another_seed_is_not_gone_on_with(trained):
+    other = dataclasses.replace(make_run(trained), seed=1)
+    with pytest.raises(SystemExit, match="seed"):
+        run_stage(other, "vae")
+
+
+def test_a_packed_state_is_small_and_can_be_gone_on_with(trained, tmp_path):
+    pack_state(trained / "vae", tmp_path / "vae")
+    sizes = [
+        sum(p.stat().st_size for p in folder.iterdir()) for folder in (trained / "vae", tmp_path / "vae")
+    ]
+    assert sizes[1] < sizes[0] / 7
+    found = load_state(tmp_path / "vae")
+    assert found is not None
+    trainer = Trainer(VaeTask(TOY.vae, 0, CPU), 99, 1e-3, 0.9)
+    trainer.resume(found[0]["step"], found[1])
+    assert trainer.step == 16
+    assert trainer.advance()["loss"].isfinite()
+
+
+def test_a_state_comes_in_small_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo_models.train.state.FILE_BYTES", 1000)
+    tensors = {f"t{n}": torch.full((100,), float(n)) for n in range(7)}
+    for step in (1, 2):
+        save_state(tmp_path / "s", {"step": step}, tensors)
+    files = list((tmp_path / "s").glob("*.safetensors"))
+    assert len(files) == 4
+    found = load_state(tmp_path / "s")
+    assert found is not None
+    assert found[0] == {"step": 2}
+    assert all(torch.equal(found[1][name], tensor) for name, tensor in tensors.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_stop_while_saving_leaves_the_last_state(tmp_path):
+    save_state(tmp_path / "s", {"step": 1}, {"t": torch.zeros(1)})
+    (tmp_path / "s").rename(tmp_path / "s.old")  # killed between the two renames
+    found = load_state(tmp_path / "s")
+    assert found is not None
+    assert found[0] == {"step": 1}
+
+
+def test_the_log_is_drawn(trained, tmp_path):
+    lines = read_log(trained)
+    assert {line["stage"] for line in lines} == {"text", "vae", "transformer"}
+    draw_curves(trained, tmp_path / "curves.png")
+    picture = Image.open(tmp_path / "curves.png").convert("RGB")
+    assert len(picture.getcolors(1 << 20) or []) > 4
+    draw_curves(tmp_path / "nothing", tmp_path / "empty.png")
+
+
+def test_the_prompts_template_takes_its_95_tokens(trained):
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
+
+    tokenizer = load_tokenizer(trained / "models" / TOKENIZER)
+    head = DEFAULT_PROMPT_TEMPLATE["template"].split("{}")[0]
+    assert len(tokenizer(head).input_ids) == DEFAULT_PROMPT_TEMPLATE["crop_start"] == 95
+    words = ["the", "camera", "pans", "left", "right", "up", "down", "zoom", "in", "out", "turns", "slowly"]
+    ids = [tokenizer(f"a {word}", add_special_tokens=False).input_ids for word in words]
+    assert all(len(found) == 2 for found in ids), "each word is one token"
+    assert len({found[1] for found in ids}) == len(words)
+
+
+def test_hidden_states_are_of_a_size_to_learn_from(trained):
+    bank = read_bank(trained / "models")
+    assert 0.5 < bank["embeds"][0, : bank["lengths"][0]].float().std() < 2
+    assert (trained / "models" / TEXT_ENCODER / "config.json").is_file()
+
+
+def test_siglip_sees_in_training_what_the_engine_shows_it(trained):
+    picture = torch.randint(
+        0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    loader = encoder_loader(trained / "models")
+    expected = encode_vision(picture.numpy(), loader)
+    with loader.image_encoder() as model:
+        pixels = picture.permute(2, 0, 1)[None] / 127.5 - 1
+        seen = see(model, pixels, TOY.transformer.image_side)[0]
+    assert (seen - expected).abs().max() < 0.05
+
+
+def test_what_is_packed_is_what_the_engine_shows_the_transformer(trained, tmp_path, monkeypatch):
+    shown = []
+    original = SectionDenoiser._shared_arguments
+
+    def record(denoiser, inputs):
+        shown.append(original(denoiser, inputs))
+        return shown[-1]
+
+    monkeypatch.setattr(SectionDenoiser, "_shared_arguments", record)
+    end_image = str(GOLDEN / "end_frame_weak" / "end.png")
+    request = make_request(
+        seconds=3.4, end_image=end_image, end_frame_strength=0.6, width=32, height=32, prompt="zoom in"
+    )
+    list(run(request, tmp_path / "out", loader=make_loader(trained / "models"), save_latents=True))
+    latents = load_latents(tmp_path / "out" / "a.safetensors")
+    plan = plan_of(len(shown), SectionSize.ONE_SECOND)
+    assert len(shown) == 3
+    end = shown[0]["latents_clean"][:, :, 1:]  # the weakened end image
+    ending = Ending(end / 0.6, torch.tensor([0.6]), torch.zeros(1), end)
+    for section, arguments in zip(plan.sections, shown, strict=True):
+        task = SectionTask(plan, section)
+        target, packed = pack(task, latents, latents[:, :, :1], ending)
+        assert torch.equal(target, latents[:, :, task.begin : task.begin + 9])
+        assert all(torch.allclose(packed[name].float(), arguments[name].float()) for name in packed)
+        assert packed.keys() | {"image_embeds", "guidance"} == arguments.keys()
+
+
+def test_every_task_lies_in_its_video():
+    dice = Dice(CPU, 0, "tasks")
+    clip = torch.arange(37.0).view(1, 1, 37, 1, 1).expand(3, 16, 37, 4, 4)
+    for _ in range(60):
+        task = draw_task(dice)
+        ending = draw_ending(dice, task, clip, clip)
+        target, arguments = pack(task, clip, clip[:, :, :1], ending)
+        frames = task.plan.size.latent_frames
+        assert target.shape[2] == frames == len(arguments["indices_latents"])
+        assert arguments["latents_history_4x"].shape[2] == HISTORY_FRAMES - 3
+        plain = target[ending.dissolves == 0]
+        expected = torch.arange(task.begin, task.begin + frames).clamp(max=36).float()
+        assert all(torch.equal(sample[0, :, 0, 0], expected) for sample in plain)
+
+
+def test_a_clip_dissolves_into_another_picture():
+    plan = plan_of(1, SectionSize.ONE_SECOND)
+    clip, still = torch.zeros(1, 16, 37, 2, 2), torch.ones(1, 16, 1, 2, 2)
+    ending = Ending(still, torch.ones(1), torch.ones(1), still)
+    target, arguments = pack(SectionTask(plan, plan.sections[0]), clip, clip[:, :, :1], ending)
+    ramp = target[0, 0, :, 0, 0]
+    assert ramp[-1] == 1
+    assert ramp[0] < 0.05
+    assert (ramp.diff() >= 0).all()
+    assert torch.equal(arguments["latents_clean"][:, :, 1:], still)
+
+
+def test_noise_levels_are_spread_as_the_engine_walks_them():
+    shape = torch.Size((64, 16, 9, 24, 24))
+    sigmas = draw_sigmas(Dice(CPU, 0, "sigmas"), shape)
+    walked = flow_sigmas(64, flow_shift_mu(tuple(shape))).flip(0)
+    assert ((sigmas > walked[:-1] - 1e-4) & (sigmas < walked[1:] + 1e-4)).all()
+
+
+def test_normalized_latents_have_deviation_1_and_the_pictures_stay():
+    vae = make_vae(TOY.vae, 0).eval()
+    clips, _ = draw_clips(Dice(CPU, 0, "n"), 4, ClipSize(5, 32, 32, unit=0.2))
+    with torch.no_grad():
+        before = vae.decode(vae.encode(clips).latent_dist.mode()).sample
+        normalize(vae, clips)
+        latents = vae.encode(clips).latent_dist.mode()
+        after = vae.decode(latents).sample
+    assert (latents * vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
+    assert torch.allclose(before, after, atol=2e-3)
+
+
+def test_single_frames_are_folded_without_a_difference():
+    vae = make_vae(TOY.vae, 0).eval()
+    picture = torch.rand(1, 3, 1, 32, 32) * 2 - 1
+    with torch.no_grad():
+        whole = vae(picture).sample
+        fold_single_frames(vae)
+        folded = vae(picture).sample
+    assert torch.allclose(whole, folded, atol=1e-4)
+
+
+def test_the_vae_is_read_as_it_was_written(trained):
+    assert load_vae(trained / "models", CPU).config.latent_channels == 16
+
+
+def test_the_demo_fits_into_40_megabytes():
+    from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
+
+    with torch.device("meta"):
+        models = (
+            AutoencoderKLHunyuanVideo(**vae_config(DEMO.vae)),
+            HunyuanVideoFramepackTransformer3DModel(**transformer_config(DEMO.transformer, DEMO.text)),
+        )
+    count = sum(parameter.numel() for model in models for parameter in model.parameters())
+    assert 2 * count < 38_000_000, "the encoders need 2 MB"
+
+
+def test_the_command_goes_on_where_it_was(tmp_path, capsys, trained):
+    (tmp_path / "models").symlink_to(trained / "models")
+    arguments = [
+        "--quick",
+        "--state",
+        str(tmp_path),
+        "--stage",
+        "vae",
+        "--set",
+        "vae.steps=3",
+        "--device",
+        "cpu",
+    ]
+    assert train.main([*arguments, "--minutes", "0"]) == 3
+    assert train.main(arguments) == 0
+    assert train.main(arguments) == 0
+    assert "goes on after step 3 of 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no number"):
+        train.main([*arguments, "--set", "vae.colour=3"])
+    assert (trained / "models" / TRANSFORMER / "config.json").is_file()

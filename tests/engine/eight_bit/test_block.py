@@ -1,0 +1,92 @@
+"""Blocks of 8 bits as they are written for a compiler: their numbers, and when they are taken."""
+
+import copy
+
+import pytest
+import torch
+
+from diffusers_helper.eight_bit.block import use_joined_forward
+from diffusers_helper.eight_bit.linear import (
+    dequantised_product,
+    row_product,
+    unit_product,
+)
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD, BlockRunner, CompilingRunner
+from tests.support.eight_bit_blocks import CPU, HEAD_DIM, HEADS, KINDS, make_block, states
+
+
+def joined(block, arguments):
+    return getattr(block, COMPILED_FORWARD)(block, *arguments)
+
+
+def worst_error(found, wanted):
+    return max(float((f - w).float().norm() / w.float().norm()) for f, w in zip(found, wanted, strict=True))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("product", [row_product, unit_product])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_the_numbers_are_those_of_diffusers_block(kind, product, dtype, most):
+    block, arguments = make_block(kind, product, dtype), states(dtype=dtype)
+    found, wanted = joined(block, arguments), block(*arguments)
+    assert [each.shape for each in found] == [each.shape for each in wanted]
+    assert [each.dtype for each in found] == [dtype, dtype]
+    assert worst_error(found, wanted) < most
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_a_block_counts(kind):
+    """So that the test above would show any that is left out or mixed up."""
+    block, arguments = make_block(kind), states()
+    wanted = block(*arguments)
+    for name, _ in block.named_parameters():
+        other = copy.deepcopy(block)
+        parameter = other.get_parameter(name)
+        parameter.data = (parameter.data.float() * 0.7 + 0.1).to(parameter.dtype)
+        assert worst_error(other(*arguments), wanted) > 1e-3, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    runner, block = CompilingRunner(backend), make_block(kind)
+    with torch.inference_mode():
+        for sizes in ((20, 7), (12, 9), (31, 5)):
+            arguments = states(*sizes)
+            other = copy.deepcopy(block)  # as each slot of the ring has its own
+            assert worst_error(runner(other, *arguments), joined(block, arguments)) < 1e-6
+    assert runner.is_compiling
+    assert len(graphs) == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_compiler_takes_it(kind, monkeypatch):
+    block, called = make_block(kind), []
+    monkeypatch.setattr(block, COMPILED_FORWARD, lambda *_: called.append(1))
+    gave_up = CompilingRunner()
+    gave_up.is_compiling = False
+    with torch.inference_mode():
+        for runner in (BlockRunner(), gave_up):
+            runner(block, *states())
+    assert not called
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", ["one layer made whole", "none of 8 bits"])
+def test_where_a_layer_does_not_multiply_in_8_bits_diffusers_block_is_compiled(kind, change):
+    block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
+    if change == "one layer made whole":
+        block = make_block(kind)
+        delattr(block, COMPILED_FORWARD)
+        block.attn.to_v.compiled_product = dequantised_product
+    use_joined_forward(block, kind, CPU)
+    assert not hasattr(block, COMPILED_FORWARD)

@@ -1,0 +1,372 @@
+"""`--eight-bit`: where the weights of 8 bits lie, and that they are made once, before the first job."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from diffusers_helper import machine_errors
+from diffusers_helper.eight_bit import conversion as eight_bit
+from diffusers_helper.eight_bit import shards as eight_bit_shards
+from diffusers_helper.eight_bit.conversion import eight_bit_folder, look
+from diffusers_helper.errors import InputError, MachineError, StopRequested
+from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
+from diffusers_helper.weights.model_files import find_models
+from tests.support.job_runs import LONG, wait_until
+from tests.support.setup_views import NO_SETUP
+from tests.support.terminal import Terminal
+from tests.support.tiny import MODELS, make_request
+from webui.eichi_utils import eight_bit_models
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.eight_bit_models import LOCK, choose_root, make_eight_bit
+from webui.eichi_utils.engine_options import DEMO
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.queue import JobQueue
+from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
+from webui.eichi_utils.page.state import page_state
+from webui.eichi_utils.text.translations import Translator
+
+STAGE = StageStarted("eight_bit")
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch):
+    """Some files, as the real weights become."""
+    monkeypatch.setattr(eight_bit_shards, "SHARD_BYTES", 250_000)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The tiny models where files may be written."""
+    return Path(shutil.copytree(MODELS, tmp_path / "models"))
+
+
+@pytest.fixture
+def stuck(monkeypatch) -> None:
+    """The weights are made to the half; then nothing goes on until somebody asks to stop."""
+    stop_at_half(monkeypatch, lambda: None)
+
+
+def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Any) -> None:
+    def convert(part, target, on_progress, stop):
+        def tell(done: int, total: int) -> None:
+            on_progress(done, total)
+            if 2 * done > total:
+                at_half()
+                assert stop.wait(LONG)
+
+        eight_bit.convert(part, target, tell, stop)
+
+    monkeypatch.setattr(eight_bit_models, "convert", convert)
+
+
+def options(models: Path, tmp_path: Path) -> EngineOptions:
+    return EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download", eight_bit=True)
+
+
+def spec(tmp_path: Path, name: str = "a", **values: Any) -> JobSpec:
+    request = make_request(**{"seconds": 0.5} | values)
+    return JobSpec(name, name, tmp_path / "out", request, tmp_path / "work")
+
+
+def run(runner: JobRunner, job: JobSpec, stop: threading.Event | None = None) -> Iterator[Event]:
+    return runner(job, stop or threading.Event())
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+
+
+def is_told(events: list[Event]) -> bool:
+    return STAGE in events
+
+
+def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil._ntuple_diskusage(2**40, 2**40 - 2**19, 2**19)  # type: ignore[attr-defined]
+    monkeypatch.setattr(machine_errors.shutil, "disk_usage", lambda _: usage)
+
+
+# -- where they lie ----------------------------------------------------------------------------------------
+
+
+def test_they_lie_beside_the_models_where_the_app_would_download_to(models, tmp_path):
+    source = find_models(models).transformer
+    assert choose_root(source, Places(models, tmp_path / "own"), tmp_path / "cache") == models
+    assert choose_root(source, Places(None, models), tmp_path / "cache") == models
+
+
+def test_what_is_not_ours_gets_no_files(models, tmp_path):
+    cache, own = tmp_path / "cache", tmp_path / "own"
+    source = find_models(models).transformer
+    assert choose_root(source, Places(None, own, caches=(models,)), cache) == cache / "eight_bit" / "models"
+    demo = find_models(DEMO).transformer
+    assert choose_root(demo, Places(DEMO, own), cache) == cache / "eight_bit" / "demo"
+    relative = find_models(Path(os.path.relpath(DEMO))).transformer
+    assert choose_root(relative, Places(relative.folder, own), cache) == cache / "eight_bit" / "demo"
+
+
+def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp_path, monkeypatch):
+    source, cache = find_models(models).transformer, tmp_path / "cache"
+    places = Places(models, tmp_path / "own")
+    monkeypatch.setattr("webui.eichi_utils.machine.memory_and_disk._can_write", lambda _: False)
+    assert choose_root(source, places, cache) == cache / "eight_bit" / "models"
+    list(make_eight_bit(source, eight_bit_folder(models), threading.Event()))
+    assert choose_root(source, places, cache) == models
+
+
+def test_those_that_are_finished_elsewhere_are_used_when_the_folder_can_be_written_again(models, tmp_path):
+    source, cache = find_models(models).transformer, tmp_path / "cache"
+    elsewhere = cache / "eight_bit" / "models"
+    list(make_eight_bit(source, eight_bit_folder(elsewhere), threading.Event()))
+    assert choose_root(source, Places(models, tmp_path / "own"), cache) == elsewhere
+
+
+# -- made once ---------------------------------------------------------------------------------------------
+
+
+def test_they_are_made_before_the_first_job_and_only_used_by_the_next(models, tmp_path):
+    folder = eight_bit_folder(models)
+    runner = JobRunner(options(models, tmp_path))
+    first = list(run(runner, spec(tmp_path, "a")))
+    assert first[:2] == [Notice("eight_bit", {"path": str(folder)}), STAGE]
+    planned = next(number for number, event in enumerate(first) if isinstance(event, Planned))
+    assert all(isinstance(event, StageProgress) for event in first[2:planned])
+    assert isinstance(first[-1], Finished)
+    assert runner._loader is not None
+    assert runner._loader.files.transformer.folder == folder
+    made = times(folder)
+    second = list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "b")))
+    assert not is_told(second)
+    assert isinstance(second[-1], Finished)
+    assert times(folder) == made
+
+
+def test_nobody_makes_them_unasked(models, tmp_path):
+    runner = JobRunner(EngineOptions(models, tmp_path / "cache", "cpu", None))
+    assert not is_told(list(run(runner, spec(tmp_path))))
+    assert not eight_bit_folder(models).exists()
+
+
+def test_the_demos_lie_in_the_cache(tmp_path):
+    stop = threading.Event()
+    for event in run(JobRunner(options(DEMO, tmp_path)), spec(tmp_path), stop):
+        if isinstance(event, Planned):
+            stop.set()
+    assert not eight_bit_folder(DEMO).exists()
+    folder = eight_bit_folder(tmp_path / "cache" / "eight_bit" / "demo")
+    assert look(folder, find_models(DEMO).transformer) == "complete"
+
+
+@pytest.mark.parametrize("harm", ["damaged", "stale"])
+def test_damaged_ones_and_those_of_other_files_are_made_again(models, tmp_path, harm):
+    list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "a")))
+    folder = eight_bit_folder(models)
+    if harm == "damaged":
+        path = sorted(folder.glob("*.safetensors"))[2]
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        config = find_models(models).transformer.folder / "config.json"
+        config.write_text(config.read_text("utf-8") + "\n", "utf-8")
+    events = list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "b")))
+    assert is_told(events)
+    assert isinstance(events[-1], Finished)
+    assert look(folder, find_models(models).transformer) == "complete"
+
+
+def test_a_picture_that_is_not_there_is_missed_before_the_work(models, tmp_path):
+    job = spec(tmp_path, start_image=str(tmp_path / "none.png"))
+    with pytest.raises(InputError) as caught:
+        list(run(JobRunner(options(models, tmp_path)), job))
+    assert caught.value.code == "image_missing"
+    assert not eight_bit_folder(models).exists()
+
+
+# -- ended early -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("stuck")
+def test_a_stop_keeps_what_is_made_and_the_next_job_goes_on(models, tmp_path, monkeypatch):
+    stop = threading.Event()
+    seen = []
+    for event in run(JobRunner(options(models, tmp_path)), spec(tmp_path, seconds=2), stop):
+        seen.append(event)
+        if isinstance(event, StageProgress) and event.fraction >= 0.5:
+            stop.set()
+    assert seen[-1] == Stopped(None, 0, 2)
+    kept = times(eight_bit_folder(models))
+    assert kept
+    monkeypatch.undo()
+    monkeypatch.setattr(eight_bit_shards, "SHARD_BYTES", 250_000)
+    events = list(run(JobRunner(options(models, tmp_path)), spec(tmp_path)))
+    assert isinstance(events[-1], Finished)
+    assert kept.items() <= times(eight_bit_folder(models)).items()
+
+
+def test_the_sections_of_before_are_counted_when_it_is_stopped(models, tmp_path):
+    job, stop = spec(tmp_path, seconds=3), threading.Event()
+    job.work.mkdir()
+    (job.work / "section_000.frames").touch()
+    stop.set()
+    assert list(run(JobRunner(options(models, tmp_path)), job, stop)) == [Stopped(None, 1, 2)]
+
+
+@pytest.mark.usefixtures("stuck")
+def test_who_wants_no_more_events_ends_the_work(models):
+    source, folder = find_models(models).transformer, eight_bit_folder(models)
+    events = make_eight_bit(source, folder, threading.Event())
+    assert any(isinstance(event, StageProgress) and event.fraction >= 0.5 for event in events)
+    events.close()
+    assert look(folder, source) == "incomplete"
+    with FileLock(folder / LOCK, timeout=0):
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("eight-bit")]
+
+
+def test_two_runs_do_not_make_them_at_once(models):
+    source, folder = find_models(models).transformer, eight_bit_folder(models)
+    folder.mkdir()
+    with FileLock(folder / LOCK), pytest.raises(InputError) as caught:
+        list(make_eight_bit(source, folder, threading.Event()))
+    assert caught.value.code == "eight_bit_busy"
+
+
+def test_nothing_is_begun_where_a_stop_was_asked_for_before(models):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StopRequested):
+        list(make_eight_bit(find_models(models).transformer, eight_bit_folder(models), stop))
+    assert not eight_bit_folder(models).exists()
+
+
+def test_a_disk_too_small_is_told_with_what_it_is_for(models, monkeypatch):
+    a_full_disk(monkeypatch)
+    with pytest.raises(MachineError) as caught:
+        list(make_eight_bit(find_models(models).transformer, eight_bit_folder(models), threading.Event()))
+    assert caught.value.code == "eight_bit_disk_too_small"
+    assert caught.value.values["free"] == "0.5 MB"
+
+
+# -- on the terminal ---------------------------------------------------------------------------------------
+
+
+def test_the_command_makes_them_once(command, models):
+    first = command({}, "--eight-bit", models=models)
+    assert first.status == 0
+    assert first.lines[0].startswith(f"The 8-bit weights are made in {eight_bit_folder(models)} before")
+    assert first.lines[1].startswith("Making 21 frames")
+    second = command({}, "--eight-bit", models=models)
+    assert second.lines[0].startswith("Making 21 frames")
+
+
+def test_a_terminal_shows_how_far_they_are(command, models, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
+    command({}, "--eight-bit", models=models)
+    assert "making the 8-bit weights (0 %)" in terminal.shown()
+
+
+def test_ctrl_c_while_they_are_made_is_a_stop_like_others(command, models, monkeypatch):
+    stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
+    answer = command({}, "--eight-bit", models=models)
+    assert answer.status == 130
+    assert answer.lines[1].startswith("Stopping after this step.")
+    assert answer.lines[2:] == ("Stopped. No section was finished as a video.",)
+    assert look(eight_bit_folder(models), find_models(models).transformer) == "incomplete"
+
+
+def test_the_command_says_what_to_do_where_the_disk_is_too_small(command, models, monkeypatch):
+    a_full_disk(monkeypatch)
+    answer = command({}, "--eight-bit", models=models)
+    assert answer.status == 1
+    assert answer.lines[1].startswith("Error: The 8-bit weights need ")
+    assert answer.lines[1].endswith("free some space, or start the app without --eight-bit.")
+
+
+def test_a_video_begun_without_them_is_not_gone_on_with(command, models, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("webui.eichi_utils.headless._advance", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert command({"seconds": 1}, models=models).status == 130
+    answer = command({"seconds": 1}, "--eight-bit", models=models)
+    assert answer.status == 2
+    assert "(weights with and without --eight-bit are two)" in answer.lines[-1]
+    assert not eight_bit_folder(models).exists(), "nothing was made for that"
+    assert command({"seconds": 1}, models=models).status == 0, "nothing was lost"
+
+
+def test_damage_that_nobody_sees_is_looked_for_when_numbers_go_wrong(models, tmp_path):
+    runner, folder = JobRunner(options(models, tmp_path)), eight_bit_folder(models)
+    list(run(runner, spec(tmp_path, "a")))
+    shard = next(path for path in sorted(folder.glob("*.safetensors")) if scales_in(path))
+    whole, times = shard.read_bytes(), shard.stat()
+    damaged = bytearray(whole)
+    for place in scales_in(shard):
+        damaged[place : place + 4] = struct.pack("<f", math.nan)
+    shard.write_bytes(damaged)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(MachineError) as caught:
+        list(run(runner, spec(tmp_path, "b")))
+    assert caught.value.code == "eight_bit_damaged"
+    assert caught.value.values == {"path": str(folder)}
+    again = list(run(runner, spec(tmp_path, "b")))
+    assert again[0] == Notice("eight_bit", {"path": str(folder)})
+    assert isinstance(again[-1], Finished)
+    assert shard.read_bytes() == whole
+
+
+def test_numbers_that_go_wrong_with_whole_weights_are_told_as_ever(models, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise MachineError("not_a_number_in_pixels")
+
+    monkeypatch.setattr("diffusers_helper.pipeline.decode_to", fail)
+    with pytest.raises(MachineError) as caught:
+        list(run(JobRunner(options(models, tmp_path)), spec(tmp_path)))
+    assert caught.value.code == "not_a_number_in_pixels"
+    assert look(eight_bit_folder(models), find_models(models).transformer) == "complete"
+
+
+def scales_in(shard: Path) -> list[int]:
+    """Where in a file the first scale of each weight lies."""
+    content = shard.read_bytes()
+    begin = 8 + struct.unpack("<Q", content[:8])[0]
+    tensors = json.loads(content[8:begin])
+    return [begin + entry["data_offsets"][0] for name, entry in tensors.items() if name.endswith("scale")]
+
+
+# -- on the page -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("stuck")
+def test_the_page_shows_how_far_they_are_and_can_stop_them(models, tmp_path):
+    queue = JobQueue(JobRunner(options(models, tmp_path)), tmp_path / "temp")
+    job_id = queue.add(make_request(seconds=0.5), tmp_path / "out")
+    view = wait_until(queue, lambda view: view.running and (view.running.progress.stage_fraction or 0) >= 0.5)
+    assert status(view).startswith("making the 8-bit weights (")
+    assert queue.stop(job_id)
+    assert status(queue.view()) == "Stopping. What is made of the 8-bit weights is kept."
+    wait_until(queue, lambda view: view.ended)
+    job = queue.find(job_id)
+    assert job is not None
+    assert (job.state, job.can_finish, job.failure) == ("stopped", False, None)
+    assert queue.close(LONG)
+
+
+def test_a_job_of_the_page_is_made_with_them(models, tmp_path):
+    queue = JobQueue(JobRunner(options(models, tmp_path)), tmp_path / "temp")
+    queue.add(make_request(seconds=0.5), tmp_path / "out")
+    view = wait_until(queue, lambda view: view.ended)
+    (job,) = view.ended
+    assert (job.state, job.notices[0][0]) == ("done", "eight_bit")
+    assert queue.close(LONG)
+
+
+def status(view: Any) -> str:
+    return str(page_state(view, NO_SETUP, Translator("en"), server="s", sound=True)["job"]["status"])

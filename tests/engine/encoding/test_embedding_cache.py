@@ -1,0 +1,91 @@
+"""Embeddings on the disk: found again, bounded, harmless."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache, embedding_key
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import LAST_SHARD, MODELS, copy_models
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EmbeddingCache(tmp_path / "cache")
+
+
+def test_what_was_put_is_got_back(cache):
+    tensors = {"embeds": torch.randn(5, 8, dtype=torch.float16), "num_dropped": torch.tensor(3)}
+    cache.put("a", tensors)
+    found = EmbeddingCache(cache.folder).get("a")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_what_was_not_put_is_not_there(cache):
+    assert cache.get("a") is None
+
+
+def test_a_damaged_entry_counts_as_none_and_can_be_put_again(cache):
+    cache.put("a", {"x": torch.ones(100)})
+    path = next(cache.folder.iterdir())
+    path.write_bytes(path.read_bytes()[:100])
+    assert cache.get("a") is None
+    cache.put("a", {"x": torch.ones(100)})
+    assert cache.get("a") is not None
+
+
+def test_the_entry_unused_longest_goes_first(tmp_path):
+    cache = EmbeddingCache(tmp_path / "cache", max_bytes=3 * 4200)
+    for age, name in enumerate("abc"):
+        cache.put(name, {"x": torch.ones(1000)})
+        os.utime(cache.folder / f"{name}.safetensors", (1000 + age, 1000 + age))
+    assert cache.get("a") is not None  # used just now
+    cache.put("d", {"x": torch.ones(1000)})
+    assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
+
+
+def test_halves_that_a_killed_run_has_left_go_but_not_what_is_just_written(cache):
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    old, new = (cache.folder / f"{name}.safetensors.part" for name in ("old", "new"))
+    for half in (old, new):
+        half.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    cache.put("a", {"x": torch.ones(1)})
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = EmbeddingCache(tmp_path / "file" / "cache")
+    cache.put("a", {"x": torch.ones(1)})
+    assert cache.get("a") is None
+
+
+def test_a_key_tells_content_dtype_and_weights_apart(tmp_path):
+    files = find_models(MODELS)
+    part = files.transformer
+    other = find_models(copy_models(tmp_path / "m", LAST_SHARD, proj_out__bias=1.0)).transformer
+    keys = {
+        embedding_key(b"a", [part], torch.float32),
+        embedding_key(b"b", [part], torch.float32),
+        embedding_key(b"a", [part], torch.float16),
+        embedding_key(b"a", [part, part], torch.float32),
+        embedding_key(b"a", [other], torch.float32),
+    }
+    assert len(keys) == 5
+    assert embedding_key(b"a", [part], torch.float32) in keys
+
+
+def test_weights_changed_in_place_are_noticed_even_with_the_old_time(tmp_path):
+    shutil.copytree(MODELS, tmp_path / "m")
+    path = tmp_path / "m" / "hunyuanvideo-community/HunyuanVideo/text_encoder_2/model.safetensors"
+    before = embedding_key(b"a", [find_models(tmp_path / "m").text_encoder_2], torch.float32)
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 255
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert embedding_key(b"a", [find_models(tmp_path / "m").text_encoder_2], torch.float32) != before

@@ -1,0 +1,29 @@
+"""What a job's files are called, and that who only plans a video waits for no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from diffusers_helper.job.output import Target
+
+ROOT = Path(__file__).parents[3]
+WITHOUT_TORCH = (
+    "buckets", "errors", "events", "images", "loop", "model_files", "output", "recording", "request",
+    "sections", "video",
+)  # fmt: skip
+
+
+def test_companions_stand_beside_the_video(tmp_path):
+    target = Target(tmp_path, "v1.2")
+    assert target.file(".mp4") == tmp_path / "v1.2.mp4"
+    assert target.file("_section_001.png") == tmp_path / "v1.2_section_001.png"
+
+
+def test_planning_a_video_imports_no_torch():
+    program = ["import sys"]
+    for name in WITHOUT_TORCH:
+        program += [f"import diffusers_helper.{name}", f"if 'torch' in sys.modules: sys.exit('{name}')"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,166 @@
+"""Building models from their files, and letting them go."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusers_helper.device import Compute
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.weights.filling import match_tensors
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import MODELS, VAE_FILE, make_loader
+
+VISION = Path("lllyasviel/flux_redux_bfl/image_encoder")
+TEXT = Path("hunyuanvideo-community/HunyuanVideo/text_encoder")
+TEXT_2 = Path("hunyuanvideo-community/HunyuanVideo/text_encoder_2")
+NAMES = ("text_encoder_2", "image_encoder", "vae")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_has_its_weights_inside_the_block_and_none_after_it(name):
+    with getattr(make_loader(), name)() as model:
+        assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+        assert not model.training
+    assert all(tensor.is_meta for tensor in model.parameters())
+
+
+def test_a_model_is_freed_after_an_error_too():
+    with pytest.raises(RuntimeError, match="inside"), make_loader().vae() as model:
+        raise RuntimeError("inside")
+    assert all(tensor.is_meta for tensor in model.parameters())
+
+
+def test_a_streamed_model_leaves_no_weight_behind():
+    loader = make_loader()
+    with loader.transformer(tokens=500) as transformer:
+        layers = transformer.stack.layers
+        assert layers.num_resident == len(layers.layers)  # there is plenty of memory here
+        assert not any(tensor.is_meta for tensor in transformer.model.parameters())
+    assert layers.num_resident == 0
+    assert all(tensor.is_meta for tensor in transformer.model.parameters())
+
+
+def test_weights_take_the_dtype_wanted_and_the_last_projection_its_own():
+    half = Compute(torch.device("cpu"), torch.float16, torch.float16, torch.bfloat16)
+    loader = ModelLoader(find_models(MODELS), half)
+    with loader.transformer(tokens=500) as transformer:
+        dtypes = {name: tensor.dtype for name, tensor in transformer.model.named_parameters()}
+        blocks = {p.dtype for _, block in transformer.stack.layers for p in block.parameters()}
+    others = {name for name, dtype in dtypes.items() if dtype != torch.bfloat16}
+    assert others == {"proj_out.weight", "proj_out.bias"}
+    assert blocks == {torch.bfloat16}
+
+
+def test_the_text_encoder_gives_the_same_bits_without_its_last_layers():
+    from transformers import LlamaModel
+
+    ids = torch.arange(20)[None]
+    whole = LlamaModel.from_pretrained(MODELS / TEXT, dtype=torch.float32)
+    for parameter in whole.parameters():
+        parameter.data = parameter.data.clone()  # aligned: the CPU's kernels round otherwise where it is not
+    with torch.inference_mode(), make_loader().text_encoder() as model:
+        wanted = whole(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states[-3]
+        assert torch.equal(model(input_ids=ids, use_cache=False).last_hidden_state, wanted)
+
+
+@pytest.mark.parametrize(
+    ("part", "prefix"), [(VISION, "vision_model."), (TEXT_2, "text_model."), (TEXT, "model.")]
+)
+def test_older_names_of_the_same_tensors_are_understood(tmp_path, part, prefix):
+    shutil.copytree(MODELS, tmp_path / "models")
+    folder = tmp_path / "models" / part
+    for file in folder.glob("*.safetensors"):
+        save_file({prefix + name: tensor for name, tensor in load_file(file).items()}, file)
+    for index in folder.glob("*.index.json"):
+        values = json.loads(index.read_text())
+        values["weight_map"] = {prefix + name: file for name, file in values["weight_map"].items()}
+        index.write_text(json.dumps(values))
+    make_loader(tmp_path / "models").verify()
+
+
+def test_weights_of_another_shape_are_named(tmp_path):
+    shutil.copytree(MODELS, tmp_path / "models")
+    file = tmp_path / "models" / VISION / "model.safetensors"
+    weights = load_file(file)
+    weights["post_layernorm.weight"] = torch.zeros(7)
+    save_file(weights, file)
+    with pytest.raises(InputError) as caught:
+        make_loader(tmp_path / "models").verify()
+    assert caught.value.code == "weights_shape"
+    assert caught.value.values["tensor"] == "post_layernorm.weight"
+
+
+def test_a_missing_tensor_is_named():
+    files = find_models(MODELS)
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(InputError) as caught:
+        match_tensors(module, files.vae.checkpoint)
+    assert caught.value.values["tensor"] == "weight"
+
+
+def test_a_config_that_describes_no_model_is_refused(tmp_path):
+    shutil.copytree(MODELS, tmp_path / "models")
+    path = tmp_path / "models" / "hunyuanvideo-community/HunyuanVideo/vae/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
+    with pytest.raises(InputError) as caught:
+        make_loader(tmp_path / "models").verify()
+    assert caught.value.code == "model_config_refused"
+
+
+def test_weights_replaced_since_they_were_checked_are_not_taken(tmp_path):
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    loader = make_loader(models)
+    shutil.copyfile(models / VAE_FILE, other := tmp_path / "other")  # as long, and with the same names
+    os.utime(other, (1, 1))
+    other.replace(models / VAE_FILE)
+    with pytest.raises(InputError) as caught, loader.vae():
+        pass
+    assert caught.value.code == "model_file_changed"
+
+
+def test_weights_that_vanish_are_the_machines_fault(tmp_path):
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    loader = make_loader(models)
+    (models / VAE_FILE).unlink()
+    with pytest.raises(MachineError) as caught, loader.vae():
+        pass
+    assert caught.value.code == "model_file_unreadable"
+
+
+LOAD_LARGE = """
+import sys
+import torch
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.filling import fill
+
+checkpoint = Checkpoint.open(__import__("pathlib").Path(sys.argv[1]))
+with torch.device("meta"):
+    module = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(24)))
+
+def status(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+before = status("VmRSS")
+fill(module, checkpoint, torch.device("cpu"), torch.float32)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")
+def test_a_model_is_never_in_memory_twice(tmp_path):
+    weights = {f"{i}.weight": torch.zeros(2048, 2048, dtype=torch.bfloat16) for i in range(24)}
+    save_file(weights, tmp_path / "model.safetensors")
+    size = 24 * 2048 * 2048 * 4
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD_LARGE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert size * 0.9 < int(run.stdout) < size * 1.25

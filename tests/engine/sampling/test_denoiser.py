@@ -1,0 +1,100 @@
+"""Guidance, and the blocks gathered into one."""
+
+import torch
+from torch import nn
+
+from diffusers_helper.sampling.denoiser import guide
+from diffusers_helper.transformer.block_stack import BlockStack
+from diffusers_helper.transformer.compiling import BlockRunner
+from diffusers_helper.transformer.modulation import GivenProduct
+from diffusers_helper.transformer.teacache import TeaCache
+from tests.support.tiny import make_loader
+
+
+def test_guidance_of_one_is_the_positive():
+    positive, negative = torch.randn(1, 4, 2, 3, 3), torch.randn(1, 4, 2, 3, 3)
+    assert torch.allclose(guide(positive, negative, 1, 0.7), positive, atol=1e-6)
+
+
+def test_full_rescale_gives_the_positives_spread():
+    positive, negative = torch.randn(1, 4, 2, 3, 3), torch.randn(1, 4, 2, 3, 3)
+    guided = guide(positive, negative, 5, 1)
+    assert torch.allclose(guided.std(), positive.std(), rtol=1e-5)
+    assert guide(positive, negative, 5, 0).std() > 2 * positive.std()
+
+
+class Norm(nn.Module):
+    """A modulated norm as far as the stack and TeaCache look at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = GivenProduct()
+
+    def forward(self, hidden, emb):
+        return (hidden * self.linear(emb),)
+
+
+class AddOne(nn.Module):
+    """A block that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.norm1, self.norm1_context = Norm(), Norm()
+
+    def forward(self, hidden, text, _temb, _mask, _rotary):
+        self.calls += 1
+        return hidden + self.norm1.linear(None), text
+
+
+class Layers(list):
+    """Blocks that are simply there."""
+
+    class _Layer:
+        kind = "double"
+
+    ring = None
+
+    @property
+    def layers(self):
+        return [self._Layer()] * len(self)
+
+    def __iter__(self):
+        return iter(enumerate(super().__iter__()))
+
+
+def make_stack(blocks):
+    products = [(torch.tensor(1.0), torch.tensor(1.0)) for _ in blocks]
+    stack = BlockStack(Layers(blocks), {"step": products}, AddOne(), BlockRunner())
+    stack.key = "step"
+    return stack
+
+
+def test_skipped_steps_run_no_block_and_add_the_last_residual():
+    blocks = [AddOne(), AddOne()]
+    stack = make_stack(blocks)
+    stack.cache = TeaCache(threshold=0.4, steps=4)
+    hidden, text, temb = torch.full((1, 3, 2), 5.0), torch.zeros(1, 1, 2), torch.ones(1)
+    ran = []
+    for _ in range(4):
+        out, _ = stack(hidden, text, temb, None, None)
+        ran.append(stack.computed)
+        assert torch.equal(out, hidden + 2)
+    assert ran == [True, False, False, True]
+    assert [block.calls for block in blocks] == [2, 2]
+
+
+def test_without_a_cache_every_step_runs():
+    block = AddOne()
+    stack = make_stack([block])
+    for _ in range(3):
+        stack(torch.ones(1, 3, 2), torch.zeros(1, 1, 2), torch.ones(1), None, None)
+    assert block.calls == 3
+
+
+def test_the_stack_holds_all_blocks_of_both_kinds_in_order():
+    with make_loader().transformer(tokens=500) as transformer:
+        kinds = [layer.kind for layer in transformer.stack.layers.layers]
+        assert kinds == ["double"] * 2 + ["single"] * 3
+        assert [place for place, _ in transformer.stack.layers] == [0, 1, 2, 3, 4]
+        assert not any("transformer_blocks" in name for name, _ in transformer.model.named_parameters())

@@ -1,0 +1,248 @@
+"""What only a card can show. `python -m pytest -m gpu` on a machine that has one."""
+
+import contextlib
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
+from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
+from diffusers_helper.errors import MachineError
+from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models.architectures import make_vae
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.sections import section_positions
+from diffusers_helper.streaming.layers import NUM_SLOTS
+from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend
+from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.transformer.teacache import TeaCache
+from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents, tilings_of
+from diffusers_helper.vae.decoder import WindowDecoder, card_channel_sums
+from diffusers_helper.vae.windows import Activation, Cut, choose_make_window, make_window
+from diffusers_helper.weights.model_files import find_models
+from tests.support import eight_bit_blocks
+from tests.support.tiny import MODELS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the compiler's own
+]
+SIGMAS = torch.tensor([1.0, 0.8, 0.6, 0.4])
+
+
+def loader_of(runner=None):
+    compute = dataclasses.replace(choose_compute("cuda"), compiles=False)
+    return ModelLoader(find_models(MODELS), compute, runner)
+
+
+def section_inputs():
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape):
+        return torch.randn(shape, generator=generator)
+
+    prompt = PromptEmbeds(randn(1, 512, 64), torch.arange(512)[None] < 40, randn(1, 32))
+    latents = randn(1, 16, 20, 8, 12)
+    parts = latents[:, :, :2], latents[:, :, 2:4], latents[:, :, 4:]
+    inputs = SectionInputs(prompt, None, randn(1, 16, 48), *parts, section_positions(3, 5))
+    return inputs, randn(1, 16, 5, 8, 12).cuda()
+
+
+def predict(runner=None, caches=None):
+    """The clean latents of four steps."""
+    loader, (inputs, x) = loader_of(runner), section_inputs()
+    with loader.transformer(500) as transformer:
+        if not transformer.is_prepared:
+            transformer.prepare_blocks(500, loader.compute)
+        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS, caches)
+        yield from (denoiser.predict(x, sigma) for sigma in SIGMAS)
+
+
+def error(found, wanted):
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def test_a_step_never_waits_for_the_card():
+    with contextlib.closing(predict()) as steps:
+        for _ in range(2):  # in which the weights' place is decided by the clock
+            next(steps)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for latents in steps:
+                assert latents.is_cuda
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_room_that_is_lent_to_the_weights_changes_nothing_and_comes_back(monkeypatch):
+    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
+    loader, (inputs, x) = loader_of(), section_inputs()
+    with loader.transformer(500) as transformer:
+        layers = transformer.stack.layers
+        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS)
+        wanted = [denoiser.predict(x, sigma) for sigma in SIGMAS]
+        for _section in range(3):
+            before = torch.cuda.memory_allocated()
+            with transformer.lent_room(500, loader.compute):
+                assert layers.num_lent == len(layers.layers) - NUM_SLOTS
+                assert torch.cuda.memory_allocated() - before >= layers.num_lent * layers.ring.slot_bytes
+                for sigma, latents in zip(SIGMAS, wanted, strict=True):
+                    assert error(denoiser.predict(x, sigma), latents) < 1e-3
+            assert torch.cuda.memory_allocated() <= before
+
+
+def test_teacache_asks_the_card_once_a_step(monkeypatch):
+    asked = []
+    original = torch.Tensor.item
+    caches = tuple(TeaCache(0.4, len(SIGMAS)) for _ in range(2))
+    with contextlib.closing(predict(caches=caches)) as steps:
+        next(steps)
+        monkeypatch.setattr(torch.Tensor, "item", lambda self: asked.append(self.is_cuda) or original(self))
+        list(steps)
+    assert sum(asked) == len(SIGMAS) - 2  # the first and the last step are always computed
+
+
+def test_compiled_blocks_give_the_same_numbers():
+    if not can_compile(torch.device("cuda")):
+        pytest.skip("no Triton")
+    torch._dynamo.reset()
+    runner = CompilingRunner()
+    found, wanted = list(predict(runner)), list(predict(BlockRunner()))
+    assert runner.is_compiling
+    assert max(error(f, w) for f, w in zip(found, wanted, strict=True)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["_native_cudnn", "_native_flash", "_native_efficient"])
+def test_every_attention_can_be_compiled(name):
+    torch._dynamo.reset()
+    states = [torch.randn(1, 640, 2, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    compiled = torch.compile(lambda *states: attend(list(states), name), fullgraph=True, dynamic=True)
+    try:
+        wanted = attend(states, name)
+    except RuntimeError as failure:
+        pytest.skip(str(failure))
+    assert error(compiled(*states), wanted) < 0.01
+
+
+def test_an_attention_is_chosen(tmp_path):
+    path = tmp_path / "attention.json"
+    shape = AttentionShape(3000, 4, 128)
+    chosen = AttentionChooser(torch.device("cuda", 0), torch.bfloat16, path=path).choose(shape)
+    assert list(json.loads(path.read_text()).values()) == [chosen or "native"]
+
+
+def test_the_vaes_windows_are_the_same_however_they_are_made():
+    activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
+    seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
+    if can_compile(seen.device):
+        assert choose_make_window(seen.device) is not make_window
+    for top, bottom in ((False, True), (True, False)):
+        arguments = (seen[:, :, 3:15], Cut(5, 3, top, bottom), activation)
+        assert error(choose_make_window(seen.device)(*arguments), make_window(*arguments)) < 1e-3
+
+
+@torch.inference_mode()
+def test_the_vaes_decoder_is_as_near_to_the_exact_pixels_as_diffusers_own():
+    torch.manual_seed(0)
+    config = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
+    vae = make_vae(config | {"block_out_channels": [32, 32, 64, 64], "norm_num_groups": 8}).eval().cuda()
+    latents = torch.randn(1, 16, 5, 16, 24, device="cuda")
+    exact = vae.decoder(latents)
+    theirs = copy.deepcopy(vae.decoder).half()
+    wanted = error(theirs(latents.half()), exact)
+    assert error(WindowDecoder(theirs)(latents.half()), exact) < max(1.2 * wanted, 1e-3)
+
+
+@torch.inference_mode()
+def test_statistics_of_maps_and_of_their_strips_are_exact():
+    maps = 5 + torch.randn(5, 64, 90, 70, device="cuda", dtype=torch.float16)
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
+    for pieces in ([maps], maps.split(2), maps.split(20, 2)):
+        assert all(error(f, w) < 1e-6 for f, w in zip(card_channel_sums(pieces), wanted, strict=True))
+
+
+def test_frames_come_when_they_are_made_and_before_what_is_queued_behind_them():
+    fetcher = _Fetcher(torch.device("cuda", 0))
+    pixels = torch.zeros(1, 3, 4, 40, 60, device="cuda", dtype=torch.float16)
+    # The first time all kernels are loaded, which waits for what runs. 10**9 cycles are half a second.
+    for cycles, level in (1, 191.25), (10**9, 255.0):
+        torch.cuda._sleep(cycles)
+        pixels.add_(0.5)
+        frames = fetcher.fetch(pixels)
+        torch.cuda._sleep(4 * cycles)
+        behind = torch.cuda.current_stream().record_event()
+        assert all(torch.equal(frame, torch.full((40, 60, 3), level)) for frame in frames)
+    assert not behind.query()
+
+
+def test_frames_that_are_fetched_beside_the_next_window_are_the_decoded_ones():
+    latents = torch.randn(1, 16, 17, 16, 24)
+    with loader_of().vae_decoder() as vae:
+        pixels = []
+        with torch.inference_mode():
+            scaled = latents.to("cuda", vae.dtype) / vae.config.scaling_factor
+            for piece in _pixels_in_time(scaled, vae, tilings_of(128, 192)[0], range(0, 16, 3)):
+                torch.cuda.synchronize()
+                pixels.append(piece.float())
+        wanted = (torch.cat(pixels, 2)[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
+        assert torch.equal(decode_latents(latents, vae, 2**40), wanted.cpu())
+        latents[:, :, -1] = float("nan")
+        with pytest.raises(MachineError, match="not_a_number"):
+            decode_latents(latents, vae, 2**40)
+
+
+def test_products_of_eight_bits_agree():
+    device = torch.device("cuda", 0)
+    product = choose_product(device, torch.bfloat16, compiled=True)
+    if torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
+        assert product is not dequantised_product
+    weight, scale = quantise(torch.randn(256, 512, device=device))
+    x = torch.randn(1, 333, 512, device=device, dtype=torch.bfloat16)
+    bias = torch.randn(256, device=device, dtype=torch.bfloat16)
+    assert error(product(x, weight, scale, bias), dequantised_product(x, weight, scale, bias)) < 0.04
+
+
+def randn(*shape):
+    return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+
+
+def test_tokens_of_eight_bits_are_the_same_however_they_are_made():
+    """In the real widths; a number at the border between two of e4m3 may become either."""
+    device, (first, second) = torch.device("cuda", 0), (randn(300, 3072), randn(41, 3072))
+    ops, angles = choose_token_ops(device), torch.randn(300, 64, device=device).repeat_interleave(2, dim=1)
+    if can_compile(device):
+        assert ops is not OPS
+    given = {
+        "quantise_normed": (first, second, randn(3072), randn(3072)),
+        "quantise_activated": (first, randn(300, 12288)),
+        "norm_and_rotate": (first, second, randn(128), randn(128), angles.cos(), angles.sin()),
+    }
+    for name, arguments in given.items():
+        found, wanted = getattr(ops, name)(*arguments), getattr(OPS, name)(*arguments)
+        assert error(_whole(found), _whole(wanted)) < 0.02, name
+    found, wanted = (way.quantise_activated(first[:, :0], first[:, :100]) for way in (ops, OPS))
+    assert error(_whole(found), _whole(wanted)) < 0.02
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
+def test_compiled_blocks_of_eight_bits_give_the_same_numbers(kind):
+    device = torch.device("cuda", 0)
+    if not can_compile(device) or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        pytest.skip("no Triton, or no products of 8 bits")
+    torch._dynamo.reset()
+    runner = CompilingRunner()
+    block = eight_bit_blocks.make_block(kind, dtype=torch.bfloat16, device=device)
+    for sizes in ((200, 30), (333, 41)):
+        hidden, text, temb, mask, rotary = eight_bit_blocks.states(*sizes, dtype=torch.bfloat16)
+        arguments = hidden.cuda(), text.cuda(), temb.cuda(), mask, tuple(part.cuda() for part in rotary)
+        for found, wanted in zip(runner(block, *arguments), block(*arguments), strict=True):
+            assert error(found, wanted) < 0.03
+    assert runner.is_compiling

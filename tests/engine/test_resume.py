@@ -1,0 +1,283 @@
+"""A job that ended before its video was there goes on, to the same video as if nothing had happened."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.events import Finished, Notice, Planned, Resumed, SectionDone, StageStarted, StepDone
+from diffusers_helper.files.checksummed import read_facts, write_sealed
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.video import read_frames
+from tests.support.tiny import (
+    GOLDEN,
+    MODELS,
+    VAE_FILE,
+    copy_models,
+    load_latents,
+    make_loader,
+    make_request,
+    run,
+    work_of,
+)
+
+SMALL = {"seconds": 2, "section_seconds": 0.5, "steps": 3, "width": 32, "height": 32}
+"""Three sections, of 17, 20 and 24 frames."""
+
+
+def make(folder, until=lambda _: False, **values):
+    """Make a video until an event for which `until` holds; returns the events."""
+    options = {"loader": values.pop("loader", None), "progress_videos": values.pop("progress_videos", False)}
+    told = []
+    events = run(make_request(**SMALL | values), folder, save_latents=True, **options)
+    for event in events:
+        told.append(event)
+        if until(event):
+            events.close()
+            break
+    return told
+
+
+def section_done(number):
+    return lambda event: isinstance(event, SectionDone) and event.section == number
+
+
+def in_step(section, step):
+    return lambda event: isinstance(event, StepDone) and (event.section, event.step) == (section, step)
+
+
+def in_stage(stage, section=None):
+    return lambda event: event == StageStarted(stage, section)
+
+
+def content(folder):
+    """All that a finished video leaves, to the byte."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What comes out where nothing happens in between."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    make(folder, end_image=str(GOLDEN / "keyframes/keyframe_00.png"))
+    return content(folder)
+
+
+MOMENTS = {
+    "before the first section": in_stage("transformer"),
+    "in the first section": in_step(0, 2),
+    "while the first section is decoded": in_stage("decoding", 0),
+    "after the first section": section_done(0),
+    "in the last section": in_step(2, 3),
+    "after the last section": section_done(2),
+    "while the video is written": in_stage("saving"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_the_result_is_the_same_to_the_byte(tmp_path, whole, moment):
+    end = str(GOLDEN / "keyframes/keyframe_00.png")
+    make(tmp_path / "out", moment, end_image=end)
+    assert isinstance(make(tmp_path / "out", end_image=end)[-1], Finished)
+    assert content(tmp_path / "out") == whole
+    assert not work_of(tmp_path / "out").exists()
+
+
+def test_nothing_is_made_twice(tmp_path):
+    make(tmp_path / "out", in_step(1, 1))
+    events = make(tmp_path / "out")
+    assert events[1] == Resumed(1, 3, 17)
+    assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
+    assert not any(isinstance(event, StepDone) and event.section == 0 for event in events)
+
+
+def test_a_section_that_was_sampled_is_only_decoded(tmp_path):
+    make(tmp_path / "out", in_stage("decoding", 1))
+    events = make(tmp_path / "out")
+    assert {event.section for event in events if isinstance(event, StepDone)} == {2}
+    assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
+
+
+def test_a_video_whose_sections_are_all_there_needs_no_model(tmp_path, monkeypatch):
+    make(tmp_path / "out", in_stage("saving"))
+    loader = make_loader()
+    for name in ("text_encoder", "image_encoder", "vae", "transformer"):
+        monkeypatch.setattr(loader, name, lambda *_: pytest.fail("loaded"))
+    assert isinstance(make(tmp_path / "out", loader=loader)[-1], Finished)
+
+
+def test_a_random_seed_is_the_one_that_was_drawn(tmp_path):
+    first = make(tmp_path / "out", section_done(0), seed=None)
+    again = make(tmp_path / "out", seed=None)
+    seeds = {event.seed for event in (*first, *again) if isinstance(event, Planned)}
+    assert len(seeds) == 1
+    assert load_request(tmp_path / "out" / "a.mp4").seed in seeds
+
+
+def test_what_shows_the_video_so_far_goes_on_as_well(tmp_path):
+    make(tmp_path / "out", in_step(2, 1), progress_videos=True)
+    counts = [
+        (len(list(read_frames(event.video))), event.pixel_frames)
+        for event in make_lazily(tmp_path / "out")
+        if isinstance(event, Resumed | SectionDone)
+    ]
+    assert counts == [(37, 37), (61, 61)]
+
+
+def make_lazily(folder):
+    """The events one by one: what they name is gone when the job has ended."""
+    yield from run(make_request(**SMALL), folder, save_latents=True, progress_videos=True)
+
+
+@pytest.mark.parametrize("kind", ["latents", "frames"])
+def test_a_damaged_section_is_told_and_made_again(tmp_path, kind):
+    make(tmp_path / "plain" / "out")
+    make(tmp_path / "out", section_done(2))
+    path = work_of(tmp_path / "out") / f"section_001.{kind}"
+    path.write_bytes(path.read_bytes()[:-40])
+    events = make(tmp_path / "out")
+    assert Notice("section_damaged", {"section": 2, "sections": 3}) in events
+    assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
+    assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
+
+
+def test_sections_of_an_earlier_version_are_gone_on_with(tmp_path):
+    """It kept no number of shared frames, and more of them in a section: here as many as now."""
+    make(tmp_path / "plain" / "out")
+    make(tmp_path / "out", section_done(1))
+    for number, frames in enumerate((17, 37)):
+        path = work_of(tmp_path / "out") / f"section_{number:03d}.frames"
+        facts = read_facts(path)
+        assert facts.pop("shared") == 17 * number
+        write_sealed(path, [path.read_bytes()[: frames * 32 * 32 * 3]], facts)
+    assert make(tmp_path / "out")[1] == Resumed(2, 3, 37)
+    assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
+
+
+def test_where_everything_is_damaged_the_video_is_made_anew(tmp_path):
+    make(tmp_path / "out", section_done(0))
+    for path in work_of(tmp_path / "out").glob("section_*"):
+        path.write_bytes(path.read_bytes()[:100])
+    events = make(tmp_path / "out")
+    assert Notice("section_damaged", {"section": 1, "sections": 3}) in events
+    assert isinstance(events[-1], Finished)
+
+
+@pytest.mark.parametrize(
+    "change", [{"prompt": "A dog."}, {"seed": 2}, {"steps": 4}, {"seconds": 4}, {"loop": True}]
+)
+def test_another_request_of_that_name_harms_nothing(tmp_path, change):
+    make(tmp_path / "out", section_done(1))
+    with pytest.raises(InputError) as caught:
+        make(tmp_path / "out", **change)
+    assert caught.value.code == "unfinished_other"
+    assert caught.value.values == {"path": str(work_of(tmp_path / "out"))}
+    assert make(tmp_path / "out")[1] == Resumed(2, 3, 37)
+
+
+def test_another_request_takes_a_name_of_which_nothing_is_finished(tmp_path):
+    make(tmp_path / "out", in_step(0, 1))
+    assert isinstance(make(tmp_path / "out", prompt="A dog.")[-1], Finished)
+
+
+def test_how_the_video_is_written_may_change(tmp_path):
+    make(tmp_path / "out", section_done(1))
+    make(tmp_path / "out", crf=40, save_section_stills=True)
+    assert (tmp_path / "out" / "a_section_003.png").exists()
+
+
+def test_other_models_make_no_half_of_a_video(tmp_path):
+    make(tmp_path / "out", section_done(0))
+    other = make_loader(copy_models(tmp_path / "models", VAE_FILE, decoder__conv_out__conv__bias=0.5))
+    with pytest.raises(InputError) as caught:
+        make(tmp_path / "out", loader=other)
+    assert caught.value.code == "unfinished_other_models"
+    assert isinstance(make(tmp_path / "out")[-1], Finished)
+
+
+def test_models_that_were_copied_are_the_same_models(tmp_path):
+    import shutil
+
+    make(tmp_path / "out", section_done(0))
+    shutil.copytree(MODELS, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert make(tmp_path / "out", loader=make_loader(tmp_path / "elsewhere"))[1] == Resumed(1, 3, 17)
+
+
+def test_the_video_of_what_was_finished_goes_when_the_whole_one_is_there(tmp_path):
+    make(tmp_path / "out", section_done(0))
+    assert (tmp_path / "out" / "a_unfinished.mp4").exists()
+    make(tmp_path / "out")
+    assert sorted(content(tmp_path / "out")) == ["a.mp4", "a.png", "a.safetensors"]
+
+
+def test_a_failure_can_be_gone_on_from(tmp_path, monkeypatch):
+    def no_memory(*_args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        events = run(make_request(**SMALL), tmp_path / "out")
+        next(event for event in events if isinstance(event, SectionDone))
+        patch.setattr("diffusers_helper.pipeline.decode_to", no_memory)
+        with pytest.raises(MachineError):
+            list(events)
+    assert make(tmp_path / "out")[1] == Resumed(1, 3, 17)
+
+
+def test_an_output_folder_that_vanishes_is_made_again(tmp_path):
+    import shutil
+
+    for event in run(make_request(**SMALL), tmp_path / "out"):
+        if isinstance(event, SectionDone) and event.section == 1:
+            shutil.rmtree(tmp_path / "out")
+    assert isinstance(event, Finished)
+    assert sorted(content(tmp_path / "out")) == ["a.mp4", "a.png"]
+
+
+# -- finishing short ------------------------------------------------------------------------------------
+
+
+def test_a_short_video_has_the_end_that_was_made_and_begins_at_the_start_picture(tmp_path):
+    make(tmp_path / "plain" / "out")
+    make(tmp_path / "out", section_done(0))
+    *_, end = make(tmp_path / "out", close_after=1)
+    long, short = (load_latents(tmp_path / folder / "out" / "a.safetensors") for folder in ("plain", "."))
+    assert (long.shape[2], short.shape[2]) == (16, 11)
+    assert torch.equal(short[:, :, -5:], long[:, :, -5:])
+    assert torch.equal(short[:, :, :1], long[:, :, :1])
+    assert len(list(read_frames(end.video))) == end.frames == 41
+
+
+def test_a_short_video_is_made_again_from_its_own_file(tmp_path):
+    make(tmp_path / "out", close_after=1)
+    again = load_request(tmp_path / "out" / "a.mp4")
+    assert again.close_after == 1
+    list(run(again, tmp_path / "again" / "out", save_latents=True))
+    latents = [load_latents(tmp_path / folder / "out" / "a.safetensors") for folder in (".", "again")]
+    assert torch.equal(*latents)
+
+
+def test_who_has_begun_to_finish_short_can_still_have_the_whole(tmp_path):
+    make(tmp_path / "plain" / "out")
+    make(tmp_path / "out", section_done(0))
+    make(tmp_path / "out", in_stage("saving"), close_after=1)
+    assert make(tmp_path / "out")[1] == Resumed(1, 3, 17)
+    assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
+
+
+def test_the_work_folder_holds_the_request_for_a_person(tmp_path):
+    make(tmp_path / "out", section_done(0), prompt="猫")
+    values = json.loads((work_of(tmp_path / "out") / "request.json").read_text("utf-8"))
+    assert (values["prompt"], values["seed"]) == ("猫", 1)
+
+
+def test_a_stop_while_going_on_keeps_everything(tmp_path):
+    make(tmp_path / "out", section_done(1))
+    stop = threading.Event()
+    stop.set()
+    *_, last = run(make_request(**SMALL), tmp_path / "out", stop=stop)
+    assert (last.sections_done, last.sections) == (2, 3)
+    frames = np.stack(list(read_frames(last.kept)))
+    assert len(frames) == 37

@@ -1,0 +1,347 @@
+"""Compiled blocks: the same numbers, one graph a kind, and a way on when the compiler fails.
+
+`aot_eager` stands in for the real backend: the same tracing and guards, with torch's own kernels behind them.
+"""
+
+import dataclasses
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit.conversion import convert
+from diffusers_helper.errors import MachineError
+from diffusers_helper.events import StageStarted
+from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling import section as section_sampling
+from diffusers_helper.streaming.layers import StreamedLayers
+from diffusers_helper.transformer.block_stack import BlockStack
+from diffusers_helper.transformer.compiling import (
+    TOLERANCE,
+    BlockRunner,
+    CompilingRunner,
+    _relative_error,
+    can_compile,
+)
+from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes
+from diffusers_helper.weights.checkpoint import Checkpoint
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
+
+
+@pytest.fixture(scope="module")
+def compiling():
+    """A loader whose blocks are compiled, as in an app that goes on running. Compiling them takes a while."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield loader_of(CompilingRunner("aot_eager"))
+    torch._dynamo.reset()
+
+
+def loader_of(runner):
+    compute = dataclasses.replace(choose_compute("cpu"), memory_limit=2**30)
+    return ModelLoader(find_models(MODELS), compute, runner)
+
+
+def make(loader, folder, name="a", **values):
+    """The latents of a video and the events on the way."""
+    events = list(run(make_request(**values), folder / "out", name=name, loader=loader, save_latents=True))
+    return load_latents(folder / "out" / f"{name}.safetensors"), events
+
+
+def graphs():
+    return counters["stats"]["unique_graphs"]
+
+
+JOBS = {
+    "short": {"seconds": 2, "steps": 2},
+    "long_prompt": {"prompt": "A cat walks through the snow and looks round. " * 3},
+    "wide": {"width": 160, "height": 96},
+    "half_second": {"section_seconds": 0.5},
+}
+
+
+class Block(nn.Module):
+    """A block as far as a runner looks at it: two states come in, two go out."""
+
+    def forward(self, hidden, text):
+        return hidden * 2 + text, text
+
+
+STATES = torch.linspace(1, 2, 3), torch.ones(3)
+
+
+@pytest.fixture
+def fresh():
+    """Forgets what was compiled before: so many backends for one function are more than are allowed."""
+    torch._dynamo.reset()
+
+
+def run_block(runner, block=None):
+    with torch.inference_mode():
+        return runner(block or Block(), *STATES)[0]
+
+
+def test_jobs_of_all_kinds_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_path):
+    plain = loader_of(BlockRunner())
+    for name, values in JOBS.items():
+        found, _ = make(compiling, tmp_path / "compiled", name, **values)
+        wanted, _ = make(plain, tmp_path / "plain", name, **values)
+        assert torch.allclose(found, wanted, atol=1e-4), name
+        assert graphs() == 2, name
+
+
+def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path, monkeypatch):
+    original = StreamedLayers.__iter__
+
+    def move(self):
+        if len(self.layers) > 2 and self.ring is None:  # all stay: give up some, then all, in inference mode
+            self.give_up_resident()
+        elif len(self.layers) > 2 and not self.num_resident and not self._kept:
+            self.keep_in_ram({})
+        yield from original(self)
+
+    monkeypatch.setattr(StreamedLayers, "__iter__", move)
+    make(compiling, tmp_path, seconds=2, steps=3)
+    assert graphs() == 2
+
+
+def test_slots_that_are_lent_need_no_new_graph_and_are_free_afterwards(compiling, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed_models, "_room_to_lend", lambda *_: 2**40)
+    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
+    original, slots, left = StreamedLayers.narrow, [], []
+
+    def narrow(self):
+        slots.extend(weakref.ref(slot) for slot in self.ring.slots.values())
+        original(self)
+        left.append(sum(slot() is not None for slot in slots))
+
+    monkeypatch.setattr(StreamedLayers, "narrow", narrow)
+    make(compiling, tmp_path, seconds=2, steps=3)
+    assert graphs() == 2
+    assert len(slots) == 10
+    assert left == [3, 6]  # the three that are there all the time, counted at each section
+
+
+def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path):
+    files, before = compiling.files, graphs()
+    convert(files.transformer, tmp_path / "8bit", lambda *_: None, threading.Event())
+    part = dataclasses.replace(files.transformer, checkpoint=Checkpoint.open(tmp_path / "8bit"))
+    files = dataclasses.replace(files, transformer=part)
+    runner = CompilingRunner("aot_eager")
+    loaders = [ModelLoader(files, compiling.compute, each) for each in (runner, BlockRunner())]
+    found, wanted = (make(each, tmp_path / str(n))[0] for n, each in enumerate(loaders))
+    assert runner.is_compiling
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert graphs() == before + 2
+
+
+def test_only_the_first_job_tells_of_compiling(tmp_path):
+    class Slow(BlockRunner):
+        def is_ready(self, attention):
+            return attention in ready
+
+        def prepare(self, blocks, _arguments, attention):
+            kinds.extend(type(block).__name__ for block in blocks)
+            ready.add(attention)
+
+    kinds, ready = [], set()
+    loader, stages = loader_of(Slow()), []
+    for name in ("a", "b"):
+        _, events = make(loader, tmp_path, name)
+        stages.append([event.stage for event in events if isinstance(event, StageStarted)])
+    assert stages[0].count("compiling") == 1
+    assert stages[0].index("compiling") == stages[0].index("transformer") + 1
+    assert "compiling" not in stages[1]
+    assert kinds == ["HunyuanVideoTransformerBlock", "HunyuanVideoSingleTransformerBlock"]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_compiler_that_fails_costs_nothing_but_the_try():
+    calls = []
+
+    def broken(_graph, _inputs):
+        calls.append(1)
+        raise RuntimeError("Python.h: No such file or directory")
+
+    runner = CompilingRunner(broken)
+    for _ in range(2):
+        assert torch.equal(run_block(runner), Block()(*STATES)[0])
+    assert len(calls) == 1
+    assert runner.is_ready("any")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_compiled_blocks_with_wrong_numbers_are_not_used():
+    def wrong(graph, _inputs):
+        return lambda *values: tuple(value * 1.1 for value in graph(*values))
+
+    runner = CompilingRunner(wrong)
+    assert not torch.equal(run_block(runner), Block()(*STATES)[0])
+    runner.prepare([Block()], STATES, "native")
+    assert torch.equal(run_block(runner), Block()(*STATES)[0])
+
+
+@pytest.mark.parametrize("after", [3, 15])
+def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(tmp_path, after):
+    """In the first section's steps, or in the second's, whose first is kept."""
+    runner, calls = CompilingRunner(), []
+
+    def go_wrong(block, *arguments):
+        calls.append(1)
+        hidden, text = block(*arguments)
+        return (hidden * torch.nan, text) if len(calls) > after else (hidden, text)
+
+    runner._compiled, runner._ready = go_wrong, {"native"}
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
+    assert torch.equal(found, wanted)
+    assert not runner.is_compiling
+    assert sampled_sections(events) == ([0, 0, 1] if after == 3 else [0, 1, 1])
+
+
+def sampled_sections(events):
+    return [event.section for event in events if event in (StageStarted("sampling", n) for n in range(9))]
+
+
+@pytest.mark.parametrize("attention", ["native", "_native_math"])
+def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attention):
+    models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
+    runner, events = CompilingRunner(), []
+    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {attention}
+    loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
+    loader._attention.choose = lambda _shape: None if attention == "native" else attention
+    with pytest.raises(MachineError, match="not_a_number_in_latents"):
+        for event in run(make_request(), tmp_path / "out", loader=loader):
+            events.append(event)
+    assert sampled_sections(events) == [0, 0]
+    assert runner.is_compiling
+    assert loader._attention._refused == set()
+
+
+def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monkeypatch):
+    def fail(_latents):
+        raise MachineError("disk_full")
+
+    monkeypatch.setattr(section_sampling, "preview_latents", fail)
+    runner, events = CompilingRunner(), []
+    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {"native"}
+    with pytest.raises(MachineError, match="disk_full"):
+        for event in run(make_request(), tmp_path / "out", loader=loader_of(runner)):
+            events.append(event)
+    assert sampled_sections(events) == [0]
+
+
+def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):
+    original = BlockStack._run
+
+    def go_wrong(self, block, *arguments):
+        hidden, text = original(self, block, *arguments)
+        return (hidden, text) if self.attention.backend == "native" else (hidden * torch.nan, text)
+
+    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    monkeypatch.setattr(BlockStack, "_run", go_wrong)
+    loader = loader_of(BlockRunner())
+    loader._attention.choose = lambda _shape: "_native_math"
+    found, events = make(loader, tmp_path, seconds=2, steps=2)
+    assert torch.equal(found, wanted)
+    assert sampled_sections(events) == [0, 0, 1]
+    assert loader._attention._refused == {"_native_math"}
+
+
+@pytest.mark.usefixtures("fresh")
+def test_compiled_blocks_with_right_numbers_are_used():
+    calls = []
+
+    def compiler(graph, _inputs):
+        return lambda *values: calls.append(1) or graph(*values)
+
+    runner = CompilingRunner(compiler)
+    runner.prepare([Block()], STATES, "native")
+    assert runner.is_ready("native")
+    assert not runner.is_ready("another")
+    before = len(calls)
+    run_block(runner)
+    assert len(calls) == before + 1
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("moment", ["while compiling", "while running"])
+def test_running_out_of_memory_is_told_as_such_and_no_reason_to_stop_compiling(moment):
+    short = {moment}
+
+    def run_out(now):
+        if now in short:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def compile_graph(graph, _inputs):
+        run_out("while compiling")
+        return lambda *values: run_out("while running") or graph(*values)
+
+    runner = CompilingRunner(compile_graph)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_block(runner)
+    short.clear()
+    assert torch.equal(run_block(runner), Block()(*STATES)[0])
+    assert runner.is_compiling
+
+
+@pytest.mark.parametrize("fitting", [1000, 0])
+def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, monkeypatch, fitting):
+    counts = []
+
+    def prepare(self, _blocks, arguments, attention):
+        counts.append(arguments[0].shape[1])
+        if counts[-1] > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self._ready.add(attention)
+
+    monkeypatch.setattr(CompilingRunner, "prepare", prepare)
+    runner, calls = CompilingRunner(), []
+    runner._compiled = lambda block, *arguments: calls.append(1) or block(*arguments)
+    found, _ = make(loader_of(runner), tmp_path)
+    assert len(counts) == 2
+    assert counts[1] == counts[0] // 8
+    assert bool(calls) is (fitting > 0)
+    assert runner.is_ready("native") is (fitting > 0)  # else the next job tries again
+    assert torch.isfinite(found).all()
+
+
+@torch.inference_mode()
+def test_examples_do_what_blocks_do():
+    """Without its attention, a block must be further away from itself than is allowed."""
+    loader = loader_of(BlockRunner())
+    with loader.transformer(500) as transformer:
+        config = transformer.model.config
+        width = config.num_attention_heads * config.attention_head_dim
+        states = torch.randn(1, 40, width), torch.randn(1, 12, width)
+        rotary = tuple(torch.randn(40, config.attention_head_dim) for _ in range(2))
+        temb = torch.randn(1, width)
+        for kind, block in transformer.stack.layers.examples().items():
+            give_modulation(
+                block, kind, tuple(torch.randn(1, size) for size in modulation_sizes(kind, width))
+            )
+            whole = block(*states, temb, None, rotary)
+            values = block.attn.to_v
+            values.weight.data.zero_()
+            values.bias.data.zero_()
+            without = block(*states, temb, None, rotary)
+            worst = max(_relative_error(w, v) for w, v in zip(without, whole, strict=True))
+            assert worst > 2 * TOLERANCE, kind
+
+
+def test_a_cpu_does_not_compile():
+    assert not can_compile(torch.device("cpu"))
+    assert not choose_compute("cpu").compiles
+
+
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_a_card_compiles_where_triton_is(monkeypatch, has_triton):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if has_triton else None)
+    assert can_compile(torch.device("cuda")) is has_triton

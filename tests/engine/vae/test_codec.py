@@ -1,0 +1,252 @@
+"""Tiles as the memory allows, and pictures of latents."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffusers_helper.errors import MachineError
+from diffusers_helper.vae import codec as vae_module
+from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae.codec import (
+    LATENT_RGB,
+    LATENT_RGB_BIAS,
+    SMALLEST_TILE,
+    Tiling,
+    decode_latents,
+    decode_to,
+    preview_latents,
+    tilings_of,
+    watch_for_black,
+)
+from tests.support.tiny import make_loader
+
+GIB = 2**30
+
+
+class RealVae:
+    """The real VAE as far as its memory goes."""
+
+    dtype = torch.float16
+    device = torch.device("cuda")
+
+    class config:  # noqa: N801
+        block_out_channels = (128, 256, 512, 512)
+
+
+@pytest.mark.parametrize(("height", "width"), [(608, 640), (416, 960), (64, 96), (1088, 1920), (192, 192)])
+def test_tilings_go_from_one_tile_to_the_smallest_and_cover_the_picture(height, width):
+    tilings = tilings_of(height, width)
+    assert (tilings[0].height, tilings[0].width) == (height, width)
+    assert [tiling.is_smallest for tiling in tilings] == [False] * (len(tilings) - 1) + [True]
+    assert max(tilings[-1].height, tilings[-1].width) <= SMALLEST_TILE
+    for needed in (Tiling.bytes_to_encode, Tiling.bytes_to_decode):
+        needs = [needed(tiling, RealVae()) for tiling in tilings]
+        assert needs == sorted(needs, reverse=True)
+    for tiling in tilings:
+        assert tiling.stride_height % 8 == tiling.stride_width % 8 == 0
+        rows = range(0, height, tiling.stride_height)
+        assert rows[-1] + tiling.height >= height
+
+
+@pytest.mark.parametrize(
+    ("free", "least", "most"), [(1.5, 280, 400), (3, 400, 640), (4.5, 608, 640), (24, 608, 640)]
+)
+def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
+    fitting = [t for t in tilings_of(608, 640) if t.bytes_to_decode(RealVae()) <= free * GIB]
+    assert least <= max(fitting[0].height, fitting[0].width) <= most
+
+
+def test_a_picture_in_tiles_looks_like_the_whole_one():
+    latents = torch.randn(1, 16, 2, 40, 48)
+    with make_loader().vae() as vae:
+        whole = decode_latents(latents, vae, 2**40)
+        tiled = decode_latents(latents, vae, Tiling(224, 256, 160, 192).bytes_to_decode(vae))
+        assert vae.tile_sample_min_width < 384
+    # The tiny VAE has random weights: what is in the middle of a tile is what counts.
+    assert (whole - tiled).abs().mean() < 0.25 * whole.std()
+
+
+def test_too_little_memory_for_a_tile_goes_on_with_smaller_ones(monkeypatch):
+    latents = torch.randn(1, 16, 2, 40, 48)
+    with make_loader().vae() as vae:
+        original, sizes = vae.decode, []
+
+        def decode(z):
+            sizes.append(vae.tile_sample_min_width)
+            if len(sizes) < 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(z)
+
+        monkeypatch.setattr(vae, "decode", decode)
+        assert decode_latents(latents, vae, 2**40).shape == (5, 320, 384, 3)
+    assert sizes[0] == 384
+    assert len(sizes) == 3
+
+
+def test_too_little_memory_for_the_smallest_tile_is_told(monkeypatch):
+    with make_loader().vae() as vae:
+
+        def decode(_z):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(vae, "decode", decode)
+        with pytest.raises(torch.OutOfMemoryError):
+            decode_latents(torch.randn(1, 16, 1, 8, 12), vae, 0)
+
+
+@pytest.mark.parametrize("latent_frames", [1, 2, 4, 5, 6, 9, 10, 13])
+def test_without_further_word_it_is_the_librarys_own_decode_to_the_bit(latent_frames):
+    latents = torch.randn(1, 16, latent_frames, 2, 2)
+    with make_loader().vae() as vae:
+        found = decode_latents(latents, vae, 2**40)
+        assert torch.equal(found, decode_by_the_library(latents, vae))
+
+
+def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
+    latents = torch.randn(1, 16, 18, 2, 2)
+    with make_loader().vae() as vae:
+        found = decode_latents(latents[:, :, :11], vae, 2**40, starts=(0, 3, 6))
+        wanted = decode_by_the_library(latents, vae)
+        last_tile = decode_latents(latents[:, :, 6:11], vae, 2**40, starts=(0,))
+    assert len(found) == 41
+    assert torch.equal(found[:38], wanted[:38])  # the first of four frames that are blended is as it was
+    assert torch.equal(found[29:], last_tile[-12:])
+
+
+def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue(monkeypatch):
+    """And before the one after that: a card is busy meanwhile, and memory does not grow with the length."""
+    queued, seen, fetched = [], [], []
+    original_frame = vae_module._to_frame
+
+    def to_frame(pixels):
+        fetched.append(len(queued))
+        return original_frame(pixels)
+
+    monkeypatch.setattr(vae_module, "_to_frame", to_frame)
+
+    def take(frames):
+        for frame in frames:
+            assert frame.shape == (16, 16, 3)
+            seen.append(len(queued))
+
+    with make_loader().vae() as vae:
+        original = vae.decode
+        vae.decode = lambda z: queued.append(z) or original(z)
+        decode_to(take, torch.randn(1, 16, 11, 2, 2), vae, 2**40, starts=(0, 3, 6))
+    assert seen == [2] * 13 + [3] * (12 + 16)
+    assert fetched == seen
+
+
+def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
+    latents = torch.randn(1, 16, 8, 40, 48)
+    with make_loader().vae() as vae:
+        original, sizes, taken = vae.decode, [], []
+
+        def decode(z):
+            sizes.append(vae.tile_sample_min_width)
+            if len(sizes) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(z)
+
+        def take(frames):
+            taken.append([])
+            taken[-1].extend(frames)
+            return "taken"
+
+        vae.decode = decode
+        assert decode_to(take, latents, vae, 2**40) == "taken"
+        vae.decode = original
+        smaller = decode_latents(latents, vae, tilings_of(320, 384)[1].bytes_to_decode(vae))
+    assert sizes[:3] == [384] * 3
+    assert len(taken[0]) == 13, "those of the first tile"
+    assert torch.equal(torch.stack(taken[1]), smaller)
+    assert len(smaller) == 29
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), OSError("disk full")])
+def test_whoever_fails_the_decoders_rooms_go_back_to_the_card(failure, monkeypatch):
+    left = []
+
+    def take(frames):
+        next(frames)
+        raise failure
+
+    with make_loader().vae() as vae:
+        monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._rooms))
+        for size, may_shrink in ((2, True), (40, False)):
+            left.clear()
+            with pytest.raises(type(failure)) as caught:
+                decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)
+            assert caught.value is failure
+            assert left[-1] is None
+            assert len(left) == 2, "for the rooms, and after them"
+
+
+def test_no_tile_becomes_smaller_where_it_may_not():
+    sizes = []
+
+    def take(_frames):
+        sizes.append(vae.tile_sample_min_width)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with make_loader().vae() as vae:
+        vae.decode = take
+        for may_shrink in (False, True):
+            with pytest.raises(torch.OutOfMemoryError):
+                decode_to(list, torch.randn(1, 16, 2, 40, 48), vae, 2**40, may_shrink)
+            assert (len(sizes) > 1) == may_shrink
+        assert sizes[0] == 384
+        assert sizes[-1] <= SMALLEST_TILE
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_pixel_that_is_no_number_is_told(number):
+    latents = torch.randn(1, 16, 8, 2, 2)
+    latents[:, :, -1] = number
+    taken = []
+    with make_loader().vae() as vae, pytest.raises(MachineError) as caught:
+        decode_to(lambda frames: taken.extend(frames), latents, vae, 2**40)
+    assert caught.value.code == "not_a_number_in_pixels"
+    assert 0 < len(taken) < 29
+
+
+def frames_of(*values):
+    return [torch.full((2, 2, 3), float(value)) for value in values]
+
+
+def test_black_frames_are_passed_on_and_noticed_in_the_end():
+    bright, black = np.full((4, 4, 3), 200), np.zeros((4, 4, 3))
+    passed = []
+    with pytest.raises(MachineError) as caught:
+        passed.extend(watch_for_black(frames_of(0, 3, 0, 99), 3, [bright]))
+    assert caught.value.code == "black_section"
+    assert len(list(watch_for_black(frames_of(0, 4, 0, 99), 3, [bright]))) == 4
+    assert len(list(watch_for_black(frames_of(0, 3, 0, 99), 3, [bright, black]))) == 4
+
+
+@torch.inference_mode()
+def decode_by_the_library(latents, vae):
+    vae.use_framewise_decoding = True
+    pixels = vae.decode(latents / vae.config.scaling_factor).sample[0]
+    return (pixels.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
+
+
+def test_the_preview_is_the_linear_map_of_the_channels():
+    latents = torch.zeros(1, 16, 2, 1, 1)
+    latents[0, 10, 1] = 4.0
+    picture = preview_latents(latents)
+    assert picture.shape == (1, 2, 3)
+    bias = (0.0259, -0.0192, -0.0761)
+    wanted = [round(255 * max(0, min(1, b + 4 * c))) for b, c in zip(bias, LATENT_RGB[10], strict=True)]
+    assert picture[0, 1].tolist() == wanted
+    assert picture[0, 0].tolist() == [round(255 * 0.0259), 0, 0]
+
+
+def test_the_preview_has_the_numbers_that_the_cpu_reckons():
+    latents = 3 * torch.randn(1, 16, 3, 8, 12)
+    colours = torch.einsum("bcthw,cr->bthwr", latents, torch.tensor(LATENT_RGB))
+    colours = (colours + torch.tensor(LATENT_RGB_BIAS)).clamp(0, 1) * 255
+    wanted = colours.round().to(torch.uint8)[0]
+    found = preview_latents(latents)
+    assert found.dtype == np.uint8
+    assert all((found[:, 12 * t : 12 * t + 12] == wanted[t].numpy()).all() for t in range(3))

@@ -1,0 +1,199 @@
+"""Our decoder against diffusers' own: the same numbers, whatever the strips."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+
+from diffusers_helper.models.architectures import make_vae
+from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae import feature_maps as vae_maps
+from diffusers_helper.vae import windows as vae_windows
+from diffusers_helper.vae.codec import Tiling
+from diffusers_helper.vae.decoder import WindowDecoder
+from diffusers_helper.vae.feature_maps import (
+    STRIP_BYTES,
+    CausalConv,
+    Rooms,
+    Stored,
+    Upsampled,
+    UpsamplingConv,
+)
+from tests.support.tiny import MODELS
+
+CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def vae():
+    torch.manual_seed(0)
+    return make_vae(CONFIG).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def strips_of(monkeypatch):
+    """Sets how many bytes a strip has."""
+    return lambda count: monkeypatch.setitem(STRIP_BYTES, "cpu", count)
+
+
+def error(found, wanted):
+    assert found.shape == wanted.shape
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("size", [(5, 4, 6), (1, 8, 12), (2, 5, 3)])
+@pytest.mark.parametrize("strip", [2**40, 2**16, 2**13])
+@torch.inference_mode()
+def test_a_window_is_decoded_to_the_same_pixels(vae, strips_of, size, strip):
+    strips_of(strip)
+    latents = torch.randn(1, 16, *size)
+    assert error(WindowDecoder(vae.decoder)(latents), vae.decoder(latents)) < 1e-5
+
+
+@torch.inference_mode()
+def test_levels_of_the_same_width_are_decoded_too():
+    config = CONFIG | {"block_out_channels": [16, 16, 16, 16]}
+    theirs = make_vae(config).eval().requires_grad_(False).decoder
+    latents = torch.randn(1, 16, 2, 4, 6)
+    assert error(WindowDecoder(theirs)(latents), theirs(latents)) < 1e-5
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """Each time that maps asked for a room: how large a part of it they need, and whether they got it."""
+    asked = []
+    original = Rooms.make
+
+    def make(self, shape, dtype):
+        made = original(self, shape, dtype)
+        asked.append((math.prod(shape) * dtype.itemsize / self.num_bytes, made is not None))
+        return made
+
+    monkeypatch.setattr(Rooms, "make", make)
+    return asked
+
+
+@pytest.mark.parametrize("strip", [2**40, 2**13])
+@pytest.mark.parametrize("widths", [CONFIG["block_out_channels"], [16, 32, 64, 64]])
+@torch.inference_mode()
+def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, rooms, strip, widths):
+    strips_of(strip)
+    theirs = make_vae(CONFIG | {"block_out_channels": widths}).eval().requires_grad_(False).decoder
+    ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 5, 4, 6) for _ in range(3)]
+    windows.append(windows[0][:, :, :2])
+    windows.append(torch.randn(1, 16, 5, 6, 6))
+    with ours.keeping_rooms():
+        found = [ours(window) for window in windows]
+    for one, window in zip(found, windows, strict=True):
+        assert error(one, theirs(window)) < 1e-5
+    if widths == [16, 32, 64, 64]:  # as they are to each other in the real one, all of the largest are there
+        assert all(got for part, got in rooms if part > 0.6)
+    assert any(got for _, got in rooms)
+    assert not any(got for part, got in rooms if part < 0.25)
+    assert ours._rooms is None
+
+
+@torch.inference_mode()
+def test_rooms_are_given_back_also_when_decoding_fails(vae):
+    ours = WindowDecoder(vae.decoder)
+    with pytest.raises(RuntimeError), ours.keeping_rooms():
+        ours(torch.randn(1, 16, 2, 4, 6))
+        ours(torch.randn(1, 3, 2, 4, 6))
+    assert ours._rooms is None
+
+
+@torch.inference_mode()
+def test_the_statistics_of_a_bright_picture_are_exact(vae):
+    """A mean that is large against the deviation is where sums of squares lose their digits."""
+    theirs = copy.deepcopy(vae.decoder.conv_norm_out).double()
+    maps = 30 + torch.randn(3, CONFIG["block_out_channels"][0], 40, 40)
+    found = vae_decoder.Norm(theirs).activation(Stored(maps), nonlinear=False)(maps)
+    wanted = theirs(maps.double().transpose(0, 1)[None])[0].transpose(0, 1)
+    assert float((found - wanted).abs().max()) < 2e-4
+
+
+@torch.inference_mode()
+def test_doubled_maps_are_the_same_in_every_strip(vae):
+    block = vae.decoder.up_blocks[1].upsamplers[0]
+    source = torch.randn(3, block.conv.conv.in_channels, 6, 5)
+    whole = block(source.transpose(0, 1)[None])[0].transpose(0, 1)
+    maps = Upsampled(Stored(source.contiguous(memory_format=torch.channels_last)), UpsamplingConv(block))
+    assert maps.shape == tuple(whole.shape)
+    for top in range(12):
+        for bottom in range(top + 1, 13):
+            assert error(maps.rows(top, bottom), whole[:, :, top:bottom]) < 1e-5
+
+
+@pytest.mark.parametrize("strip", [2**11, 2**13, 2**16])
+@torch.inference_mode()
+def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
+    strips_of(strip)
+    conv, asked = UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]), []
+    source = torch.randn(3, 16, 9, 5).contiguous(memory_format=torch.channels_last)
+    conv.register_forward_pre_hook(lambda _, arguments: asked.extend(range(*arguments[1:3])))
+    maps = Upsampled(Stored(source), conv)
+    for _strip in CausalConv(vae.decoder.up_blocks[2].resnets[0].conv1).strips(maps):
+        pass
+    assert asked == list(range(9))
+    assert maps._newest is None
+
+
+@pytest.mark.parametrize("strip", [2**11, 2**13, 2**40])
+@torch.inference_mode()
+def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
+    strips_of(strip)
+    monkeypatch.setattr(vae_maps, "LARGEST_PIECE", 2 * 16 * 9 * 5)
+    stored = Stored(torch.randn(5, 16, 9, 5).contiguous(memory_format=torch.channels_last))
+    doubled = Upsampled(stored, UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]))
+    assert [len(piece) for piece in stored.pieces()] == [2, 2, 1]
+    assert torch.equal(torch.cat([*stored.pieces()]), stored.values)
+    assert torch.equal(torch.cat([*doubled.pieces()], 2), doubled.stored().values)
+
+
+@torch.inference_mode()
+def test_a_cards_statistics_are_those_of_the_cpu(monkeypatch):
+    """The function behind them runs on cards only; it gives a mean and one over a deviation, in float32."""
+
+    def batch_norm_stats(piece, eps):
+        deviation, mean = torch.std_mean(piece.double(), (0, 2, 3), correction=0)
+        return mean.float(), (deviation.square() + eps).rsqrt().float()
+
+    monkeypatch.setattr(torch, "batch_norm_stats", batch_norm_stats)
+    maps = 30 + torch.randn(3, 16, 40, 40) * torch.arange(16)[:, None, None]
+    for rows in ([40], [12, 12, 12, 4], [38, 2]):
+        wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
+        for found, exact in zip(vae_decoder.card_channel_sums(maps.split(rows, 2)), wanted, strict=True):
+            assert found.dtype == torch.float64
+            assert error(found, exact) < 1e-6
+        for found, exact in zip(vae_decoder.channel_sums(maps.split(rows, 2)), wanted, strict=True):
+            assert error(found, exact) < 1e-6
+
+
+@torch.inference_mode()
+def test_windows_and_tiles_are_joined_by_diffusers_as_before(vae):
+    latents = torch.randn(1, 16, 5, 12, 12)
+    ours = copy.deepcopy(vae)
+    ours.decoder = WindowDecoder(ours.decoder)
+    for tiling in (Tiling(96, 96, 96, 96), Tiling(64, 80, 48, 48)):
+        for each in (vae, ours):
+            tiling.apply(each)
+        assert error(ours.decode(latents).sample, vae.decode(latents).sample) < 1e-5
+
+
+@pytest.mark.parametrize("strip", [2**12, 2**16])
+@torch.inference_mode()
+def test_no_convolution_sees_more_than_a_strip(vae, strips_of, monkeypatch, strip):
+    strips_of(strip)
+    windows = []
+
+    def make_window(seen, cut, activation):
+        windows.append(vae_windows.make_window(seen, cut, activation))
+        return windows[-1]
+
+    monkeypatch.setattr(vae_maps, "choose_make_window", lambda _device: make_window)
+    WindowDecoder(vae.decoder)(torch.randn(1, 16, 2, 4, 6))
+    for window in windows:
+        row = window.numel() * 4 // window.shape[2]
+        assert window.numel() * 4 <= strip + 5 * row  # rows above and below, and an even number

@@ -1,0 +1,222 @@
+"""The models are found in plain folders and in every form of a Hugging Face cache, and checked."""
+
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from diffusers_helper.errors import InputError
+from diffusers_helper.weights.checkpoint import Checkpoint, weight_files
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, ModelFiles, find_models
+from tests.support.tiny import MODELS
+
+REPOSITORIES = (HUNYUAN, FLUX_REDUX, FRAMEPACK)
+REVISION, OLDER = "e8c2aaa66fe3742a32c11a6766aecbf07c56e773", "0123456789abcdef0123456789abcdef01234567"
+
+
+def base_folder(hub: Path, repository: str) -> Path:
+    return hub / f"models--{repository.replace('/', '--')}"
+
+
+def fill_snapshot(hub: Path, repository: str, revision: str, *, links: bool) -> Path:
+    """One snapshot of the tiny models: links to blobs, as on Linux, or real files, as on many a Windows."""
+    base = base_folder(hub, repository)
+    for source in sorted((MODELS / repository).rglob("*")):
+        if source.is_file():
+            target = base / "snapshots" / revision / source.relative_to(MODELS / repository)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if links:
+                blob = base / "blobs" / str(abs(hash(source)))
+                blob.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, blob)
+                target.symlink_to(os.path.relpath(blob, target.parent))
+            else:
+                shutil.copyfile(source, target)
+    return base / "snapshots" / revision
+
+
+def make_cache(hub: Path, *, links: bool = True, refs: bool = True) -> Path:
+    for repository in REPOSITORIES:
+        fill_snapshot(hub, repository, REVISION, links=links)
+        if refs:
+            set_main(hub, repository, REVISION)
+    return hub
+
+
+def set_main(hub: Path, repository: str, revision: str) -> None:
+    path = base_folder(hub, repository) / "refs" / "main"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(revision)
+
+
+def folders(files: ModelFiles) -> set[Path]:
+    parts = (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer)
+    return {part.folder for part in parts} | {part.processor for part in parts if part.processor}
+
+
+def refusal(root: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        find_models(root)
+    return caught.value
+
+
+def test_plain_folders_are_found():
+    files = find_models(MODELS)
+    assert files.transformer.folder == MODELS / FRAMEPACK
+    assert files.text_encoder.folder == MODELS / HUNYUAN / "text_encoder"
+    assert files.text_encoder.processor == MODELS / HUNYUAN / "tokenizer"
+    assert files.image_encoder.processor == MODELS / FLUX_REDUX / "feature_extractor"
+    assert files.vae.processor is None
+    assert files.vae.config["latent_channels"] == 16
+    assert len({stored.path for stored in files.transformer.checkpoint.tensors.values()}) == 6
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("refs", [True, False])
+@pytest.mark.parametrize("below", ["hub", ""])
+def test_a_cache_is_found_from_its_root_and_from_hub(tmp_path, links, refs, below):
+    hub = make_cache(tmp_path / below, links=links, refs=refs)
+    for root in {tmp_path, hub}:
+        found = folders(find_models(root))
+        assert len(found) == 8
+        assert all(folder.is_relative_to(hub) and REVISION in folder.parts for folder in found)
+
+
+def test_other_things_in_a_cache_do_not_disturb(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    (hub / "version.txt").write_text("1")
+    (hub / ".locks").mkdir()
+    (hub / "models--other--Model" / "snapshots").mkdir(parents=True)
+    for repository in REPOSITORIES:
+        base = base_folder(hub, repository)
+        (base / "blobs" / "123.incomplete").write_bytes(b"half")
+        (base / "snapshots" / ".DS_Store").write_text("")
+        (base / "snapshots" / "dangling").symlink_to("nowhere")
+        (base / ".no_exist" / REVISION).mkdir(parents=True)
+    assert len(folders(find_models(tmp_path))) == 8
+
+
+def test_the_snapshot_that_main_names_is_taken(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    newer = fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
+    os.utime(newer, (2**31, 2**31))
+    assert REVISION in find_models(tmp_path).transformer.folder.parts
+
+
+def test_without_main_the_newest_snapshot_is_taken(tmp_path):
+    hub = make_cache(tmp_path / "hub", refs=False)
+    older = fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
+    os.utime(older, (10**9, 10**9))
+    assert REVISION in find_models(tmp_path).transformer.folder.parts
+    os.utime(older, (2**31, 2**31))
+    assert OLDER in find_models(tmp_path).transformer.folder.parts
+
+
+@pytest.mark.parametrize("damage", ["shard", "config", "index", "dangling", "cut", "empty"])
+def test_a_complete_older_snapshot_serves_while_the_newest_is_not_complete(tmp_path, damage):
+    hub = make_cache(tmp_path / "hub")
+    newest = fill_snapshot(hub, FRAMEPACK, OLDER, links=False)
+    set_main(hub, FRAMEPACK, OLDER)
+    shard = newest / "diffusion_pytorch_model-00002-of-00006.safetensors"
+    if damage == "shard":
+        shard.unlink()
+    elif damage == "config":
+        (newest / "config.json").unlink()
+    elif damage == "index":
+        (newest / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    elif damage == "dangling":
+        shard.unlink()
+        shard.symlink_to("../../blobs/gone")
+    elif damage == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    else:
+        shutil.rmtree(newest)
+        newest.mkdir()
+    assert REVISION in find_models(tmp_path).transformer.folder.parts
+
+
+def test_of_incomplete_snapshots_the_likeliest_one_is_named(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
+    for revision in (REVISION, OLDER):
+        (base_folder(hub, FRAMEPACK) / "snapshots" / revision / "config.json").unlink()
+    assert refusal(tmp_path).code == "model_file_missing"
+    assert REVISION in str(refusal(tmp_path).values["path"])
+
+
+def test_a_link_whose_file_is_gone_is_named(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    shutil.rmtree(base_folder(hub, FLUX_REDUX) / "blobs")
+    error = refusal(tmp_path)
+    assert error.code == "model_file_missing"
+    assert str(error.values["path"]).endswith("config.json")
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    config = base_folder(hub, FRAMEPACK) / "snapshots" / REVISION / "config.json"
+    config.unlink()
+    config.symlink_to(config.name)
+    assert refusal(tmp_path).code == "model_file_missing"
+
+
+def test_plain_folders_and_a_cache_complete_each_other(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    shutil.rmtree(base_folder(hub, FRAMEPACK))
+    assert refusal(tmp_path).code == "model_missing"
+    shutil.copytree(MODELS / FRAMEPACK, tmp_path / FRAMEPACK)
+    assert find_models(tmp_path).transformer.folder == tmp_path / FRAMEPACK
+
+
+def test_a_repository_that_is_spread_over_snapshots_is_put_together(tmp_path):
+    hub = make_cache(tmp_path / "hub")
+    other = fill_snapshot(hub, HUNYUAN, OLDER, links=True)
+    for name in ("vae", "tokenizer_2"):
+        shutil.rmtree(other / name)
+    shutil.rmtree(base_folder(hub, HUNYUAN) / "snapshots" / REVISION / "text_encoder")
+    files = find_models(tmp_path)
+    assert OLDER in files.text_encoder.folder.parts
+    assert REVISION in files.vae.folder.parts
+
+
+def test_a_tokenizer_in_its_old_files_is_taken(tmp_path):
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    tokenizer = models / HUNYUAN / "tokenizer_2"
+    merges = json.loads((tokenizer / "tokenizer.json").read_text())["model"]
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "vocab.json").write_text(json.dumps(merges["vocab"]))
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+    assert find_models(models).text_encoder_2.processor == tokenizer
+
+
+def test_everything_that_decides_what_a_part_computes_is_among_its_files():
+    names = {path.name for path in find_models(MODELS).text_encoder.files}
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= names
+    assert "model-00008-of-00008.safetensors" in names
+
+
+def write_tensors(path: Path, **tensors: bytes) -> None:
+    header, begin = {}, 0
+    for name, data in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [begin, begin + len(data)]}
+        begin += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(tensors.values()))
+
+
+def test_a_folder_with_an_index_and_a_single_file_is_read_by_its_index(tmp_path):
+    write_tensors(tmp_path / "model.safetensors", a=b"old")
+    write_tensors(tmp_path / "model-00001-of-00002.safetensors", a=b"new")
+    write_tensors(tmp_path / "model-00002-of-00002.safetensors", b=b"")
+    index = {"weight_map": {"b": "model-00002-of-00002.safetensors", "a": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [path.name[6:11] for path in weight_files(tmp_path)] == ["00001", "00002"]
+    assert set(Checkpoint.open(tmp_path).tensors) == {"a", "b"}
+
+
+def test_a_file_without_tensors_is_whole(tmp_path):
+    write_tensors(tmp_path / "model.safetensors")
+    assert Checkpoint.open(tmp_path).tensors == {}

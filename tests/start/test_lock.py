@@ -1,0 +1,68 @@
+"""Two windows of one app."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.lock import one_at_a_time
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def test_the_second_says_so_once_and_waits_for_the_first(tmp_path):
+    events = []
+
+    def second():
+        with one_at_a_time(tmp_path, lambda: events.append("waiting"), poll_seconds=0.01):
+            events.append("second")
+
+    thread = threading.Thread(target=second)
+    with one_at_a_time(tmp_path, lambda: events.append("never")):
+        thread.start()
+        while not events:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        events.append("first is done")
+    thread.join()
+    assert events == ["waiting", "first is done", "second"]
+
+
+def test_other_folders_do_not_wait(tmp_path):
+    with (
+        one_at_a_time(tmp_path / "one", lambda: pytest.fail("waits")),
+        one_at_a_time(tmp_path / "two", lambda: pytest.fail("waits")),
+    ):
+        pass
+
+
+def test_a_holder_that_was_killed_holds_nothing(tmp_path):
+    script = (
+        f"import sys, tempfile; sys.path.insert(0, {str(ROOT)!r}); tempfile.tempdir = {str(tmp_path)!r}\n"
+        f"from pathlib import Path; from scripts.lock import one_at_a_time\n"
+        f"with one_at_a_time(Path({str(tmp_path)!r}), print):\n"
+        f"    sys.stdout.write('held\\n'), sys.stdout.flush(), input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        waits = []
+        thread = threading.Thread(target=lambda: _hold(tmp_path, waits))
+        thread.start()
+        while not waits:
+            time.sleep(0.01)
+        holder.kill()
+    thread.join(10)
+    assert waits == ["waiting", "held"]
+
+
+def _hold(folder: Path, events: list[str]) -> None:
+    with one_at_a_time(folder, lambda: events.append("waiting"), poll_seconds=0.01):
+        events.append("held")

@@ -1,0 +1,239 @@
+"""start.bat under Wine's cmd, with stand-ins for every Python. What it can't show: real Windows, and a `%` in
+the folder's name, which Wine expands twice (the real cmd doesn't)."""
+
+import os
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = "x86_64-w64-mingw32-gcc"
+FOLDER = "絵 から [1] (動画) & more ! ^"
+SECONDS = 300
+PAUSE = "Press any key to continue"
+NO_PYTHON = "Python 3.10、3.11、3.12、3.13（64 ビット版）のどれも見つかりませんでした"
+CHECK = r"scripts\check_python.py"
+MAKE = r"scripts\make_environment.py"
+INSTALL = r"python scripts\install_once.py app requirements.txt"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("wine") is None or shutil.which(COMPILER) is None,
+    reason="needs Wine and a compiler: apt-get install wine gcc-mingw-w64-x86-64-win32",
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a stand-in was called; `arguments` begin with its name."""
+
+    program: str
+    directory: str
+    python_path: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """One double-click: exit status, what the window shows, the calls."""
+
+    status: int
+    shown: str
+    calls: tuple[Call, ...]
+
+    @property
+    def commands(self) -> list[str]:
+        return [call.arguments.rstrip() for call in self.calls]
+
+
+class Windows:
+    """A Windows with an unpacked app, and with the Pythons that a test puts on the PATH."""
+
+    def __init__(self, folder: Path, standin: Path, prefix: Path):
+        self._standin, self._prefix = standin, prefix
+        self._notes, self.path = folder / "notes", folder / "bin"
+        self.desktop, self.app = folder / "desktop", folder / FOLDER
+        for place in (self._notes, self.path, self.desktop, self.app / "scripts"):
+            place.mkdir(parents=True)
+        for name in ("start.bat", "environment2.bat", "scripts/no_python.txt", "scripts/start_failed.txt"):
+            text = (ROOT / name).read_text("utf-8")
+            (self.app / name).write_text(text, "utf-8", newline="\r\n" if name.endswith("bat") else "\n")
+        (self.app / "scripts" / "install_once.py").touch()  # the stand-ins only look at its name
+
+    def put(self, *names: str) -> None:
+        """Put Pythons on the PATH: `py`, `python`."""
+        for name in names:
+            shutil.copy(self._standin, self.path / f"{name}.exe")
+
+    def fail(self, *rules: str) -> None:
+        """Let calls fail: each rule is an exit status and a part of the calls that end with it."""
+        (self._notes / "rules").write_text("\n".join(rules) + "\n")
+
+    def environment2(self, line: str) -> None:
+        """A line at the end of environment2.bat, as the user would put it there."""
+        with (self.app / "environment2.bat").open("a", encoding="utf-8", newline="\r\n") as file:
+            file.write(line + "\n")
+
+    def start(self, *arguments: str, **variables: str) -> Start:
+        """Start start.bat by its whole path, with the desktop as the current directory."""
+        log = self._notes / "log"
+        log.unlink(missing_ok=True)
+        environment = os.environ | wine_environment(self._prefix) | variables
+        environment |= {"WINEPATH": f"Z:{self.path}", "STANDIN": f"Z:{self._notes}"}
+        done = subprocess.run(
+            ["wine", f"Z:{self.app}/start.bat".replace("/", "\\"), *arguments],
+            cwd=self.desktop,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        lines = log.read_text("utf-8").splitlines() if log.exists() else []
+        calls = tuple(Call(*line.split("|", 3)) for line in lines)
+        return Start(done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace"), calls)
+
+
+def wine_environment(prefix: Path) -> dict[str, str]:
+    quiet = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml=", "DISPLAY": ""}
+    return quiet | {"WINEPREFIX": str(prefix), "LC_ALL": "C.UTF-8"}
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory):
+    """A fresh Windows, and the stand-in as its program."""
+    folder = tmp_path_factory.mktemp("wine")
+    prefix, standin = folder / "prefix", folder / "standin.exe"
+    source = ROOT / "tests" / "start" / "standin.c"
+    subprocess.run([COMPILER, "-municode", "-Wall", "-Werror", "-s", source, "-o", standin], check=True)
+    environment = os.environ | wine_environment(prefix)
+    # As long as one program runs, Wine neither begins nor ends its services at each start.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(["wine", "cmd"], env=environment, bufsize=0, **pipes) as idle:
+        watch = threading.Timer(SECONDS, idle.kill)
+        watch.start()
+        idle.stdin.write(b"echo %OS%\r\n")
+        said = b""
+        while b"Windows_NT" not in said and (more := idle.stdout.read(4096)):
+            said += more
+        watch.cancel()
+        if b"Windows_NT" not in said:
+            pytest.skip(f"Wine does not work here: {said[-200:].decode(errors='replace')}")
+        yield prefix, standin  # the program ends with its input
+
+
+@pytest.fixture
+def windows(tmp_path, wine) -> Windows:
+    prefix, standin = wine
+    return Windows(tmp_path, standin, prefix)
+
+
+def test_a_first_start_makes_the_environment_installs_and_starts_the_app_and_a_second_only_starts(windows):
+    windows.put("py", "python")
+    first = windows.start("--models", r"D:\my models (2)", "--name", "猫", PYTHONPATH=r"C:\other")
+    app = rf'python "Z:{windows.app}\webui\endframe_ichi.py" --inbrowser'.replace("/", "\\")
+    assert first.commands == [
+        f"py -3.13 {CHECK}",
+        f"py -3.13 {MAKE}",
+        INSTALL,
+        app + r'  --models "D:\my models (2)" --name 猫',
+    ]
+    assert first.status == 0
+    assert PAUSE not in first.shown
+
+    windows.environment2('set "START_OPTIONS=--port 8002 --lang ja"')
+    second = windows.start()
+    assert second.commands == [f"python {CHECK} venv", INSTALL, f"{app} --port 8002 --lang ja"]
+    own = f"Z:{windows.app}".replace("/", "\\")
+    assert {call.program for call in second.calls} == {rf"{own}\venv\Scripts\python.exe"}
+    assert {call.python_path for call in first.calls + second.calls} == {""}
+    # The app runs where the user is, so that relative paths among the arguments mean what they say.
+    assert {call.directory for call in second.calls[:-1]} == {own}
+    assert second.calls[-1].directory == f"Z:{windows.desktop}".replace("/", "\\")
+
+
+def test_a_broken_environment_is_made_anew_with_the_first_python_that_will_do(windows):
+    windows.put("py")
+    windows.start()
+    windows.fail(f"1 python {CHECK} venv", "103 py -3.13", f"1 py -3.12 {CHECK}")
+    again = windows.start()
+    asked = [f"py -{version} {CHECK}" for version in ("3.13", "3.12", "3.11")]
+    assert again.commands[:-1] == [f"python {CHECK} venv", *asked, f"py -3.11 {MAKE}", INSTALL]
+
+
+def test_without_the_launcher_python_itself_is_taken(windows):
+    windows.put("python")
+    assert windows.start().commands[:3] == [f"python {CHECK}", f"python {MAKE}", INSTALL]
+
+
+def test_a_python_that_is_a_batch_file_comes_back(windows):
+    windows.put("py")
+    (windows.path / "python.bat").write_text("@py -real %*\n", newline="\r\n")
+    windows.fail("1 py -3")
+    start = windows.start()
+    assert start.commands[-4:-1] == [f"py -real {CHECK}", f"py -real {MAKE}", INSTALL]
+    assert start.status == 0
+
+
+def test_the_python_of_the_users_choice_is_asked_first(windows):
+    windows.put("py")
+    own = windows.path / "my python.exe"
+    shutil.copy(windows.path / "py.exe", own)
+    windows.environment2(f'set "PYTHON_FOR_VENV=Z:{own}"'.replace("/", "\\"))
+    assert windows.start().commands[:2] == [f"my python {CHECK}", f"my python {MAKE}"]
+
+
+def test_where_there_is_no_python_the_window_says_where_to_get_it_and_stays_open(windows):
+    start = windows.start()
+    assert (start.status, start.calls) == (1, ())
+    assert NO_PYTHON in start.shown
+    assert "winget install --exact --id Python.Python.3.13" in start.shown
+    assert start.shown.rstrip(". ").endswith(PAUSE)
+
+
+def test_a_python_that_is_too_old_or_a_stub_of_the_store_is_none(windows):
+    windows.put("py", "python")
+    windows.fail("1 py -3", "9009 python scripts")
+    start = windows.start()
+    asked = [f"py -{version} {CHECK}" for version in ("3.13", "3.12", "3.11", "3.10")]
+    assert start.commands == [*asked, f"python {CHECK}"]
+    assert NO_PYTHON in start.shown
+    assert start.status == 1
+
+
+@pytest.mark.parametrize("step", [MAKE, INSTALL])
+def test_a_step_that_fails_ends_the_start_with_the_window_open(windows, step):
+    windows.put("py")
+    windows.fail(f"1 {step}")
+    start = windows.start()
+    assert start.commands[-1].endswith(step)
+    assert start.status == 1
+    assert PAUSE in start.shown
+
+
+def test_an_app_that_fails_leaves_the_window_open_with_its_message(windows):
+    windows.put("py")
+    windows.fail("2 endframe_ichi.py")
+    start = windows.start()
+    assert "アプリが止まりました。理由は上のメッセージにあります。" in start.shown
+    assert PAUSE in start.shown
+    assert start.status == 2
+    assert PAUSE not in windows.start(NO_PAUSE="1").shown
+
+
+def test_an_app_that_was_stopped_with_ctrl_c_has_not_failed(windows):
+    windows.put("py")
+    windows.fail("130 endframe_ichi.py")
+    start = windows.start()
+    assert start.status == 130
+    assert PAUSE not in start.shown
+
+
+def test_an_app_that_was_unpacked_by_half_says_so(windows):
+    shutil.rmtree(windows.app / "scripts")
+    start = windows.start()
+    assert "Unpack the whole ZIP file" in start.shown
+    assert start.status == 1

@@ -1,0 +1,160 @@
+"""start.bat and start.sh, read side by side: the same steps, the same Pythons, the same words."""
+
+import ast
+import re
+import string
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import check_python, install_once, make_environment
+from scripts.sentences import SENTENCES
+
+ROOT = Path(__file__).resolve().parents[2]
+BAT = (ROOT / "start.bat").read_text("utf-8")
+SH = (ROOT / "start.sh").read_text("utf-8")
+FUNCTIONS = (ROOT / "scripts" / "environment.sh").read_text("utf-8")
+SETTINGS = (ROOT / "environment2.bat").read_text("utf-8")
+VERSIONS = ["3.13", "3.12", "3.11", "3.10"]
+
+
+def code_of(text: str) -> str:
+    """A script without its comments."""
+    return "\n".join(line for line in text.splitlines() if not re.match(r"\s*(@?rem\b|#)", line))
+
+
+def test_both_take_the_same_steps_in_the_same_order():
+    steps = [
+        r"check_python.py venv\b",
+        r"check_python.py (?!venv)",
+        r"make_environment.py",
+        r"install_once.py app requirements.txt",
+        r"endframe_ichi.py\" --inbrowser",
+    ]
+    inlined = code_of(BAT).replace("call :try py", r"scripts\check_python.py by py")  # what :try does
+    found = [re.search(step, inlined) for step in steps]
+    assert all(found)
+    assert [step.start() for step in found] == sorted(step.start() for step in found)
+
+    install = re.search(r"install_once\(\) \{.*?\n\}", FUNCTIONS, re.DOTALL)[0]
+    inlined = code_of(SH).replace('install_once app "$root/', install + ' app "')
+    for name in ("make_environment", "find_python"):
+        body = re.search(rf"^{name}\(\) \{{.*?\n\}}", FUNCTIONS, re.DOTALL | re.MULTILINE)[0]
+        inlined = re.sub(rf"(?m)^{name}$|\$\({name}\)", lambda _, body=body: body, inlined)
+    steps = [
+        r'check_python.py" venv',
+        r'check_python.py" 2>',
+        r"make_environment.py",
+        r'install_once.py" .*\n.* app "requirements.txt"',
+        r"--inbrowser",
+        r'endframe_ichi.py" "\$@"',
+    ]
+    found = [re.search(step, inlined) for step in steps]
+    assert all(found)
+    assert [step.start() for step in found] == sorted(step.start() for step in found)
+
+
+def test_both_look_for_the_pythons_that_the_app_runs_on():
+    newest, oldest = check_python.NEWEST[1], check_python.OLDEST[1]
+    assert [f"3.{minor}" for minor in range(newest, oldest - 1, -1)] == VERSIONS
+    assert f"({' '.join(VERSIONS)}) do if not defined python call :try py -%%v" in BAT
+    assert " ".join(f"python{version}" for version in VERSIONS) in FUNCTIONS
+    assert BAT.count("(313 312 311 310)") == 2
+    for text in (FUNCTIONS, (ROOT / "scripts" / "no_python.txt").read_text("utf-8")):
+        assert "、".join(reversed(VERSIONS)) in text
+        assert "No Python 3.10, 3.11, 3.12 or 3.13" in text
+
+
+def test_both_keep_away_what_was_set_for_another_python():
+    for name in ("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+        assert f'set "{name}="\n' in BAT
+        assert re.search(rf"^unset .*\b{name}\b", FUNCTIONS, re.MULTILINE)
+
+
+def test_start_bat_bears_any_name_of_its_folder():
+    code = code_of(BAT)
+    labels, alone, last = BAT.partition(":no_files\n")
+    assert labels.isascii()  # after other letters, cmd can lose its place in the file
+    assert alone and ":" not in last
+    assert "DisableDelayedExpansion" in code
+    assert code.count("%~dp0") == 1
+    for place in re.finditer(r"%root%", code):
+        before = code[: place.start()].rpartition("\n")[2]
+        assert before.count('"') % 2 == 1, before  # in quotes
+        assert "call" not in before  # which would expand a % in it once more
+        assert "(" not in before  # a bracket in it would end the block
+    assert "*.bat text eol=crlf" in (ROOT / ".gitattributes").read_text("utf-8")
+
+
+def test_every_end_with_a_failure_waits_for_a_key():
+    ends = re.findall(r"^exit /b (.*)$", code_of(BAT), re.MULTILINE)
+    assert ends == ["0", "0", "%status%"]
+    assert 'if "%status%"=="130" exit /b 130' in BAT
+    assert "\n:wait\nif not defined NO_PAUSE pause\n" in BAT
+
+
+def test_each_setting_is_off_and_explained_in_japanese_and_in_english():
+    lines = [line for line in SETTINGS.splitlines() if line]
+    assert [line for line in lines if not line.startswith("rem ")] == ["@echo off"]
+    names = []
+    for number, line in enumerate(lines):
+        if setting := re.fullmatch(r'rem set "([A-Z_]+)=.+"', line):
+            japanese, english = lines[number - 2 : number]
+            assert re.search(r"[ぁ-ん]", japanese)
+            assert english.isascii()
+            names.append(setting[1])
+    sources = BAT + Path(install_once.__file__).read_text("utf-8")
+    own = [name for name in names if name in sources]
+    assert own == ["START_OPTIONS", "PYTHON_FOR_VENV", "TORCH_INDEX", "TORCH_VERSION"]
+    assert [name for name in names if name not in own] == ["HF_HOME", "HTTPS_PROXY"]  # the libraries' own
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_sentence_says_the_same_in_both_languages(code):
+    japanese, english = SENTENCES[code]
+    fields = [
+        {field for _, field, _, _ in string.Formatter().parse(text) if field} for text in (japanese, english)
+    ]
+    assert fields[0] == fields[1]
+    assert re.search(r"[ぁ-ん]", japanese)
+    assert english.isascii()
+
+
+def test_every_sentence_is_said_by_somebody():
+    sources = "".join(Path(module.__file__).read_text("utf-8") for module in (install_once, make_environment))
+    reasons = ("fits", "no_card", "no_answer", "card_too_old", "driver_too_old")
+    unsaid = [code for code in SENTENCES if f'"{code}"' not in sources]
+    assert sorted(unsaid) == sorted(f"torch_{reason}" for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("version", "size", "can"),
+    [
+        ((2, 7), 2**63 - 1, False),
+        ((3, 9), 2**63 - 1, False),
+        ((3, 10), 2**63 - 1, True),
+        ((3, 13), 2**63 - 1, True),
+        ((3, 14), 2**63 - 1, False),
+        ((3, 12), 2**31 - 1, False),
+    ],
+)
+def test_a_python_can_run_the_app_if_torch_is_built_for_it(monkeypatch, version, size, can):
+    monkeypatch.setattr(sys, "version_info", (*version, 0))
+    monkeypatch.setattr(sys, "maxsize", size)
+    assert check_python.can_run(in_environment=False) is can
+
+
+@pytest.mark.parametrize(("module", "in_environment"), [("pip", True), ("ensurepip", False), ("venv", False)])
+def test_a_python_without_what_installing_takes_cannot(monkeypatch, module, in_environment):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert not check_python.can_run(in_environment)
+    assert check_python.can_run(not in_environment)
+
+
+def test_any_python_can_read_the_check():
+    text = Path(check_python.__file__).read_text("ascii")
+    tree = ast.parse(text, feature_version=(3, 3))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]

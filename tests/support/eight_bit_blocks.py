@@ -1,0 +1,50 @@
+"""Transformer blocks with 8-bit weights."""
+
+import torch
+from diffusers.models.transformers.transformer_hunyuan_video import (
+    HunyuanVideoSingleTransformerBlock,
+    HunyuanVideoTransformerBlock,
+)
+from torch import nn
+
+from diffusers_helper.eight_bit.block import use_joined_forward
+from diffusers_helper.eight_bit.linear import ScaledLinear, quantise, row_product
+from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes, take_out_modulation
+
+CPU = torch.device("cpu")
+HEADS, HEAD_DIM = 3, 32
+WIDTH = HEADS * HEAD_DIM
+KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
+
+
+def make_block(kind, product=row_product, dtype=torch.float32, device=CPU):
+    """One with weights of 8 bits, which a card of its own would compute with `product`."""
+    torch.manual_seed(1)
+    block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
+    for name, parameter in block.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    block = take_out_modulation(block, kind).to(device, dtype)
+    for name, layer in list(block.named_modules()):
+        if isinstance(layer, nn.Linear):
+            block.set_submodule(name, scaled(layer, product))
+    use_joined_forward(block, kind, device)
+    sizes = modulation_sizes(kind, WIDTH)
+    give_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
+    return block
+
+
+def scaled(linear, product):
+    layer = ScaledLinear(linear.in_features, linear.out_features, True)
+    layer.weight.data, layer.scale.data = quantise(linear.weight.data.float())
+    layer.bias.data = linear.bias.data
+    layer.product = layer.compiled_product = product
+    return layer
+
+
+def states(hidden=20, text=7, dtype=torch.float32):
+    """A block's arguments."""
+    torch.manual_seed(2)
+    angles = torch.randn(hidden, HEAD_DIM // 2).repeat_interleave(2, dim=1)
+    first, second = torch.randn(1, hidden, WIDTH, dtype=dtype), torch.randn(1, text, WIDTH, dtype=dtype)
+    return first, second, torch.randn(1, WIDTH, dtype=dtype), None, (angles.cos(), angles.sin())

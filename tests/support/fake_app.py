@@ -1,0 +1,67 @@
+"""The app without a page and without models: its stores in a fresh folder, its jobs made by a pretender."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusers_helper.request import GenerationRequest
+from tests.support.queue import SOON
+from webui.eichi_utils.app_state import SETTINGS_FIELDS, AppState
+from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
+from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.jobs.speed_history import SpeedBook
+from webui.eichi_utils.machine.check import CheckOptions
+from webui.eichi_utils.preflight import Setup
+from webui.eichi_utils.settings.presets import PresetStore
+from webui.eichi_utils.settings.settings import SettingsStore
+
+
+@contextlib.contextmanager
+def pretend_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
+    """An app in English whose jobs `run` makes; leaving the block ends it."""
+    queue = JobQueue(run, home / "temp" / "jobs")
+    engine = EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download")
+    plain: dict[str, Any] = {
+        "home": home,
+        "queue": queue,
+        "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
+        "presets": PresetStore(home / "presets" / "prompt_presets.json"),
+        "speed": SpeedBook(home / "settings" / "speed.json"),
+        "setup": Setup(CheckOptions(engine, home / "outputs"), Places(None, home / "hf_download")),
+        "language": "en",
+    }
+    app = AppState(**plain | values)
+    try:
+        yield app
+    finally:
+        app.closing.set()
+        assert queue.close(SOON)
+
+
+def add_job(app: AppState, **values: Any) -> str:
+    """Queue a job with a small red picture; returns its id."""
+    picture = app.home / "red.png"
+    if not picture.is_file():
+        Image.new("RGB", (32, 32), "red").save(picture)
+    request = GenerationRequest(**{"start_image": str(picture), "prompt": "A cat.", "seed": 7} | values)
+    return app.queue.add(request, app.home / "outputs")
+
+
+def wait_for(app: AppState, is_so: Callable[[QueueView], Any]) -> Any:
+    """What `is_so` says of the first view of which it says anything."""
+    for _ in range(10 * SOON):
+        if answer := is_so(view := app.queue.view()):
+            return answer
+        app.queue.wait(view.version, 0.1)
+    raise AssertionError(app.queue.view())
+
+
+def ended(app: AppState, job_id: str) -> JobView:
+    """The job when it is over."""
+    jobs = wait_for(app, lambda view: [job for job in (*view.ended, *view.unfinished) if job.id == job_id])
+    job: JobView = jobs[0]
+    return job

@@ -1,0 +1,8 @@
+"""The view of a preflight that has nothing to say."""
+
+from pathlib import Path
+
+from webui.eichi_utils.download.download import DownloadView, Places
+from webui.eichi_utils.preflight import SetupView
+
+NO_SETUP = SetupView(0, None, None, Places(None, Path("models")), DownloadView(0))
