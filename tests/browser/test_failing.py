@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.browser.driver import WORDS, Screen, like
 from tests.support.app import MODELS, App
-from webui.eichi_utils.server.body_limit import MAX_UPLOAD, MB
+from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
 
 CONFIG = Path("lllyasviel") / "FramePackI2V_HY" / "config.json"
 

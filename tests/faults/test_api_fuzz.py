@@ -19,8 +19,8 @@ from tests.faults.memory import resident
 from tests.support.app import PATIENCE, SMALL, App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import state
-from webui.eichi_utils.server.body_limit import MB
 from webui.eichi_utils.text.translations import Translator
+from webui.eichi_utils.uploads.files import MB
 
 CALLS = 1000
 LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}

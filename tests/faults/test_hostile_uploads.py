@@ -31,8 +31,8 @@ from tests.faults.wire import BOUNDARY, MULTIPART, ask, form, upload
 from tests.support.app import App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import text
-from webui.eichi_utils.server.body_limit import MAX_UPLOAD, MB
 from webui.eichi_utils.text.translations import Translator
+from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
 
 WORDS = Translator("en")
 PICTURE = np.full((64, 96, 3), (200, 30, 60), np.uint8)

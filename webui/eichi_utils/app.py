@@ -47,7 +47,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
     """
     home = options.home
     with _only_app(home):
-        _forget_uploads(home)  # what a run that was killed has left
+        _delete_uploads(home)  # what a run that was killed has left
         give_up_old(home / "temp")
         settings = _settings(options)
         language = options.language or settings.load()["language"] or system_language()
@@ -76,7 +76,7 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
         try:
             yield app
         finally:
-            _forget_uploads(home)
+            _delete_uploads(home)
 
 
 def _settings(options: "PageOptions") -> SettingsStore:
@@ -103,7 +103,7 @@ def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned
     )
 
 
-def _forget_uploads(home: Path) -> None:
+def _delete_uploads(home: Path) -> None:
     """The user's pictures do not stay: jobs have copies of their own, and videos hold theirs."""
     shutil.rmtree(home / "temp" / "uploads", ignore_errors=True)
 

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from webui.eichi_utils.server.error_response import LastResort
+from webui.eichi_utils.server.error_response import ErrorResponse
 from webui.eichi_utils.text.error_text import error_text
 from webui.eichi_utils.text.translations import Translator
 
@@ -32,7 +32,7 @@ def serve() -> Serve:
             return PlainTextResponse("here")
 
         guard = Middleware(
-            LastResort, explain=lambda e: error_text(e.code, e.values, WORDS), uploads=Path("/uploads")
+            ErrorResponse, explain=lambda e: error_text(e.code, e.values, WORDS), uploads=Path("/uploads")
         )
         return TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard]))
 
@@ -66,6 +66,6 @@ def test_an_answer_that_has_begun_ends_where_it_is(caplog):
     async def answer(_: Request) -> Response:
         return StreamingResponse(parts())
 
-    guard = Middleware(LastResort, explain=str, uploads=Path("/uploads"))
+    guard = Middleware(ErrorResponse, explain=str, uploads=Path("/uploads"))
     assert TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard])).get("/x").text == "begun"
     assert "KeyError" in caplog.text

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from webui.eichi_utils.server.security import CLOSED, FILES, OPEN_PATH, is_loopback, make_guards
+from webui.eichi_utils.server.security import BLOCKED_PATHS, FILES, PUBLIC_PATH, is_loopback, make_guards
 
 UPLOADS = Path("/")
 LOGIN = ("mia", "p\u00e4ss:word 1")
@@ -198,7 +198,7 @@ def test_in_a_file_nothing_may_run(local):
         assert "script" not in policy
 
 
-@pytest.mark.parametrize("path", [*CLOSED, *(f"{path}/x/y" for path in CLOSED)])
+@pytest.mark.parametrize("path", [*BLOCKED_PATHS, *(f"{path}/x/y" for path in BLOCKED_PATHS)])
 def test_what_the_page_never_asks_is_closed(local, path):
     for method in ("GET", "POST"):
         assert local.request(method, path).status_code == 404
@@ -245,10 +245,10 @@ PATHS = [
     "/ichi/jobs/0/stop",
     "/gradio_api/upload",
     "/gradio_api/file=/x.png",
-    f"{OPEN_PATH}/",
-    f"{OPEN_PATH}x",
-    OPEN_PATH.upper(),
-    f"/x/%2e%2e{OPEN_PATH}",
+    f"{PUBLIC_PATH}/",
+    f"{PUBLIC_PATH}x",
+    PUBLIC_PATH.upper(),
+    f"/x/%2e%2e{PUBLIC_PATH}",
 ]
 
 
@@ -295,4 +295,4 @@ def test_a_wrong_password_opens_nothing(locked, given):
 
 
 def test_only_what_gradio_asks_itself_needs_no_password(locked):
-    assert locked.get(OPEN_PATH).status_code == 200
+    assert locked.get(PUBLIC_PATH).status_code == 200

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.app import wait_until
-from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadKeeper, forget_upload, note_use
+from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadKeeper, delete_upload, touch
 
 HOUR = 3600
 
@@ -48,7 +48,7 @@ def test_what_came_just_now_stays_as_long_as_there_is_room(folder):
 
 def test_what_a_page_uses_counts_as_new(folder):
     old = put(folder, "old", 49)
-    note_use([str(old), None, str(folder / "gone.png"), "a\0b"])
+    touch([str(old), None, str(folder / "gone.png"), "a\0b"])
     UploadKeeper(folder).tidy()
     assert old.exists()
     assert not (folder / "gone.png").exists(), "nothing is made"
@@ -123,7 +123,7 @@ def test_without_a_folder_there_is_nothing_to_do(folder):
 def test_it_tidies_now_and_then_until_the_end(folder, monkeypatch):
     monkeypatch.setattr("webui.eichi_utils.uploads.cleanup.TIDY_SECONDS", 0.01)
     end, old = threading.Event(), put(folder, "old", 49)
-    UploadKeeper(folder).tidy_now_and_then(end)
+    UploadKeeper(folder).start(end)
     wait_until(lambda: not old.exists(), "the old file goes")
     end.set()
     wait_until(lambda: "uploads" not in {thread.name for thread in threading.enumerate()}, "the thread ends")
@@ -134,6 +134,6 @@ def test_a_refused_file_takes_its_folder_along_and_nothing_else(folder):
     second = first.with_name("second.png")
     second.write_bytes(b"x")
     for path in (alone, first, folder / "gone.png"):
-        forget_upload(str(path))
+        delete_upload(str(path))
     assert not alone.parent.exists()
     assert (first.exists(), second.exists()) == (False, True)

@@ -22,11 +22,12 @@ from diffusers_helper.request import GenerationRequest
 from ..app_state import AppState
 from ..form import EXTRAS, FIELDS, Values, copies_pictures, count_rows, from_request, to_requests
 from ..output import open_in_file_manager
-from ..server.body_limit import MAX_UPLOAD, MB
 from ..text.durations import spoken
 from ..text.translations import Translator
-from ..uploads.cleanup import forget_upload
+from ..uploads.cleanup import delete_upload
 from ..uploads.files import (
+    MAX_UPLOAD,
+    MB,
     carried_request,
     check_inner_pictures,
     checked_picture,
@@ -182,7 +183,7 @@ class PageHandlers:
             return self._restore_file(paths[0], data)
         if any(is_video(path) for path in paths):
             for path in filter(is_video, paths):
-                forget_upload(path)
+                delete_upload(path)
             raise InputError("video_among_pictures")
         shown = [checked_picture(path) for path in paths]
         if len(shown) == 1:
@@ -197,7 +198,7 @@ class PageHandlers:
         try:
             return self._restore(carried_request(path), data)
         except EngineError:
-            forget_upload(path)
+            delete_upload(path)
             raise
 
     @_reports

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ..form import FIELDS, LOOP, Pictures, Restored, Row, Values, normalized
-from ..uploads.cleanup import note_use
+from ..uploads.cleanup import touch
 from ..uploads.files import uploaded_path, uploaded_paths
 from .parts.inputs import Inputs
 from .parts.keyframe_rows import KeyframeRows
@@ -59,7 +59,7 @@ class PageForm:
         start = tuple(several) if several else (single,) if single is not None else ()
         end = uploaded_path(data[self.inputs.end], self.uploads)
         rows = data[self.keyframes.rows]
-        note_use([*start, end, *(row.image for row in rows.values())])
+        touch([*start, end, *(row.image for row in rows.values())])
         return Pictures(start, end, rows)
 
     def filled(self, values: Values) -> dict[Any, dict[str, Any]]:

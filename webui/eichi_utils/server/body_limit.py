@@ -15,11 +15,8 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
 from ..uploads.cleanup import UploadKeeper
+from ..uploads.files import MAX_UPLOAD, MB
 
-MB = 1_000_000
-MAX_UPLOAD = 400 * MB
-"""Of all files that are sent at once. A picture has a tenth of that; a video of two minutes that this app
-made, with its pictures inside, less than half."""
 MAX_BODY = 4 * MB
 """Of everything else: texts, numbers, and the names of uploads."""
 MAX_THROWN_AWAY = 2000 * MB

@@ -15,7 +15,7 @@ from ..support.failures import as_engine_error
 logger = logging.getLogger(__name__)
 
 
-class LastResort:
+class ErrorResponse:
     """Plain ASGI. Whatever is raised behind it goes to the log, and the one who asked gets a sentence.
 
     Args:

@@ -1,13 +1,17 @@
-"""Habits of gradio that this app does without: fetching files from addresses that somebody names, tracebacks
-on the terminal for whatever somebody sends, and no answer at all where half a character stands in it.
+"""Every change that this app makes to gradio itself; `tests/faults` fails when a new version needs others.
 
-The only place that changes gradio itself; `tests/faults` notices when a new version goes other ways.
+Gradio imports in half of its time, downloads nothing from an address that somebody names, prints no traceback
+on the terminal, and answers also where a text holds half a character.
 """
 
+import contextlib
+import importlib
+import inspect
 import json
 import logging
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..text.error_text import error_text
@@ -18,8 +22,36 @@ logger = logging.getLogger(__name__)
 SHOWN_CHARACTERS = 200
 
 
-def break_habits(words: Translator) -> None:
-    """Change gradio for this process. `words` are for who names an address."""
+def import_gradio_fast() -> None:
+    """Import gradio without the type stubs that it would write for editors at every start.
+
+    That takes more than a second. Gradio skips classes whose source cannot be found, so while it is imported,
+    its classes have none.
+    """
+    if "gradio" not in sys.modules:
+        with _hidden_sources("gradio."):
+            importlib.import_module("gradio")
+
+
+@contextlib.contextmanager
+def _hidden_sources(package: str) -> Iterator[None]:
+    """Make `inspect.getfile` fail for classes of a package."""
+    original = inspect.getfile
+
+    def getfile(thing: Any) -> str:
+        if isinstance(thing, type) and thing.__module__.startswith(package):
+            raise OSError("not now")
+        return original(thing)
+
+    inspect.getfile = getfile  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        inspect.getfile = original
+
+
+def patch_gradio(words: Translator) -> None:
+    """Change gradio for this process; who names an address to download is refused in these `words`."""
     import gradio as gr
     from gradio import processing_utils, queueing, route_utils, routes, utils
 
@@ -28,18 +60,18 @@ def break_habits(words: Translator) -> None:
         sentence = error_text("image_missing", {"image": str(url)[:SHOWN_CHARACTERS]}, words)
         raise gr.Error(sentence, print_exception=False)
 
-    async def refuse_later(url: str, cache_dir: str) -> str:
+    async def refuse_async(url: str, cache_dir: str) -> str:
         return refuse(url, cache_dir)
 
-    processing_utils.async_ssrf_protected_download = refuse_later
+    processing_utils.async_ssrf_protected_download = refuse_async
     processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
     for module in (queueing, route_utils, routes, utils):
-        module.traceback = _ToTheLog()
-    routes.orjson = _Patient(routes.orjson)
+        module.traceback = _LoggedTraceback()
+    routes.orjson = _LenientOrjson(routes.orjson)
 
 
-class _Patient:
-    """The module `orjson`, but what it refuses is written by Python's own `json`."""
+class _LenientOrjson:
+    """The module `orjson`, with Python's own `json` for what it refuses to write."""
 
     def __init__(self, orjson: Any) -> None:
         self._orjson = orjson
@@ -58,8 +90,8 @@ class _Patient:
         return written
 
 
-class _ToTheLog:
-    """The module `traceback`, but what it would print goes to the log."""
+class _LoggedTraceback:
+    """The module `traceback`, printing to the log."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(traceback, name)

@@ -19,10 +19,10 @@ from starlette.responses import Response
 from ..uploads.files import lies_in
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN_PATH = "/gradio_api/startup-events"
+PUBLIC_PATH = "/gradio_api/startup-events"
 """Gradio asks itself this at its start, without a password; it tells nothing."""
 FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
-CLOSED = (
+BLOCKED_PATHS = (
     "/gradio_api/proxy=",
     "/gradio_api/custom_component",
     "/gradio_api/component_server",
@@ -67,7 +67,7 @@ def make_guards(
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", server]))
     if login is not None:
         guards.append(Middleware(PasswordRequired, login=login))
-    return [*guards, Middleware(ClosedDoors, uploads=uploads)]
+    return [*guards, Middleware(BlockedPaths, uploads=uploads)]
 
 
 def is_loopback(server: str) -> bool:
@@ -137,7 +137,7 @@ class PasswordRequired:
         self._expected = base64.b64encode(":".join(login).encode())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] != OPEN_PATH and not self._is_known(scope):
+        if scope["type"] == "http" and scope["path"] != PUBLIC_PATH and not self._is_known(scope):
             asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
             await Response(status_code=401, headers=asks)(scope, receive, send)
             return
@@ -148,7 +148,7 @@ class PasswordRequired:
         return kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), self._expected)
 
 
-class ClosedDoors:
+class BlockedPaths:
     """Refuses what gradio would answer and the page never asks, and every file that was not uploaded."""
 
     def __init__(self, app: Any, uploads: Path | None) -> None:
@@ -162,7 +162,7 @@ class ClosedDoors:
         await self._app(scope, receive, send)
 
     def _is_closed(self, path: str) -> bool:
-        if path.startswith(CLOSED):
+        if path.startswith(BLOCKED_PATHS):
             return True
         names = [path[len(start) :] for start in FILES if path.startswith(start)]
         return any(self._uploads is None or not lies_in(name, self._uploads) for name in names)

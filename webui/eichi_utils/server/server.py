@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 from diffusers_helper.errors import EngineError, InputError, MachineError
 
 from ..jobs.runner import EngineOptions
-from ..quick_import import import_gradio
 from ..support.failures import as_engine_error
 from ..terminal import say
 from ..text.error_text import error_text
 from ..text.translations import Translator
 from ..uploads.cleanup import UploadKeeper
-from .body_limit import MAX_UPLOAD, BodyLimit
-from .error_response import LastResort
-from .gradio_patches import break_habits
+from ..uploads.files import MAX_UPLOAD
+from .body_limit import BodyLimit
+from .error_response import ErrorResponse
+from .gradio_patches import import_gradio_fast, patch_gradio
 from .security import is_loopback, make_guards
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
     _prepare_environment(options.home)
     from ..app import open_app, remember_address
 
-    import_gradio()
-    break_habits(Translator("en"))
+    import_gradio_fast()
+    patch_gradio(Translator("en"))
     with open_app(options) as app:
         from ..page.page import build_page
 
@@ -258,12 +258,12 @@ def _middleware(options: PageOptions, app: "AppState") -> list[Any]:
 
     words = app.translator(None)
     keeper = UploadKeeper(app.uploads)
-    keeper.tidy_now_and_then(app.closing)
+    keeper.start(app.closing)
     explain = partial(_sentence, words=words)
     too_large = partial(_upload_too_large, words=words)
     return [
         *make_guards(options.server, options.share, options.login, app.uploads),
-        Middleware(LastResort, explain=explain, uploads=app.uploads),
+        Middleware(ErrorResponse, explain=explain, uploads=app.uploads),
         Middleware(BodyLimit, keeper=keeper, too_large=too_large),
     ]
 

@@ -42,7 +42,7 @@ class UploadKeeper:
         self._lock = threading.Lock()
         self._uploading = 0
 
-    def tidy_now_and_then(self, end: threading.Event) -> None:
+    def start(self, end: threading.Event) -> None:
         """Tidy every few minutes until `end`, in a thread of its own; returns at once."""
         threading.Thread(target=self._keep_tidying, args=(end,), name="uploads", daemon=True).start()
 
@@ -87,14 +87,14 @@ class UploadKeeper:
                     folder.rmdir()
 
 
-def forget_upload(path: str) -> None:
+def delete_upload(path: str) -> None:
     """Delete an upload that was refused, and the folder that it had for itself."""
     with contextlib.suppress(OSError, ValueError):
         Path(path).unlink(missing_ok=True)
         Path(path).parent.rmdir()  # fails where something else is in it
 
 
-def note_use(paths: Iterable[str | None]) -> None:
+def touch(paths: Iterable[str | None]) -> None:
     """What a page uses now stays as if it had come now."""
     for path in paths:
         if path is not None:

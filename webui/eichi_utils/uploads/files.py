@@ -13,8 +13,12 @@ from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.images import read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
-from .cleanup import forget_upload
+from .cleanup import delete_upload
 
+MB = 1_000_000
+MAX_UPLOAD = 400 * MB
+"""Bytes of all files that are sent at once. A picture has a tenth of that; a video of two minutes that this
+app made, with its pictures inside, less than half."""
 SHOWN_CHARACTERS = 200
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 _one_at_a_time = threading.Lock()
@@ -70,7 +74,7 @@ def checked_picture(path: str) -> str:
         with _one_at_a_time:
             pixels = read_image(path)
     except (EngineError, MemoryError) as error:
-        forget_upload(path)
+        delete_upload(path)
         if isinstance(error, InputError):
             _name_only(error)
         raise
@@ -127,7 +131,7 @@ def refused(error: EngineError, folder: Path) -> EngineError:
     """The same error about an upload that cannot be used after all: by its name, and it does not stay."""
     path = error.values.get("image")
     if isinstance(error, InputError) and isinstance(path, str) and lies_in(path, folder):
-        forget_upload(path)
+        delete_upload(path)
         _name_only(error)
     return error
 

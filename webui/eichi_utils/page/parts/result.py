@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...server.body_limit import MAX_UPLOAD
+from ...uploads.files import MAX_UPLOAD
 from ..labels import Texts
 
 STATIC = Path(__file__).resolve().parents[3] / "static"
