@@ -8,7 +8,7 @@ import pytest
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Notice
 from tests.support.tiny import MODELS
-from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import DEMO, default_models
 from webui.eichi_utils.jobs.runner import EngineOptions
 
@@ -16,7 +16,7 @@ from webui.eichi_utils.jobs.runner import EngineOptions
 def find(home: Path, *caches: Path) -> tuple[Path, list[Notice]]:
     """The transformer's folder, and what was told."""
     told: list[Notice] = []
-    search = default_models(Places(None, home / "hf_download", caches))
+    search = default_models(ModelFolders(None, home / "hf_download", caches))
     try:
         while True:
             told.append(next(search))

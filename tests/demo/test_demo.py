@@ -14,7 +14,7 @@ from tests.support.fake_app import pretend_app
 from webui import endframe_ichi
 from webui.eichi_utils.app_state import SETTINGS_FIELDS
 from webui.eichi_utils.demo import RESOLUTION, demo_fields
-from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import DEMO, ROOT
 from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.machine.check import CheckOptions
@@ -86,7 +86,7 @@ def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):
 )
 def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch, models, demo, forced):
     """Who asked for the demo may choose another one."""
-    monkeypatch.setattr(Places, "of_user", lambda given, own: Places(given, own))
+    monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
     setup = Setup(CheckOptions(engine, tmp_path), engine.places)
     with pretend_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:

@@ -10,7 +10,7 @@ from PIL import Image
 from diffusers_helper.request import GenerationRequest
 from tests.support.queue import SOON
 from webui.eichi_utils.app_state import SETTINGS_FIELDS, AppState
-from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
 from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.jobs.speed_history import SpeedBook
@@ -31,7 +31,7 @@ def pretend_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
         "speed": SpeedBook(home / "settings" / "speed.json"),
-        "setup": Setup(CheckOptions(engine, home / "outputs"), Places(None, home / "hf_download")),
+        "setup": Setup(CheckOptions(engine, home / "outputs"), ModelFolders(None, home / "hf_download")),
         "language": "en",
     }
     app = AppState(**plain | values)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from webui.eichi_utils.download.download import DownloadView, Places
+from webui.eichi_utils.download.download import DownloadView, ModelFolders
 from webui.eichi_utils.preflight import SetupView
 
-NO_SETUP = SetupView(0, None, None, Places(None, Path("models")), DownloadView(0))
+NO_SETUP = SetupView(0, None, None, ModelFolders(None, Path("models")), DownloadView(0))

@@ -17,7 +17,7 @@ from diffusers_helper.events import Notice, StageProgress, StageStarted
 from diffusers_helper.machine_errors import machine_errors
 from diffusers_helper.weights.model_files import ModelPart
 
-from .download.model_folders import Places
+from .download.model_folders import ModelFolders
 from .engine_options import DEMO
 from .machine.memory_and_disk import look_at_folder
 
@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.2
 """How often somebody looks how far the work is, and whether to stop it."""
 
 
-def choose_root(source: ModelPart, places: Places, cache: Path) -> Path:
+def choose_root(source: ModelPart, places: ModelFolders, cache: Path) -> Path:
     """The folder below which a transformer's weights of 8 bits belong: that of the models, if it is ours.
 
     Not ours is what comes with the app (the demo), where no download of the app would go (Hugging Face's own

@@ -6,7 +6,7 @@ from pathlib import Path
 from diffusers_helper.events import Notice
 from diffusers_helper.weights.model_files import ModelFiles, find_models
 
-from .download.model_folders import Places, find_models_in, look
+from .download.model_folders import ModelFolders, find_models_in, take_inventory
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADED = ROOT / "webui" / "hf_download"
@@ -14,13 +14,13 @@ DEMO = ROOT / "demo_models"
 """Tiny trained models, which come with the app."""
 
 
-def has_download(places: Places) -> bool:
+def has_download(places: ModelFolders) -> bool:
     """Whether there are models, or the app's own download of them was begun."""
     is_begun = places.own.is_dir() and any(path.is_dir() for path in places.own.iterdir())
-    return is_begun or look(places).state == "complete"
+    return is_begun or take_inventory(places).state == "complete"
 
 
-def default_models(places: Places) -> Generator[Notice, None, ModelFiles]:
+def default_models(places: ModelFolders) -> Generator[Notice, None, ModelFiles]:
     """The models of this computer; where nothing was downloaded, the demo's, and tells so.
 
     Raises:

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from .download.download import Download, DownloadView
-from .download.model_folders import Look, Places, look
+from .download.model_folders import Inventory, ModelFolders, take_inventory
 from .machine.check import CheckOptions, check_lines
 from .machine.rules import CheckLine
 
@@ -22,22 +22,22 @@ class SetupView:
 
     version: int
     lines: tuple[CheckLine, ...] | None
-    models: Look | None
-    places: Places
+    models: Inventory | None
+    places: ModelFolders
     download: DownloadView
 
 
 class Setup:
     """The check and the download. Every method may be called from any thread."""
 
-    def __init__(self, options: CheckOptions, places: Places) -> None:
+    def __init__(self, options: CheckOptions, places: ModelFolders) -> None:
         self.download = Download(places)
         self._options = options
         self._places = places
         self._lock = threading.Lock()
         self._looks = 0
         self._lines: tuple[CheckLine, ...] | None = None
-        self._models: Look | None = None
+        self._models: Inventory | None = None
 
     @property
     def version(self) -> int:
@@ -75,7 +75,7 @@ class Setup:
         self._look()
 
     def _look(self) -> None:
-        models = look(self._places)
+        models = take_inventory(self._places)
         with self._lock:
             self._models = models
             self._looks += 1

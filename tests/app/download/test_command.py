@@ -14,7 +14,7 @@ import pytest
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
 from tests.support.fake_hub import FakeHub, Trouble
 from webui.eichi_utils.download.command import run_download
-from webui.eichi_utils.download.download import Download, Places
+from webui.eichi_utils.download.download import Download, ModelFolders
 from webui.eichi_utils.download_hub import Hub
 from webui.eichi_utils.text.translations import Translator
 
@@ -35,8 +35,8 @@ def hub(monkeypatch) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def places(tmp_path) -> Places:
-    return Places(None, tmp_path / "own", (tmp_path / "cache",))
+def places(tmp_path) -> ModelFolders:
+    return ModelFolders(None, tmp_path / "own", (tmp_path / "cache",))
 
 
 def lines(capsys: pytest.CaptureFixture) -> list[str]:

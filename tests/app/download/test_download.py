@@ -16,8 +16,8 @@ from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
 from tests.support.fake_hub import FakeHub, Trouble
 from webui.eichi_utils.download import plan as download_plan
-from webui.eichi_utils.download.download import Download, DownloadView, Places
-from webui.eichi_utils.download.model_folders import look
+from webui.eichi_utils.download.download import Download, DownloadView, ModelFolders
+from webui.eichi_utils.download.model_folders import take_inventory
 from webui.eichi_utils.download_hub import Hub
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,8 +32,8 @@ QUICK = (0.0,) * 4
 CHILD = """
 import sys
 from pathlib import Path
-from webui.eichi_utils.download.download import Download, Places
-download = Download(Places(None, Path(sys.argv[1])))
+from webui.eichi_utils.download.download import Download, ModelFolders
+download = Download(ModelFolders(None, Path(sys.argv[1])))
 download.start()
 while download.view().is_running:
     download.wait(download.version, 1)
@@ -49,8 +49,8 @@ def hub() -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def places(tmp_path) -> Places:
-    return Places(None, tmp_path / "own", (tmp_path / "cache",))
+def places(tmp_path) -> ModelFolders:
+    return ModelFolders(None, tmp_path / "own", (tmp_path / "cache",))
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def no_proxy(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def make(hub: FakeHub, places: Places, *, token: str | None = None, timeout: float = 20) -> Download:
+def make(hub: FakeHub, places: ModelFolders, *, token: str | None = None, timeout: float = 20) -> Download:
     return Download(places, lambda: Hub(hub.url, lambda: token, timeout), QUICK)
 
 
@@ -107,13 +107,13 @@ def hold(hub: FakeHub, after: int = 300_000) -> threading.Event:
     return go_on
 
 
-def half_is_there(places: Places, after: int = 300_000) -> bool:
+def half_is_there(places: ModelFolders, after: int = 300_000) -> bool:
     """Whether all that the hub sent before it was held has arrived: what is on its way would come twice."""
     parts = (places.own / FRAMEPACK).glob(f"{SHARD}.*.part")
     return sum(path.stat().st_size for path in parts) == after
 
 
-def child(hub: FakeHub, places: Places) -> subprocess.Popen:
+def child(hub: FakeHub, places: ModelFolders) -> subprocess.Popen:
     """A download in a process of its own."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen([sys.executable, "-c", CHILD, str(places.own)], cwd=ROOT, env=environment)
@@ -165,7 +165,7 @@ def test_what_is_complete_elsewhere_stays_there_untouched(hub, places):
     assert run(make(hub, places)).state == "done"
     assert changes(folder) == before
     assert not (places.own / FRAMEPACK).exists()
-    assert look(places).state == "complete"
+    assert take_inventory(places).state == "complete"
 
 
 def test_whole_files_of_a_half_cache_are_not_fetched_again(hub, places):
@@ -209,7 +209,9 @@ def test_a_cache_that_huggingface_itself_wrote_is_used(hub, places):
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     subprocess.run(command, env=environment, check=True)
     assert [asked.path for asked in hub.asked if asked.method == "HEAD"]
-    assert {part.name for part in look(places).parts if part.state == "complete"} == {"image_encoder"}
+    assert {part.name for part in take_inventory(places).parts if part.state == "complete"} == {
+        "image_encoder"
+    }
 
 
 # -- the line breaks -------------------------------------------------------------------------------------
@@ -360,7 +362,7 @@ def test_a_file_that_is_as_long_as_it_should_be_but_cannot_be_used_is_mended(hub
     assert run(make(hub, places)).state == "done"
     path = places.own / FRAMEPACK / "config.json"
     path.write_bytes(b"x" * path.stat().st_size)
-    assert look(places).state == "partly"
+    assert take_inventory(places).state == "partly"
     assert run(make(hub, places)).state == "done"
     assert files_below(places.own) == files_below(MODELS)
 
@@ -382,7 +384,7 @@ def test_a_disk_that_gets_full_is_told_and_can_be_gone_on_with(hub, tmp_path, mo
         pytest.skip("no disk can be mounted here")
     try:
         monkeypatch.setattr(download_plan, "free_bytes", lambda _: 10**12)
-        download = make(hub, Places(disk, tmp_path / "own"))
+        download = make(hub, ModelFolders(disk, tmp_path / "own"))
         assert failure(run(download))[0] == "disk_full"
         subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
         assert run(download).state == "done"

@@ -9,12 +9,12 @@ import pytest
 from diffusers_helper.errors import InputError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
 from webui.eichi_utils.download.model_folders import (
-    Look,
+    Inventory,
+    ModelFolders,
     PartView,
-    Places,
     find_models_in,
     local_copies,
-    look,
+    take_inventory,
     user_caches,
 )
 from webui.eichi_utils.download.needed_files import RemoteFile
@@ -23,7 +23,7 @@ MODELS = Path(__file__).parents[2] / "golden" / "models"
 VAE = f"{HUNYUAN}/vae/diffusion_pytorch_model.safetensors"
 
 
-def part(seen: Look, name: str) -> PartView:
+def part(seen: Inventory, name: str) -> PartView:
     return next(view for view in seen.parts if view.name == name)
 
 
@@ -37,12 +37,12 @@ def copy_to_cache(repository: str, hub: Path) -> Path:
 
 
 @pytest.fixture
-def places(tmp_path) -> Places:
-    return Places(tmp_path / "given", tmp_path / "own", (tmp_path / "cache",))
+def places(tmp_path) -> ModelFolders:
+    return ModelFolders(tmp_path / "given", tmp_path / "own", (tmp_path / "cache",))
 
 
 def test_a_complete_set_is_complete(tmp_path):
-    seen = look(Places(None, MODELS, (tmp_path,)))
+    seen = take_inventory(ModelFolders(None, MODELS, (tmp_path,)))
     assert seen.state == "complete"
     assert {view.root for view in seen.parts} == {MODELS}
     assert part(seen, "vae").folder == MODELS / HUNYUAN / "vae"
@@ -51,7 +51,7 @@ def test_a_complete_set_is_complete(tmp_path):
 
 
 def test_where_nothing_is_all_is_missing(places):
-    seen = look(places)
+    seen = take_inventory(places)
     assert seen.state == "missing"
     assert seen.num_bytes == 0
     assert part(seen, "vae") == PartView("vae", HUNYUAN, "missing", None, None, 0)
@@ -61,7 +61,7 @@ def test_each_part_is_found_in_whatever_place_has_it(places):
     copy(HUNYUAN, places.own)
     copy(FLUX_REDUX, places.given)
     copy_to_cache(FRAMEPACK, places.caches[0] / "hub")
-    seen = look(places)
+    seen = take_inventory(places)
     assert seen.state == "complete"
     assert part(seen, "text_encoder").root == places.own
     assert part(seen, "image_encoder").root == places.given
@@ -74,18 +74,18 @@ def test_each_part_is_found_in_whatever_place_has_it(places):
 def test_of_two_places_the_given_one_wins_and_the_caches_come_last(places):
     for root in (places.caches[0], places.own, places.given):
         copy(FLUX_REDUX, root)
-    assert part(look(places), "image_encoder").root == places.given
+    assert part(take_inventory(places), "image_encoder").root == places.given
     shutil.rmtree(places.given)
-    assert part(look(places), "image_encoder").root == places.own
+    assert part(take_inventory(places), "image_encoder").root == places.own
 
 
 def test_a_part_that_is_cut_short_in_one_place_is_taken_from_another(places):
     copy(HUNYUAN, places.own)
     os.truncate(places.own / VAE, 1000)
-    assert part(look(places), "vae").state == "partly"
+    assert part(take_inventory(places), "vae").state == "partly"
     copy(HUNYUAN, places.caches[0])
-    assert part(look(places), "vae").root == places.caches[0]
-    assert part(look(places), "text_encoder").root == places.own
+    assert part(take_inventory(places), "vae").root == places.caches[0]
+    assert part(take_inventory(places), "text_encoder").root == places.own
 
 
 def test_half_a_part_is_counted_with_what_is_on_its_way(places):
@@ -94,7 +94,7 @@ def test_half_a_part_is_counted_with_what_is_on_its_way(places):
     (folder / "config.json").write_bytes(b"{}")
     (folder / "diffusion_pytorch_model.safetensors.0123456789ab.part").write_bytes(bytes(100))
     (folder / "diffusion_pytorch_model.bin").write_bytes(bytes(5000))
-    seen = look(places)
+    seen = take_inventory(places)
     assert part(seen, "vae") == PartView("vae", HUNYUAN, "partly", places.own, None, 102)
     assert seen.state == "partly"
 
@@ -126,14 +126,14 @@ def test_a_copy_is_only_one_of_the_same_length(places):
 
 
 def test_a_place_that_is_named_twice_is_looked_at_once(tmp_path):
-    places = Places(tmp_path, tmp_path / "x" / "..", (tmp_path, tmp_path / "cache"))
+    places = ModelFolders(tmp_path, tmp_path / "x" / "..", (tmp_path, tmp_path / "cache"))
     (tmp_path / "x").mkdir()
     assert places.roots == (tmp_path, tmp_path / "cache")
 
 
 def test_the_download_goes_to_the_given_folder_else_to_the_apps(places):
     assert places.target == places.given
-    assert Places(None, places.own).target == places.own
+    assert ModelFolders(None, places.own).target == places.own
 
 
 @pytest.mark.parametrize(

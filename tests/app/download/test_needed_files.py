@@ -6,7 +6,13 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, PARTS
-from webui.eichi_utils.download.needed_files import REPOSITORIES, Listing, RemoteFile, could_belong, files_of
+from webui.eichi_utils.download.needed_files import (
+    REPOSITORIES,
+    Listing,
+    RemoteFile,
+    files_of,
+    may_be_part_of,
+)
 
 HUNYUAN_FILES = [
     ".gitattributes",
@@ -116,5 +122,5 @@ def test_the_weights_come_last_so_that_small_mistakes_show_early():
 
 def test_all_chosen_files_are_known_again_as_belonging_and_no_others():
     for name in ("text_encoder", "text_encoder_2", "vae"):
-        belonging = {path for path in HUNYUAN_FILES if could_belong(PARTS[name], PurePosixPath(path))}
+        belonging = {path for path in HUNYUAN_FILES if may_be_part_of(PARTS[name], PurePosixPath(path))}
         assert belonging == chosen(name, HUNYUAN_FILES)

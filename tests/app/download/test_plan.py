@@ -11,7 +11,7 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
 from tests.support.fake_hub import COMMIT, describe
 from webui.eichi_utils.download import plan as download_plan
-from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.download.needed_files import Listing, RemoteFile
 from webui.eichi_utils.download.plan import DownloadPlan, make_plan
 from webui.eichi_utils.download_part import part_path
@@ -46,8 +46,8 @@ def sizes(plan: DownloadPlan) -> tuple[int, int, int]:
 
 
 @pytest.fixture
-def places(tmp_path) -> Places:
-    return Places(None, tmp_path / "own", (tmp_path / "cache",))
+def places(tmp_path) -> ModelFolders:
+    return ModelFolders(None, tmp_path / "own", (tmp_path / "cache",))
 
 
 def test_where_nothing_is_all_is_needed(places):

@@ -26,8 +26,8 @@ from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 from tests.support.queue import SOON, finished
 from tests.support.setup_views import NO_SETUP
-from webui.eichi_utils.download.download import DownloadView, Places
-from webui.eichi_utils.download.model_folders import look
+from webui.eichi_utils.download.download import DownloadView, ModelFolders
+from webui.eichi_utils.download.model_folders import take_inventory
 from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, JobView, Progress, QueueView
 from webui.eichi_utils.live_setup import MODEL_GB
 from webui.eichi_utils.page.state import SHOWN_PROMPT, WORDS, page_state
@@ -450,8 +450,8 @@ def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_open(language, tmp_path):
-    places = Places(None, tmp_path)
-    setup = replace(NO_SETUP, places=places, models=look(places))
+    places = ModelFolders(None, tmp_path)
+    setup = replace(NO_SETUP, places=places, models=take_inventory(places))
     shown = page_state(view(), setup, Translator(language), server="s", sound=True)
     assert f"{MODEL_GB} GB" in shown["setup"]["title"]
     assert str(tmp_path) in shown["setup"]["download"]["text"]
@@ -461,7 +461,7 @@ def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_
 def test_why_the_line_broke_is_told_in_the_pages_language(language, tmp_path):
     words = Translator(language)
     waiting = DownloadView(1, state="waiting", trouble="reason.ended_early")
-    setup = replace(NO_SETUP, places=Places(None, tmp_path), download=waiting)
+    setup = replace(NO_SETUP, places=ModelFolders(None, tmp_path), download=waiting)
     shown = page_state(view(), setup, words, server="s", sound=True)
     assert shown["setup"]["download"]["status"] == words(
         "download.waiting", reason=words("reason.ended_early")

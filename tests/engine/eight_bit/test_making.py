@@ -27,7 +27,7 @@ from tests.support.setup_views import NO_SETUP
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS, make_request
 from webui.eichi_utils import eight_bit_models
-from webui.eichi_utils.download.model_folders import Places
+from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.eight_bit_models import LOCK, choose_root, make_eight_bit
 from webui.eichi_utils.engine_options import DEMO
 from webui.eichi_utils.jobs.job import JobSpec
@@ -101,23 +101,26 @@ def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_lie_beside_the_models_where_the_app_would_download_to(models, tmp_path):
     source = find_models(models).transformer
-    assert choose_root(source, Places(models, tmp_path / "own"), tmp_path / "cache") == models
-    assert choose_root(source, Places(None, models), tmp_path / "cache") == models
+    assert choose_root(source, ModelFolders(models, tmp_path / "own"), tmp_path / "cache") == models
+    assert choose_root(source, ModelFolders(None, models), tmp_path / "cache") == models
 
 
 def test_what_is_not_ours_gets_no_files(models, tmp_path):
     cache, own = tmp_path / "cache", tmp_path / "own"
     source = find_models(models).transformer
-    assert choose_root(source, Places(None, own, caches=(models,)), cache) == cache / "eight_bit" / "models"
+    assert (
+        choose_root(source, ModelFolders(None, own, caches=(models,)), cache)
+        == cache / "eight_bit" / "models"
+    )
     demo = find_models(DEMO).transformer
-    assert choose_root(demo, Places(DEMO, own), cache) == cache / "eight_bit" / "demo"
+    assert choose_root(demo, ModelFolders(DEMO, own), cache) == cache / "eight_bit" / "demo"
     relative = find_models(Path(os.path.relpath(DEMO))).transformer
-    assert choose_root(relative, Places(relative.folder, own), cache) == cache / "eight_bit" / "demo"
+    assert choose_root(relative, ModelFolders(relative.folder, own), cache) == cache / "eight_bit" / "demo"
 
 
 def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp_path, monkeypatch):
     source, cache = find_models(models).transformer, tmp_path / "cache"
-    places = Places(models, tmp_path / "own")
+    places = ModelFolders(models, tmp_path / "own")
     monkeypatch.setattr("webui.eichi_utils.machine.memory_and_disk._can_write", lambda _: False)
     assert choose_root(source, places, cache) == cache / "eight_bit" / "models"
     list(make_eight_bit(source, eight_bit_folder(models), threading.Event()))
@@ -128,7 +131,7 @@ def test_those_that_are_finished_elsewhere_are_used_when_the_folder_can_be_writt
     source, cache = find_models(models).transformer, tmp_path / "cache"
     elsewhere = cache / "eight_bit" / "models"
     list(make_eight_bit(source, eight_bit_folder(elsewhere), threading.Event()))
-    assert choose_root(source, Places(models, tmp_path / "own"), cache) == elsewhere
+    assert choose_root(source, ModelFolders(models, tmp_path / "own"), cache) == elsewhere
 
 
 # -- made once ---------------------------------------------------------------------------------------------

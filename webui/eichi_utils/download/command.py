@@ -16,7 +16,7 @@ from ..support.failures import as_engine_error
 from ..terminal import say
 from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
-from .download import Download, DownloadView, Places
+from .download import Download, DownloadView, ModelFolders
 from .plan import DownloadPlan, gigabytes
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 
 
-def run_download(places: Places, words: Translator, download: Download | None = None) -> int:
+def run_download(places: ModelFolders, words: Translator, download: Download | None = None) -> int:
     """Bring what lacks; where nothing does, read the files that were downloaded and replace damaged ones.
 
     Ctrl-C asks to end, a second one ends at once; either way the next run goes on from there.

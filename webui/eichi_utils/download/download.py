@@ -19,12 +19,12 @@ from diffusers_helper.errors import InputError, MachineError, StopRequested
 from ..download_hub import Hub, LineBroken
 from ..support.failures import describe_failure
 from .fetch import PAUSES, Fetcher, Patience
-from .model_folders import Places, find_models_in
+from .model_folders import ModelFolders, find_models_in
 from .needed_files import Listing
 from .plan import DownloadPlan, make_plan
 from .progress import DownloadState, DownloadView, Tally
 
-__all__ = ["Download", "DownloadPlan", "DownloadState", "DownloadView", "Places"]
+__all__ = ["Download", "DownloadPlan", "DownloadState", "DownloadView", "ModelFolders"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Download:
     """
 
     def __init__(
-        self, places: Places, make_hub: Callable[[], Hub] = Hub, pauses: Sequence[float] = PAUSES
+        self, places: ModelFolders, make_hub: Callable[[], Hub] = Hub, pauses: Sequence[float] = PAUSES
     ) -> None:
         self._places = places
         self._make_hub = make_hub
@@ -53,7 +53,7 @@ class Download:
         self._thread: threading.Thread | None = None
 
     @property
-    def places(self) -> Places:
+    def places(self) -> ModelFolders:
         return self._places
 
     # -- what pages do ---------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _sleep(stop: threading.Event, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _only_download(places: Places) -> Iterator[None]:
+def _only_download(places: ModelFolders) -> Iterator[None]:
     """The target folder for this download alone, in this process and in others.
 
     Raises:

@@ -22,7 +22,7 @@ from diffusers_helper.weights.model_files import (
     repository_folders,
 )
 
-from .needed_files import INDICES, RemoteFile, could_belong
+from .needed_files import INDICES, RemoteFile, may_be_part_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 
 @dataclass(frozen=True)
-class Places:
+class ModelFolders:
     """The folders to look at, in this order; each a Hugging Face cache or `ORG/NAME/...`, or both.
 
     Attributes:
@@ -46,7 +46,7 @@ class Places:
     caches: tuple[Path, ...] = ()
 
     @classmethod
-    def of_user(cls, given: Path | None, own: Path) -> "Places":
+    def of_user(cls, given: Path | None, own: Path) -> "ModelFolders":
         """With the caches of whoever runs this."""
         return cls(given, own, user_caches(os.environ, Path.home()))
 
@@ -88,7 +88,7 @@ class PartView:
 
 
 @dataclass(frozen=True)
-class Look:
+class Inventory:
     """All parts as they are at one moment."""
 
     parts: tuple[PartView, ...]
@@ -105,15 +105,15 @@ class Look:
         return sum(part.num_bytes for part in self.parts)
 
 
-def look(places: Places) -> Look:
+def take_inventory(places: ModelFolders) -> Inventory:
     """See what is there. A part is complete if its files are all there, fit together and are whole.
 
     Takes milliseconds: only the heads of weights are read. A folder that cannot be read holds nothing.
     """
-    return Look(tuple(_look_at(name, spec, places) for name, spec in PARTS.items()))
+    return Inventory(tuple(_look_at(name, spec, places) for name, spec in PARTS.items()))
 
 
-def find_models_in(places: Places) -> ModelFiles:
+def find_models_in(places: ModelFolders) -> ModelFiles:
     """The complete set, each part from the first place that has it as a whole.
 
     Raises:
@@ -124,7 +124,7 @@ def find_models_in(places: Places) -> ModelFiles:
     return files
 
 
-def local_copies(places: Places, file: RemoteFile) -> Iterator[Path]:
+def local_copies(places: ModelFolders, file: RemoteFile) -> Iterator[Path]:
     """Files that are as long as this one and stand where it would, in any place."""
     for root in places.roots:
         for folder in _folders(root, file.repository):
@@ -141,7 +141,7 @@ def user_caches(environment: Mapping[str, str], home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _look_at(name: str, spec: PartSpec, places: Places) -> PartView:
+def _look_at(name: str, spec: PartSpec, places: ModelFolders) -> PartView:
     for root in places.roots:
         part = _complete_part(root, spec)
         if part is not None:
@@ -162,7 +162,7 @@ def _complete_part(root: Path, spec: PartSpec) -> ModelPart | None:
         return None
 
 
-def _find_in(places: Places, spec: PartSpec) -> ModelPart:
+def _find_in(places: ModelFolders, spec: PartSpec) -> ModelPart:
     """The first complete one, else what is wrong with the first that is there."""
     problem: InputError | None = None
     for root in places.roots:
@@ -192,7 +192,7 @@ def _bytes_below(repository: Path, spec: PartSpec) -> int:
             continue
         for entry in entries:
             path = PurePosixPath(name, _without_part_ending(entry))
-            total += (_size(repository / name / entry) or 0) if could_belong(spec, path) else 0
+            total += (_size(repository / name / entry) or 0) if may_be_part_of(spec, path) else 0
     return total
 
 

@@ -75,7 +75,7 @@ def files_of(spec: PartSpec, listing: Listing) -> tuple[RemoteFile, ...]:
     return tuple(there[path] for path in paths)
 
 
-def could_belong(spec: PartSpec, path: PurePosixPath) -> bool:
+def may_be_part_of(spec: PartSpec, path: PurePosixPath) -> bool:
     """Whether a file of that path in a repository's folder may be one of this part's."""
     folder = path.parent.as_posix()
     if folder == (spec.folder or "."):

@@ -8,7 +8,7 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.weights.model_files import PARTS
 
 from ..download_part import free_bytes, part_path
-from .model_folders import Look, PartView, Places, local_copies, look
+from .model_folders import Inventory, ModelFolders, PartView, local_copies, take_inventory
 from .needed_files import Listing, RemoteFile, files_of
 
 RESERVE = 2**30
@@ -72,7 +72,7 @@ class DownloadPlan:
         free_bytes: on its disk.
     """
 
-    look: Look
+    look: Inventory
     files: tuple[PlannedFile, ...]
     total_bytes: int
     needed_bytes: int
@@ -101,7 +101,7 @@ class DownloadPlan:
             )
 
 
-def make_plan(places: Places, list_files: List, *, check: bool = False) -> DownloadPlan:
+def make_plan(places: ModelFolders, list_files: List, *, check: bool = False) -> DownloadPlan:
     """Compare what is needed with what is there. Where all is there, the hub is not asked.
 
     Args:
@@ -111,7 +111,7 @@ def make_plan(places: Places, list_files: List, *, check: bool = False) -> Downl
     Raises:
         MachineError: the hub or the disk says no. And whatever `list_files` raises.
     """
-    seen = look(places)
+    seen = take_inventory(places)
     listings: dict[str, Listing] = {}
     files: dict[Path, PlannedFile] = {}
     settled = 0
@@ -141,12 +141,12 @@ def gigabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f}"
 
 
-def _is_own(part: PartView, places: Places) -> bool:
+def _is_own(part: PartView, places: ModelFolders) -> bool:
     """Whether a complete part lies as this app downloads it, in plain folders of the target."""
     return part.folder == places.target / part.repository / PARTS[part.name].folder
 
 
-def _plan_file(places: Places, remote: RemoteFile, commit: str) -> PlannedFile:
+def _plan_file(places: ModelFolders, remote: RemoteFile, commit: str) -> PlannedFile:
     path = places.target / remote.repository / remote.path
     if _size(path) == remote.size:
         return PlannedFile(remote, commit, path, remote.size, is_there=True)

@@ -16,7 +16,7 @@ from diffusers_helper.job.section_files import count_kept_sections
 from diffusers_helper.sections import make_plan
 from diffusers_helper.weights.model_files import ModelFiles, find_models
 
-from ..download.model_folders import Places
+from ..download.model_folders import ModelFolders
 from ..engine_options import DEMO, DOWNLOADED, default_models, has_download
 from .job import JobSpec
 
@@ -50,9 +50,9 @@ class EngineOptions:
     sage_attention: bool = False
 
     @property
-    def places(self) -> Places:
+    def places(self) -> ModelFolders:
         """Where the models may lie."""
-        return Places.of_user(self.models, self.downloaded)
+        return ModelFolders.of_user(self.models, self.downloaded)
 
     @property
     def uses_demo(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffusers_helper.errors import EngineError, InputError
 
-from ..download.model_folders import Places, find_models_in, look
+from ..download.model_folders import ModelFolders, find_models_in, take_inventory
 from .facts import FolderFacts, ModelsFacts
 
 DEMO_BYTES = 2**30
@@ -31,10 +31,10 @@ def look_at_folder(path: Path) -> FolderFacts:
     return FolderFacts(path, free, _can_write(there))
 
 
-def look_at_models(places: Places) -> ModelsFacts:
+def look_at_models(places: ModelFolders) -> ModelsFacts:
     """What is there of the models: headers and sizes are read, and some pieces to see how fast that is."""
     room = look_at_folder(places.target)
-    found = look(places)
+    found = take_inventory(places)
     if found.state != "complete":
         return ModelsFacts(found.state, room, _problem(places), found.num_bytes)
     try:
@@ -47,7 +47,7 @@ def look_at_models(places: Places) -> ModelsFacts:
     return ModelsFacts("complete", room, num_bytes=found.num_bytes, bytes_per_second=read_speed(paths))
 
 
-def _problem(places: Places) -> EngineError | None:
+def _problem(places: ModelFolders) -> EngineError | None:
     """What is wrong with models that are not complete."""
     try:
         find_models_in(places)
