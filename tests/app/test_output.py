@@ -1,6 +1,7 @@
-"""The folder for videos: a name inside of the app's folder, and nothing else."""
+"""Names of videos and of the folder for them, and the file manager that shows it."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,10 +10,62 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils import output as output_folder
-from webui.eichi_utils.output import OWN_FOLDERS, open_in_file_manager, resolve_output
+from webui.eichi_utils import output
+from webui.eichi_utils.output import (
+    MAX_BYTES,
+    OWN_FOLDERS,
+    check_name,
+    new_name,
+    open_in_file_manager,
+    resolve_output,
+)
 
-WEBUI = Path(output_folder.__file__).parents[1]
+WEBUI = Path(output.__file__).parents[1]
+
+
+# -- names; what is refused as one is tested with the command, in test_bad_input.py -----------------
+
+
+@pytest.mark.parametrize(
+    "name", ["video", "a.b-c_d (1)", "猫の動画", "Zoë's video", "a" * 100, "com10", "console"]
+)
+def test_plain_name_is_valid(name):
+    assert check_name(name) == name
+
+
+def test_longest_name_leaves_room_for_endings():
+    longest = "猫" * (MAX_BYTES // 3)
+    assert len(f"{check_name(longest)}_section_001.mp4.part".encode()) <= 255
+
+
+def test_new_name_is_date_and_time(tmp_path):
+    assert re.fullmatch(r"\d{6}_\d{6}_\d{3}", new_name(tmp_path))
+    assert check_name(new_name(tmp_path))
+    assert new_name(tmp_path / ("a" * 300)), "a folder that cannot exist is refused later"
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".png", ".job"])
+def test_new_name_is_unique(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr("webui.eichi_utils.output.datetime", FrozenClock)
+    first = new_name(tmp_path)
+    (tmp_path / f"{first}{ending}").write_text("")
+    second = new_name(tmp_path)
+    (tmp_path / f"{second}{ending}").symlink_to("nowhere")
+    assert [first, second, new_name(tmp_path)] == [first, f"{first}_2", f"{first}_3"]
+
+
+class FrozenClock:
+    """A clock that stands still."""
+
+    @staticmethod
+    def now() -> "FrozenClock":
+        return FrozenClock()
+
+    def strftime(self, _: str) -> str:
+        return "250102_030405_678901"
+
+
+# -- the output folder -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -37,66 +90,52 @@ def base(tmp_path: Path) -> Path:
         ("a" * 100, ["a" * 100]),
     ],
 )
-def test_a_name_is_a_folder_inside_of_the_apps(base, name, parts):
+def test_name_becomes_folder_below_base(base, name, parts):
     assert resolve_output(name, base) == base.joinpath(*parts)
     assert list(base.iterdir()) == []
 
 
-def test_a_folder_that_is_there_already_is_taken(base):
+def test_existing_folder_is_accepted(base):
     (base / "outputs" / "cats").mkdir(parents=True)
     assert resolve_output("outputs/cats", base) == base / "outputs" / "cats"
 
 
-def refusals() -> list[tuple[str, str]]:
-    outside = [
-        "..",
-        "../x",
-        "a/../../x",
-        "a\\..\\x",
-        "/",
-        "/tmp/x",
-        "\\x",
-        "//server/share",
-        "\\\\server\\share",
-    ]
-    outside += ["~", "~/x", "~root", "C:", "C:x", "c:\\x", "C:/x"]
-    no_folder = ["con", "NUL.txt", "a/aux", "COM1", "ab:c", "a*", 'a"', "a|b", "a?", "<a>", "a\nb", "a\x00"]
-    no_folder += ["a.", "a ", " a", ".a", "a./b", "a/b ", ".", "a/./b", "\u202ea", "\ud800", "猫" * 70]
-    return [
-        *((name, "output_folder_empty") for name in ("", "  ", "　")),
-        *((name, "output_folder_outside") for name in outside),
-        *((name, "bad_folder_name") for name in no_folder),
-        *((name, "output_folder_too_long") for name in ("a" * 101, "a/" * 51)),
-        *(
-            (name, "output_folder_of_app")
-            for name in ("cache", "Cache", "SETTINGS/x", "hf_download\\x", "static")
-        ),
-    ]
+OUTSIDE = ["..", "../x", "a/../../x", "a\\..\\x", "/", "/tmp/x", "\\x", "//server/share", "\\\\server\\share"]
+OUTSIDE += ["~", "~/x", "~root", "C:", "C:x", "c:\\x", "C:/x"]
+BAD = ["con", "NUL.txt", "a/aux", "COM1", "ab:c", "a*", 'a"', "a|b", "a?", "<a>", "a\nb", "a\x00"]
+BAD += ["a.", "a ", " a", ".a", "a./b", "a/b ", ".", "a/./b", "\u202ea", "\ud800", "猫" * 70]
+REFUSED = {
+    "output_folder_empty": ["", "  ", "　"],
+    "output_folder_outside": OUTSIDE,
+    "bad_folder_name": BAD,
+    "output_folder_too_long": ["a" * 101, "a/" * 51],
+    "output_folder_of_app": ["cache", "Cache", "SETTINGS/x", "hf_download\\x", "static"],
+}
 
 
-@pytest.mark.parametrize(("name", "code"), refusals())
-def test_any_other_name_is_refused_with_its_sentence(base, name, code):
+@pytest.mark.parametrize(("code", "name"), [(code, name) for code in REFUSED for name in REFUSED[code]])
+def test_invalid_name_is_refused_with_its_code(base, name, code):
     with pytest.raises(InputError) as caught:
         resolve_output(name, base)
     assert caught.value.code == code
     assert list(base.iterdir()) == []
 
 
-def test_every_folder_that_the_app_writes_is_its_own():
+def test_folders_that_the_app_writes_are_reserved():
     ignored = (WEBUI.parent / ".gitignore").read_text("utf-8").splitlines()
     written = {line.split("/")[2] for line in ignored if line.startswith("/webui/")}
     assert len(written) > 3
     assert written - {"outputs"} <= OWN_FOLDERS
 
 
-def test_every_folder_of_the_apps_code_is_its_own():
+def test_folders_of_code_are_reserved():
     code = {path.relative_to(WEBUI).parts[0] for path in WEBUI.glob("*/*.py")}
     assert "eichi_utils" in code
     assert code <= OWN_FOLDERS
 
 
 @pytest.mark.parametrize("name", ["notes", "notes/cats"])
-def test_a_file_is_no_folder(base, name):
+def test_file_instead_of_folder_is_refused(base, name):
     (base / "notes").write_text("")
     with pytest.raises(InputError, match="output_folder_is_file"):
         resolve_output(name, base)
@@ -104,7 +143,7 @@ def test_a_file_is_no_folder(base, name):
 
 @pytest.mark.parametrize("name", ["link", "link/cats"])
 @pytest.mark.parametrize("there", [True, False])
-def test_a_link_that_leads_out_is_refused(base, tmp_path, name, there):
+def test_link_out_of_base_is_refused(base, tmp_path, name, there):
     elsewhere = tmp_path / "elsewhere"
     if there:
         elsewhere.mkdir()
@@ -113,21 +152,21 @@ def test_a_link_that_leads_out_is_refused(base, tmp_path, name, there):
         resolve_output(name, base)
 
 
-def test_a_link_in_a_circle_is_refused(base):
+def test_circular_link_is_refused(base):
     (base / "link").symlink_to(base / "link")
     with pytest.raises(InputError, match="output_folder_"):
         resolve_output("link", base)
 
 
 @pytest.mark.parametrize("target", ["cache", "."])
-def test_a_link_to_the_apps_own_folders_is_refused(base, target):
+def test_link_to_reserved_folder_is_refused(base, target):
     (base / "cache").mkdir()
     (base / "link").symlink_to(base / target)
     with pytest.raises(InputError, match="output_folder_of_app"):
         resolve_output("link", base)
 
 
-def test_a_link_inside_is_taken_and_so_is_an_app_behind_a_link(base, tmp_path):
+def test_link_inside_base_is_accepted(base, tmp_path):
     (base / "outputs").mkdir()
     (base / "link").symlink_to(base / "outputs")
     assert resolve_output("link", base) == base / "link"
@@ -157,14 +196,14 @@ def desktop(monkeypatch) -> list[tuple[list[str], dict]]:
     """A Linux desktop; what is started on it."""
     FakeProcess.started.clear()
     monkeypatch.setattr(subprocess, "Popen", FakeProcess)
-    monkeypatch.setattr(output_folder.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(output.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delattr(os, "startfile", raising=False)
     monkeypatch.setenv("DISPLAY", ":0")
     return FakeProcess.started
 
 
-def test_the_folder_is_made_and_shown_without_a_shell(desktop, base):
+def test_folder_is_created_and_opened_without_shell(desktop, base):
     assert open_in_file_manager(base / "outputs" / "; rm x") is True
     [(command, options)] = desktop
     assert command == ["/usr/bin/xdg-open", str(base / "outputs" / "; rm x")]
@@ -172,14 +211,14 @@ def test_the_folder_is_made_and_shown_without_a_shell(desktop, base):
     assert (base / "outputs" / "; rm x").is_dir()
 
 
-def test_a_mac_has_its_own_opener_and_needs_no_display(desktop, base, monkeypatch):
+def test_macos_uses_open_without_display(desktop, base, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delenv("DISPLAY")
     assert open_in_file_manager(base) is True
     assert desktop[0][0] == ["/usr/bin/open", str(base)]
 
 
-def test_windows_opens_it_itself(desktop, base, monkeypatch):
+def test_windows_uses_startfile(desktop, base, monkeypatch):
     opened = []
     monkeypatch.setattr(os, "startfile", opened.append, raising=False)
     assert open_in_file_manager(base) is True
@@ -188,13 +227,13 @@ def test_windows_opens_it_itself(desktop, base, monkeypatch):
 
 
 @pytest.mark.usefixtures("desktop")
-def test_without_a_file_manager_it_says_so(base, monkeypatch):
-    monkeypatch.setattr(output_folder.shutil, "which", lambda _: None)
+def test_missing_file_manager_returns_false(base, monkeypatch):
+    monkeypatch.setattr(output.shutil, "which", lambda _: None)
     assert open_in_file_manager(base / "outputs") is False
     assert (base / "outputs").is_dir()
 
 
-def test_without_a_screen_it_says_so(desktop, base, monkeypatch):
+def test_missing_display_returns_false(desktop, base, monkeypatch):
     monkeypatch.delenv("DISPLAY")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert open_in_file_manager(base) is False
@@ -202,7 +241,7 @@ def test_without_a_screen_it_says_so(desktop, base, monkeypatch):
 
 
 @pytest.mark.usefixtures("desktop")
-def test_a_file_manager_that_cannot_be_started_is_none(base, monkeypatch):
+def test_unstartable_file_manager_returns_false(base, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "not executable")
 
@@ -211,7 +250,7 @@ def test_a_file_manager_that_cannot_be_started_is_none(base, monkeypatch):
 
 
 @pytest.mark.usefixtures("desktop")
-def test_a_folder_that_cannot_be_made_is_a_failure_with_a_sentence(base):
+def test_folder_that_cannot_be_created_is_an_error(base):
     (base / "notes").write_text("")
     with pytest.raises(MachineError, match="cannot_write"):
         open_in_file_manager(base / "notes" / "cats")

@@ -33,7 +33,7 @@ from .jobs.job import JobSpec
 from .jobs.log import logged
 from .jobs.runner import EngineOptions, JobRunner
 from .machine.check import CheckOptions, check_for_log
-from .output_names import check_name, new_name
+from .output import check_name, new_name
 from .support.failures import as_engine_error, without_values
 from .terminal import say, write_line
 from .text.translations import Translator

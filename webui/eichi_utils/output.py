@@ -1,6 +1,6 @@
-"""The folder for videos: by a name inside of the app's folder, never a way out of it.
+"""Where videos go: names of files and folders that every system takes, never a way out of the app's folder.
 
-Knows what else the app keeps there. What one part of a name may be, `output_names` knows.
+Knows what else the app keeps there.
 """
 
 import os
@@ -9,34 +9,58 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
+from datetime import datetime
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
 
-from .output_names import is_plain_name
-
 MAX_LENGTH = 100
-"""Of the whole name: on Windows a path has 260 characters for this app's folder, it and the video's name."""
+"""Characters of a name: on Windows a path has 260 for this app's folder, the output folder and the video."""
+MAX_BYTES = 200
+"""Bytes of a file's name: file systems take 255, and the longest ending that we add has 21."""
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""The Unicode categories of what cannot be seen in a name: controls, halves of characters, line ends."""
 OWN_FOLDERS = frozenset(
-    {
-        "__pycache__",
-        "cache",
-        "eichi_utils",
-        "hf_download",
-        "logs",
-        "presets",
-        "settings",
-        "static",
-        "temp",
-    }
+    {"__pycache__", "cache", "eichi_utils", "hf_download", "logs", "presets", "settings", "static", "temp"}
 )
-"""What the app keeps for itself in its folder."""
+"""The folders that the app keeps for itself in its folder."""
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 _OUTSIDE = re.compile(r"[/\\~]|[a-z]:", re.IGNORECASE)
-"""How names begin that do not start here: a root, a network share, a home, a drive."""
+"""The beginnings of names that lead elsewhere: a root, a network share, a home, a drive."""
+
+
+def check_name(name: str) -> str:
+    """Return `name` if Windows and Linux both take it as a plain file name.
+
+    Raises:
+        InputError: it holds a path, a reserved word or a character that is not allowed.
+    """
+    if not is_plain_name(name):
+        raise InputError("bad_name", name=name[:60], length=MAX_LENGTH)
+    return name
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether Windows and Linux both take `name` for a file or a folder, with room for our endings."""
+    bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
+    bad = bad or any(unicodedata.category(character) in UNSEEN for character in name)
+    return not bad and 0 < len(name) <= MAX_LENGTH and len(name.encode()) <= MAX_BYTES
+
+
+def new_name(folder: Path) -> str:
+    """Returns a name that nothing in `folder` has yet: the date and time."""
+    base = datetime.now().strftime("%y%m%d_%H%M%S_%f")[:-3]
+    name, number = base, 1
+    while any(os.path.lexists(folder / f"{name}{ending}") for ending in (".mp4", ".png", ".job")):
+        number += 1
+        name = f"{base}_{number}"
+    return name
 
 
 def resolve_output(name: str, base: Path) -> Path:
-    """The folder called `name` inside of `base`; it need not exist. `/` and `\\` both part its levels.
+    """Returns the folder called `name` inside `base`; it need not exist. `/` and `\\` both part its levels.
 
     Raises:
         InputError: it is no name on every system, leads out of `base`, belongs to the app, or is a file.
@@ -52,12 +76,12 @@ def resolve_output(name: str, base: Path) -> Path:
         if not is_plain_name(part):
             raise InputError("bad_folder_name", name=part)
     path = base.joinpath(*parts)
-    _check_place(name, path, base)
+    _check_on_disk(name, path, base)
     return path
 
 
-def _check_place(name: str, path: Path, base: Path) -> None:
-    """Look at the disk: links may lead elsewhere, and a file may have the name."""
+def _check_on_disk(name: str, path: Path, base: Path) -> None:
+    """Refuse a folder that a link leads elsewhere, or whose name a file has."""
     real = _real_parts(path, base)
     if real is None:
         raise InputError("output_folder_leads_out", name=name)
@@ -70,7 +94,7 @@ def _check_place(name: str, path: Path, base: Path) -> None:
 
 
 def _real_parts(path: Path, base: Path) -> tuple[str, ...] | None:
-    """The parts of `path` below `base` with all links followed; None where they lead out or in circles.
+    """Returns the parts of `path` below `base`, links followed; None where they lead out or in circles.
 
     Windows' short names (`HF_DOW~1`) become long ones, too.
     """
@@ -81,10 +105,10 @@ def _real_parts(path: Path, base: Path) -> tuple[str, ...] | None:
 
 
 def open_in_file_manager(path: Path) -> bool:
-    """Show a folder to who sits at this computer; it is made if missing. Does not wait.
+    """Show a folder on this computer's screen without waiting; a missing one is made.
 
     Returns:
-        False where nothing can show it, as on a server without a screen.
+        bool: False where nothing can show it, as on a server without a screen.
 
     Raises:
         MachineError: the folder cannot be made.

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from .output_names import UNSEEN
+from .output import UNSEEN
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@ from diffusers_helper.events import Event, Notice
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
 
-from ..output_names import new_name
+from ..output import new_name
 from ..support.failures import Failure, describe_failure
 from .job import Clock, Job, JobSpec, JobState, JobView, MakeClock, Progress
 from .store import JobFiles, StoredJob

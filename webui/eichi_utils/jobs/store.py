@@ -25,7 +25,7 @@ from diffusers_helper.media.images import read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.sections import make_plan, start_picture
 
-from ..output_names import check_name
+from ..output import check_name
 from ..support.failures import without_values
 from .job import JobSpec
 from .pictures import make_thumbnail
