@@ -1,24 +1,34 @@
-"""Which device computes, and in which number formats. Decided once a run and passed down."""
+"""The device that computes, and its number formats: chosen once a run and passed down.
 
+Must run before diffusers is imported, because diffusers fails together with a broken xformers.
+"""
+
+import importlib.util
+import logging
+import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from .errors import InputError, MachineError
+from .limits import BFLOAT16_CAPABILITY, OLDEST_CAPABILITY
 from .memory import is_out_of_memory
-from .transformer.attention import hide_broken_xformers
-from .transformer.compiling import can_compile
+
+logger = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cuda", "cpu"]
-OLDEST_CAPABILITY = (7, 0)
-"""Below Volta there are no matrix units: a video would take days."""
-BFLOAT16_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The device and the dtypes of the models on it; `projection` is the dtype of the last layer."""
+    """The device and the dtypes of the models on it.
+
+    Attributes:
+        projection: dtype of the transformer's last layer.
+        memory_limit: the most bytes of VRAM (on the CPU, of RAM) to use; None for all that is free.
+        compiles: whether the transformer's blocks are compiled.
+    """
 
     device: torch.device
     encoders: torch.dtype
@@ -26,17 +36,15 @@ class Compute:
     transformer: torch.dtype
     projection: torch.dtype = torch.float32
     memory_limit: int | None = None
-    """The most bytes of VRAM (on the CPU, of RAM) that may be used; None for all that is free."""
     compiles: bool = False
-    """Whether the transformer's blocks are compiled."""
 
 
 def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Compute:
-    """Pick the device, before any model class is imported; `auto` takes a CUDA card, else the CPU.
+    """Choose the device, its dtypes and whether to compile; `auto` takes a CUDA GPU, else the CPU.
 
     Raises:
-        InputError: CUDA was asked for and there is none.
-        MachineError: the card is too old, or this PyTorch has no kernels for it.
+        InputError: CUDA was requested and there is none.
+        MachineError: the GPU is too old, or this PyTorch has no kernels for it.
     """
     hide_broken_xformers()
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
@@ -50,9 +58,8 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
         raise MachineError("card_too_old", card=name)
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min((memory_limit or total) / total, 1.0), device)
-    _try_card(device, name)
-    has_bfloat16 = capability >= BFLOAT16_CAPABILITY
-    transformer = torch.bfloat16 if has_bfloat16 else torch.float16
+    _try_out(device, name)
+    transformer = torch.bfloat16 if capability >= BFLOAT16_CAPABILITY else torch.float16
     return Compute(
         device,
         torch.float16,
@@ -63,8 +70,28 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     )
 
 
-def _try_card(device: torch.device, name: str) -> None:
-    """Run one small product: a torch built for other cards fails here with a sentence, not in the middle."""
+def can_compile(device: torch.device) -> bool:
+    """Returns whether Triton can compile for the device. (A CPU needs a C++ compiler, and gains little.)"""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
+        return False
+    return importlib.util.find_spec("triton") is not None
+
+
+def hide_broken_xformers() -> None:
+    """Make an xformers that cannot be imported look as if it were not installed."""
+    logging.getLogger("xformers").setLevel(logging.ERROR)
+    if sys.modules.get("xformers", True) is None or importlib.util.find_spec("xformers") is None:
+        return
+    try:
+        import xformers.ops  # noqa: F401
+    except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
+        logger.info("xformers does not load: %s", error)
+        modules: dict[str, Any] = sys.modules
+        modules["xformers"] = modules["xformers.ops"] = None
+
+
+def _try_out(device: torch.device, name: str) -> None:
+    """Run one small product: a PyTorch built for other GPUs fails here with a clear error, not in a job."""
     try:
         ones = torch.ones(16, 16, device=device, dtype=torch.float16)
         if (ones @ ones).sum().item() != 16 * 16 * 16:

@@ -20,7 +20,7 @@ INDEX = "https://download.pytorch.org/whl/"
 PYPI = "pypi"
 """In place of a build's tag: what PyPI has."""
 OLDEST_CAPABILITY = (7, 0)
-"""The engine's own limit (`diffusers_helper/device.py`)."""
+"""The engine's own limit (`diffusers_helper/limits.py`)."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from torch import nn
 from ..device import Compute
 from ..eight_bit.block import use_joined_forward
 from ..eight_bit.linear import own_dtypes, use_best_product
+from ..limits import GIB
 from ..memory import empty_cache, free_vram, is_out_of_memory, read_ram
 from ..streaming.layers import NUM_SLOTS, StreamedLayers
 from ..streaming.layout import describe_layer
-from ..streaming.placement import COMFORT_BYTES, COMFORT_PART, GIB, plan_vram
+from ..streaming.placement import COMFORT_BYTES, COMFORT_PART, plan_vram
 from ..streaming.row_lookup import RowLookup
 from ..transformer.attention import OWN, ActiveAttention
 from ..transformer.block_stack import BlockStack

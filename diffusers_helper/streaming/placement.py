@@ -8,7 +8,8 @@ fixed part of the layers kept in RAM.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GIB = 2**30
+from ..limits import GIB
+
 HIDDEN = 0.9
 """Reading that takes at most this part of a step is hidden behind it."""
 COMFORT_BYTES = 2 * GIB

@@ -6,15 +6,13 @@ they do, the app works, and tells the log only.
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -39,23 +37,6 @@ REPEATS = 3
 TOLERANCE = 0.02
 """The most that another way's result may be away, relatively."""
 SAGE_TOLERANCE = 0.1
-
-
-def hide_broken_xformers() -> None:
-    """Make an xformers that cannot be imported look as if it were not installed.
-
-    diffusers imports it wherever it is installed, and would fail together with it. Call this before
-    diffusers is imported.
-    """
-    logging.getLogger("xformers").setLevel(logging.ERROR)
-    if sys.modules.get("xformers", True) is None or importlib.util.find_spec("xformers") is None:
-        return
-    try:
-        import xformers.ops  # noqa: F401
-    except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
-        logger.info("xformers does not load: %s", error)
-        modules: dict[str, Any] = sys.modules
-        modules["xformers"] = modules["xformers.ops"] = None
 
 
 def xformers_computes(device: torch.device, dtype: torch.dtype) -> bool:

@@ -5,7 +5,6 @@ and modulation are its inputs, and the numbers of tokens are left open. Whatever
 works, and tells the log only: what does not compile, or whose compiled numbers are wrong, runs as it is.
 """
 
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -24,17 +23,8 @@ TOLERANCE = 0.1
 """The most that compiled numbers may be away from the block's own, relatively. The compiler rounds at other
 places: in bfloat16 that makes 0.005, in 8 bits more. What is wrong is wrong by much more (measured: an
 attention left out 0.35, garbled 0.5)."""
-OLDEST_CAPABILITY = (7, 0)
-"""The oldest cards that Triton's kernels run on."""
 COMPILED_FORWARD = "compiled_forward"
 """A block with a function of this name is compiled as that is written: of the block and its arguments."""
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether there is a Triton for this card. (A CPU would need a C++ compiler, and gains little.)"""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
-        return False
-    return importlib.util.find_spec("triton") is not None
 
 
 def keep_compiled(folder: Path) -> None:

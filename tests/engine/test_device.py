@@ -1,11 +1,12 @@
 """Which device computes, and what is said where none can."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffusers_helper.device import choose_compute
+from diffusers_helper.device import can_compile, choose_compute, hide_broken_xformers
 from diffusers_helper.errors import InputError, MachineError
 
 GIB = 2**30
@@ -81,3 +82,37 @@ def test_a_limit_holds_for_all_that_the_process_takes_of_the_card(monkeypatch, l
     card = Card(monkeypatch, (8, 9))
     assert choose_compute("cuda", limit).memory_limit == limit
     assert card.fraction == fraction
+
+
+def test_a_cpu_does_not_compile():
+    assert not can_compile(torch.device("cpu"))
+    assert not choose_compute("cpu").compiles
+
+
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_a_card_compiles_where_triton_is(monkeypatch, has_triton):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if has_triton else None)
+    assert can_compile(torch.device("cuda")) is has_triton
+
+
+@pytest.fixture
+def broken_xformers(tmp_path, monkeypatch):
+    """A package that is installed and fails when it is imported, as after a change of PyTorch."""
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").write_text("")
+    (tmp_path / "xformers" / "ops.py").write_text("raise OSError('DLL load failed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("xformers", "xformers.ops"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    for name in ("xformers", "xformers.ops"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("broken_xformers")
+def test_a_broken_xformers_looks_absent():
+    hide_broken_xformers()
+    with pytest.raises(ImportError):
+        import xformers.ops  # noqa: F401
+    hide_broken_xformers()  # a second time changes nothing

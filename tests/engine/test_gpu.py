@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from diffusers_helper.device import choose_compute
+from diffusers_helper.device import can_compile, choose_compute
 from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
 from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
 from diffusers_helper.errors import MachineError
@@ -19,7 +19,7 @@ from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDe
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend
-from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner, can_compile
+from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner
 from diffusers_helper.transformer.teacache import TeaCache
 from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents, tilings_of
 from diffusers_helper.vae.decoder import WindowDecoder, card_channel_sums

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from diffusers_helper import device
 from diffusers_helper.errors import MachineError
 from diffusers_helper.models import streamed_transformer as streamed_models
 from tests.support.machine_samples import COMPUTERS, GIB, RTX_3060, RTX_4060, asked, card, pc, ram
@@ -157,6 +156,4 @@ def codes_in_the_rules() -> set[str]:
 
 
 def test_the_numbers_are_those_of_the_engine():
-    assert device.OLDEST_CAPABILITY == machine_rules.OLDEST_CAPABILITY
-    assert device.BFLOAT16_CAPABILITY == machine_rules.BFLOAT16_CAPABILITY
     assert streamed_models.VAE_BYTES + streamed_models.SPARE_BYTES == machine_rules.VRAM_RESERVED

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from diffusers_helper.streaming.placement import GIB, plan_ram, plan_vram, spread_evenly
+from diffusers_helper.limits import GIB
+from diffusers_helper.streaming.placement import plan_ram, plan_vram, spread_evenly
 
 MIB = 2**20
 BLOCKS = [433 * MIB] * 20 + [216 * MIB] * 40

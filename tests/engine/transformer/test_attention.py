@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
-import sys
 import types
 
 import pytest
@@ -16,29 +15,6 @@ from diffusers_helper.transformer.compiling import CompilingRunner
 from tests.support.tiny import make_loader, make_request, run
 from webui.eichi_utils.text.translations import Translator
 from webui.endframe_ichi import parse_arguments
-
-
-@pytest.fixture
-def broken_xformers(tmp_path, monkeypatch):
-    """A package that is installed and fails when it is imported, as after a change of PyTorch."""
-    (tmp_path / "xformers").mkdir()
-    (tmp_path / "xformers" / "__init__.py").write_text("")
-    (tmp_path / "xformers" / "ops.py").write_text("raise OSError('DLL load failed')")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("xformers", "xformers.ops"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield
-    for name in ("xformers", "xformers.ops"):
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.usefixtures("broken_xformers")
-def test_a_broken_xformers_looks_absent():
-    attention.hide_broken_xformers()
-    with pytest.raises(ImportError):
-        import xformers.ops  # noqa: F401
-    attention.hide_broken_xformers()  # a second time changes nothing
-
 
 SHAPE = attention.AttentionShape(18000, 24, 128)
 

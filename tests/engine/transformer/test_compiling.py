@@ -26,7 +26,6 @@ from diffusers_helper.transformer.compiling import (
     BlockRunner,
     CompilingRunner,
     _relative_error,
-    can_compile,
 )
 from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes
 from diffusers_helper.weights.checkpoint import Checkpoint
@@ -333,15 +332,3 @@ def test_examples_do_what_blocks_do():
             without = block(*states, temb, None, rotary)
             worst = max(_relative_error(w, v) for w, v in zip(without, whole, strict=True))
             assert worst > 2 * TOLERANCE, kind
-
-
-def test_a_cpu_does_not_compile():
-    assert not can_compile(torch.device("cpu"))
-    assert not choose_compute("cpu").compiles
-
-
-@pytest.mark.parametrize("has_triton", [True, False])
-def test_a_card_compiles_where_triton_is(monkeypatch, has_triton):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if has_triton else None)
-    assert can_compile(torch.device("cuda")) is has_triton

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from diffusers_helper.errors import EngineError
-from diffusers_helper.streaming.placement import GIB
+from diffusers_helper.limits import GIB
 
 from ..machine_memory import read_memory
 from ..terminal import write_line

@@ -8,16 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusers_helper.streaming.placement import COMFORT_BYTES, COMFORT_PART, GIB, HIDDEN
+from diffusers_helper.limits import BFLOAT16_CAPABILITY, GIB, OLDEST_CAPABILITY
+from diffusers_helper.streaming.placement import COMFORT_BYTES, COMFORT_PART, HIDDEN
 
 from .facts import Capability, CardFacts, FolderFacts, MachineFacts, MemoryFacts, TorchFacts
 
 Level = Literal["good", "slow", "fails"]
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
-OLDEST_CAPABILITY: Capability = (7, 0)
-BFLOAT16_CAPABILITY: Capability = (8, 0)
-"""As in `diffusers_helper.device`, which imports torch; a test holds them together."""
 VRAM_GOOD = 5 * GIB
 VRAM_LEAST = 9 * GIB // 2
 """A step takes 4.2 GiB at 640x608, and CUDA itself about half of one (reported, not measured here)."""

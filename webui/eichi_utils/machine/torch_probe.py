@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusers_helper.errors import EngineError
+from diffusers_helper.limits import BFLOAT16_CAPABILITY
 
 from ..support.failures import as_engine_error
 from .card import NO_WINDOW
@@ -133,7 +134,6 @@ def _card_facts() -> dict[str, Any]:
 def _attention(device: "torch.device", dtype: "torch.dtype") -> AttentionKernel:
     import torch
 
-    from diffusers_helper.device import BFLOAT16_CAPABILITY
     from diffusers_helper.transformer.attention import xformers_computes
 
     has_flash = torch.backends.cuda.is_flash_attention_available()
