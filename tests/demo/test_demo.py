@@ -19,7 +19,7 @@ from webui.eichi_utils.engine_options import DEMO, ROOT
 from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.page.api import _request
-from webui.eichi_utils.preflight import Setup
+from webui.eichi_utils.preflight import Preflight
 
 MOST_BYTES = 40_000_000
 
@@ -88,7 +88,7 @@ def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch,
     """Who asked for the demo may choose another one."""
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
-    setup = Setup(CheckOptions(engine, tmp_path), engine.places)
+    setup = Preflight(CheckOptions(engine, tmp_path), engine.places)
     with pretend_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
         assert app.forced_resolution == forced
 

@@ -15,7 +15,7 @@ from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
 from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.jobs.speed_history import SpeedBook
 from webui.eichi_utils.machine.check import CheckOptions
-from webui.eichi_utils.preflight import Setup
+from webui.eichi_utils.preflight import Preflight
 from webui.eichi_utils.settings.presets import PresetStore
 from webui.eichi_utils.settings.settings import SettingsStore
 
@@ -31,7 +31,7 @@ def pretend_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
         "speed": SpeedBook(home / "settings" / "speed.json"),
-        "setup": Setup(CheckOptions(engine, home / "outputs"), ModelFolders(None, home / "hf_download")),
+        "setup": Preflight(CheckOptions(engine, home / "outputs"), ModelFolders(None, home / "hf_download")),
         "language": "en",
     }
     app = AppState(**plain | values)

@@ -23,7 +23,7 @@ from .jobs.runner import JobRunner
 from .jobs.speed_history import SpeedBook
 from .machine.check import CheckOptions
 from .page.estimate import job_work
-from .preflight import Setup
+from .preflight import Preflight
 from .settings.presets import PresetStore
 from .settings.settings import SettingsStore
 from .text.translations import Translator, system_language
@@ -86,10 +86,10 @@ def _settings(options: "PageOptions") -> SettingsStore:
     return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
 
 
-def _setup(options: "PageOptions") -> Setup:
+def _setup(options: "PageOptions") -> Preflight:
     """The check and the download, already looking."""
     output = options.output or options.home / DEFAULT_OUTPUT
-    setup = Setup(CheckOptions(options.engine, output), options.engine.places)
+    setup = Preflight(CheckOptions(options.engine, output), options.engine.places)
     setup.look_again()
     return setup
 

@@ -15,7 +15,7 @@ from .form import FIELDS
 from .jobs.queue import JobQueue
 from .jobs.speed_history import SpeedBook
 from .output import resolve_output
-from .preflight import Setup
+from .preflight import Preflight
 from .settings.presets import PresetStore
 from .settings.settings import Field, SettingsStore
 from .text.translations import LANGUAGES, Translator
@@ -46,7 +46,7 @@ class AppState:
     settings: SettingsStore
     presets: PresetStore
     speed: SpeedBook
-    setup: Setup
+    setup: Preflight
     language: str
     given_output: Path | None = None
     demo: bool = False

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SetupView:
+class PreflightView:
     """The setup at one moment. `lines` and `models` are None until they were looked at."""
 
     version: int
@@ -27,7 +27,7 @@ class SetupView:
     download: DownloadView
 
 
-class Setup:
+class Preflight:
     """The check and the download. Every method may be called from any thread."""
 
     def __init__(self, options: CheckOptions, places: ModelFolders) -> None:
@@ -50,12 +50,12 @@ class Setup:
         """Whether the demo's models make the videos as things stand."""
         return self._options.engine.uses_demo
 
-    def view(self) -> SetupView:
+    def view(self) -> PreflightView:
         """The setup as it is at this moment."""
         with self._lock:
             download = self.download.view()
             version = self._looks + download.version
-            return SetupView(version, self._lines, self._models, self._places, download)
+            return PreflightView(version, self._lines, self._models, self._places, download)
 
     def look_again(self) -> None:
         """Check everything anew, in a thread; returns at once."""

@@ -250,7 +250,7 @@ def test_it_waits_at_least_as_long_as_the_server_asks(hub, places):
     download = make(hub, places)
     download.start()
     wait_for(lambda: download.view().state == "waiting")
-    assert download.view().trouble == "HTTP 503 Service Unavailable"
+    assert download.view().last_error == "HTTP 503 Service Unavailable"
     assert download.cancel()
     assert finish(download).state == "stopped"
 

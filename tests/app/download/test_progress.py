@@ -63,10 +63,10 @@ def test_trouble_is_told_until_bytes_come_again(tally):
     tally.add(100, 3.0)
     tally.say("waiting", 3.0, "a/b/c", "HTTP 503")
     view = tally.view()
-    assert (view.state, view.trouble, view.speed) == ("waiting", "HTTP 503", None)
+    assert (view.state, view.last_error, view.speed) == ("waiting", "HTTP 503", None)
     tally.say("fetching", 4.0, "a/b/c")
     tally.add(1, 4.0)
-    assert tally.view().trouble is None
+    assert tally.view().last_error is None
 
 
 def test_that_it_is_stopping_is_told_until_it_has_ended(tally):

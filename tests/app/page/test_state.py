@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusers_helper.errors import MachineError
 from diffusers_helper.events import (
     Event,
     Notice,
@@ -24,13 +25,13 @@ from diffusers_helper.events import (
 )
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import make_plan
+from tests.support.preflight_views import EMPTY_PREFLIGHT
 from tests.support.queue import SOON, finished
-from tests.support.setup_views import NO_SETUP
 from webui.eichi_utils.download.download import DownloadView, ModelFolders
 from webui.eichi_utils.download.model_folders import take_inventory
 from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, JobView, Progress, QueueView
-from webui.eichi_utils.live_setup import MODEL_GB
-from webui.eichi_utils.page.state import SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.page import state as state_module
+from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
 from webui.eichi_utils.support.failures import Failure
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
@@ -89,7 +90,7 @@ def view(
 
 
 def state_of(queue: QueueView, words: Translator = ENGLISH) -> dict[str, Any]:
-    return page_state(queue, NO_SETUP, words, server="s", sound=True)
+    return page_state(queue, EMPTY_PREFLIGHT, words, server="s", sound=True)
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -449,20 +450,31 @@ def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_where_models_are_missing_one_sees_how_large_they_are_before_the_box_is_open(language, tmp_path):
+def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
     places = ModelFolders(None, tmp_path)
-    setup = replace(NO_SETUP, places=places, models=take_inventory(places))
+    setup = replace(EMPTY_PREFLIGHT, places=places, models=take_inventory(places))
     shown = page_state(view(), setup, Translator(language), server="s", sound=True)
     assert f"{MODEL_GB} GB" in shown["setup"]["title"]
     assert str(tmp_path) in shown["setup"]["download"]["text"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_why_the_line_broke_is_told_in_the_pages_language(language, tmp_path):
+def test_a_connection_error_is_shown_in_the_pages_language(language, tmp_path):
     words = Translator(language)
-    waiting = DownloadView(1, state="waiting", trouble="reason.ended_early")
-    setup = replace(NO_SETUP, places=ModelFolders(None, tmp_path), download=waiting)
+    waiting = DownloadView(1, state="waiting", last_error="reason.ended_early")
+    setup = replace(EMPTY_PREFLIGHT, places=ModelFolders(None, tmp_path), download=waiting)
     shown = page_state(view(), setup, words, server="s", sound=True)
     assert shown["setup"]["download"]["status"] == words(
         "download.waiting", reason=words("reason.ended_early")
     )
+
+
+def test_a_disk_that_cannot_be_read_leaves_its_free_room_open(tmp_path, monkeypatch):
+    def fail(folder: Path) -> int:
+        raise MachineError("cannot_write", path=str(folder), reason="gone")
+
+    monkeypatch.setattr(state_module, "free_bytes", fail)
+    folders = ModelFolders(None, tmp_path)
+    setup = replace(EMPTY_PREFLIGHT, places=folders, models=take_inventory(folders))
+    offer = page_state(view(), setup, Translator("en"), server="s", sound=True)["setup"]["download"]["text"]
+    assert "? GB" in offer

@@ -23,7 +23,7 @@ from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import find_models
 from tests.support.job_runs import LONG, wait_until
-from tests.support.setup_views import NO_SETUP
+from tests.support.preflight_views import EMPTY_PREFLIGHT
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS, make_request
 from webui.eichi_utils import eight_bit_models
@@ -372,4 +372,4 @@ def test_a_job_of_the_page_is_made_with_them(models, tmp_path):
 
 
 def status(view: Any) -> str:
-    return str(page_state(view, NO_SETUP, Translator("en"), server="s", sound=True)["job"]["status"])
+    return str(page_state(view, EMPTY_PREFLIGHT, Translator("en"), server="s", sound=True)["job"]["status"])

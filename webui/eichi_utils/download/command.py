@@ -83,8 +83,8 @@ def _follow(download: Download, asked: threading.Event, words: Translator) -> Do
 
 
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
-    if view.trouble is not None and view.trouble != before.trouble:
-        say(words("download.waiting", reason=reason_text(view.trouble, words)))
+    if view.last_error is not None and view.last_error != before.last_error:
+        say(words("download.waiting", reason=reason_text(view.last_error, words)))
     if bar.disable:
         if view.file is not None and view.file != before.file:
             done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)

@@ -168,7 +168,7 @@ class Download:
             try:
                 listing = hub.listing(repository)
             except LineBroken as error:
-                self._tally.say("waiting", time.monotonic(), trouble=error.reason)
+                self._tally.say("waiting", time.monotonic(), last_error=error.reason)
                 patience.bear(error)
             else:
                 patience.renew()

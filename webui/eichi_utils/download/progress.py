@@ -34,7 +34,7 @@ class DownloadView:
         speed: bytes a second; None while nothing comes or it cannot be told yet.
         seconds_left: None where there is no speed.
         file: `ORG/NAME/path` of the file that it is at.
-        trouble: why the line broke the last time; None once bytes come again.
+        last_error: why the line broke the last time; None once bytes come again.
         failure: why it failed; only in that state.
     """
 
@@ -46,7 +46,7 @@ class DownloadView:
     speed: float | None = None
     seconds_left: float | None = None
     file: str | None = None
-    trouble: str | None = None
+    last_error: str | None = None
     failure: Failure | None = None
 
     @property
@@ -78,12 +78,12 @@ class Tally:
             self._show(replace(self._view, done_bytes=done_bytes, total_bytes=total_bytes))
 
     def say(
-        self, state: DownloadState, now: float, file: str | None = None, trouble: str | None = None
+        self, state: DownloadState, now: float, file: str | None = None, last_error: str | None = None
     ) -> None:
         """What it does from now on."""
         with self._changed:
             self._speed.pause(now)
-            view = replace(self._view, state=state, file=file, trouble=trouble)
+            view = replace(self._view, state=state, file=file, last_error=last_error)
             self._show(replace(view, speed=None, seconds_left=None))
 
     def add(self, num_bytes: int, now: float) -> None:
@@ -93,7 +93,7 @@ class Tally:
             speed = self._speed.value(now)
             done = self._view.done_bytes + num_bytes
             left = (self._view.total_bytes - done) / speed if speed else None
-            view = replace(self._view, done_bytes=done, speed=speed, seconds_left=left, trouble=None)
+            view = replace(self._view, done_bytes=done, speed=speed, seconds_left=left, last_error=None)
             if now - self._shown_at >= VIEW_SECONDS:
                 self._shown_at = now
                 self._show(view)
@@ -122,7 +122,7 @@ class Tally:
                     speed=None,
                     seconds_left=None,
                     file=None,
-                    trouble=None,
+                    last_error=None,
                     failure=failure,
                 )
             )

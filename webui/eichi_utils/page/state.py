@@ -1,17 +1,21 @@
-"""What a page shows of the jobs, as plain values with all their words in one language.
+"""The state that a page shows, of the jobs and the preflight, as plain values in one language.
 
 Turns a view of the queue into JSON for `static/page.js`; knows neither the network nor gradio.
 """
 
 from typing import Any
 
+from diffusers_helper.errors import MachineError
 from diffusers_helper.sections import FPS, kept_frames
 
+from ..download.download import DownloadView
+from ..download.plan import free_bytes, gigabytes
 from ..jobs.queue import JobView, QueueView
-from ..live_setup import setup_state
-from ..preflight import SetupView
+from ..machine.check import line_text, worst_level
+from ..machine.rules import MODEL_BYTES
+from ..preflight import PreflightView
 from ..text.durations import spoken
-from ..text.error_text import failure_text
+from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
 
 WORDS = (
@@ -41,10 +45,12 @@ WORDS = (
 )
 """The words that never change while a page is open."""
 SHOWN_PROMPT = 120
+MODEL_GB = round(MODEL_BYTES / 1e9)
+"""Decimal gigabytes of the whole set of models, for sentences."""
 
 
 def page_state(
-    view: QueueView, setup: SetupView, words: Translator, *, server: str, sound: bool
+    view: QueueView, setup: PreflightView, words: Translator, *, server: str, sound: bool
 ) -> dict[str, Any]:
     """Everything that the live half of a page shows.
 
@@ -61,7 +67,7 @@ def page_state(
         "title": _title(view, words),
         "sound": sound,
         "words": {key: words(key) for key in WORDS},
-        "setup": setup_state(setup, words),
+        "setup": _preflight(setup, words),
         "job": _job(view.running, words) if view.running else None,
         "results": _results(view, words),
         "failure": _failure(failed, words) if failed else None,
@@ -225,3 +231,69 @@ def _label(job: JobView, words: Translator) -> str:
 def _shortened(prompt: str) -> str:
     line = " ".join(prompt.split())
     return line if len(line) <= SHOWN_PROMPT else line[: SHOWN_PROMPT - 1] + "…"
+
+
+def _preflight(view: PreflightView, words: Translator) -> dict[str, Any] | None:
+    """The preflight for the page; None where everything is well."""
+    lines = [line for line in view.lines or () if line.level != "good"]
+    download = _download(view, words)
+    if not lines and download is None:
+        return None
+    return {
+        "title": words("setup.title_download", size=MODEL_GB)
+        if download
+        else words("setup.title_check", count=len(lines)),
+        "open": worst_level(lines) == "fails" or view.download.state != "idle",
+        "lines": [
+            dict(zip(("text", "advice"), line_text(line, words), strict=True))
+            | {"level": line.level, "mark": words(f"check.mark.{line.level}")}
+            for line in lines
+        ],
+        "download": download,
+    }
+
+
+def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
+    """The download's offer or its progress; None where the models are there, or were not looked for yet."""
+    download = view.download
+    lacks = view.models is not None and view.models.state != "complete"
+    if not lacks and not download.is_running:
+        return None
+    is_begun = download.state not in ("idle",) or (view.models is not None and view.models.state == "partly")
+    return {
+        "text": _download_offer(view, words),
+        "status": _download_status(download, words),
+        "fraction": download.done_bytes / download.total_bytes if download.total_bytes else None,
+        "action": "cancel" if download.is_running else "start",
+        "waits": download.is_stopping,
+        "button": words(
+            "setup.pause" if download.is_running else "setup.go_on" if is_begun else "setup.download"
+        ),
+    }
+
+
+def _download_offer(view: PreflightView, words: Translator) -> str:
+    places = view.places
+    try:
+        free = gigabytes(free_bytes(places.target))
+    except MachineError:
+        free = "?"
+    return words("setup.offer", size=MODEL_GB, path=places.target, free=free)
+
+
+def _download_status(download: DownloadView, words: Translator) -> str:
+    if download.failure is not None:
+        return failure_text(download.failure, words)
+    if download.is_stopping:
+        return words("setup.pausing")
+    if download.state in ("asking", "checking"):
+        return words(f"setup.{download.state}", file=download.file or "")
+    if download.state == "waiting":
+        return words("download.waiting", reason=reason_text(download.last_error or "", words))
+    if download.state in ("idle", "done"):
+        return ""
+    done, total = gigabytes(download.done_bytes), gigabytes(download.total_bytes)
+    if download.speed is None or download.seconds_left is None:
+        return words("setup.amount", done=done, total=total)
+    time = spoken(download.seconds_left, words)
+    return words("setup.fetching", done=done, total=total, speed=f"{download.speed / 1e6:.1f}", time=time)

@@ -3,6 +3,6 @@
 from pathlib import Path
 
 from webui.eichi_utils.download.download import DownloadView, ModelFolders
-from webui.eichi_utils.preflight import SetupView
+from webui.eichi_utils.preflight import PreflightView
 
-NO_SETUP = SetupView(0, None, None, ModelFolders(None, Path("models")), DownloadView(0))
+EMPTY_PREFLIGHT = PreflightView(0, None, None, ModelFolders(None, Path("models")), DownloadView(0))
