@@ -11,6 +11,18 @@ from .sections import Plan
 Stage = Literal[
     "eight_bit", "images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"
 ]
+NoticeCode = Literal[
+    "attention_refused",
+    "demo_models",
+    "eight_bit",
+    "file_set_aside",
+    "file_unusable",
+    "job_unreadable",
+    "prompt_too_long",
+    "section_damaged",
+    "setting_unusable",
+]
+"""The names of all notices. Each has a sentence in `locales/*.json` with the key `notice.<code>`."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,9 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user would want to know, though the work goes on. Shown as `notice.<code>`."""
+    """A message to the user about something that does not stop the work."""
 
-    code: str
+    code: NoticeCode
     values: dict[str, object]
 
 
