@@ -27,8 +27,8 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from diffusers_helper.media.video import read_frames
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan
 from tests.support.app import App
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,10 +1,5 @@
 """The sizes that a video can have: buckets of about the same number of pixels and different shapes."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .request import GenerationRequest
-
 SIZE_MULTIPLE = 16
 """Pixels to one transformer patch: 8 in the VAE times 2 in the patch embedding."""
 BUCKET_MULTIPLE = 32
@@ -35,11 +30,14 @@ def nearest_bucket(height: int, width: int, resolution: int) -> tuple[int, int]:
     return min(reversed(bucket_table(resolution)), key=distance)
 
 
-def video_size(request: "GenerationRequest", height: int, width: int) -> tuple[int, int]:
-    """The size (height, width) of the video that a start picture of `height` times `width` pixels gives.
+def video_size(
+    resolution: int, width: int | None, height: int | None, picture_height: int, picture_width: int
+) -> tuple[int, int]:
+    """The size (height, width) of the video that a start picture of the given size in pixels leads to.
 
-    The start picture alone decides, so that others of any shape fit.
+    `width` and `height`, where both are given, win over `resolution`. The start picture alone decides, so
+    that other pictures of any shape fit.
     """
-    if request.height is not None and request.width is not None:
-        return request.height, request.width
-    return nearest_bucket(height, width, request.resolution)
+    if height is not None and width is not None:
+        return height, width
+    return nearest_bucket(picture_height, picture_width, resolution)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from .sections import Plan
+from .plan import Plan
 
 Stage = Literal[
     "eight_bit", "images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"

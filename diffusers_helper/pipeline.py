@@ -35,20 +35,10 @@ from .machine_errors import check_room, machine_errors
 from .media.embedded_request import pack_request
 from .models.loading import ModelLoader
 from .models.streamed_transformer import StreamedTransformer, count_tokens
+from .plan import Plan, Section, decoded_latent_frames, decoded_tiles, join_weights, make_plan
 from .request import GenerationRequest
 from .sampling.section import SectionSampler, section_inputs
-from .sections import (
-    HISTORY_FRAMES,
-    Plan,
-    Section,
-    decoded_latent_frames,
-    decoded_tiles,
-    end_picture,
-    join_weights,
-    make_plan,
-    pixel_frames,
-    start_picture,
-)
+from .sections import HISTORY_FRAMES, pixel_frames
 from .vae.codec import decode_to, watch_for_black
 
 if TYPE_CHECKING:
@@ -75,7 +65,7 @@ class _Job:
 
     @property
     def start(self) -> str:
-        return start_picture(self.request)
+        return self.plan.start
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,12 +97,12 @@ def generate(
         MachineError: disk full, out of memory, numbers that are not numbers.
     """
     with machine_errors(target.folder):
-        pictures = read_pictures(request)
         plan = make_plan(request)
+        pictures = read_pictures(request, plan)
         if not stop.is_set():  # which takes a while
             loader.verify()
         target.check()
-    with machine_errors(target.working_folder), _job_folder(request, plan, target, pictures) as folder:
+    with machine_errors(target.working_folder), _job_folder(plan, target, pictures) as folder:
         job, damaged = _begin(request, plan, target, pictures, loader, stop, folder)
         height, width = job.size
         yield Planned(plan, width, height, job.seed)
@@ -199,7 +189,7 @@ def _make_sections(
     generator = torch.Generator("cpu").manual_seed(job.seed)
     start_latent = conditioning.latents[job.start]
     history = start_latent.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start_latent.shape[-2:])
-    if (end := end_picture(request)) is not None:
+    if (end := job.plan.end) is not None:
         history[:, :, :1] = conditioning.latents[end] * request.end_frame_strength
     newest = history[:, :, :0]  # the front of what is generated, as far as decoding needs it
     yield StageStarted("transformer")
@@ -298,11 +288,9 @@ def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[E
 
 
 @contextlib.contextmanager
-def _job_folder(
-    request: GenerationRequest, plan: Plan, target: Target, pictures: dict[str, np.ndarray]
-) -> Iterator[JobFolder]:
+def _job_folder(plan: Plan, target: Target, pictures: dict[str, np.ndarray]) -> Iterator[JobFolder]:
     """The working folder, after a look whether the disk has room for what will lie in it."""
-    height, width = _size_of(pictures[start_picture(request)])
+    height, width = _size_of(pictures[plan.start])
     with JobFolder(target.working_folder, height, width, plan.size.overlap_frames) as folder:
         needed = bytes_needed(plan.decoded_frames, height, width)
         check_room(folder.path, needed - folder.num_bytes)

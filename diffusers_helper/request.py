@@ -40,7 +40,7 @@ class GenerationRequest:
     """A video to make. `seed=None` asks for a random seed; `seconds` and sizes are what the user wishes.
 
     `width` and `height`, where given, win over `resolution`. A `loop` ends where it starts: see
-    `sections.end_picture` and `loop`. After `close_after` sections of the video's end, where given, comes
+    `end_picture` and `media.loop`. After `close_after` sections of the video's end, where given, comes
     the closing one, which joins the start image: the sections between are left out.
     """
 
@@ -76,6 +76,20 @@ class GenerationRequest:
     @property
     def num_sections(self) -> int:
         return count_sections(self.seconds, self.section_size)
+
+    @property
+    def start_picture(self) -> str:
+        """The picture that the video starts with: the start image, else the highest section's keyframe."""
+        if self.start_image is not None:
+            return self.start_image
+        return max((k.section, k.image) for k in self.keyframes if k.image is not None)[1]
+
+    @property
+    def end_picture(self) -> str | None:
+        """The picture that the video ends with: the end image, else a loop's start; None for an open end."""
+        if self.end_image is None and self.loop:
+            return self.start_picture
+        return self.end_image
 
     @classmethod
     def from_dict(cls, values: object, base: Path | None = None) -> "GenerationRequest":

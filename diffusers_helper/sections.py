@@ -1,16 +1,12 @@
-"""From a length in seconds to a list of sections: counts, paddings, positions, pictures, prompts.
+"""The arithmetic of sections: counts, paddings, positions and tiles.
 
-Pure arithmetic over the numbers of FramePack's inverted anti-drifting sampling
-(arXiv 2504.12626); knows no tensor and opens no file. Section 0 is generated first and is the END
+Pure functions over the numbers of FramePack's inverted anti-drifting sampling
+(arXiv 2504.12626); knows no request and no tensor. Section 0 is generated first and is the END
 of the video.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .request import GenerationRequest
 
 FPS = 30
 FRAMES_PER_LATENT = 4
@@ -60,45 +56,6 @@ class Positions:
     history_4x: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Section:
-    """One section to make. `keyframe` is the section number whose picture it starts from, None for the
-    start image."""
-
-    index: int
-    is_last: bool
-    padding_frames: int
-    positions: Positions
-    keyframe: int | None
-    prompt: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All sections of a video in the order in which they are made."""
-
-    size: SectionSize
-    sections: tuple[Section, ...]
-
-    @property
-    def latent_frames(self) -> int:
-        """Latent frames of the whole video, the start image's included."""
-        return 1 + len(self.sections) * self.size.latent_frames
-
-    @property
-    def pixel_frames(self) -> int:
-        return pixel_frames(self.latent_frames)
-
-    @property
-    def decoded_frames(self) -> int:
-        """Pixel frames of all sections, those that two share counted twice."""
-        return self.pixel_frames + sum(len(join_weights(section, self.size)) for section in self.sections)
-
-    @property
-    def seconds(self) -> float:
-        return self.pixel_frames / FPS
-
-
 def pixel_frames(latent_frames: int) -> int:
     """Pixel frames that `latent_frames` decode to (the VAE is causal: the first latent is one frame)."""
     return FRAMES_PER_LATENT * latent_frames - (FRAMES_PER_LATENT - 1)
@@ -134,88 +91,7 @@ def section_positions(padding_frames: int, latent_frames: int) -> Positions:
     return Positions(latents, start + history_1x, history_2x, history_4x)
 
 
-def start_picture(request: "GenerationRequest") -> str:
-    """The picture that the video starts with: the start image, else the highest section's keyframe."""
-    if request.start_image is not None:
-        return request.start_image
-    return max((k.section, k.image) for k in request.keyframes if k.image is not None)[1]
-
-
-def end_picture(request: "GenerationRequest") -> str | None:
-    """The picture that the video ends with: the end image, else a loop's start; None for an open end."""
-    if request.end_image is None and request.loop:
-        return start_picture(request)
-    return request.end_image
-
-
-def decoded_latent_frames(section: Section, size: SectionSize) -> int:
-    """Latent frames decoded after a section: its own, with the start image's in the last, and as many of the
-    section after it in the video as it takes for upstream's pixels, which decodes all of that one.
-
-    Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the same
-    latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
-    """
-    own = _own_latents(section, size)
-    if section.index == 0:
-        return own
-    return own - TILE_STRIDE + TILE_LATENTS if _is_in_step(section, size) else own + size.latent_frames
-
-
-def decoded_tiles(section: Section, size: SectionSize) -> tuple[int, ...]:
-    """The latent frames at which the tiles begin that are decoded after a section."""
-    if _is_in_step(section, size):
-        return tuple(range(0, _own_latents(section, size), TILE_STRIDE))
-    return tile_starts(decoded_latent_frames(section, size))
-
-
 def tile_starts(latent_frames: int) -> tuple[int, ...]:
     """The latent frames at which the VAE's tiles begin. A last one of a single latent frame would only give
     the frame that is dropped from every tile but the first."""
     return tuple(range(0, max(latent_frames - 1, 1), TILE_STRIDE))
-
-
-def join_weights(section: Section, size: SectionSize) -> tuple[float, ...]:
-    """The weights of a section's last frames where they meet the first ones of what is there.
-
-    Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from the
-    tile on with which the frames there begin, but for the blend into it, whose weights come on top.
-    """
-    if section.index == 0:
-        return ()
-    fade = [1 - step / (size.overlap_frames - 1) for step in range(size.overlap_frames)]
-    if not _is_in_step(section, size):
-        return tuple(fade)
-    blend = [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
-    return (fade[0], *(a * b for a, b in zip(fade[1:], blend, strict=False)))
-
-
-def _own_latents(section: Section, size: SectionSize) -> int:
-    return size.latent_frames + section.is_last
-
-
-def _is_in_step(section: Section, size: SectionSize) -> bool:
-    """Whether a section's tiles lie over the frames there as the tiles did that these were decoded in."""
-    return section.index > 0 and _own_latents(section, size) % TILE_STRIDE == 0
-
-
-def make_plan(request: "GenerationRequest") -> Plan:
-    """Lay out a checked request section by section."""
-    size, count = request.section_size, request.num_sections
-    own_prompts = {k.section: k.prompt for k in request.keyframes if k.prompt.strip()}
-    pictured = sorted(k.section for k in request.keyframes if k.image is not None)
-    sections = []
-    for index, padding in enumerate(section_paddings(count, request.all_padding)):
-        padding_frames = int(padding * size.window)
-        sections.append(
-            Section(
-                index=index,
-                is_last=index == count - 1,
-                padding_frames=padding_frames,
-                positions=section_positions(padding_frames, size.latent_frames),
-                keyframe=next((number for number in pictured if number >= index), None),
-                prompt=own_prompts.get(index, request.prompt),
-            )
-        )
-    if request.close_after is not None:  # the closing section at once: a shorter video of the same two ends
-        sections[request.close_after :] = [replace(sections[-1], index=request.close_after)]
-    return Plan(size, tuple(sections))

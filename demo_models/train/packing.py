@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from diffusers_helper.plan import Plan, Section, make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import (
     FPS,
@@ -17,10 +18,7 @@ from diffusers_helper.sections import (
     HISTORY_2X,
     HISTORY_4X,
     HISTORY_FRAMES,
-    Plan,
-    Section,
     SectionSize,
-    make_plan,
 )
 
 from .seeds import Dice

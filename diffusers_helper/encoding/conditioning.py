@@ -10,9 +10,9 @@ from ..buckets import video_size
 from ..events import Event, Notice, StageStarted
 from ..media.images import fit_image, read_image
 from ..models.loading import ModelLoader
+from ..plan import Plan
 from ..request import GenerationRequest
 from ..sampling.denoiser import PromptEmbeds
-from ..sections import Plan, end_picture, start_picture
 from ..vae.codec import encode_picture
 from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
 from .prompts import encode_prompts, pad_prompt
@@ -28,18 +28,18 @@ class Conditioning:
     image_embeds: torch.Tensor
 
 
-def read_pictures(request: GenerationRequest) -> dict[str, np.ndarray]:
-    """Read all pictures of a request and cut them to the size of the video, by the name they have there."""
-    first = start_picture(request)
-    names = [first, end_picture(request), *(keyframe.image for keyframe in request.keyframes)]
-    pictures = {first: read_image(first)}
-    own_height, own_width = pictures[first].shape[:2]
-    height, width = video_size(request, own_height, own_width)
-    for name in names:
-        if name is not None:
-            picture = pictures[name] if name in pictures else read_image(name)
-            pictures[name] = fit_image(picture, height, width)
-    return pictures
+def read_pictures(request: GenerationRequest, plan: Plan) -> dict[str, np.ndarray]:
+    """Read a plan's pictures, cropped to the size of the video: `(height, width, 3)` uint8 by their names.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    start = read_image(plan.start)
+    height, width = video_size(request.resolution, request.width, request.height, *start.shape[:2])
+    return {
+        name: fit_image(start if name == plan.start else read_image(name), height, width)
+        for name in plan.pictures
+    }
 
 
 def encode_all(
@@ -51,7 +51,7 @@ def encode_all(
 ) -> Generator[Event, None, Conditioning]:
     """Encode what the plan needs, telling what begins."""
     prompts = yield from _encode_prompts(request, plan, loader, cache)
-    image_embeds = yield from _encode_vision(pictures[start_picture(request)], loader, cache)
+    image_embeds = yield from _encode_vision(pictures[plan.start], loader, cache)
     yield StageStarted("images")
     with loader.vae() as vae:
         latents = {

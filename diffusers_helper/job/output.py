@@ -17,8 +17,9 @@ from ..errors import InputError
 from ..media.embedded_request import without_start, write_png
 from ..media.loop import Frames, looped
 from ..media.video import write_mp4
+from ..plan import Plan
 from ..request import GenerationRequest
-from ..sections import Plan, pixel_frames
+from ..sections import pixel_frames
 
 if TYPE_CHECKING:
     from .folder import JobFolder

@@ -17,7 +17,6 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from ..errors import InputError
 from ..files.atomic import whole_file
 from ..request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
-from ..sections import start_picture
 from .images import allow_long_text, to_data_uri
 
 COMMENT = "comment"
@@ -54,7 +53,7 @@ def pack_request(
     Args:
         pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
     """
-    height, width = pictures[start_picture(request)].shape[:2]
+    height, width = pictures[request.start_picture].shape[:2]
     packed = request.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
     return dataclasses.replace(packed, seed=seed, width=width, height=height).to_dict()
 

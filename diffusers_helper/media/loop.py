@@ -1,6 +1,6 @@
 """The seam of a loop: the end of a video dissolves into its beginning. Knows frames, and no file.
 
-A loop's end picture is its start picture (`sections.end_picture`), so where the model obeys, the end is the
+A loop's end picture is its start picture (`request.end_picture`), so where the model obeys, the end is the
 beginning already and the dissolve changes next to nothing. It stands here for where the model comes only
 near: the last step of the dissolve is as small as the others, so that nothing jumps when the video is
 played round. It makes no frame more and none less, and leaves the first one as it is.

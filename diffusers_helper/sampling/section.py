@@ -11,8 +11,9 @@ from ..encoding.conditioning import Conditioning
 from ..errors import MachineError
 from ..events import Event, StageStarted, StepDone
 from ..models.streamed_transformer import StreamedTransformer, count_tokens
+from ..plan import Section
 from ..request import GenerationRequest
-from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X, Section, start_picture
+from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X
 from ..transformer.teacache import TeaCache
 from ..vae.codec import preview_latents
 from .denoiser import Guidance, SectionDenoiser, SectionInputs
@@ -29,17 +30,13 @@ def section_inputs(
     Args:
         history: latents `(1, 16, HISTORY_FRAMES, h, w)` of what comes after it in the video.
     """
-    keyframes = {keyframe.section: keyframe.image for keyframe in request.keyframes}
-    start = start_picture(request)
-    picture = keyframes[section.keyframe] if section.keyframe is not None else start
-    assert picture is not None
     history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
     has_negative = request.guidance_scale != 1
     return SectionInputs(
         positive=conditioning.prompts[section.prompt],
         negative=conditioning.prompts[request.negative_prompt] if has_negative else None,
         image_embeds=conditioning.image_embeds,
-        clean=torch.cat([conditioning.latents[picture], history_1x], dim=2),
+        clean=torch.cat([conditioning.latents[section.picture], history_1x], dim=2),
         history_2x=history_2x,
         history_4x=history_4x,
         positions=section.positions,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_frames
+from diffusers_helper.plan import make_plan
 from tests.support.tiny import GOLDEN, load_latents, make_loader, run
 
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/expected.json"))
@@ -53,7 +54,7 @@ def test_conditioning_equals_the_reference(case):
     expected = load_file(GOLDEN / case / "expected.safetensors")
     request = load_request(GOLDEN / case / "request.json")
     loader = make_loader()
-    (picture,) = read_pictures(request).values()
+    (picture,) = read_pictures(request, make_plan(request)).values()
     prompt = pad_prompt(encode_prompts([request.prompt], loader)[request.prompt])
     with loader.vae() as vae:
         latents = encode_picture(picture, vae)

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from diffusers_helper.plan import decoded_latent_frames, decoded_tiles, join_weights, make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import (
     SectionSize,
     count_sections,
-    decoded_latent_frames,
-    decoded_tiles,
-    end_picture,
-    join_weights,
-    make_plan,
     pixel_frames,
     section_paddings,
     section_positions,
@@ -93,10 +89,10 @@ def test_length_is_the_start_frame_and_all_sections():
     assert make_plan(request(seconds=1, section_seconds=0.5)).pixel_frames == 41
 
 
-def test_a_section_starts_from_the_nearest_keyframe_that_comes_later_in_the_making():
+def test_a_section_takes_the_nearest_keyframe_before_it_in_the_video():
     keyframes = [{"section": 1, "image": "b.png"}, {"section": 3, "image": "c.png"}]
     plan = make_plan(request(seconds=6, keyframes=keyframes))
-    assert [section.keyframe for section in plan.sections] == [1, 1, 3, 3, None]
+    assert [section.picture for section in plan.sections] == ["b.png", "b.png", "c.png", "c.png", plan.start]
 
 
 def test_a_blank_prompt_of_a_section_means_the_main_prompt():
@@ -164,4 +160,4 @@ def test_the_weights_of_a_join_are_the_fades_and_where_tiles_are_in_step_the_ble
     ],
 )
 def test_a_loop_ends_with_its_start_unless_it_is_given_another_end(values, picture):
-    assert end_picture(request(**values)) == picture
+    assert request(**values).end_picture == picture

@@ -20,8 +20,9 @@ from diffusers_helper.errors import InputError
 from diffusers_helper.media.embedded_request import load_request, pack_request, without_start, write_png
 from diffusers_helper.media.images import read_image, to_data_uri
 from diffusers_helper.media.video import write_mp4
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe, parse_request_json
-from diffusers_helper.sections import SectionSize, count_sections, make_plan, start_picture
+from diffusers_helper.sections import SectionSize, count_sections
 from webui.eichi_utils.text.error_text import error_text
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
@@ -276,7 +277,7 @@ def test_a_request_comes_back_from_a_video_and_a_picture(request_, height, width
         if name is not None
     }
     packed = pack_request(request_, pictures, seed)
-    start = pictures[start_picture(request_)]
+    start = pictures[request_.start_picture]
     expected = dataclasses.replace(request_, seed=seed, width=16 * width, height=16 * height)
     expected = expected.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,8 @@ import pytest
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, Stopped
 from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe
-from diffusers_helper.sections import make_plan
 from tests.support.pictures import PICTURE
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.log import logged

@@ -26,8 +26,8 @@ from diffusers_helper.events import (
 )
 from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.media.video import write_mp4
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe
-from diffusers_helper.sections import make_plan
 from tests.support.queue import SOON, finished, wait_until
 from webui.eichi_utils.jobs import queue as jobs
 from webui.eichi_utils.jobs.queue import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView

@@ -14,8 +14,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan
 from tests.support.app import App, wait_until
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
 from webui.eichi_utils.text.translations import Translator

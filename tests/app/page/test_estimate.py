@@ -10,8 +10,8 @@ from PIL import Image
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Planned
 from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan
 from tests.support.tiny import make_loader, run
 from webui.eichi_utils.form import DEFAULTS, LOOP, Pictures, Row, to_requests
 from webui.eichi_utils.jobs.eta import Pace

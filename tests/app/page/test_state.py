@@ -23,8 +23,8 @@ from diffusers_helper.events import (
     StepDone,
     Stopped,
 )
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan
 from tests.support.preflight_views import EMPTY_PREFLIGHT
 from tests.support.queue import SOON, finished
 from webui.eichi_utils.download.download import DownloadView, ModelFolders

@@ -16,7 +16,6 @@ from diffusers_helper.media.embedded_request import load_request, pack_request, 
 from diffusers_helper.media.images import read_image
 from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import start_picture
 from tests.support.random_requests import random_request
 
 SEED = 99
@@ -34,7 +33,7 @@ def pictures_of(request: GenerationRequest, height: int = 32, width: int = 48) -
 def record(request: GenerationRequest, pictures: dict[str, np.ndarray], folder: Path) -> list[Path]:
     """Write a request into an MP4 and a PNG, as a job does."""
     packed = pack_request(request, pictures, SEED)
-    start = pictures[start_picture(request)]
+    start = pictures[request.start_picture]
     mp4, png, still = folder / "a.mp4", folder / "a.png", folder / "a_section_001.png"
     write_mp4(mp4, [start], crf=30, comment=json.dumps(packed, ensure_ascii=False))
     write_png(png, start, without_start(packed))
@@ -44,7 +43,7 @@ def record(request: GenerationRequest, pictures: dict[str, np.ndarray], folder: 
 
 def assert_same_video(loaded: GenerationRequest, request: GenerationRequest, pictures: dict[str, np.ndarray]):
     """Everything that decides the video is equal: values, the pictures' pixels, and which is used where."""
-    height, width = pictures[start_picture(request)].shape[:2]
+    height, width = pictures[request.start_picture].shape[:2]
     unnamed = [
         each.map_images(lambda name: None if name is None else "a picture")
         for each in (loaded, dataclasses.replace(request, seed=SEED, width=width, height=height))

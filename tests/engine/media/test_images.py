@@ -14,7 +14,6 @@ from diffusers_helper.buckets import bucket_table, nearest_bucket, video_size
 from diffusers_helper.errors import InputError
 from diffusers_helper.media import images
 from diffusers_helper.media.images import FORMATS, fit_image, read_image, read_size, to_data_uri
-from diffusers_helper.request import GenerationRequest
 
 WIDTH, HEIGHT = 24, 16
 COLOURS = np.array([[[250, 10, 20], [30, 240, 50]], [[60, 70, 230], [200, 180, 100]]], dtype=np.uint8)
@@ -619,14 +618,10 @@ def test_a_size_that_cannot_be_read_is_refused_like_the_picture(tmp_path):
 # -- the size of the video ------------------------------------------------------------------------------
 
 
-def request(**values: object) -> GenerationRequest:
-    return GenerationRequest.from_dict({"start_image": "a.png", **values})
-
-
 def test_the_video_has_the_bucket_nearest_to_its_picture():
-    assert video_size(request(), 3000, 4000) == nearest_bucket(3000, 4000, 640)
-    assert video_size(request(resolution=320), 4000, 3000) == nearest_bucket(4000, 3000, 320)
+    assert video_size(640, None, None, 3000, 4000) == nearest_bucket(3000, 4000, 640)
+    assert video_size(320, None, None, 4000, 3000) == nearest_bucket(4000, 3000, 320)
 
 
 def test_a_size_that_is_asked_for_wins():
-    assert video_size(request(width=96, height=64, resolution=320), 3000, 4000) == (64, 96)
+    assert video_size(320, 96, 64, 3000, 4000) == (64, 96)

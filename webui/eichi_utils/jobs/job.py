@@ -23,8 +23,9 @@ from diffusers_helper.events import (
     StepDone,
     Stopped,
 )
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import kept_frames, make_plan
+from diffusers_helper.sections import kept_frames
 
 from ..support.failures import Failure
 from .pictures import LatentPreview

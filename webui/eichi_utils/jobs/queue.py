@@ -17,8 +17,8 @@ from pathlib import Path
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Notice
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import make_plan
 
 from ..output import new_name
 from ..support.failures import Failure, describe_failure

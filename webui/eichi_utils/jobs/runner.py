@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Notice, Stopped
 from diffusers_helper.job.section_files import count_kept_sections
-from diffusers_helper.sections import make_plan
+from diffusers_helper.plan import make_plan
 from diffusers_helper.weights.model_files import ModelFiles, find_models
 
 from ..download.model_folders import ModelFolders
@@ -142,7 +142,9 @@ class JobRunner:
             root = choose_root(files.transformer, self._options.places, self._options.cache)
             folder = eight_bit_folder(root)
             if look(folder, files.transformer) != "complete":
-                read_pictures(spec.request)  # what is wrong with the job is told before minutes of work
+                read_pictures(
+                    spec.request, make_plan(spec.request)
+                )  # what is wrong with the job is told before minutes of work
                 kept = kept_mark(spec.work) if count_kept_sections(spec.work) else None
                 if kept is not None and kept.models == models_identity(files):
                     raise InputError("unfinished_other_models", path=str(spec.work))

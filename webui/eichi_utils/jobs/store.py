@@ -22,8 +22,8 @@ from diffusers_helper.events import Notice
 from diffusers_helper.files.atomic import whole_file
 from diffusers_helper.job.section_files import count_kept_sections, videos_so_far
 from diffusers_helper.media.images import read_image
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, is_data_uri
-from diffusers_helper.sections import make_plan, start_picture
 
 from ..output import check_name
 from ..support.failures import without_values
@@ -82,7 +82,7 @@ class JobFiles:
             InputError: a picture cannot be read; nothing is kept.
             MachineError: a copy cannot be written; nothing is kept.
         """
-        start = start_picture(request)
+        start = request.start_picture
         names = [start, request.end_image, *(keyframe.image for keyframe in request.keyframes)]
         copies: dict[str, str] = {}
         thumbnail = b""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from diffusers_helper.buckets import video_size
 from diffusers_helper.media.images import read_size
+from diffusers_helper.plan import Plan, make_plan
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import Plan, make_plan, start_picture
 
 from ..jobs.eta import Work
 from ..jobs.speed_history import SpeedBook
@@ -35,7 +35,7 @@ def look_ahead(request: GenerationRequest, speed: SpeedBook, machine: str | None
     """
     plan = make_plan(request)
     size = None
-    if start_picture(request) != UNKNOWN_PICTURE:
+    if request.start_picture != UNKNOWN_PICTURE:
         size = request_size(request)
     elif request.height is not None and request.width is not None:
         size = request.height, request.width
@@ -50,7 +50,7 @@ def look_ahead(request: GenerationRequest, speed: SpeedBook, machine: str | None
 
 def request_size(request: GenerationRequest) -> tuple[int, int]:
     """Height and width of the video, by the start image's shape."""
-    return video_size(request, *read_size(start_picture(request)))
+    return video_size(request.resolution, request.width, request.height, *read_size(request.start_picture))
 
 
 def job_work(request: GenerationRequest, plan: Plan, size: tuple[int, int]) -> Work:

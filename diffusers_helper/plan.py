@@ -1,0 +1,135 @@
+"""The plan of one video: its sections in the order of generation, each with its picture and prompt.
+
+Pure values made from a checked request; whoever has the plan need not ask the request for what it holds.
+Section 0 is generated first and is the END of the video.
+"""
+
+from dataclasses import dataclass, replace
+
+from .request import GenerationRequest
+from .sections import (
+    FPS,
+    TILE_BLEND,
+    TILE_LATENTS,
+    TILE_STRIDE,
+    Positions,
+    SectionSize,
+    pixel_frames,
+    section_paddings,
+    section_positions,
+    tile_starts,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section to generate. `picture` is the name of the picture that it is generated towards: the nearest
+    keyframe at or before it in the video, else the start picture."""
+
+    index: int
+    is_last: bool
+    padding_frames: int
+    positions: Positions
+    picture: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sections of a video in the order of generation, and its pictures by the names that the request
+    gives them: `start`, `end` (None for an open end), and `pictures`, each once, the start first."""
+
+    size: SectionSize
+    sections: tuple[Section, ...]
+    start: str
+    end: str | None
+    pictures: tuple[str, ...]
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of the whole video, the start image's included."""
+        return 1 + len(self.sections) * self.size.latent_frames
+
+    @property
+    def pixel_frames(self) -> int:
+        return pixel_frames(self.latent_frames)
+
+    @property
+    def decoded_frames(self) -> int:
+        """Pixel frames of all sections, those that two share counted twice."""
+        return self.pixel_frames + sum(len(join_weights(section, self.size)) for section in self.sections)
+
+    @property
+    def seconds(self) -> float:
+        return self.pixel_frames / FPS
+
+
+def decoded_latent_frames(section: Section, size: SectionSize) -> int:
+    """Latent frames decoded after a section: its own, with the start image's in the last, and as many of the
+    section after it in the video as it takes for upstream's pixels, which decodes all of that one.
+
+    Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the same
+    latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
+    """
+    own = _own_latents(section, size)
+    if section.index == 0:
+        return own
+    return own - TILE_STRIDE + TILE_LATENTS if _is_in_step(section, size) else own + size.latent_frames
+
+
+def decoded_tiles(section: Section, size: SectionSize) -> tuple[int, ...]:
+    """The latent frames at which the tiles begin that are decoded after a section."""
+    if _is_in_step(section, size):
+        return tuple(range(0, _own_latents(section, size), TILE_STRIDE))
+    return tile_starts(decoded_latent_frames(section, size))
+
+
+def join_weights(section: Section, size: SectionSize) -> tuple[float, ...]:
+    """The weights of a section's last frames where they meet the first ones of what is there.
+
+    Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from the
+    tile on with which the frames there begin, but for the blend into it, whose weights come on top.
+    """
+    if section.index == 0:
+        return ()
+    fade = [1 - step / (size.overlap_frames - 1) for step in range(size.overlap_frames)]
+    if not _is_in_step(section, size):
+        return tuple(fade)
+    blend = [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
+    return (fade[0], *(a * b for a, b in zip(fade[1:], blend, strict=False)))
+
+
+def _own_latents(section: Section, size: SectionSize) -> int:
+    return size.latent_frames + section.is_last
+
+
+def _is_in_step(section: Section, size: SectionSize) -> bool:
+    """Whether a section's tiles lie over the frames there as the tiles did that these were decoded in."""
+    return section.index > 0 and _own_latents(section, size) % TILE_STRIDE == 0
+
+
+def make_plan(request: GenerationRequest) -> Plan:
+    """Lay out a checked request section by section."""
+    size, count = request.section_size, request.num_sections
+    start, end = request.start_picture, request.end_picture
+    prompts = {k.section: k.prompt for k in request.keyframes if k.prompt.strip()}
+    images = {
+        k.section: k.image for k in sorted(request.keyframes, key=lambda k: k.section) if k.image is not None
+    }
+    sections = []
+    for index, padding in enumerate(section_paddings(count, request.all_padding)):
+        padding_frames = int(padding * size.window)
+        sections.append(
+            Section(
+                index=index,
+                is_last=index == count - 1,
+                padding_frames=padding_frames,
+                positions=section_positions(padding_frames, size.latent_frames),
+                picture=next((image for number, image in images.items() if number >= index), start),
+                prompt=prompts.get(index, request.prompt),
+            )
+        )
+    if request.close_after is not None:  # the closing section at once: a shorter video of the same two ends
+        sections[request.close_after :] = [replace(sections[-1], index=request.close_after)]
+    pictures = dict.fromkeys([start, end, *(k.image for k in request.keyframes)])
+    return Plan(size, tuple(sections), start, end, tuple(name for name in pictures if name is not None))
