@@ -34,7 +34,7 @@ from .jobs.log import logged
 from .jobs.runner import EngineOptions, JobRunner
 from .machine.check import CheckOptions, check_for_log
 from .output import check_name, new_name
-from .support.failures import as_engine_error, without_values
+from .support.failures import as_engine_error, loggable
 from .terminal import say, write_line
 from .text.translations import Translator
 
@@ -70,7 +70,7 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
         except Exception as caught:  # the edge of the app: no traceback reaches the user
             error = as_engine_error(caught)
             if isinstance(error, InputError):  # its request may not have told yet which texts are private
-                logger.warning("failed: %s", without_values(error))
+                logger.warning("failed: %s", loggable(error))
             else:
                 logger.warning("failed", exc_info=True)
             told.say_how_to_go_on(words)

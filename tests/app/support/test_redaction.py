@@ -5,7 +5,7 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from webui.eichi_utils.support.redaction import without_private
+from webui.eichi_utils.support.redaction import redact
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from webui.eichi_utils.support.redaction import without_private
 )
 def test_pictures_are_taken_out_wherever_they_stand(secret):
     for text in ("a {} b", "start_image='{}', steps=1", '{{"image": "{}"}}'):
-        assert without_private(text.format(secret)) == text.format("[picture]")
+        assert redact(text.format(secret)) == text.format("[picture]")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_pictures_are_taken_out_wherever_they_stand(secret):
     ],
 )
 def test_tokens_and_logins_are_taken_out(text, expected):
-    assert without_private(text) == expected
+    assert redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_tokens_and_logins_are_taken_out(text, expected):
     ["basic settings", "data: 12 of 14", "mail@example.com", "hf_download", "https://huggingface.co/a@b"],
 )
 def test_what_only_looks_like_a_secret_stays(text):
-    assert without_private(text) == text
+    assert redact(text) == text
 
 
 def test_the_users_texts_are_hidden_however_they_are_written():
     prompt = 'A "cat" at night,\nit\'s \u732b.'
     ways = [prompt, repr(prompt), f"{{'prompt': {prompt!r}}}", json.dumps(prompt)]
     for way in ways:
-        hidden = without_private(f"before {way} after", [prompt])
+        hidden = redact(f"before {way} after", [prompt])
         assert "cat" not in hidden
         assert hidden.startswith("before ")
         assert hidden.endswith(" after")
@@ -59,32 +59,32 @@ def test_the_users_texts_are_hidden_however_they_are_written():
 def test_the_users_texts_are_hidden_where_their_spaces_were_collapsed_or_their_letters_escaped(prompt):
     collapsed = " ".join(prompt.split())
     for way in (collapsed, ascii(prompt), ascii(collapsed), repr(collapsed), " ".join(repr(prompt).split())):
-        assert "cat" not in without_private(f"before {way} after", [prompt]), way
+        assert "cat" not in redact(f"before {way} after", [prompt]), way
 
 
 def test_a_long_text_that_holds_a_short_one_is_hidden_whole():
-    assert without_private("A cat runs home.", ["A cat", "A cat runs"]) == "[text] home."
+    assert redact("A cat runs home.", ["A cat", "A cat runs"]) == "[text] home."
 
 
 def test_a_text_that_stands_in_half_of_all_words_is_no_secret():
-    assert without_private("section 1: decoding", ["on", " ", ""]) == "section 1: decoding"
+    assert redact("section 1: decoding", ["on", " ", ""]) == "section 1: decoding"
 
 
 def test_two_characters_of_japanese_or_chinese_are_a_whole_prompt():
-    assert without_private("prompt: 踊る, 夕焼け", ["踊る", "夕焼け"]) == "prompt: [text], [text]"
-    assert without_private("one 猫 and a cat", ["猫", "cat"]) == "one 猫 and a cat"
+    assert redact("prompt: 踊る, 夕焼け", ["踊る", "夕焼け"]) == "prompt: [text], [text]"
+    assert redact("one 猫 and a cat", ["猫", "cat"]) == "one 猫 and a cat"
 
 
 def test_the_home_is_a_tilde_and_folders_beside_it_keep_their_names(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/mia"))
     text = "/home/mia/videos /home/mia '/home/mia' /home/miau/x /home"
-    assert without_private(text) == "~/videos ~ '~' /home/miau/x /home"
+    assert redact(text) == "~/videos ~ '~' /home/miau/x /home"
 
 
 def test_the_home_on_windows_is_found_however_it_is_written(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: PureWindowsPath("C:\\Users\\Mia"))
     text = r"C:\Users\Mia\x c:\users\mia\x C:/Users/Mia/x 'C:\\Users\\Mia\\x'"
-    assert without_private(text) == r"~\x ~\x ~/x '~\\x'"
+    assert redact(text) == r"~\x ~\x ~/x '~\\x'"
 
 
 def test_no_home_or_a_root_as_home_changes_nothing(monkeypatch):
@@ -93,4 +93,4 @@ def test_no_home_or_a_root_as_home_changes_nothing(monkeypatch):
 
     for home in (fail, lambda: Path("/")):
         monkeypatch.setattr(Path, "home", home)
-        assert without_private("/root/a/b") == "/root/a/b"
+        assert redact("/root/a/b") == "/root/a/b"

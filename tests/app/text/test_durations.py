@@ -2,7 +2,7 @@
 
 import pytest
 
-from webui.eichi_utils.text.durations import spoken
+from webui.eichi_utils.text.durations import format_duration
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 
@@ -28,12 +28,12 @@ from webui.eichi_utils.text.translations import LANGUAGES, Translator
     ],
 )
 def test_a_length_is_told_in_units_that_still_help(seconds, text):
-    assert spoken(seconds, Translator("en")) == text
+    assert format_duration(seconds, Translator("en")) == text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("seconds", [5, 65, 3700])
 def test_every_language_can_tell_every_unit(language, seconds):
-    text = spoken(seconds, Translator(language))
+    text = format_duration(seconds, Translator(language))
     assert any(character.isdigit() for character in text)
     assert "{" not in text

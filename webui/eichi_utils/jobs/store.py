@@ -26,7 +26,7 @@ from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
 from ..output import check_name
-from ..support.failures import without_values
+from ..support.failures import loggable
 from .job import JobSpec
 from .pictures import make_thumbnail
 
@@ -150,7 +150,7 @@ class JobFiles:
                 else:
                     jobs.append(job)
             except (*DAMAGED, OSError) as error:
-                reason = without_values(error) if isinstance(error, InputError) else error
+                reason = loggable(error) if isinstance(error, InputError) else error
                 logger.warning("the job in %s cannot be read: %s", folder, reason)
                 is_damaged = isinstance(error, (*DAMAGED, FileNotFoundError))
                 left = self._set_aside(folder) if is_damaged else folder

@@ -22,7 +22,7 @@ from diffusers_helper.request import GenerationRequest
 from ..app_state import AppState
 from ..form import EXTRAS, FIELDS, Values, copies_pictures, count_rows, from_request, to_requests
 from ..output import open_in_file_manager
-from ..text.durations import spoken
+from ..text.durations import format_duration
 from ..text.translations import Translator
 from ..uploads.cleanup import delete_upload
 from ..uploads.files import (
@@ -412,7 +412,7 @@ def _outlook_html(outlook: Outlook, requests: list[GenerationRequest], words: Tr
         text += words("page.outlook_size", width=outlook.width, height=outlook.height)
     text += words("page.outlook_sections", sections=outlook.sections)
     if outlook.duration is not None:
-        text += words("page.outlook_duration", time=spoken(outlook.duration, words))
+        text += words("page.outlook_duration", time=format_duration(outlook.duration, words))
     if len(requests) > 1:
         text += words("page.outlook_videos", count=len(requests))
     if requests[0].loop:

@@ -14,7 +14,7 @@ from ..jobs.queue import JobView, QueueView
 from ..machine.check import line_text, worst_level
 from ..machine.rules import MODEL_BYTES
 from ..preflight import PreflightView
-from ..text.durations import spoken
+from ..text.durations import format_duration
 from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
 
@@ -97,7 +97,9 @@ def _job(job: JobView, words: Translator) -> dict[str, Any]:
         "id": job.id,
         "label": _label(job, words),
         "status": _status(job, words),
-        "left": words("live.left", time=spoken(progress.seconds_left or 0, words)) if has_left else "",
+        "left": words("live.left", time=format_duration(progress.seconds_left or 0, words))
+        if has_left
+        else "",
         "fraction": round(progress.fraction, 4),
         "stopping": job.stopping,
         "has_video": job.video is not None,
@@ -159,7 +161,7 @@ def _caption(job: JobView, words: Translator) -> str:
         width=job.progress.width,
         height=job.progress.height,
         seed=job.seed,
-        elapsed=spoken(job.elapsed or 0, words),
+        elapsed=format_duration(job.elapsed or 0, words),
     )
 
 
@@ -295,5 +297,5 @@ def _download_status(download: DownloadView, words: Translator) -> str:
     done, total = gigabytes(download.done_bytes), gigabytes(download.total_bytes)
     if download.speed is None or download.seconds_left is None:
         return words("setup.amount", done=done, total=total)
-    time = spoken(download.seconds_left, words)
+    time = format_duration(download.seconds_left, words)
     return words("setup.fetching", done=done, total=total, speed=f"{download.speed / 1e6:.1f}", time=time)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffusers_helper.errors import EngineError, InputError, MachineError
 
-from .redaction import without_private
+from .redaction import redact
 
 MAX_REASON = 300
 MAX_DETAILS = 20_000
@@ -49,13 +49,13 @@ def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
     """
     known = as_engine_error(error)
     lines = "".join(traceback.format_exception(error))
-    details = without_private(f"{versions()}\n\n{lines}", hide)  # before the cut: half a text is no match
+    details = redact(f"{versions()}\n\n{lines}", hide)  # before the cut: half a text is no match
     if len(details) > MAX_DETAILS:  # where it began and where it failed tell the most
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
     return Failure(known.code, dict(known.values), details)
 
 
-def without_values(error: InputError) -> str:
+def loggable(error: InputError) -> str:
     """What a log may hold of a request that was refused: its code, and which field it is about.
 
     Its values hold what was written, private texts among it, and nobody has said yet which those are; a key

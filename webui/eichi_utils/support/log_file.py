@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from .failures import versions
-from .redaction import without_private
+from .redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class LogFile(logging.Handler):
 
     def _text_of(self, record: logging.LogRecord) -> str:
         self._hide(getattr(record, "private", ()))
-        text = without_private(self.format(record), (*self._secrets, *self._hidden))
+        text = redact(self.format(record), (*self._secrets, *self._hidden))
         if len(text) > MAX_CHARACTERS:  # where it began and where it ended tell the most
             text = f"{text[: MAX_CHARACTERS // 2]}\n[...]\n{text[-MAX_CHARACTERS // 2 :]}"
         return "\n    ".join(text.splitlines())  # no line of a record can pass for another record

@@ -17,7 +17,7 @@ _SECRETS = (
 )
 
 
-def without_private(text: str, hide: Iterable[str] = ()) -> str:
+def redact(text: str, hide: Iterable[str] = ()) -> str:
     """The text without pictures, tokens and logins, with `~` for the user's home.
 
     Args:

@@ -5,7 +5,7 @@ from .translations import Translator
 MINUTE, HOUR = 60, 3600
 
 
-def spoken(seconds: float, words: Translator) -> str:
+def format_duration(seconds: float, words: Translator) -> str:
     """About how long, in the coarsest units that still help: "40 s", "3 min 20 s", "1 h 5 min"."""
     whole = max(round(seconds), 1)
     if whole >= 10 * MINUTE:
