@@ -1,29 +1,25 @@
 """The machine's own errors, given names that a person can act on."""
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import MachineError
+from .files.disk_errors import disk_errors
 from .memory import is_out_of_memory
 
 
 @contextlib.contextmanager
 def machine_errors(folder: Path) -> Iterator[None]:
-    """Give the machine's own errors a name that a person can act on."""
+    """Turns running out of memory, and errors of the disk with `folder`, into a MachineError."""
     try:
-        yield
+        with disk_errors(folder):
+            yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise MachineError("out_of_memory") from error
         raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise MachineError("disk_full", path=str(folder)) from error
-        reason = error.strerror or str(error)
-        raise MachineError("cannot_write", path=str(error.filename or folder), reason=reason) from error
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, StopRequested
-from ..files.atomic import whole_file
-from ..files.checksummed import read_facts, write_sealed
+from ..files.atomic import atomic_write
+from ..files.checksummed import read_metadata, write_checksummed
 from ..machine_errors import check_room, machine_errors
 from ..weights.checkpoint import FileSignature
 from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_marks, find_part
@@ -141,7 +141,7 @@ class _Manifest:
     @classmethod
     def read(cls, folder: Path) -> "_Manifest | None":
         """None where there is none, or none that this version can read."""
-        facts = read_facts(folder / MANIFEST)
+        facts = read_metadata(folder / MANIFEST)
         if facts is None or facts["version"] != VERSION:
             return None
         files = {name: (FileSignature(*signature), digest) for name, signature, digest in facts["files"]}
@@ -170,7 +170,7 @@ class _Manifest:
     def _write(self) -> None:
         files = [(name, dataclasses.astuple(mark), digest) for name, (mark, digest) in self.files.items()]
         facts = {"version": VERSION, "source": self.source, "complete": self.complete, "files": files}
-        write_sealed(self.folder / MANIFEST, (), facts)
+        write_checksummed(self.folder / MANIFEST, (), facts)
 
 
 class _Progress:
@@ -227,7 +227,7 @@ def _write_small(path: Path, content: bytes) -> str:
     """Returns the digest."""
     digest = hashlib.sha256(content).hexdigest()
     if not _holds(path, digest):
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(content)
     return digest
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError, MachineError
-from ..files.atomic import whole_file
-from ..files.checksummed import digest_of
+from ..files.atomic import atomic_write
+from ..files.checksummed import sha256_of
 from ..weights.checkpoint import Checkpoint, StoredTensor
 from .linear import quantise
 
@@ -95,7 +95,7 @@ def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Cal
     """
     digest = hashlib.sha256()
     staging = torch.empty(max(stored.num_bytes for _, stored in shard.tensors), dtype=torch.uint8)
-    with whole_file(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         for piece in _content(checkpoint, shard, staging, on_tensor):
             digest.update(piece)
             file.write(piece)
@@ -108,7 +108,7 @@ def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Cal
 def file_digest(path: Path) -> str:
     """SHA-256 of a whole file."""
     with path.open("rb") as file:
-        return digest_of(file, path.stat().st_size).hex()
+        return sha256_of(file, path.stat().st_size).hex()
 
 
 def _content(

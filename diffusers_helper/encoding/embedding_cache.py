@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ..files.atomic import whole_file
+from ..files.atomic import atomic_write
 from ..weights.model_files import ModelPart, samples
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class EmbeddingCache:
         """Keep tensors under `key`, atomically; then forget the oldest entries over the limit."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path(key), flush=False) as part:
+            with atomic_write(self._path(key), flush=False) as part:
                 part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             self._forget_oldest()
         except OSError as error:

@@ -3,16 +3,19 @@
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
-"""What file systems answer that have nothing to flush."""
+"""Error numbers of file systems that have nothing to flush."""
+PAUSES = (0.05, 0.2, 0.5, 1.0)
+"""Seconds between tries at a rename: on Windows, virus scanners hold a new file for a moment."""
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, flush: bool = True) -> Iterator[Path]:
-    """`with whole_file(path) as part`: write `part`; it becomes `path` if all goes well, else it goes.
+def atomic_write(path: Path, flush: bool = True) -> Iterator[Path]:
+    """Yields the name of a part to write, which replaces `path` if the block ends well, else is deleted.
 
     Without `flush`, a power cut may leave nothing or half of it: for what can be made again.
     """
@@ -21,12 +24,25 @@ def whole_file(path: Path, flush: bool = True) -> Iterator[Path]:
         yield part
         if flush:
             _flush(part, os.O_RDWR)  # else a power cut may leave the new name with nothing in it
-        part.replace(path)
+        replace_file(part, path)
         if flush and os.name == "posix":  # Windows opens no folder, and journals its entries
             _flush(path.parent, os.O_RDONLY)
     finally:
         with contextlib.suppress(OSError):  # on Windows a failed writer may still hold it
             part.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file over another one; where Windows refuses because somebody has it open, try again."""
+    for pause in PAUSES:
+        try:
+            source.replace(target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) is None:
+                raise
+        time.sleep(pause)
+    source.replace(target)
 
 
 def _flush(path: Path, flags: int) -> None:

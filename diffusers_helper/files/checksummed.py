@@ -1,6 +1,6 @@
-"""Files that tell by themselves whether they are whole: their content, a few facts about it, a checksum.
+"""Files that hold their own checksum, so that damage is noticed: content, metadata as JSON, SHA-256.
 
-The content lies at the front, so that it can be read like any file once the seal was looked at.
+The content lies at the front, so that it can be read like any file once the checksum was verified.
 """
 
 import errno
@@ -11,62 +11,64 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .atomic import whole_file
+from .atomic import atomic_write
 
 DIGEST = hashlib.sha256().digest_size
 LENGTH = struct.Struct("<Q")
-"""Of the facts, which stand between content and checksum as JSON."""
+"""The length of the metadata in bytes, between them and the checksum."""
 CHUNK = 2**20
-MAX_FACTS = 2**20
-LOST = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
-"""What the system says where no other moment would give more: EIO is a part of the disk that is broken."""
+"""Bytes read at a time."""
+MAX_METADATA = 2**20
+"""Bytes of metadata at most."""
+PERMANENT_ERRORS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+"""Error numbers that another try would not change: EIO is a broken part of the disk."""
 
 
-def write_sealed(path: Path, content: Iterable[bytes], facts: Mapping[str, Any]) -> None:
-    """Write `content` piece by piece, then `facts` (JSON values), then the checksum of both.
+def write_checksummed(path: Path, content: Iterable[bytes], metadata: Mapping[str, Any]) -> None:
+    """Write `content` piece by piece, then `metadata` (JSON values), then the checksum of both.
 
     Raises:
         OSError: it cannot be written; nothing stands under its name then.
     """
     digest = hashlib.sha256()
-    told = json.dumps(facts).encode()
-    with whole_file(path) as part, part.open("wb") as file:
+    encoded = json.dumps(metadata).encode()
+    with atomic_write(path) as part, part.open("wb") as file:
         for piece in content:
             digest.update(piece)
             file.write(piece)
-        tail = told + LENGTH.pack(len(told))
+        tail = encoded + LENGTH.pack(len(encoded))
         digest.update(tail)
         file.write(tail + digest.digest())
 
 
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """The facts of a sealed file, after reading all of it; None where it is damaged, or not there.
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Read a checksummed file as a whole; returns its metadata, None where it is damaged or not there.
 
     Raises:
-        OSError: it cannot be read now, which says nothing about what is in it.
+        OSError: it cannot be read now, which says nothing about its content.
     """
     try:
         size = path.stat().st_size - DIGEST
         with path.open("rb") as file:
-            digest = digest_of(file, size)
+            digest = sha256_of(file, size)
             if size < LENGTH.size or digest != file.read(DIGEST):
                 return None
             file.seek(size - LENGTH.size)
             (length,) = LENGTH.unpack(file.read(LENGTH.size))
-            if length > min(MAX_FACTS, size - LENGTH.size):
+            if length > min(MAX_METADATA, size - LENGTH.size):
                 return None
             file.seek(size - LENGTH.size - length)
-            facts = json.loads(file.read(length))
+            metadata = json.loads(file.read(length))
     except ValueError:
         return None
     except OSError as error:
-        if error.errno not in LOST:
+        if error.errno not in PERMANENT_ERRORS:
             raise
         return None
-    return facts if isinstance(facts, dict) else None
+    return metadata if isinstance(metadata, dict) else None
 
 
-def digest_of(file: BinaryIO, size: int) -> bytes:
+def sha256_of(file: BinaryIO, size: int) -> bytes:
     """SHA-256 of the next `size` bytes of an open file."""
     digest = hashlib.sha256()
     while size > 0 and (piece := file.read(min(size, CHUNK))):

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files.atomic import whole_file
-from ..files.checksummed import read_facts, write_sealed
+from ..files.atomic import atomic_write
+from ..files.checksummed import read_metadata, write_checksummed
+from ..files.only_one import only_one
 from .section_files import SECTION, SO_FAR, Kind, section_file, videos_so_far
 
 BYTES_PER_PIXEL = 3
@@ -70,20 +70,16 @@ class JobFolder:
         self.done = False
         self.overlap = overlap
         self._shape = (height, width, BYTES_PER_PIXEL)
-        self._lock = FileLock(path / LOCK, thread_local=False)
+        self._lock = contextlib.ExitStack()
         self._mark = JobMark("", "", 0)
         self._sections: list[_Stored] = []
         self._latents: list[_Stored] = []
 
     def __enter__(self) -> "JobFolder":
         """Raises InputError where another run has the folder, or something lies in it that is not ours."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)  # the system lets go of it if this process dies
-        except Timeout as error:
-            raise InputError("output_busy", path=str(self.path)) from error
+        self._lock.enter_context(only_one(self.path / LOCK, InputError("output_busy", path=str(self.path))))
         if any(not _OURS.fullmatch(path.name) for path in self.path.iterdir()):
-            self._lock.release()
+            self._lock.close()
             raise InputError("output_taken", path=str(self.path))
         return self
 
@@ -93,7 +89,7 @@ class JobFolder:
             if self.done or not any(_section_files(self.path)):
                 for path in self._others():
                     path.unlink()
-        self._lock.release()
+        self._lock.close()
         with contextlib.suppress(OSError):
             if not self._others():
                 (self.path / LOCK).unlink()
@@ -144,13 +140,13 @@ class JobFolder:
 
     def write_request(self, packed: Mapping[str, object]) -> None:
         """Leave the request beside the sections, for a person who wonders what they are."""
-        with whole_file(self.path / REQUEST) as part:
+        with atomic_write(self.path / REQUEST) as part:
             part.write_text(json.dumps(packed, ensure_ascii=False), "utf-8")
 
     def _find(self, number: int, kind: Kind) -> _Stored | None:
         """A section's file, if it is whole and of this job."""
         path = section_file(self.path, number, kind)
-        facts = read_facts(path)
+        facts = read_metadata(path)
         is_own = facts is not None and asdict(self._mark).items() <= facts.items()
         return _Stored(path, facts["frames"], facts) if facts is not None and is_own else None
 
@@ -160,7 +156,7 @@ class JobFolder:
         used |= set(videos_so_far(self.path))  # somebody may watch them
         unused = {path for path in self._others() if path not in used}
         sections = {path for path in unused if SECTION.fullmatch(path.name)}
-        damaged = {path for path in sections if read_facts(path) is None}
+        damaged = {path for path in sections if read_metadata(path) is None}
         for path in unused - (sections - damaged):
             path.unlink()
         return min(map(_number_of, damaged), default=None)
@@ -273,7 +269,7 @@ class JobFolder:
         entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
         header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
         header += b" " * (-len(header) % 8)
-        with whole_file(path) as part, part.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for channel in range(channels):
                 for stored in reversed(self._latents):
@@ -294,14 +290,14 @@ class JobFolder:
             self._make_way(number, kind)  # not before all of it could be made
 
         path = section_file(self.path, number, kind)
-        write_sealed(path, make_way_then(), facts | asdict(self._mark))
+        write_checksummed(path, make_way_then(), facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
 
 
 def kept_mark(folder: Path) -> JobMark | None:
     """Whose sections lie in a job's folder, by the first file that is whole; None where there is none."""
     for path in sorted(_section_files(folder)) if folder.is_dir() else []:
-        facts = read_facts(path)
+        facts = read_metadata(path)
         if facts is not None:
             return JobMark(facts["identity"], facts["models"], facts["seed"])
     return None

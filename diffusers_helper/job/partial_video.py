@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import av
 
-from ..files.atomic import whole_file
+from ..files.atomic import atomic_write
 from ..media.video import FASTSTART, encode_frames
 from ..sections import FPS
 from .folder import JobFolder
@@ -74,7 +74,7 @@ class ProgressVideo:
         _encode(head, self._folder, 0, self._folder.overlap)
         head.seek(0)
         path = self._folder.path / f"{SO_FAR}{self._folder.num_sections:03d}.mp4"
-        with whole_file(path, flush=False) as part:
+        with atomic_write(path, flush=False) as part:
             _join(part, [head, *reversed(self._closed)])
         return path
 
@@ -84,7 +84,7 @@ class ProgressVideo:
         if begin >= end:
             return
         path = self._folder.path / f"closed_{len(self._closed):03d}.mp4"
-        with whole_file(path, flush=False) as part:
+        with atomic_write(path, flush=False) as part:
             _encode(part, self._folder, begin, end)
         self._closed.append(path)
         self._closed_frames += end - begin

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import InputError
-from ..files.atomic import whole_file
+from ..files.atomic import atomic_write
 from ..request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
 from .images import allow_long_text, to_data_uri
 
@@ -71,7 +71,7 @@ def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> 
     """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(COMMENT, json.dumps(packed, ensure_ascii=False))
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         Image.fromarray(picture).save(part, "PNG", pnginfo=info)
 
 

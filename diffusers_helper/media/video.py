@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from ..errors import InputError
-from ..files.atomic import whole_file
+from ..files.atomic import atomic_write
 from ..sections import FPS
 
 BT709 = 1
@@ -34,7 +34,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: st
         OSError: the disk is full or the folder is gone.
     """
     with (
-        whole_file(path) as part,
+        atomic_write(path) as part,
         av.open(str(part.absolute()), "w", format="mp4", options=FASTSTART) as container,
     ):
         container.metadata["comment"] = comment

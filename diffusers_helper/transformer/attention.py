@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from ..files.atomic import whole_file
+from ..files.atomic import atomic_write
 from ..memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class AttentionChooser:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path) as part:
+            with atomic_write(self._path) as part:
                 part.write_text(json.dumps(self._chosen, indent=1), "utf-8")
         except OSError as error:
             logger.info("the choice of attention is not kept: %s", error)

@@ -9,7 +9,7 @@ import torch
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Finished, Notice, Planned, Resumed, SectionDone, StageStarted, StepDone
-from diffusers_helper.files.checksummed import read_facts, write_sealed
+from diffusers_helper.files.checksummed import read_metadata, write_checksummed
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_frames
 from tests.support.tiny import (
@@ -150,9 +150,9 @@ def test_sections_of_an_earlier_version_are_gone_on_with(tmp_path):
     make(tmp_path / "out", section_done(1))
     for number, frames in enumerate((17, 37)):
         path = work_of(tmp_path / "out") / f"section_{number:03d}.frames"
-        facts = read_facts(path)
+        facts = read_metadata(path)
         assert facts.pop("shared") == 17 * number
-        write_sealed(path, [path.read_bytes()[: frames * 32 * 32 * 3]], facts)
+        write_checksummed(path, [path.read_bytes()[: frames * 32 * 32 * 3]], facts)
     assert make(tmp_path / "out")[1] == Resumed(2, 3, 37)
     assert content(tmp_path / "out") == content(tmp_path / "plain" / "out")
 

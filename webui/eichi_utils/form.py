@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.files.atomic import atomic_write
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.sections import SectionSize, count_sections
 
@@ -254,6 +254,6 @@ def _as_file(image: str | None, folder: Path) -> str | None:
     name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, flush=False) as part:
+    with atomic_write(path, flush=False) as part:
         part.write_bytes(content)
     return str(path)

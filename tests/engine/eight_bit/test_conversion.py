@@ -157,7 +157,7 @@ def test_a_disk_too_small_is_noticed_before_the_work(source, made, tmp_path, mon
 
 
 def test_a_disk_that_gives_back_something_else_is_noticed(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(eight_bit_shards, "digest_of", lambda *_: b"other")
+    monkeypatch.setattr(eight_bit_shards, "sha256_of", lambda *_: b"other")
     with pytest.raises(MachineError) as caught:
         make(source, tmp_path / "new")
     assert caught.value.code == "eight_bit_written_wrong"

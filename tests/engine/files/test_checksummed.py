@@ -4,37 +4,37 @@ import json
 
 import pytest
 
-from diffusers_helper.files.checksummed import CHUNK, read_facts, write_sealed
+from diffusers_helper.files.checksummed import CHUNK, read_metadata, write_checksummed
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, CHUNK - 1, CHUNK, 2 * CHUNK + 5])
 def test_content_lies_in_front_and_facts_come_back(tmp_path, size):
     path, content = tmp_path / "a", b"\x07" * size
-    write_sealed(path, [content[: size // 2], content[size // 2 :]], {"frames": 3, "name": "猫"})
+    write_checksummed(path, [content[: size // 2], content[size // 2 :]], {"frames": 3, "name": "猫"})
     assert path.read_bytes()[:size] == content
-    assert read_facts(path) == {"frames": 3, "name": "猫"}
+    assert read_metadata(path) == {"frames": 3, "name": "猫"}
 
 
 def test_every_changed_cut_or_added_byte_is_noticed(tmp_path):
     path = tmp_path / "a"
-    write_sealed(path, [b"some content"], {"n": 1})
+    write_checksummed(path, [b"some content"], {"n": 1})
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place])
-        assert read_facts(path) is None
+        assert read_metadata(path) is None
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        assert read_facts(path) is None
+        assert read_metadata(path) is None
     path.write_bytes(whole + b"\0")
-    assert read_facts(path) is None
+    assert read_metadata(path) is None
     path.write_bytes(whole)
-    assert read_facts(path) == {"n": 1}
+    assert read_metadata(path) == {"n": 1}
 
 
 def test_what_is_no_such_file_has_no_facts(tmp_path):
-    assert read_facts(tmp_path / "missing") is None
-    assert read_facts(tmp_path) is None
+    assert read_metadata(tmp_path / "missing") is None
+    assert read_metadata(tmp_path) is None
     (tmp_path / "text").write_text(json.dumps({"n": 1}) * 50)
-    assert read_facts(tmp_path / "text") is None
+    assert read_metadata(tmp_path / "text") is None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -43,5 +43,5 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="gone"):
-        write_sealed(tmp_path / "a", pieces(), {})
+        write_checksummed(tmp_path / "a", pieces(), {})
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.files.checksummed import read_facts, write_sealed
+from diffusers_helper.files.checksummed import read_metadata, write_checksummed
 from diffusers_helper.job.folder import JobFolder, JobMark
 
 
@@ -153,10 +153,10 @@ def test_a_section_that_is_sampled_but_not_decoded_is_there_again(two_sections):
 
 def test_sections_of_an_earlier_version_share_the_most_frames_and_are_gone_on_with(two_sections):
     path = two_sections / "section_001.frames"
-    facts = read_facts(path)
+    facts = read_metadata(path)
     size = facts["frames"] * 16 * 24 * 3
     assert facts.pop("shared") == 3
-    write_sealed(path, [path.read_bytes()[:size]], facts)
+    write_checksummed(path, [path.read_bytes()[:size]], facts)
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_sections, folder.num_frames) == (None, 2, 13)
         folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])

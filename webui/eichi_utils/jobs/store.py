@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.events import Notice
-from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.files.atomic import atomic_write
 from diffusers_helper.job.section_files import count_kept_sections, videos_so_far
 from diffusers_helper.media.images import read_image
 from diffusers_helper.plan import make_plan
@@ -185,7 +185,7 @@ class JobFiles:
         """Write bytes, or a copy of a file, whole or not at all."""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(target, flush) as part:
+            with atomic_write(target, flush) as part:
                 if isinstance(content, bytes):
                     part.write_bytes(content)
                 else:

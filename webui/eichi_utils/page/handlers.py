@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.files.atomic import atomic_write
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_last_frame
 from diffusers_helper.request import GenerationRequest
@@ -289,7 +289,7 @@ class PageHandlers:
         frame = read_last_frame(self._shown_video(data))
         path = self.app.uploads / "continued" / f"{secrets.token_hex(8)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, flush=False) as part:
+        with atomic_write(path, flush=False) as part:
             Image.fromarray(frame).save(part, "PNG")
         changes = self.form.with_start(str(path)) | {self.form.inputs.end: {"value": None}}
         said = messages.note(self.words(data)("page.continued"))

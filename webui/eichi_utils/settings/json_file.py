@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Notice
-from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _write_patiently(path: Path, data: bytes) -> Stamp | None:
 
 def _write(path: Path, data: bytes) -> Stamp | None:
     """The stamp is taken before others can see the file: what they write after us is a change."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(data)
         return _stamp(part)
 

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.files.atomic import whole_file
+from diffusers_helper.files.atomic import atomic_write
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.images import read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
@@ -82,7 +82,7 @@ def checked_picture(path: str) -> str:
         if image.format in SHOWN_BY_BROWSERS:
             return path
     shown = Path(path).with_suffix(".shown.png")
-    with whole_file(shown, flush=False) as part:
+    with atomic_write(shown, flush=False) as part:
         Image.fromarray(pixels).save(part, "PNG")
     return str(shown)
 

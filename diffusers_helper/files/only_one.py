@@ -1,0 +1,33 @@
+"""A folder that one process uses at a time."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import EngineError
+from .disk_errors import disk_errors
+
+
+@contextlib.contextmanager
+def only_one(lock_file: Path, busy: EngineError) -> Iterator[None]:
+    """Holds a lock file while the block runs, also if another thread ends it. Its folder is made.
+
+    The system lets go of it if this process dies. The file may stay.
+
+    Raises:
+        EngineError: `busy`, where another process, or another block of this one, holds it.
+        MachineError: the folder or the file cannot be written.
+    """
+    lock = FileLock(lock_file, thread_local=False)
+    with disk_errors(lock_file.parent):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise busy from error
+    try:
+        yield
+    finally:
+        lock.release()

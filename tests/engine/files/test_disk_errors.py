@@ -1,0 +1,68 @@
+"""Errors of the disk as codes, and the lock that one process holds."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.files.disk_errors import disk_errors
+from diffusers_helper.files.only_one import only_one
+
+FOLDER = Path("/videos")
+
+
+@pytest.mark.parametrize(
+    ("error", "file", "code", "path"),
+    [
+        (OSError(errno.ENOSPC, "no", "/other"), None, "disk_full", FOLDER),
+        (OSError(errno.EDQUOT, "no"), FOLDER / "a", "disk_full", FOLDER),
+        (OSError(errno.EROFS, "no"), None, "cannot_write", FOLDER),
+        (OSError(errno.EIO, "no", "/b"), None, "cannot_write", "/b"),
+        (OSError(errno.EIO, "no", "/b"), FOLDER / "a", "cannot_write", FOLDER / "a"),
+        (OSError("no"), None, "cannot_write", FOLDER),
+    ],
+)
+def test_disk_errors_become_codes_with_paths(error, file, code, path):
+    with pytest.raises(MachineError) as caught, disk_errors(FOLDER, file):
+        raise error
+    assert caught.value.code == code
+    assert caught.value.values == {"path": str(path)} | ({"reason": "no"} if code == "cannot_write" else {})
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(ValueError, match="other"), disk_errors(FOLDER):
+        raise ValueError("other")
+
+
+def test_a_second_holder_gets_the_callers_error(tmp_path):
+    lock, busy = tmp_path / "new" / "lock", InputError("output_busy")
+    with only_one(lock, busy):
+        with pytest.raises(InputError) as caught, only_one(lock, busy):
+            pass
+        assert caught.value is busy
+    with only_one(lock, busy):
+        assert lock.exists()
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path):
+    lock = tmp_path / "lock"
+    program = (
+        "import os, sys; from pathlib import Path; from diffusers_helper.files.only_one import only_one;"
+        "held = only_one(Path(sys.argv[1]), RuntimeError()); held.__enter__(); os._exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(lock)], check=False).returncode == 7
+    with only_one(lock, InputError("output_busy")):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(MachineError, match="cannot_write"),
+        only_one(tmp_path / "file" / "lock", InputError("x")),
+    ):
+        pass
