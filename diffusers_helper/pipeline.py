@@ -1,4 +1,4 @@
-"""From a request to a video: the recipe. A generator of events; who listens is not its business."""
+"""The recipe from a request to a video: a generator of events that does not know who listens."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ from .models.streamed_transformer import StreamedTransformer, count_tokens
 from .plan import Plan, Section, decoded_latent_frames, decoded_tiles, join_weights, make_plan
 from .request import GenerationRequest
 from .sampling.section import SectionSampler, section_inputs
-from .sections import HISTORY_FRAMES, pixel_frames
+from .sections import HISTORY_FRAMES, SectionSize, pixel_frames
 from .vae.codec import decode_to, watch_for_black
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Job:
-    """One job under way: what was decided at its beginning."""
+    """One job under way: what was decided at its beginning, and where it writes."""
 
     request: GenerationRequest
     plan: Plan
@@ -60,17 +60,19 @@ class _Job:
     pictures: dict[str, np.ndarray]
     seed: int
     stop: threading.Event
+    folder: JobFolder
     output: Output
+    progress: ProgressVideo | None
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def start(self) -> str:
-        return self.plan.start
+    def num_sections(self) -> int:
+        return len(self.plan.sections)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return _size_of(self.pictures[self.start])
+        return _size_of(self.pictures[self.plan.start])
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -84,22 +86,22 @@ def generate(
     cache: EmbeddingCache,
     stop: threading.Event,
 ) -> Iterator[Event]:
-    """Make a video: encode, then section by section sample, decode and keep, then write the MP4.
+    """Make a video: encode, then section by section sample, decode and store, then write the MP4.
 
-    Sections are kept in the target's working folder as soon as they are made. Whatever ends the work, the
+    Sections are stored in the target's working folder as soon as they are made. However the work ends, the
     next run with the same request and target goes on behind them, to the same video. Setting `stop` ends it
-    before the next step; what is finished then, or when something fails, is also written as
+    before the next step; the sections finished by then, or before a failure, are also written as
     `NAME_unfinished.mp4`. The last event is Finished or Stopped.
 
     Raises:
         InputError: a picture, the models or the output folder cannot be used; the working folder holds
             sections of another request.
-        MachineError: disk full, out of memory, numbers that are not numbers.
+        MachineError: the disk is full, memory ran out, or numbers are not finite.
     """
+    plan = make_plan(request)
     with machine_errors(target.folder):
-        plan = make_plan(request)
         pictures = read_pictures(request, plan)
-        if not stop.is_set():  # which takes a while
+        if not stop.is_set():  # verifying takes a while
             loader.verify()
         target.check()
     with machine_errors(target.working_folder), _job_folder(plan, target, pictures) as folder:
@@ -107,19 +109,18 @@ def generate(
         height, width = job.size
         yield Planned(plan, width, height, job.seed)
         try:
-            progress = yield from _tell_kept(job, folder, damaged)
-            if folder.num_sections < len(plan.sections):
-                conditioning = yield from _until_stopped(
-                    encode_all(request, plan, pictures, loader, cache), job
-                )
+            yield from _report_stored(job, damaged)
+            if folder.num_sections < job.num_sections:
+                encoding = encode_all(request, plan, pictures, loader, cache)
+                conditioning = yield from _until_stopped(encoding, job)
                 with machine_errors(target.folder):
-                    job.output.write_start(pictures[job.start])
-                yield from _make_sections(job, conditioning, loader, folder, progress)
+                    job.output.write_start(pictures[plan.start])
+                yield from _make_sections(job, conditioning, loader)
             yield StageStarted("saving")
-            end: Event = _finish(job, folder)
+            end: Event = _finish(job)
         except StopRequested:
-            end = yield from _keep_stopped(job, folder)
-        except BaseException:  # whatever ends the job, what is finished can be seen
+            end = yield from _keep_stopped(job)
+        except BaseException:  # finished sections can be watched however the job ends
             job.output.keep_finished(folder)
             raise
         yield end  # before the folder goes, with the video so far that somebody may be watching
@@ -134,22 +135,23 @@ def _begin(
     stop: threading.Event,
     folder: JobFolder,
 ) -> tuple[_Job, int | None]:
-    """The job, and the number of a kept section that was damaged, if one was."""
+    """Open the job; also returns the number of a stored section that was damaged, if one was."""
     mark = _mark_of(request, pictures, loader, folder)
     damaged = folder.take_up(mark, [section.is_last for section in plan.sections])
     packed = pack_request(request, pictures, mark.seed)
     folder.write_request(packed)
     output = Output(target, request, plan, packed)
-    return _Job(request, plan, target, pictures, mark.seed, stop, output), damaged
+    progress = ProgressVideo(folder) if target.progress_videos else None
+    return _Job(request, plan, target, pictures, mark.seed, stop, folder, output, progress), damaged
 
 
 def _mark_of(
     request: GenerationRequest, pictures: dict[str, np.ndarray], loader: ModelLoader, folder: JobFolder
 ) -> JobMark:
-    """What the job's files are told by: with the seed of what is kept, where the request leaves it open.
+    """The fingerprint of the job's files, with the stored sections' seed where the request leaves it open.
 
     Raises:
-        InputError: what is kept belongs to another job, or was made by other models.
+        InputError: the stored sections belong to another job, or were made by other models.
     """
     identity, models = request_identity(request, pictures), models_identity(loader.files)
     kept = folder.kept_mark()
@@ -164,60 +166,78 @@ def _mark_of(
     return JobMark(identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed)
 
 
-def _tell_kept(
-    job: _Job, folder: JobFolder, damaged: int | None
-) -> Generator[Event, None, ProgressVideo | None]:
-    """Tell what an earlier run has left; returns the writer of the video so far, where there shall be one."""
-    done, sections = folder.num_sections, len(job.plan.sections)
-    progress = ProgressVideo(folder) if job.target.progress_videos else None
+def _report_stored(job: _Job, damaged: int | None) -> Generator[Event, None, None]:
+    """Report the sections that an earlier run has left, and one that was damaged."""
+    done = job.folder.num_sections
     if damaged is not None:
-        yield Notice("section_damaged", {"section": damaged + 1, "sections": sections})
+        yield Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections})
     if done:
-        video = progress.write() if progress is not None else None
-        yield Resumed(done, sections, folder.num_frames, video)
-    return progress
+        video = job.progress.write() if job.progress is not None else None
+        yield Resumed(done, job.num_sections, job.folder.num_frames, video)
 
 
 def _make_sections(
-    job: _Job,
-    conditioning: Conditioning,
-    loader: ModelLoader,
-    folder: JobFolder,
-    progress: ProgressVideo | None,
+    job: _Job, conditioning: Conditioning, loader: ModelLoader
 ) -> Generator[Event, None, None]:
-    request, size = job.request, job.plan.size
-    generator = torch.Generator("cpu").manual_seed(job.seed)
-    start_latent = conditioning.latents[job.start]
-    history = start_latent.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start_latent.shape[-2:])
-    if (end := job.plan.end) is not None:
-        history[:, :, :1] = conditioning.latents[end] * request.end_frame_strength
-    newest = history[:, :, :0]  # the front of what is generated, as far as decoding needs it
-    yield StageStarted("transformer")
-    noise_shape = (1, LATENT_CHANNELS, size.latent_frames, *history.shape[-2:])
+    """Sample, decode and store each section that is not there yet, from the video's end backwards."""
+    latents = _Latents.at_the_end(job, conditioning)
+    noise_shape = latents.shape(job.plan.size.latent_frames)
     tokens = count_tokens(*noise_shape[-3:])
+    generator = torch.Generator("cpu").manual_seed(job.seed)
+    yield StageStarted("transformer")
     with loader.vae_decoder() as vae, loader.transformer(tokens) as transformer:  # which takes what is left
-        is_refused = yield from _tell_refused(loader, transformer)
-        if folder.num_latents < len(job.plan.sections) and not transformer.is_prepared:
+        is_refused = yield from _report_refused(loader, transformer)
+        if job.folder.num_latents < job.num_sections and not transformer.is_prepared:
             yield StageStarted("compiling")
             transformer.prepare_blocks(tokens, loader.compute)
-        sampler = SectionSampler(request, len(job.plan.sections), transformer, loader.compute, job.check_stop)
+        sampler = SectionSampler(job.request, job.num_sections, transformer, loader.compute, job.check_stop)
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
-            if section.index == folder.num_latents:
-                inputs = section_inputs(request, section, conditioning, history)
+            if section.index == job.folder.num_latents:
+                inputs = section_inputs(job.request, section, conditioning, latents.history)
                 sampled = yield from sampler.sample(section, inputs, noise)
-                is_refused = is_refused or (yield from _tell_refused(loader, transformer))
-                whole = torch.cat([*[start_latent] * section.is_last, sampled.latents], dim=2)
-                folder.add_latents(whole, section.is_last, sampled.evaluations)
-            latents = folder.latents(section.index, LATENT_CHANNELS)
-            newest = torch.cat([latents, newest], dim=2)[:, :, : decoded_latent_frames(section, size)]
-            history = torch.cat([latents, history], dim=2)[:, :, :HISTORY_FRAMES]
-            if section.index == folder.num_sections:
-                yield from _decode(job, section, newest, loader, transformer, vae, folder, progress)
+                is_refused = is_refused or (yield from _report_refused(loader, transformer))
+                whole = torch.cat([*[latents.start] * section.is_last, sampled.latents], dim=2)
+                job.folder.add_latents(whole, section.is_last, sampled.evaluations)
+            latents.prepend(job.folder.latents(section.index, LATENT_CHANNELS), section, job.plan.size)
+            if section.index == job.folder.num_sections:
+                yield from _decode(job, section, latents.front, loader, transformer, vae)
 
 
-def _tell_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
-    """Tell where the attention that was asked for is not used."""
+@dataclass
+class _Latents:
+    """The latents of the video's end so far, as the next section needs them: `(1, channels, t, h, w)`.
+
+    Attributes:
+        start: the start picture's, of one frame.
+        history: the first `HISTORY_FRAMES`; before there are as many, the end picture's and zeros.
+        front: the first ones, as many as decoding the newest section needs.
+    """
+
+    start: torch.Tensor
+    history: torch.Tensor
+    front: torch.Tensor
+
+    @classmethod
+    def at_the_end(cls, job: _Job, conditioning: Conditioning) -> "_Latents":
+        """The latents before any section is made."""
+        start = conditioning.latents[job.plan.start]
+        history = start.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start.shape[-2:])
+        if job.plan.end is not None:
+            history[:, :, :1] = conditioning.latents[job.plan.end] * job.request.end_frame_strength
+        return cls(start, history, history[:, :, :0])
+
+    def shape(self, frames: int) -> tuple[int, ...]:
+        return (1, LATENT_CHANNELS, frames, *self.history.shape[-2:])
+
+    def prepend(self, latents: torch.Tensor, section: Section, size: SectionSize) -> None:
+        """Put a section's latents in front."""
+        self.front = torch.cat([latents, self.front], dim=2)[:, :, : decoded_latent_frames(section, size)]
+        self.history = torch.cat([latents, self.history], dim=2)[:, :, :HISTORY_FRAMES]
+
+
+def _report_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
+    """Report that the requested attention is not used, if it is not; returns whether it was reported."""
     is_refused = loader.asked_attention not in (None, transformer.attention)
     if is_refused:
         yield Notice("attention_refused", {})
@@ -231,50 +251,49 @@ def _decode(
     loader: ModelLoader,
     transformer: StreamedTransformer,
     vae: "AutoencoderKLHunyuanVideo",
-    folder: JobFolder,
-    progress: ProgressVideo | None,
 ) -> Generator[Event, None, None]:
+    """Decode a section's latents `(1, channels, t, h, w)` and store its frames."""
     yield StageStarted("decoding", section.index)
     size = job.plan.size
 
-    def keep(frames: Iterator[torch.Tensor]) -> None:
-        seen = watch_for_black(frames, pixel_frames(size.latent_frames), job.pictures.values())
-        folder.add_frames(seen, pixel_frames(latents.shape[2]), join_weights(section, size))
+    def store(frames: Iterator[torch.Tensor]) -> None:
+        checked = watch_for_black(frames, pixel_frames(size.latent_frames), job.pictures.values())
+        job.folder.add_frames(checked, pixel_frames(latents.shape[2]), join_weights(section, size))
 
     def decode() -> None:
-        may_shrink = not transformer.stack.layers.num_resident  # layers are given up before
+        may_shrink = not transformer.stack.layers.num_resident  # resident layers are evicted before
         starts = decoded_tiles(section, size)
-        decode_to(keep, latents, vae, loader.vae_budget(), may_shrink, starts)
+        decode_to(store, latents, vae, loader.vae_budget(), may_shrink, starts)
 
     transformer.making_room(decode)
-    video = progress.write() if progress is not None else None
-    yield SectionDone(section.index, len(job.plan.sections), folder.num_frames, video)
+    video = job.progress.write() if job.progress is not None else None
+    yield SectionDone(section.index, job.num_sections, job.folder.num_frames, video)
 
 
-def _finish(job: _Job, folder: JobFolder) -> Finished:
+def _finish(job: _Job) -> Finished:
     """Write the section files asked for, the latents, and last, when nothing can be missing, the video."""
     with machine_errors(job.target.folder):
-        job.output.write_start(job.pictures[job.start])
-        job.output.write_sections(folder)
+        job.output.write_start(job.pictures[job.plan.start])
+        job.output.write_sections(job.folder)
         if job.target.save_latents:
-            metadata = {"transformer_evaluations": json.dumps(folder.evaluations), "seed": str(job.seed)}
-            folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
-        video, count = job.output.write_video(folder)
+            metadata = {"transformer_evaluations": json.dumps(job.folder.evaluations), "seed": str(job.seed)}
+            job.folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
+        video, count = job.output.write_video(job.folder)
         job.output.drop_unfinished()
-    folder.done = True
+    job.folder.done = True
     height, width = job.size
     elapsed = time.monotonic() - job.started
     return Finished(video, count, job.plan.seconds, width, height, elapsed)
 
 
-def _keep_stopped(job: _Job, folder: JobFolder) -> Generator[Event, None, Stopped]:
-    """Keep what is finished; who leaves meanwhile loses nothing."""
+def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
+    """Keep the finished sections as a video; a listener that leaves meanwhile loses nothing."""
     try:
-        if folder.num_sections:
+        if job.folder.num_sections:
             yield StageStarted("saving")
     finally:
-        kept = job.output.keep_finished(folder)
-    return Stopped(kept, folder.num_sections, len(job.plan.sections))
+        kept = job.output.keep_finished(job.folder)
+    return Stopped(kept, job.folder.num_sections, job.num_sections)
 
 
 def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[Event, None, _T]:
@@ -289,7 +308,7 @@ def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[E
 
 @contextlib.contextmanager
 def _job_folder(plan: Plan, target: Target, pictures: dict[str, np.ndarray]) -> Iterator[JobFolder]:
-    """The working folder, after a look whether the disk has room for what will lie in it."""
+    """The working folder, opened after a look whether the disk has room for its sections."""
     height, width = _size_of(pictures[plan.start])
     with JobFolder(target.working_folder, height, width, plan.size.overlap_frames) as folder:
         needed = bytes_needed(plan.decoded_frames, height, width)
