@@ -111,7 +111,8 @@ def _run_headless(options: argparse.Namespace) -> int:
 
 
 def _run_page(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.server.server import PageOptions, run_page
+    from webui.eichi_utils.app import PageOptions
+    from webui.eichi_utils.server.server import run_page
 
     page = PageOptions(
         server=options.server,

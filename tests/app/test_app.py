@@ -10,11 +10,10 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from tests.support.queue import SOON
-from webui.eichi_utils.app import STARTERS, open_app, remember_address
-from webui.eichi_utils.app_state import AppState
+from webui.eichi_utils.app import STARTERS, AppState, PageOptions, open_app
 from webui.eichi_utils.form import DEFAULTS
+from webui.eichi_utils.instance import remember_address
 from webui.eichi_utils.jobs.runner import EngineOptions
-from webui.eichi_utils.server.server import PageOptions
 
 
 def options(home: Path, **values: Any) -> PageOptions:

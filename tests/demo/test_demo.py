@@ -12,10 +12,9 @@ from diffusers_helper.media.embedded_request import load_request, write_png
 from diffusers_helper.weights.model_files import find_models
 from tests.support.fake_app import pretend_app
 from webui import endframe_ichi
-from webui.eichi_utils.app_state import SETTINGS_FIELDS
-from webui.eichi_utils.demo import RESOLUTION, demo_fields
+from webui.eichi_utils.app import SETTINGS_FIELDS, demo_fields
 from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.engine_options import DEMO, ROOT
+from webui.eichi_utils.engine_options import DEMO, DEMO_RESOLUTION, ROOT
 from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.page.api import _request
@@ -52,37 +51,38 @@ def test_the_demo_and_a_folder_of_models_exclude_each_other(capsys):
 
 def test_the_demos_resolution_is_the_default_and_no_more():
     fields = demo_fields(SETTINGS_FIELDS)
-    assert fields["resolution"].default == RESOLUTION == 192
+    assert fields["resolution"].default == DEMO_RESOLUTION == 192
     assert fields["resolution"].takes(640)
     assert {key for key in fields if fields[key] is not SETTINGS_FIELDS[key]} == {"resolution"}
 
 
 def test_a_program_gets_the_demos_resolution_unless_it_names_one():
     own: dict[str, object] = {"start_image": "a.png"}
-    assert _request(None, own, {"resolution": RESOLUTION}).resolution == 192
-    assert _request({"resolution": 320}, own, {"resolution": RESOLUTION}).resolution == 320
+    assert _request(None, own, {"resolution": DEMO_RESOLUTION}).resolution == 192
+    assert _request({"resolution": 320}, own, {"resolution": DEMO_RESOLUTION}).resolution == 320
     assert _request(None, own, {}).resolution == 640
 
 
 def test_a_request_file_gets_it_unless_it_names_one(tmp_path):
     file = tmp_path / "request.json"
     file.write_text(json.dumps({"start_image": "a.png"}), "utf-8")
-    assert load_request(file, {"resolution": RESOLUTION}).resolution == 192
+    assert load_request(file, {"resolution": DEMO_RESOLUTION}).resolution == 192
     assert load_request(file).resolution == 640
     file.write_text(json.dumps({"start_image": "a.png", "resolution": 320}), "utf-8")
-    assert load_request(file, {"resolution": RESOLUTION}).resolution == 320
+    assert load_request(file, {"resolution": DEMO_RESOLUTION}).resolution == 320
 
 
 def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):
     """Its request has a width and a height, whatever the default is."""
     picture = np.zeros((64, 96, 3), np.uint8)
     write_png(tmp_path / "a.png", picture, {"seed": 1, "width": 96, "height": 64})
-    request = load_request(tmp_path / "a.png", {"resolution": RESOLUTION})
+    request = load_request(tmp_path / "a.png", {"resolution": DEMO_RESOLUTION})
     assert (request.width, request.height, request.resolution) == (96, 64, 640)
 
 
 @pytest.mark.parametrize(
-    ("models", "demo", "forced"), [(None, False, RESOLUTION), (DEMO, True, None), (Path("x"), False, None)]
+    ("models", "demo", "forced"),
+    [(None, False, DEMO_RESOLUTION), (DEMO, True, None), (Path("x"), False, None)],
 )
 def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch, models, demo, forced):
     """Who asked for the demo may choose another one."""

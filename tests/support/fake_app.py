@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffusers_helper.request import GenerationRequest
 from tests.support.queue import SOON
-from webui.eichi_utils.app_state import SETTINGS_FIELDS, AppState
+from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
 from webui.eichi_utils.jobs.runner import EngineOptions

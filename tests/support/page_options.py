@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.app import free_port
+from webui.eichi_utils.app import PageOptions
 from webui.eichi_utils.jobs.runner import EngineOptions
-from webui.eichi_utils.server.server import PageOptions
 
 
 def options(home: Path, **values: Any) -> PageOptions:

@@ -1,70 +1,161 @@
-"""Making what the app shares, and putting it away: one app in one folder at a time."""
+"""What all parts of the app share while it runs: the queue, the stores, the folders. Knows no page."""
 
 import contextlib
-import json
 import logging
+import secrets
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from diffusers_helper.errors import MachineError
-from diffusers_helper.events import Planned
+from diffusers_helper.errors import EngineError
+from diffusers_helper.events import Notice, Planned
 from diffusers_helper.request import GenerationRequest
 
-from .app_state import DEFAULT_OUTPUT, SETTINGS_FIELDS, AppState
-from .demo import SETTINGS_FILE, demo_fields
+from .engine_options import DEMO_RESOLUTION
+from .form import FIELDS
+from .instance import only_app
 from .jobs.headless_folders import give_up_old
 from .jobs.log import logged
 from .jobs.queue import Clock, JobQueue
-from .jobs.runner import JobRunner
+from .jobs.runner import EngineOptions, JobRunner
 from .jobs.speed_history import SpeedBook
 from .machine.check import CheckOptions
+from .output import resolve_output
 from .page.estimate import job_work
 from .preflight import Preflight
 from .settings.presets import PresetStore
-from .settings.settings import SettingsStore
-from .text.translations import Translator, system_language
-
-if TYPE_CHECKING:
-    from .server.server import PageOptions
+from .settings.settings import Field, SettingsStore
+from .text.translations import LANGUAGES, Translator, system_language
 
 logger = logging.getLogger(__name__)
 
-ADDRESS = "app.json"
+DEFAULT_OUTPUT = "outputs"
 STARTERS = ("dance", "turn", "wind", "camera")
-"""Prompts to begin with, by their keys."""
+"""The keys of the prompts to begin with."""
+SETTINGS_FIELDS: dict[str, Field] = {
+    **FIELDS,
+    "language": Field(None, lambda value: value is None or value in LANGUAGES),
+    "sound": Field(True, lambda value: isinstance(value, bool)),
+    "output_folder": Field(DEFAULT_OUTPUT, lambda value: isinstance(value, str)),
+    "machine": Field(None, lambda value: value is None or isinstance(value, str)),
+}
+"""The settings that come back at the next start. `machine` is the GPU and the models of the last job."""
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """The page's part of the command line. `home` is the folder of everything that the app writes;
+    `output` None leaves the output folder to the page, `language` None to the settings and the system; with
+    `demo`, the engine has the demo's models."""
+
+    server: str
+    port: int
+    share: bool
+    in_browser: bool
+    language: str | None
+    login: tuple[str, str] | None
+    home: Path
+    output: Path | None
+    engine: EngineOptions
+    demo: bool = False
+
+
+@dataclass(frozen=True)
+class AppState:
+    """The app's shared things, each of them safe to use from any thread.
+
+    `home` is the folder of everything the app writes (`webui`); `given_output` is the output folder of the
+    command line, which wins over the page's. `demo` is `--demo`.
+    """
+
+    home: Path
+    queue: JobQueue
+    settings: SettingsStore
+    presets: PresetStore
+    speed: SpeedBook
+    setup: Preflight
+    language: str
+    given_output: Path | None = None
+    demo: bool = False
+    server_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    closing: threading.Event = field(default_factory=threading.Event)
+    _reported: list[Notice] = field(default_factory=list)
+
+    @property
+    def uploads(self) -> Path:
+        """The folder of uploaded pictures, until their job has copied them."""
+        return self.home / "temp" / "uploads"
+
+    @property
+    def sound(self) -> bool:
+        return bool(self.settings.load()["sound"])
+
+    @property
+    def machine_key(self) -> str | None:
+        """The GPU and models that the last job ran on; None before the first one ever."""
+        known = self.settings.load()["machine"]
+        return known if isinstance(known, str) else None
+
+    @property
+    def forced_resolution(self) -> int | None:
+        """The demo's, while its models stand in for real ones that are not there."""
+        return DEMO_RESOLUTION if not self.demo and self.setup.uses_demo else None
+
+    def take_notices(self) -> list[Notice]:
+        """Returns the notices about files that could not be read, each only once."""
+        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices, *self.speed.notices]
+        new = [notice for notice in known if notice not in self._reported]
+        self._reported.extend(new)
+        return new
+
+    def remember(self, **settings: Any) -> None:
+        """Keep settings where that is possible: one that cannot be written spoils nothing else."""
+        usable = {key: value for key, value in settings.items() if SETTINGS_FIELDS[key].takes(value)}
+        try:
+            self.settings.update(**usable)
+        except EngineError:
+            logger.warning("the settings cannot be written", exc_info=True)
+
+    def translator(self, language: object) -> Translator:
+        """Returns the texts in a page's language, or in the app's where that is none."""
+        return Translator(language if isinstance(language, str) and language in LANGUAGES else self.language)
+
+    def output_folder(self, name: str) -> Path:
+        """Returns the folder for videos that the page names.
+
+        Raises:
+            InputError: the name leads out of the app's folder, or is no name.
+        """
+        return self.given_output if self.given_output is not None else resolve_output(name, self.home)
 
 
 @contextlib.contextmanager
-def open_app(options: "PageOptions") -> Iterator[AppState]:
-    """The app's shared things, while no other app has the same folder. Its queue waits until it is let go.
+def open_app(options: PageOptions) -> Iterator[AppState]:
+    """Opens the app's shared things, while no other app has the folder. Its queue waits to be let go.
 
     Raises:
         MachineError: another app has it; a folder cannot be written.
     """
     home = options.home
-    with _only_app(home):
-        _delete_uploads(home)  # what a run that was killed has left
+    with only_app(home):
+        _delete_uploads(home)  # of a run that was killed
         give_up_old(home / "temp")
         settings = _settings(options)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
-        presets = PresetStore(home / "presets" / "prompt_presets.json", starters)
-        speed = SpeedBook(home / "settings" / "speed.json")
         runner = JobRunner(options.engine, progress_videos=True)
         # the demo's jobs are apart: no models are to make what was begun with others
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
-        queue = JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), is_held=True)
         app = AppState(
             home=home,
-            queue=queue,
+            queue=JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), is_held=True),
             settings=settings,
-            presets=presets,
-            speed=speed,
+            presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
+            speed=SpeedBook(home / "settings" / "speed.json"),
             setup=_setup(options),
             language=language,
             given_output=options.output,
@@ -72,30 +163,39 @@ def open_app(options: "PageOptions") -> Iterator[AppState]:
         )
         if options.language is not None:
             app.remember(language=options.language)
-        _take_startup_prompt(app)
+        startup_prompt = app.presets.startup_prompt()
+        if startup_prompt is not None:
+            app.remember(prompt=startup_prompt)
         try:
             yield app
         finally:
             _delete_uploads(home)
 
 
-def _settings(options: "PageOptions") -> SettingsStore:
+def _settings(options: PageOptions) -> SettingsStore:
+    """Opens the settings; those of `--demo` are apart: its resolution is not the real models'."""
     folder = options.home / "settings"
     if options.demo:
-        return SettingsStore(folder / SETTINGS_FILE, demo_fields(SETTINGS_FIELDS))
+        return SettingsStore(folder / "demo_settings.json", demo_fields(SETTINGS_FIELDS))
     return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
 
 
-def _setup(options: "PageOptions") -> Preflight:
-    """The check and the download, already looking."""
-    output = options.output or options.home / DEFAULT_OUTPUT
-    setup = Preflight(CheckOptions(options.engine, output), options.engine.places)
+def demo_fields(fields: dict[str, Field]) -> dict[str, Field]:
+    """Returns the settings with the demo's resolution where none was chosen."""
+    return fields | {"resolution": Field(DEMO_RESOLUTION, fields["resolution"].check)}
+
+
+def _setup(options: PageOptions) -> Preflight:
+    """Returns the check and the download, already at work."""
+    setup = Preflight(
+        CheckOptions(options.engine, options.output or options.home / DEFAULT_OUTPUT), options.engine.places
+    )
     setup.look_again()
     return setup
 
 
 def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Clock:
-    """The clock of a job that begins: the speed of this machine is known from now on."""
+    """Returns the clock of a job that begins: the machine's name is known from now on."""
     if runner.machine_key != app.machine_key:
         app.remember(machine=runner.machine_key)
     return app.speed.clock(
@@ -104,43 +204,5 @@ def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned
 
 
 def _delete_uploads(home: Path) -> None:
-    """The user's pictures do not stay: jobs have copies of their own, and videos hold theirs."""
+    """Delete the user's pictures: jobs have copies of their own, and videos hold theirs."""
     shutil.rmtree(home / "temp" / "uploads", ignore_errors=True)
-
-
-def _take_startup_prompt(app: AppState) -> None:
-    """The prompt that is marked for it stands on the page at every start."""
-    prompt = app.presets.startup_prompt()
-    if prompt is not None:
-        app.remember(prompt=prompt)
-
-
-@contextlib.contextmanager
-def _only_app(home: Path) -> Iterator[None]:
-    folder = home / "temp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "app.lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise MachineError("app_runs_already", url=running_address(home) or "?") from error
-    except OSError as error:
-        raise MachineError("cannot_write", path=str(folder), reason=error.strerror or str(error)) from error
-    try:
-        (folder / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
-        yield
-    finally:
-        lock.release()
-
-
-def remember_address(home: Path, url: str) -> None:
-    """Leave word for a second start where this app can be found."""
-    with contextlib.suppress(OSError):
-        (home / "temp" / ADDRESS).write_text(json.dumps({"url": url}), "utf-8")
-
-
-def running_address(home: Path) -> str | None:
-    """Where the app of this folder said that it can be found; None where it has not said so yet."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((home / "temp" / ADDRESS).read_text("utf-8"))["url"])
-    return None

@@ -11,7 +11,9 @@ from .download.model_folders import ModelFolders, find_models_in, take_inventory
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADED = ROOT / "webui" / "hf_download"
 DEMO = ROOT / "demo_models"
-"""Tiny trained models, which come with the app."""
+"""The tiny trained models that come with the app."""
+DEMO_RESOLUTION = 192
+"""Pixels, which the demo's models were trained for."""
 
 
 def has_download(places: ModelFolders) -> bool:

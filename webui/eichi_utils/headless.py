@@ -27,7 +27,7 @@ from diffusers_helper.events import (
     Stopped,
 )
 
-from .demo import RESOLUTION
+from .engine_options import DEMO_RESOLUTION
 from .jobs.headless_folders import give_up_old, work_folder
 from .jobs.job import JobSpec
 from .jobs.log import logged
@@ -115,7 +115,7 @@ def _generate(options: HeadlessOptions, stop: threading.Event, told: _Told) -> I
     from diffusers_helper.media.embedded_request import load_request
 
     give_up_old(options.temp)
-    defaults = {"resolution": RESOLUTION} if options.engine.uses_demo else {}
+    defaults = {"resolution": DEMO_RESOLUTION} if options.engine.uses_demo else {}
     request = load_request(options.request, defaults)
     name = told.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone, Stopped
 from tests.support.fake_app import add_job, ended, pretend_app, wait_for
 from tests.support.queue import SOON
-from webui.eichi_utils.app_state import AppState
+from webui.eichi_utils.app import AppState
 from webui.eichi_utils.jobs.queue import JobSpec
 from webui.eichi_utils.page.routes import LOOK_SECONDS, OWN_HEADER, make_routes
 from webui.eichi_utils.text.translations import LANGUAGES, Translator

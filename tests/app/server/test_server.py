@@ -19,7 +19,8 @@ import pytest
 from tests.support.app import PATIENCE, ROOT, App, free_port
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from tests.support.page_options import options
-from webui.eichi_utils.server.server import CLOSE_SECONDS, run_page, running_app
+from webui.eichi_utils.instance import running_app
+from webui.eichi_utils.server.server import CLOSE_SECONDS, run_page
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 from webui.endframe_ichi import parse_arguments
 
@@ -338,8 +339,9 @@ import json, sys, urllib.request
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import webui.endframe_ichi
+from webui.eichi_utils.app import PageOptions
 from webui.eichi_utils.jobs.runner import EngineOptions
-from webui.eichi_utils.server.server import PageOptions, serving
+from webui.eichi_utils.server.server import serving
 home = Path({home!r})
 engine = EngineOptions(Path({models!r}), home / "cache", "cpu", None, home / "hf_download")
 with serving(PageOptions("127.0.0.1", {port}, False, False, "en", None, home, None, engine)) as (app, url):

@@ -12,8 +12,8 @@ from gradio import FileData
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
-from ..app_state import DEFAULT_OUTPUT, AppState
-from ..demo import RESOLUTION
+from ..app import DEFAULT_OUTPUT, AppState
+from ..engine_options import DEMO_RESOLUTION
 from ..jobs.queue import JobView
 from ..text.error_text import error_text, failure_text
 from ..uploads.files import refused, uploaded_path
@@ -37,7 +37,7 @@ def add_api(app: AppState) -> None:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
-            request = _request(settings, own, {"resolution": RESOLUTION} if app.setup.uses_demo else {})
+            request = _request(settings, own, {"resolution": DEMO_RESOLUTION} if app.setup.uses_demo else {})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = refused(caught, app.uploads)

@@ -19,7 +19,7 @@ from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_last_frame
 from diffusers_helper.request import GenerationRequest
 
-from ..app_state import AppState
+from ..app import AppState
 from ..form import EXTRAS, FIELDS, Values, copies_pictures, count_rows, from_request, to_requests
 from ..output import open_in_file_manager
 from ..text.durations import format_duration

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..app_state import AppState
+from ..app import AppState
 from ..form import DEFAULTS
 from ..text.translations import LANGUAGES, Translator
 from .api import add_api

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from ..app_state import AppState
+from ..app import AppState
 from ..text.translations import Translator
 from .state import page_state
 

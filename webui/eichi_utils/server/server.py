@@ -1,27 +1,22 @@
 """Serving the page: one app on one port, its shared things made and put away. Knows no widget."""
 
 import contextlib
-import http.client
-import json
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import time
-import urllib.parse
-import urllib.request
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffusers_helper.errors import EngineError, InputError, MachineError
 
-from ..jobs.runner import EngineOptions
+from ..app import AppState, PageOptions, open_app
+from ..instance import remember_address, running_app, wait_for_app
 from ..support.failures import as_engine_error
 from ..terminal import say
 from ..text.error_text import error_text
@@ -32,9 +27,6 @@ from .body_limit import BodyLimit
 from .error_response import ErrorResponse
 from .gradio_patches import import_gradio_fast, patch_gradio
 from .security import is_loopback, make_guards
-
-if TYPE_CHECKING:
-    from ..app_state import AppState
 
 logger = logging.getLogger(__name__)
 
@@ -48,29 +40,9 @@ FONTS = (
     "Microsoft JhengHei",
     "sans-serif",
 )
-MAX_HELLO = 10_000
 MAX_TABS = 1000
 """Whose section rows are kept, each in some 50 KB; nobody tells the app when a tab is closed."""
 CLOSE_SECONDS = 30
-STARTING_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """What the command line says of the page. `home` is the folder of everything that the app writes;
-    `output` None leaves the output folder to the page, `language` None to the settings and the system; with
-    `demo`, the engine has the demo's models."""
-
-    server: str
-    port: int
-    share: bool
-    in_browser: bool
-    language: str | None
-    login: tuple[str, str] | None
-    home: Path
-    output: Path | None
-    engine: EngineOptions
-    demo: bool = False
 
 
 def run_page(options: PageOptions, words: Translator) -> int:
@@ -101,24 +73,10 @@ def _serve(options: PageOptions, words: Translator) -> str | None:
             say(words("page.closing"))
         return None
     except MachineError as error:
-        other = _other_app(options.home) if error.code == "app_runs_already" else None
+        other = wait_for_app(options.home) if error.code == "app_runs_already" else None
         if other is None:
             raise
         return other
-
-
-def _other_app(home: Path) -> str | None:
-    """The app of this folder, as soon as it answers: after two double-clicks it may be about to start."""
-    from ..app import running_address
-
-    end = time.monotonic() + STARTING_SECONDS
-    while time.monotonic() < end:
-        address = urllib.parse.urlsplit(running_address(home) or "")
-        found = running_app(address.hostname, address.port) if address.hostname and address.port else None
-        if found is not None:
-            return found
-        time.sleep(0.2)
-    return None
 
 
 def _show(line: str, url: str, options: PageOptions) -> None:
@@ -128,15 +86,13 @@ def _show(line: str, url: str, options: PageOptions) -> None:
 
 
 @contextlib.contextmanager
-def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
+def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
     """The running app and its address; leaving the block ends it.
 
     Raises:
         MachineError: another app works in the same folder, or the port is taken.
     """
     _prepare_environment(options.home)
-    from ..app import open_app, remember_address
-
     import_gradio_fast()
     patch_gradio(Translator("en"))
     with open_app(options) as app:
@@ -155,7 +111,7 @@ def serving(options: PageOptions) -> Iterator[tuple["AppState", str]]:
             page.close(verbose=False)
 
 
-def _launch(page: Any, options: PageOptions, app: "AppState") -> str:
+def _launch(page: Any, options: PageOptions, app: AppState) -> str:
     """Start the server; returns its address."""
     try:
         _, url, _ = page.launch(**_launch_options(options, app))
@@ -170,21 +126,6 @@ def _let_log_hear_server() -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-
-
-def running_app(server: str, port: int) -> str | None:
-    """The address of this app where it answers on that port already."""
-    host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with (
-        contextlib.suppress(OSError, ValueError, http.client.HTTPException),  # anybody may have that port
-        opener.open(f"{url}ichi/hello", timeout=3) as answer,
-    ):
-        known = json.loads(answer.read(MAX_HELLO))
-        if isinstance(known, dict) and known.get("app") == "endframe-ichi":
-            return url
-    return None
 
 
 def _check_login(options: PageOptions) -> None:
@@ -222,7 +163,7 @@ def _prepare_environment(home: Path) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
+def _launch_options(options: PageOptions, app: AppState) -> dict[str, Any]:
     import gradio as gr
 
     from ..page.routes import make_routes
@@ -252,7 +193,7 @@ def _launch_options(options: PageOptions, app: "AppState") -> dict[str, Any]:
     }
 
 
-def _middleware(options: PageOptions, app: "AppState") -> list[Any]:
+def _middleware(options: PageOptions, app: AppState) -> list[Any]:
     """What every request passes, the outermost first."""
     from starlette.middleware import Middleware
 

@@ -2,7 +2,7 @@
 
 Gradio keeps there what pages upload, what comes back with a request, what is continued from, and a second
 name of each video that a program asked for. Jobs have copies of their own, so all of it is of use only to
-pages that show it. At the start and the end of the app the whole folder goes (`app_start`).
+pages that show it. At the start and the end of the app the whole folder goes (`app`).
 """
 
 import contextlib
