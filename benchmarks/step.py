@@ -30,8 +30,8 @@ from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
-from diffusers_helper.memory import SystemMemory, read_ram  # noqa: E402
 from diffusers_helper.models.streamed_transformer import count_tokens, stream_transformer  # noqa: E402
+from diffusers_helper.ram import read_ram  # noqa: E402
 from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
@@ -220,7 +220,7 @@ def files_in_cache(way: str) -> Iterator[None]:
     huge_pages = Path("/proc/sys/vm/nr_hugepages")  # taken from everything else, at once
     huge_pages.write_text(str((read_ram().available - (gib - SYSTEM_GIB) * GIB) // 2**21))
     original = ram_tier.read_ram
-    ram_tier.read_ram = lambda: SystemMemory(gib * GIB, original().available)
+    ram_tier.read_ram = lambda: dataclasses.replace(original(), total=gib * GIB)
     try:
         yield
     finally:

@@ -18,7 +18,8 @@ from ..device import Compute
 from ..eight_bit.block import use_joined_forward
 from ..eight_bit.linear import own_dtypes, use_best_product
 from ..limits import GIB
-from ..memory import empty_cache, free_vram, is_out_of_memory, read_ram
+from ..memory import empty_cache, free_vram, is_out_of_memory
+from ..ram import read_ram
 from ..streaming.layers import NUM_SLOTS, StreamedLayers
 from ..streaming.layout import describe_layer
 from ..streaming.placement import COMFORT_BYTES, COMFORT_PART, plan_vram

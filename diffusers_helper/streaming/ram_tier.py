@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from ..memory import read_ram
+from ..ram import read_ram
 from .layers import StreamedLayers
 from .layout import Layer
 from .placement import plan_ram

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.ram import SystemMemory
 from webui.eichi_utils.machine.facts import (
     CardFacts,
     FolderFacts,
     MachineFacts,
-    MemoryFacts,
     ModelsFacts,
     TorchAnswer,
     TorchFacts,
@@ -27,12 +27,12 @@ def card(name: str, capability: tuple[int, int] | None, gib: float, free: float,
     return CardFacts(f"NVIDIA GeForce {name}", capability, int(gib * GIB), int(free * GIB), driver)
 
 
-def ram(total: float, available: float, page_file: float | None = 8, promised: float | None = None):
-    """Windows' memory in GiB; what is promised is what is free with the page file, unless told."""
-    if promised is None:
-        promised = available + (page_file or 0)
+def ram(total: float, available: float, page_file: float | None = 8, committable: float | None = None):
+    """Windows' memory in GiB; committable is what is free with the page file, unless given."""
+    if committable is None:
+        committable = available + (page_file or 0)
     size = None if page_file is None else int(page_file * GIB)
-    return MemoryFacts(int(total * GIB), int(available * GIB), int(promised * GIB), size)
+    return SystemMemory(int(total * GIB), int(available * GIB), int(committable * GIB), size)
 
 
 def folder(gib: float | None, **values) -> FolderFacts:
@@ -176,7 +176,7 @@ COMPUTERS: dict[str, tuple[MachineFacts, list[str]]] = {
     "page file off, 16 GB": (pc(memory=ram(15.7, 10, page_file=0)), ["page_file_off.fails"]),
     "page file off, 64 GB": (pc(memory=ram(63.7, 50, page_file=0)), []),
     "page file on and nearly full": (
-        pc(memory=ram(15.7, 10, page_file=4, promised=3)),
+        pc(memory=ram(15.7, 10, page_file=4, committable=3)),
         ["page_file.slow"],
     ),
     "Linux": (pc(on_windows=False, memory=ram(31, 25, page_file=None)), []),

@@ -24,7 +24,7 @@ GATHERERS = (
     "find_torch",
     "find_card",
     "has_nvidia_hardware",
-    "read_memory",
+    "read_ram",
     "look_at_models",
     "look_at_folder",
 )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
+from diffusers_helper.ram import read_ram
 
-from ..machine_memory import read_memory
 from ..terminal import write_line
 from ..text.error_text import error_text
 from ..text.translations import Translator
@@ -100,7 +100,7 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
         card=card,
         card_without_driver=card is None and bool(_try(has_nvidia_hardware)),
         torch=torch,
-        memory=_try(read_memory),
+        memory=_try(read_ram),
         models=_try(lambda: look_at_models(engine.places)),
         output=_try(lambda: look_at_folder(options.output)),
         eight_bit=engine.eight_bit,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diffusers_helper.errors import EngineError
+from diffusers_helper.ram import SystemMemory
 
 if TYPE_CHECKING:
     from diffusers_helper.device import DeviceChoice
@@ -59,22 +60,6 @@ class TorchFacts:
 
 
 @dataclass(frozen=True)
-class MemoryFacts:
-    """RAM and what stands behind it.
-
-    Attributes:
-        available: free RAM, with what the file cache would give back.
-        promised: what programs may still ask for in all: with the page file or swap.
-        page_file: size of the page file; None on systems that have no such limit.
-    """
-
-    total: int
-    available: int
-    promised: int
-    page_file: int | None = None
-
-
-@dataclass(frozen=True)
 class FolderFacts:
     """A folder that is written to, or will be; `writable` is of the nearest folder that is there."""
 
@@ -112,7 +97,7 @@ class MachineFacts:
     card: CardFacts | None = None
     card_without_driver: bool = False
     torch: TorchFacts | None = None
-    memory: MemoryFacts | None = None
+    memory: SystemMemory | None = None
     models: ModelsFacts | None = None
     output: FolderFacts | None = None
     eight_bit: bool = False

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusers_helper.limits import BFLOAT16_CAPABILITY, GIB, OLDEST_CAPABILITY
+from diffusers_helper.ram import SystemMemory
 from diffusers_helper.streaming.placement import COMFORT_BYTES, COMFORT_PART, HIDDEN
 
-from .facts import Capability, CardFacts, FolderFacts, MachineFacts, MemoryFacts, TorchFacts
+from .facts import Capability, CardFacts, FolderFacts, MachineFacts, TorchFacts
 
 Level = Literal["good", "slow", "fails"]
 
@@ -230,7 +231,7 @@ def _ram(facts: MachineFacts) -> CheckLine:
     if memory is None:
         return slow("ram_unknown")
     shown = {"total": _whole_gb(memory.total), "free": _gb(memory.available)}
-    if memory.promised < PROCESS_BYTES:
+    if memory.committable < PROCESS_BYTES:
         return fails("ram_short", **shown, needed=_gb(PROCESS_BYTES))
     if memory.total < LITTLE_RAM:
         return slow("ram_small", **shown)
@@ -239,7 +240,7 @@ def _ram(facts: MachineFacts) -> CheckLine:
     return _ram_for_models(facts, memory, shown)
 
 
-def _ram_for_models(facts: MachineFacts, memory: MemoryFacts, shown: dict[str, str]) -> CheckLine:
+def _ram_for_models(facts: MachineFacts, memory: SystemMemory, shown: dict[str, str]) -> CheckLine:
     """Whether what passes by in each step stays in the file cache, and if not, what reading it costs."""
     card = _used_card(facts)
     if card is None:
@@ -274,10 +275,10 @@ def _page_file(facts: MachineFacts) -> CheckLine | None:
     resident = _block_bytes(facts) + VRAM_RESERVED
     needed = COMMITTED_BYTES + min(free_vram, resident, facts.memory_limit or free_vram)
     if memory.page_file < GIB // 4:
-        shown = {"promised": _gb(memory.promised), "needed": _gb(needed)}
-        return (good if memory.promised >= needed else fails)("page_file_off", **shown)
-    if memory.promised < COMMITTED_BYTES:  # else it grows by itself: that is what Windows' own choice means
-        return slow("page_file", promised=_gb(memory.promised), needed=_gb(COMMITTED_BYTES))
+        shown = {"promised": _gb(memory.committable), "needed": _gb(needed)}
+        return (good if memory.committable >= needed else fails)("page_file_off", **shown)
+    if memory.committable < COMMITTED_BYTES:  # else Windows makes it larger itself
+        return slow("page_file", promised=_gb(memory.committable), needed=_gb(COMMITTED_BYTES))
     return good("page_file", size=_gb(memory.page_file))
 
 

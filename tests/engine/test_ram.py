@@ -1,0 +1,65 @@
+"""RAM as the system and a container report it."""
+
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from diffusers_helper.ram import SystemMemory, read_ram
+
+GIB = 2**30
+
+
+@pytest.fixture
+def sixteen_gib(monkeypatch):
+    """A machine with 16 GiB of RAM, 10 of them free, and a swap or page file of 4 with 2 free."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GIB, available=10 * GIB))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=4 * GIB, free=2 * GIB))
+
+
+def limit(folder, maximum: object) -> None:
+    """Write the files of a container that uses 6 GiB, of which 1 GiB is its file cache."""
+    (folder / "memory.max").write_text(f"{maximum}\n")
+    (folder / "memory.current").write_text(f"{6 * GIB}\n")
+    (folder / "memory.stat").write_text(f"anon 5\nfile {GIB}\n")
+
+
+@pytest.mark.usefixtures("sixteen_gib")
+@pytest.mark.parametrize(
+    ("maximum", "memory"),
+    [
+        (None, SystemMemory(16 * GIB, 10 * GIB, 12 * GIB)),
+        ("max", SystemMemory(16 * GIB, 10 * GIB, 12 * GIB)),
+        (8 * GIB, SystemMemory(8 * GIB, 3 * GIB, 3 * GIB)),
+        (99 * GIB, SystemMemory(16 * GIB, 10 * GIB, 10 * GIB)),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(tmp_path, maximum, memory):
+    if maximum is not None:
+        limit(tmp_path, maximum)
+    assert read_ram(tmp_path) == memory
+
+
+@pytest.mark.usefixtures("sixteen_gib")
+def test_windows_commits_no_more_than_ram_and_page_file(monkeypatch):
+    def fill(status):
+        assert status[0] == ctypes.sizeof(status) == 64
+        status[3], status[4] = 20 * GIB, 7 * GIB
+        return works
+
+    kernel = SimpleNamespace(GlobalMemoryStatusEx=fill)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    works = True
+    assert read_ram() == SystemMemory(16 * GIB, 10 * GIB, 7 * GIB, page_file=4 * GIB)
+    works = False
+    with pytest.raises(OSError, match="GlobalMemoryStatusEx"):
+        read_ram()
+
+
+def test_this_machine_reports_its_memory():
+    memory = read_ram()
+    assert 0 < memory.available <= memory.total
+    assert memory.committable > 0
