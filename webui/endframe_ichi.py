@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from webui.eichi_utils.jobs.runner import EngineOptions
 
 MIN_PASSWORD = 8
-EXIT_STOPPED = 130
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -51,11 +50,11 @@ def _run(options: argparse.Namespace) -> int:
 def _take_demo(options: argparse.Namespace) -> None:
     """Use the demo's models, and say on the terminal what they are."""
     from webui.eichi_utils.engine_options import DEMO
-    from webui.eichi_utils.terminal import say
+    from webui.eichi_utils.terminal import report
 
     options.models = DEMO
     words = Translator("en") if options.headless is not None else _words(options)
-    say(words("demo.models"))
+    report(words("demo.models"))
 
 
 def _secrets(options: argparse.Namespace) -> list[str]:
@@ -218,4 +217,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:  # before anybody listened, or when all was done
+        from webui.eichi_utils.terminal import EXIT_STOPPED
+
         sys.exit(EXIT_STOPPED)

@@ -18,7 +18,8 @@ from tests.support.command import SMALL
 from tests.support.terminal import Terminal
 from webui import endframe_ichi
 from webui.eichi_utils import headless
-from webui.eichi_utils.jobs.headless_folders import give_up_old, work_folder
+from webui.eichi_utils.jobs.headless_folders import delete_stale, work_folder
+from webui.eichi_utils.terminal import EXIT_STOPPED
 from webui.eichi_utils.text.translations import Translator
 
 
@@ -73,7 +74,7 @@ def test_ctrl_c_before_the_command_listens_ends_it_without_a_traceback(monkeypat
     monkeypatch.setattr(sys, "argv", [endframe_ichi.__file__, "--headless", "request.json"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(endframe_ichi.__file__, run_name="__main__")
-    assert ended.value.code == headless.EXIT_STOPPED
+    assert ended.value.code == EXIT_STOPPED
 
 
 def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeypatch):
@@ -123,7 +124,7 @@ def test_unfinished_videos_are_given_up_after_a_month_but_for_the_newest(tmp_pat
         for path in (*work.iterdir(), work):
             os.utime(path, (then, then))
     (tmp_path / "headless" / ".DS_Store").touch()  # a file manager was here
-    give_up_old(tmp_path)
+    delete_stale(tmp_path)
     assert [work.exists() for work in works] == [True, False, True, True, False]
 
 

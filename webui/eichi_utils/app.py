@@ -17,7 +17,7 @@ from diffusers_helper.request import GenerationRequest
 from .engine_options import DEMO_RESOLUTION
 from .form import FIELDS
 from .instance import only_app
-from .jobs.headless_folders import give_up_old
+from .jobs.headless_folders import delete_stale
 from .jobs.log import logged
 from .jobs.queue import Clock, JobQueue
 from .jobs.runner import EngineOptions, JobRunner
@@ -142,7 +142,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
     home = options.home
     with only_app(home):
         _delete_uploads(home)  # of a run that was killed
-        give_up_old(home / "temp")
+        delete_stale(home / "temp")
         settings = _settings(options)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
@@ -152,7 +152,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(
             home=home,
-            queue=JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), is_held=True),
+            queue=JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), paused=True),
             settings=settings,
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
             speed=SpeedBook(home / "settings" / "speed.json"),

@@ -1,4 +1,4 @@
-"""Lines on a terminal, whatever is in them and whatever it can show. Knows no words."""
+"""Lines on a terminal, whatever is in them and whatever it can show, and exit statuses. Knows no words."""
 
 import sys
 import unicodedata
@@ -8,15 +8,17 @@ from tqdm import tqdm
 
 from .output import UNSEEN
 
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
-def say(line: str) -> None:
-    """A line on the error stream, above a progress bar if there is one."""
+
+def report(line: str) -> None:
+    """Write a line to the error stream, above a progress bar if there is one."""
     with tqdm.external_write_mode(file=sys.stderr):
         write_line(line, sys.stderr)
 
 
 def write_line(text: str, stream: TextIO) -> None:
-    """Write text as one line, with codes for what the terminal lacks."""
+    """Write text as one line, with escape codes for characters that the terminal lacks."""
     visible = "".join(_escaped(character) for character in text)
     encoding = stream.encoding or "utf-8"
     stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -24,6 +26,6 @@ def write_line(text: str, stream: TextIO) -> None:
 
 
 def _escaped(character: str) -> str:
-    """What moves the cursor or hides is written as its code: file names and requests come from anywhere."""
+    """Escape a control or invisible character: file names and requests come from anywhere."""
     is_unseen = unicodedata.category(character) in UNSEEN
     return character.encode("unicode_escape").decode("ascii") if is_unseen else character

@@ -783,14 +783,14 @@ def test_a_hundred_queued_jobs_come_back(start, request_, tmp_path):
 
 
 def test_no_job_begins_while_the_app_still_starts(request_, tmp_path):
-    queue = JobQueue(runner := Runner(), tmp_path / "temp", is_held=True)
+    queue = JobQueue(runner := Runner(), tmp_path / "temp", paused=True)
     queue.add(request_, tmp_path)
     time.sleep(0.2)
     assert (runner.began, len(queue.view().waiting)) == ([], 1)
-    queue.let_go()
+    queue.resume()
     wait_idle(queue)
     assert queue.close(SOON)
-    assert JobQueue(runner, tmp_path / "temp", is_held=True).close(SOON), "also before it was let go"
+    assert JobQueue(runner, tmp_path / "temp", paused=True).close(SOON), "also before it was let go"
 
 
 def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_path):
@@ -911,7 +911,7 @@ def test_what_was_half_thrown_away_does_not_come_back(start, begun, tmp_path):
 
 
 def test_the_log_is_told_no_text_of_a_job_that_cannot_be_read(start, request_, tmp_path, caplog):
-    first = JobQueue(Runner(), tmp_path / "temp", is_held=True)
+    first = JobQueue(Runner(), tmp_path / "temp", paused=True)
     path = tmp_path / "temp" / f"job_{first.add(request_, tmp_path)}" / "job.json"
     assert first.close(SOON)
     values = json.loads(path.read_text("utf-8"))
@@ -946,7 +946,7 @@ def test_what_a_crash_left_behind_is_deleted_and_nothing_else(start, tmp_path):
 
 def test_the_queue_and_the_runner_are_there_before_torch_and_gradio():
     code = (
-        "import sys; from webui.eichi_utils import jobs, job_runner\n"
+        "import sys; from webui.eichi_utils.jobs import queue, runner\n"
         "print([name for name in ('torch', 'gradio', 'av', 'diffusers') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

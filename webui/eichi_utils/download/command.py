@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from diffusers_helper.errors import EngineError, InputError
 
-from ..headless import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from ..support.failures import as_engine_error
-from ..terminal import say
+from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report
 from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
 from .download import Download, DownloadView, ModelFolders
@@ -44,7 +43,7 @@ def run_download(places: ModelFolders, words: Translator, download: Download | N
             download.start(check=plan.is_complete)
             view = _follow(download, asked, words)
     except KeyboardInterrupt:
-        say(words("stopped.at_once"))
+        report(words("stopped.at_once"))
         return EXIT_STOPPED
     except Exception as caught:  # the edge of the app: no traceback reaches the user
         logger.debug("failed", exc_info=True)
@@ -57,12 +56,12 @@ def _tell(plan: DownloadPlan, words: Translator) -> None:
     """What is there, and what will be done."""
     for part in plan.look.parts:
         if part.state == "complete":
-            say(words("download.found", name=part.name, folder=part.folder))
+            report(words("download.found", name=part.name, folder=part.folder))
     if plan.is_complete:
-        say(words("download.checking_all"))
+        report(words("download.checking_all"))
         return
     total, needed, free = (gigabytes(size) for size in (plan.total_bytes, plan.needed_bytes, plan.free_bytes))
-    say(words("download.plan", total=total, needed=needed, folder=plan.target, free=free))
+    report(words("download.plan", total=total, needed=needed, folder=plan.target, free=free))
 
 
 def _follow(download: Download, asked: threading.Event, words: Translator) -> DownloadView:
@@ -72,7 +71,7 @@ def _follow(download: Download, asked: threading.Event, words: Translator) -> Do
         before = view = download.view()
         while view.is_running:
             if asked.is_set() and not view.is_stopping:
-                say(words("download.stopping"))
+                report(words("download.stopping"))
                 download.cancel()
             _show(bar, before, view, words)
             before = view
@@ -84,11 +83,11 @@ def _follow(download: Download, asked: threading.Event, words: Translator) -> Do
 
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
     if view.last_error is not None and view.last_error != before.last_error:
-        say(words("download.waiting", reason=reason_text(view.last_error, words)))
+        report(words("download.waiting", reason=reason_text(view.last_error, words)))
     if bar.disable:
         if view.file is not None and view.file != before.file:
             done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)
-            say(words("download.at_file", file=view.file, done=done, total=total))
+            report(words("download.at_file", file=view.file, done=done, total=total))
         return
     if view.total_bytes and not bar.total:
         bar.reset(view.total_bytes)
@@ -100,16 +99,16 @@ def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator
 
 def _conclude(view: DownloadView, plan: DownloadPlan, words: Translator) -> int:
     if view.state == "stopped":
-        say(words("download.stopped"))
+        report(words("download.stopped"))
         return EXIT_STOPPED
     if view.failure is not None:
         return _fail(failure_text(view.failure, words), None, words)
-    say(words("download.done", folder=plan.target))
+    report(words("download.done", folder=plan.target))
     return EXIT_DONE
 
 
 def _fail(sentence: str, error: EngineError | None, words: Translator) -> int:
-    say(words("failed", reason=sentence))
+    report(words("failed", reason=sentence))
     return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 

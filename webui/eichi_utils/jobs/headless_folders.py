@@ -21,7 +21,7 @@ def work_folder(temp: Path, output: Path, name: str) -> Path:
     return temp / "headless" / digest
 
 
-def give_up_old(temp: Path) -> None:
+def delete_stale(temp: Path) -> None:
     """Delete working folders in which nothing has happened for `KEPT_DAYS`, all but the newest few."""
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     with contextlib.suppress(OSError):  # there are none yet

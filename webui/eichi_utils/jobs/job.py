@@ -56,12 +56,12 @@ class JobSpec:
     """As it was asked for: the request's own may be that of "finish short"."""
 
     @property
-    def whole(self) -> GenerationRequest:
+    def original_request(self) -> GenerationRequest:
         """The request as it was asked for."""
         return replace(self.request, close_after=self.close_after)
 
     @property
-    def texts(self) -> list[str]:
+    def private_texts(self) -> list[str]:
         """What the user wrote, and no report may hold."""
         request = self.request
         return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]

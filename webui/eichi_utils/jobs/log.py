@@ -38,7 +38,7 @@ def logged(run: Run) -> Run:
     def run_and_tell(spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
         begun, outcome = time.monotonic(), "was given up"
         request = spec.request
-        logger.info("job %s: %s", spec.name, _described(request), extra={"private": spec.texts})
+        logger.info("job %s: %s", spec.name, _described(request), extra={"private": spec.private_texts})
         with contextlib.ExitStack() as stack:
             events = run(spec, stop)
             close: Callable[[], None] | None = getattr(events, "close", None)

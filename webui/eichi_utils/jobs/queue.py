@@ -68,11 +68,11 @@ class JobQueue:
         temp: a folder for the jobs; those that earlier runs left there come back: what waited waits again
             and is made, what was begun is unfinished until somebody decides.
         make_clock: makes the clock that tells a planned job's time left; without one nobody tells it.
-        is_held: no job begins before `let_go`: what came back must not slow down the app's own start.
+        paused: no job begins before `resume`: what came back must not slow down the app's own start.
     """
 
     def __init__(
-        self, run: Run, temp: Path, make_clock: MakeClock | None = None, is_held: bool = False
+        self, run: Run, temp: Path, make_clock: MakeClock | None = None, paused: bool = False
     ) -> None:
         self._run = run
         self._files = JobFiles(temp)
@@ -86,18 +86,18 @@ class JobQueue:
         self._unfinished: list[Job] = []
         self._places = itertools.count()
         self._is_closing = False
-        self._is_held = is_held
+        self._paused = paused
         self.notices: list[Notice] = []
         """What has to be said about jobs that could not be read."""
-        self._come_back()
+        self._restore_all()
         # A daemon: a job that cannot be stopped in time must not keep the app from ending.
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
 
-    def let_go(self) -> None:
+    def resume(self) -> None:
         """From now on, jobs begin."""
         with self._changed:
-            self._is_held = False
+            self._paused = False
             self._note_change()
 
     # -- what pages do ---------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class JobQueue:
             job = self._take_unfinished(job_id)
             if job is None:
                 return False
-            request, done = job.spec.whole, job.sections_done
+            request, done = job.spec.original_request, job.sections_done
             if short and 0 < done < len(make_plan(request).sections) - 1:
                 request = replace(request, close_after=done)
             place = min([waiting.place for waiting in self._waiting], default=next(self._places)) - 1
@@ -288,7 +288,7 @@ class JobQueue:
 
     def _next_job(self) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: (self._waiting and not self._is_held) or self._is_closing)
+            self._changed.wait_for(lambda: (self._waiting and not self._paused) or self._is_closing)
             if self._is_closing:
                 return None
             job = self._running = self._waiting.pop(0)
@@ -310,7 +310,7 @@ class JobQueue:
         except BaseException as error:
             logger.warning("job %s failed", job.spec.name, exc_info=True)
             if job.outcome is None:  # what fails behind the result takes nothing from it
-                return describe_failure(error, hide=job.spec.texts)
+                return describe_failure(error, hide=job.spec.private_texts)
         return None
 
     def _end(self, job: Job, failure: Failure | None) -> None:
@@ -330,7 +330,7 @@ class JobQueue:
 
     # -- after a start -----------------------------------------------------------------------------------
 
-    def _come_back(self) -> None:
+    def _restore_all(self) -> None:
         stored, self.notices = self._files.load()
         for known in stored:
             self._restore(known)

@@ -18,7 +18,7 @@ from diffusers_helper.errors import EngineError, InputError, MachineError
 from ..app import AppState, PageOptions, open_app
 from ..instance import remember_address, running_app, wait_for_app
 from ..support.failures import as_engine_error
-from ..terminal import say
+from ..terminal import report
 from ..text.error_text import error_text
 from ..text.translations import Translator
 from ..uploads.cleanup import UploadKeeper
@@ -60,7 +60,7 @@ def run_page(options: PageOptions, words: Translator) -> int:
     except Exception as caught:  # the edge of the app: no traceback reaches the user
         logger.warning("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
-        say(words("failed", reason=error_text(error.code, error.values, words)))
+        report(words("failed", reason=error_text(error.code, error.values, words)))
         return 2 if isinstance(error, InputError) else 1
 
 
@@ -70,7 +70,7 @@ def _serve(options: PageOptions, words: Translator) -> str | None:
         with serving(options) as (_, url):
             _show(words("page.ready", url=url), url, options)
             _wait_for_end()
-            say(words("page.closing"))
+            report(words("page.closing"))
         return None
     except MachineError as error:
         other = wait_for_app(options.home) if error.code == "app_runs_already" else None
@@ -80,7 +80,7 @@ def _serve(options: PageOptions, words: Translator) -> str | None:
 
 
 def _show(line: str, url: str, options: PageOptions) -> None:
-    say(line)
+    report(line)
     if options.in_browser:
         webbrowser.open(url)
 
@@ -103,7 +103,7 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
             page.queue(default_concurrency_limit=None, max_size=None)
             url = _launch(page, options, app)
             remember_address(options.home, url)
-            app.queue.let_go()
+            app.queue.resume()
             yield app, url
         finally:
             app.closing.set()
@@ -135,9 +135,9 @@ def _check_login(options: PageOptions) -> None:
 
 def _warn_if_others_reach_it(options: PageOptions, words: Translator) -> None:
     if options.share:
-        say(words("page.warning_share"))
+        report(words("page.warning_share"))
     elif not is_loopback(options.server):
-        say(words("page.warning_network", server=options.server))
+        report(words("page.warning_network", server=options.server))
 
 
 def _check_port(server: str, port: int) -> None:
