@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:  # started as a script, Python looks beside this f
 from webui.eichi_utils.text.translations import LANGUAGES, Translator, system_language  # noqa: E402
 
 if TYPE_CHECKING:
-    from webui.eichi_utils.jobs.runner import EngineOptions
+    from webui.eichi_utils.engine_options import EngineOptions
 
 MIN_PASSWORD = 8
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -73,7 +73,7 @@ def _run_check(options: argparse.Namespace) -> int:
 def _run_download(options: argparse.Namespace) -> int:
     from webui.eichi_utils.download.command import run_download
 
-    return run_download(_engine(options).places, _words(options))
+    return run_download(_engine(options).folders, _words(options))
 
 
 def _words(options: argparse.Namespace) -> Translator:
@@ -82,7 +82,7 @@ def _words(options: argparse.Namespace) -> Translator:
 
 
 def _engine(options: argparse.Namespace) -> "EngineOptions":
-    from webui.eichi_utils.jobs.runner import EngineOptions
+    from webui.eichi_utils.engine_options import EngineOptions
 
     return EngineOptions(
         models=options.models,

@@ -11,9 +11,9 @@ import pytest
 from diffusers_helper.errors import MachineError
 from tests.support.queue import SOON
 from webui.eichi_utils.app import STARTERS, AppState, PageOptions, open_app
+from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.form import DEFAULTS
 from webui.eichi_utils.instance import remember_address
-from webui.eichi_utils.jobs.runner import EngineOptions
 
 
 def options(home: Path, **values: Any) -> PageOptions:

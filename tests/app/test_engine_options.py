@@ -1,5 +1,6 @@
 """Which models serve when nobody names a folder."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,25 +8,29 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.events import Notice
+from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import MODELS
-from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.engine_options import DEMO, default_models
-from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.engine_options import DEMO, EngineOptions
 
 
-def find(home: Path, *caches: Path) -> tuple[Path, list[Notice]]:
-    """The transformer's folder, and what was told."""
-    told: list[Notice] = []
-    search = default_models(ModelFolders(None, home / "hf_download", caches))
+def find(home: Path) -> tuple[Path, list[Notice]]:
+    """The transformer's folder, and the notices."""
+    notices: list[Notice] = []
+    search = options(home).find_models()
     try:
         while True:
-            told.append(next(search))
+            notices.append(next(search))
     except StopIteration as end:
-        return end.value.transformer.folder, told
+        return end.value.transformer.folder, notices
 
 
-def options(home: Path, models: Path | None = None) -> EngineOptions:
-    return EngineOptions(models, home / "cache", "cpu", None, downloaded=home / "hf_download")
+def options(home: Path, models: Path | None = None, **values: bool) -> EngineOptions:
+    return EngineOptions(models, home / "cache", "cpu", None, home / "hf_download", **values)
+
+
+def eight_bit_roots(home: Path, models: Path | None, files: Path) -> tuple[Path, ...]:
+    chosen = options(home, models, eight_bit=True)
+    return chosen.config_of(find_models(files)).eight_bit_roots
 
 
 @pytest.fixture(autouse=True)
@@ -37,27 +42,27 @@ def no_caches(tmp_path, monkeypatch) -> None:
 
 def test_the_download_is_taken_without_a_word(tmp_path):
     shutil.copytree(MODELS, tmp_path / "hf_download")
-    folder, told = find(tmp_path)
+    folder, notices = find(tmp_path)
     assert folder.is_relative_to(tmp_path / "hf_download")
-    assert told == []
+    assert notices == []
     assert not options(tmp_path).uses_demo
 
 
-def test_models_that_another_program_downloaded_are_used_where_they_are(tmp_path):
-    shutil.copytree(MODELS, tmp_path / "huggingface")
-    folder, told = find(tmp_path, tmp_path / "huggingface")
+def test_models_that_another_program_downloaded_are_used_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(shutil.copytree(MODELS, tmp_path / "huggingface")))
+    folder, notices = find(tmp_path)
     assert folder.is_relative_to(tmp_path / "huggingface")
-    assert told == []
+    assert notices == []
     assert not (tmp_path / "hf_download").exists()
 
 
 @pytest.mark.parametrize("folder_exists", [True, False])
-def test_without_a_download_the_demos_models_serve_and_this_is_told(tmp_path, folder_exists):
+def test_without_a_download_the_demos_models_serve_and_it_is_reported(tmp_path, folder_exists):
     if folder_exists:
         (tmp_path / "hf_download").mkdir()
-    folder, told = find(tmp_path)
+    folder, notices = find(tmp_path)
     assert folder.is_relative_to(DEMO)
-    assert told == [Notice("demo_models", {"path": str(tmp_path / "hf_download")})]
+    assert notices == [Notice("demo_models", {"path": str(tmp_path / "hf_download")})]
     assert options(tmp_path).uses_demo
 
 
@@ -74,3 +79,19 @@ def test_half_a_download_is_named_and_not_replaced_by_the_demo(tmp_path):
 @pytest.mark.parametrize(("models", "is_demo"), [(DEMO, True), (MODELS, False)])
 def test_a_folder_that_is_named_is_the_demo_only_if_it_is_the_demos(tmp_path, models, is_demo):
     assert options(tmp_path, models).uses_demo == is_demo
+
+
+def test_8_bit_weights_lie_beside_the_models_where_the_app_would_download_to(tmp_path):
+    models = Path(shutil.copytree(MODELS, tmp_path / "hf_download"))
+    cached = tmp_path / "cache" / "eight_bit" / "models"
+    assert eight_bit_roots(tmp_path, None, models) == (models, cached)
+    assert eight_bit_roots(tmp_path / "other", models, models)[0] == models
+    assert options(tmp_path).config_of(find_models(models)).eight_bit_roots == ()
+
+
+def test_models_that_are_not_ours_get_no_8_bit_weights_beside_them(tmp_path):
+    cache = tmp_path / "cache" / "eight_bit"
+    assert eight_bit_roots(tmp_path, None, MODELS) == (cache / "models",)
+    assert eight_bit_roots(tmp_path, DEMO, DEMO) == (cache / "demo",)
+    relative = Path(os.path.relpath(DEMO))
+    assert eight_bit_roots(tmp_path, relative, relative) == (cache / "demo",)

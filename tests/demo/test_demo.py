@@ -14,8 +14,7 @@ from tests.support.fake_app import pretend_app
 from webui import endframe_ichi
 from webui.eichi_utils.app import SETTINGS_FIELDS, demo_fields
 from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.engine_options import DEMO, DEMO_RESOLUTION, ROOT
-from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.engine_options import DEMO, DEMO_RESOLUTION, ROOT, EngineOptions
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.page.api import _request
 from webui.eichi_utils.preflight import Preflight
@@ -88,7 +87,7 @@ def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch,
     """Who asked for the demo may choose another one."""
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
-    setup = Preflight(CheckOptions(engine, tmp_path), engine.places)
+    setup = Preflight(CheckOptions(engine, tmp_path), engine.folders)
     with pretend_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
         assert app.forced_resolution == forced
 

@@ -11,8 +11,8 @@ from diffusers_helper.request import GenerationRequest
 from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
 from webui.eichi_utils.download.model_folders import ModelFolders
+from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
-from webui.eichi_utils.jobs.runner import EngineOptions
 from webui.eichi_utils.jobs.speed_history import SpeedBook
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.preflight import Preflight

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.support.app import free_port
 from webui.eichi_utils.app import PageOptions
-from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.engine_options import EngineOptions
 
 
 def options(home: Path, **values: Any) -> PageOptions:

@@ -14,13 +14,13 @@ from diffusers_helper.errors import EngineError
 from diffusers_helper.events import Notice, Planned
 from diffusers_helper.request import GenerationRequest
 
-from .engine_options import DEMO_RESOLUTION
+from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .form import FIELDS
 from .instance import only_app
 from .jobs.headless_folders import delete_stale
 from .jobs.log import logged
 from .jobs.queue import Clock, JobQueue
-from .jobs.runner import EngineOptions, JobRunner
+from .jobs.runner import JobRunner
 from .jobs.speed_history import SpeedBook
 from .machine.check import CheckOptions
 from .output import resolve_output
@@ -188,7 +188,7 @@ def demo_fields(fields: dict[str, Field]) -> dict[str, Field]:
 def _setup(options: PageOptions) -> Preflight:
     """Returns the check and the download, already at work."""
     setup = Preflight(
-        CheckOptions(options.engine, options.output or options.home / DEFAULT_OUTPUT), options.engine.places
+        CheckOptions(options.engine, options.output or options.home / DEFAULT_OUTPUT), options.engine.folders
     )
     setup.look_again()
     return setup

@@ -1,34 +1,90 @@
-"""Which models to use when nobody names a folder: the download if there is one, else the demo's."""
+"""The choices of the command line about the engine: which models, on which device, with which weights."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusers_helper.events import Notice
 from diffusers_helper.weights.model_files import ModelFiles, find_models
 
 from .download.model_folders import ModelFolders, find_models_in, take_inventory
 
+if TYPE_CHECKING:
+    from diffusers_helper.device import DeviceChoice
+    from diffusers_helper.engine import EngineConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADED = ROOT / "webui" / "hf_download"
 DEMO = ROOT / "demo_models"
-"""The tiny trained models that come with the app."""
+"""The folder of tiny trained models, which come with the app."""
 DEMO_RESOLUTION = 192
 """Pixels, which the demo's models were trained for."""
 
 
-def has_download(places: ModelFolders) -> bool:
-    """Whether there are models, or the app's own download of them was begun."""
-    is_begun = places.own.is_dir() and any(path.is_dir() for path in places.own.iterdir())
-    return is_begun or take_inventory(places).state == "complete"
+@dataclass(frozen=True)
+class EngineOptions:
+    """The options of the command line that concern the engine.
 
-
-def default_models(places: ModelFolders) -> Generator[Notice, None, ModelFiles]:
-    """The models of this computer; where nothing was downloaded, the demo's, and tells so.
-
-    Raises:
-        InputError: there is a download, but it is not complete.
+    Attributes:
+        models: folder of the models; None for the download, or the demo's models before there is one.
+        cache: folder for encoded prompts and pictures.
+        vram_gb: most GiB of the GPU's memory to use; None for all that is free.
+        downloaded: folder of the app's own download.
+        eight_bit: use the transformer's 8-bit weights, and convert them first where they are missing.
+        sage_attention: use SageAttention, which is faster and less exact.
     """
-    if has_download(places):
-        return find_models_in(places)
-    yield Notice("demo_models", {"path": str(places.own)})
-    return find_models(DEMO)
+
+    models: Path | None
+    cache: Path
+    device: "DeviceChoice"
+    vram_gb: float | None
+    downloaded: Path = DOWNLOADED
+    eight_bit: bool = False
+    sage_attention: bool = False
+
+    @property
+    def folders(self) -> ModelFolders:
+        """The folders in which the models may lie."""
+        return ModelFolders.of_user(self.models, self.downloaded)
+
+    @property
+    def uses_demo(self) -> bool:
+        """True if the demo's models make the videos: they were requested, or there are no others."""
+        return self.models == DEMO or (self.models is None and not has_download(self.folders))
+
+    def find_models(self) -> Generator[Notice, None, ModelFiles]:
+        """Find the models' files; yields a notice where the demo's serve because nothing was downloaded.
+
+        Raises:
+            InputError: the models are not there, or not complete.
+        """
+        if self.models is not None:
+            return find_models(self.models)
+        if has_download(self.folders):
+            return find_models_in(self.folders)
+        yield Notice("demo_models", {"path": str(self.folders.own)})
+        return find_models(DEMO)
+
+    def config_of(self, files: ModelFiles) -> "EngineConfig":
+        """The engine's configuration with these models. Imports torch."""
+        from diffusers_helper.engine import EngineConfig
+
+        roots = self._eight_bit_roots(files.transformer.folder) if self.eight_bit else ()
+        return EngineConfig(files, self.cache, self.device, self.vram_gb, roots, self.sage_attention)
+
+    def _eight_bit_roots(self, transformer: Path) -> tuple[Path, ...]:
+        """The folders below which 8-bit weights may lie: that of the models, if it is ours, and the cache.
+
+        Not ours are the demo's models, and folders to which the app downloads nothing (Hugging Face's cache).
+        """
+        if transformer.resolve().is_relative_to(DEMO.resolve()):
+            return (self.cache / "eight_bit" / "demo",)
+        cached, target = self.cache / "eight_bit" / "models", self.folders.target
+        return (target, cached) if transformer.is_relative_to(target) else (cached,)
+
+
+def has_download(folders: ModelFolders) -> bool:
+    """Return whether there are models, or the app's own download of them was begun."""
+    is_begun = folders.own.is_dir() and any(path.is_dir() for path in folders.own.iterdir())
+    return is_begun or take_inventory(folders).state == "complete"

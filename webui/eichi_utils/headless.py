@@ -16,11 +16,11 @@ from tqdm import tqdm
 from diffusers_helper import events
 from diffusers_helper.errors import InputError
 
-from .engine_options import DEMO_RESOLUTION
+from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .jobs.headless_folders import delete_stale, work_folder
 from .jobs.job import JobSpec
 from .jobs.log import logged
-from .jobs.runner import EngineOptions, JobRunner
+from .jobs.runner import JobRunner
 from .machine.check import CheckOptions, check_for_log
 from .output import check_name, new_name
 from .support.failures import as_engine_error, loggable

@@ -13,9 +13,10 @@ from diffusers_helper.events import Event, Notice, SectionDone, Stopped
 from diffusers_helper.media.embedded_request import load_request
 from tests.support.job_runs import LONG, wait_until
 from tests.support.tiny import MODELS, make_request
+from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.queue import JobQueue
-from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
+from webui.eichi_utils.jobs.runner import JobRunner
 
 
 def make_runner(tmp_path: Path, models: Path | None = MODELS, **options: bool) -> JobRunner:
@@ -92,14 +93,14 @@ def test_the_models_are_kept_while_their_files_are_the_same(tmp_path):
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)
     runner = make_runner(tmp_path, models)
-    loaders = []
+    engines = []
     for name in "abc":
         if name == "c":
             os.utime(next(models.rglob("*.safetensors")), (1, 1))
         assert isinstance(run(runner, tmp_path, name, stop=True)[-1], Stopped)
-        loaders.append(runner._loader)
-    assert loaders[0] is loaders[1]
-    assert loaders[1] is not loaders[2]
+        engines.append(runner._engine)
+    assert engines[0] is engines[1]
+    assert engines[1] is not engines[2]
 
 
 def test_models_that_vanish_between_two_jobs_are_missed_with_a_sentence(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from tests.support.tiny import MODELS
-from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
 from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
 from webui.eichi_utils.machine.facts import CardFacts, MachineFacts, TorchAnswer, TorchFacts
@@ -48,7 +48,7 @@ def found(monkeypatch):
 def test_this_machine_is_checked_without_importing_torch(tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
-        "from webui.eichi_utils.jobs.runner import EngineOptions\n"
+        "from webui.eichi_utils.engine_options import EngineOptions\n"
         "from webui.eichi_utils.machine.check import CheckOptions, check_lines\n"
         f"models, folder = Path({str(MODELS)!r}), Path({str(tmp_path)!r})\n"
         "lines = check_lines(CheckOptions(EngineOptions(models, folder, 'auto', None), folder))\n"

@@ -340,7 +340,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import webui.endframe_ichi
 from webui.eichi_utils.app import PageOptions
-from webui.eichi_utils.jobs.runner import EngineOptions
+from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.server.server import serving
 home = Path({home!r})
 engine = EngineOptions(Path({models!r}), home / "cache", "cpu", None, home / "hf_download")

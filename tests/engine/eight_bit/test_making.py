@@ -17,8 +17,10 @@ from filelock import FileLock
 
 from diffusers_helper import machine_errors
 from diffusers_helper.eight_bit import conversion as eight_bit
+from diffusers_helper.eight_bit import making
 from diffusers_helper.eight_bit import shards as eight_bit_shards
 from diffusers_helper.eight_bit.conversion import eight_bit_folder, look
+from diffusers_helper.eight_bit.making import LOCK, choose_root, make_eight_bit
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import find_models
@@ -26,13 +28,10 @@ from tests.support.job_runs import LONG, wait_until
 from tests.support.preflight_views import EMPTY_PREFLIGHT
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS, make_request
-from webui.eichi_utils import eight_bit_models
-from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.eight_bit_models import LOCK, choose_root, make_eight_bit
-from webui.eichi_utils.engine_options import DEMO
+from webui.eichi_utils.engine_options import DEMO, EngineOptions
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.queue import JobQueue
-from webui.eichi_utils.jobs.runner import EngineOptions, JobRunner
+from webui.eichi_utils.jobs.runner import JobRunner
 from webui.eichi_utils.page.state import page_state
 from webui.eichi_utils.text.translations import Translator
 
@@ -67,7 +66,7 @@ def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Any) -> None:
 
         eight_bit.convert(part, target, tell, stop)
 
-    monkeypatch.setattr(eight_bit_models, "convert", convert)
+    monkeypatch.setattr(making, "convert", convert)
 
 
 def options(models: Path, tmp_path: Path) -> EngineOptions:
@@ -99,39 +98,25 @@ def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- where they lie ----------------------------------------------------------------------------------------
 
 
-def test_they_lie_beside_the_models_where_the_app_would_download_to(models, tmp_path):
-    source = find_models(models).transformer
-    assert choose_root(source, ModelFolders(models, tmp_path / "own"), tmp_path / "cache") == models
-    assert choose_root(source, ModelFolders(None, models), tmp_path / "cache") == models
-
-
-def test_what_is_not_ours_gets_no_files(models, tmp_path):
-    cache, own = tmp_path / "cache", tmp_path / "own"
-    source = find_models(models).transformer
-    assert (
-        choose_root(source, ModelFolders(None, own, caches=(models,)), cache)
-        == cache / "eight_bit" / "models"
-    )
-    demo = find_models(DEMO).transformer
-    assert choose_root(demo, ModelFolders(DEMO, own), cache) == cache / "eight_bit" / "demo"
-    relative = find_models(Path(os.path.relpath(DEMO))).transformer
-    assert choose_root(relative, ModelFolders(relative.folder, own), cache) == cache / "eight_bit" / "demo"
-
-
 def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp_path, monkeypatch):
-    source, cache = find_models(models).transformer, tmp_path / "cache"
-    places = ModelFolders(models, tmp_path / "own")
-    monkeypatch.setattr("webui.eichi_utils.machine.memory_and_disk._can_write", lambda _: False)
-    assert choose_root(source, places, cache) == cache / "eight_bit" / "models"
+    source, roots = find_models(models).transformer, (models, tmp_path / "cache")
+    assert choose_root(source, roots) == models
+    monkeypatch.setattr(making, "_can_write", lambda folder: folder != models)
+    assert choose_root(source, roots) == tmp_path / "cache"
     list(make_eight_bit(source, eight_bit_folder(models), threading.Event()))
-    assert choose_root(source, places, cache) == models
+    assert choose_root(source, roots) == models
 
 
-def test_those_that_are_finished_elsewhere_are_used_when_the_folder_can_be_written_again(models, tmp_path):
-    source, cache = find_models(models).transformer, tmp_path / "cache"
-    elsewhere = cache / "eight_bit" / "models"
+def test_those_finished_elsewhere_are_used_when_the_folder_is_writable_again(models, tmp_path):
+    source, elsewhere = find_models(models).transformer, tmp_path / "cache"
     list(make_eight_bit(source, eight_bit_folder(elsewhere), threading.Event()))
-    assert choose_root(source, ModelFolders(models, tmp_path / "own"), cache) == elsewhere
+    assert choose_root(source, (models, elsewhere)) == elsewhere
+
+
+def test_the_last_folder_is_taken_where_none_can_be_written(models, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    roots = (tmp_path / "file" / "a", tmp_path / "file" / "b")
+    assert choose_root(find_models(models).transformer, roots) in roots
 
 
 # -- made once ---------------------------------------------------------------------------------------------
@@ -145,8 +130,8 @@ def test_they_are_made_before_the_first_job_and_only_used_by_the_next(models, tm
     planned = next(number for number, event in enumerate(first) if isinstance(event, Planned))
     assert all(isinstance(event, StageProgress) for event in first[2:planned])
     assert isinstance(first[-1], Finished)
-    assert runner._loader is not None
-    assert runner._loader.files.transformer.folder == folder
+    assert runner.machine_key is not None
+    assert runner.machine_key.endswith(str(folder))
     made = times(folder)
     second = list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "b")))
     assert not is_told(second)

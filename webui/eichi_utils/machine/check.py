@@ -27,7 +27,7 @@ from .rules import CheckLine, Level, check_machine
 from .torch_probe import ask_torch, find_torch
 
 if TYPE_CHECKING:
-    from ..jobs.runner import EngineOptions
+    from ..engine_options import EngineOptions
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
         card_without_driver=card is None and bool(_try(has_nvidia_hardware)),
         torch=torch,
         memory=_try(read_ram),
-        models=_try(lambda: look_at_models(engine.places)),
+        models=_try(lambda: look_at_models(engine.folders)),
         output=_try(lambda: look_at_folder(options.output)),
         eight_bit=engine.eight_bit,
     )

@@ -1,0 +1,122 @@
+"""The making of the transformer's 8-bit weights as a stage of a job: where they go, and the events meanwhile.
+
+`conversion` writes them. Knows no request.
+"""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError, MachineError, StopRequested
+from ..events import Notice, StageProgress, StageStarted
+from ..machine_errors import machine_errors
+from ..weights.model_files import ModelPart
+from .conversion import convert, eight_bit_folder, look
+
+LOCK = "lock"
+LOOK_SECONDS = 0.2
+"""Seconds between two looks at the progress of the conversion and at the stop."""
+
+
+def choose_root(source: ModelPart, roots: Sequence[Path]) -> Path:
+    """Choose below which folder a transformer's 8-bit weights are used: the first that has all of them, else
+    the first that can be written, else the last.
+
+    Raises:
+        OSError: a folder cannot be read now.
+    """
+    for root in roots:
+        if look(eight_bit_folder(root), source) == "complete":
+            return root
+    return next((root for root in roots if _can_write(root)), roots[-1])
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or in the one in which it will be made."""
+    folder = folder.absolute()
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), None)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return there is not None
+    except OSError:
+        return False
+
+
+def make_eight_bit(
+    source: ModelPart, folder: Path, stop: threading.Event
+) -> Generator[Notice | StageStarted | StageProgress, None, None]:
+    """Make the 8-bit weights in `folder`, or go on with them, and yield the progress.
+
+    The finished files stay however it ends, also when the caller wants no more events.
+
+    Raises:
+        StopRequested: `stop` was set.
+        InputError: another process makes them just now; the source cannot be used.
+        MachineError: the disk is full, cannot be read or written, or gives back something else.
+    """
+    if stop.is_set():
+        raise StopRequested
+    yield Notice("eight_bit", {"path": str(folder)})
+    yield StageStarted("eight_bit")
+    with machine_errors(folder), _only_maker(folder), ThreadPoolExecutor(1, "eight-bit") as pool:
+        latest, ended = _Latest(), threading.Event()
+        work = pool.submit(convert, source, folder, latest.update, ended)
+        try:
+            yield from _watch(work, latest, stop, ended)
+        finally:
+            ended.set()
+    _raise_failure(work, folder)
+
+
+class _Latest:
+    """The progress of the conversion, handed from its thread to the one that yields events."""
+
+    def __init__(self) -> None:
+        self.percent = 0
+
+    def update(self, done: int, total: int) -> None:
+        self.percent = 100 * done // max(total, 1)
+
+
+def _watch(
+    work: Future[None], latest: _Latest, stop: threading.Event, ended: threading.Event
+) -> Iterator[StageProgress]:
+    reported = -1
+    while not work.done():
+        if stop.is_set():
+            ended.set()
+        if latest.percent != reported:
+            reported = latest.percent
+            yield StageProgress(reported / 100)
+        wait([work], LOOK_SECONDS)
+
+
+def _raise_failure(work: Future[None], folder: Path) -> None:
+    """Raise what ended the conversion; a disk that is too small as the error that names the 8-bit weights."""
+    try:
+        work.result()
+    except MachineError as error:
+        if error.code != "disk_too_small":
+            raise
+        needed, free = error.values["needed"], error.values["free"]
+        raise MachineError("eight_bit_disk_too_small", path=str(folder), needed=needed, free=free) from error
+
+
+@contextlib.contextmanager
+def _only_maker(folder: Path) -> Iterator[None]:
+    """Keep other processes from converting into the folder: two would delete each other's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=0)  # the system lets go of it if this process dies
+    except Timeout as error:
+        raise InputError("eight_bit_busy", path=str(folder)) from error
+    try:
+        yield
+    finally:
+        lock.release()

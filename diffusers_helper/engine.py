@@ -1,0 +1,151 @@
+"""The face of the engine: options become loaded models, a request becomes a video and the events on its way.
+
+Importing it imports torch, so that an app imports it when its first job begins. Knows no queue and no page.
+"""
+
+import platform
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .device import DeviceChoice, choose_compute
+from .eight_bit.conversion import eight_bit_folder, forget_damaged, look, with_eight_bit
+from .eight_bit.making import choose_root, make_eight_bit
+from .encoding.conditioning import read_pictures
+from .encoding.embedding_cache import EmbeddingCache
+from .errors import InputError, MachineError, StopRequested
+from .events import Event, Stopped
+from .job.fingerprint import models_identity
+from .job.folder import kept_mark
+from .job.output import Target
+from .job.section_files import count_kept_sections
+from .limits import GIB
+from .machine_errors import machine_errors
+from .models.loading import ModelLoader
+from .pipeline import generate
+from .plan import make_plan
+from .request import GenerationRequest
+from .transformer.attention import SAGE
+from .transformer.compiling import keep_compiled
+from .weights.model_files import ModelFiles
+
+__all__ = ["Engine", "EngineConfig", "Target"]
+
+NOT_NUMBERS = ("not_a_number_in_latents", "not_a_number_in_pixels")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The models of an engine and the way they run. Equal ones load the same weights.
+
+    Attributes:
+        models: the files of the models.
+        cache: folder for embeddings and for compiled blocks.
+        vram_gb: most GiB of the GPU's memory to use; None for all that is free.
+        eight_bit_roots: folders below which the transformer's 8-bit weights may lie, the preferred one first;
+            none for the weights as they are.
+        sage_attention: use SageAttention, which is faster and less exact.
+    """
+
+    models: ModelFiles
+    cache: Path
+    device: DeviceChoice = "auto"
+    vram_gb: float | None = None
+    eight_bit_roots: tuple[Path, ...] = ()
+    sage_attention: bool = False
+
+
+class Engine:
+    """Makes videos one after another, on one device. Not for two threads at a time.
+
+    Raises:
+        InputError: CUDA was requested and there is none.
+        MachineError: the GPU is too old, or this PyTorch has no kernels for it.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        keep_compiled(config.cache / "compiled")
+        limit = None if config.vram_gb is None else int(config.vram_gb * GIB)
+        self._compute = choose_compute(config.device, limit)
+        self._cache = EmbeddingCache(config.cache)
+        self._loader: ModelLoader | None = None
+
+    @property
+    def machine(self) -> str | None:
+        """The GPU, its memory limit and the models: they decide the speed. None before the first video."""
+        if self._loader is None:
+            return None
+        if self._compute.device.type == "cuda":
+            device = torch.cuda.get_device_name(self._compute.device)
+        else:
+            device = f"CPU {platform.processor() or platform.machine()}"
+        limit = "" if self.config.vram_gb is None else f" with {self.config.vram_gb:g} GB"
+        sage = " with SageAttention" * self.config.sage_attention
+        return f"{device}{limit}{sage}: {self._loader.files.transformer.folder}"
+
+    def generate(self, request: GenerationRequest, target: Target, stop: threading.Event) -> Iterator[Event]:
+        """Make one video; the events end with Finished or Stopped. See `pipeline.generate`.
+
+        8-bit weights that are not there yet are converted first.
+
+        Raises:
+            InputError: a picture, the models or the output folder cannot be used.
+            MachineError: the machine failed: disk full, out of memory, numbers that are not finite.
+        """
+        files = self.config.models
+        if self.config.eight_bit_roots:
+            try:
+                files = yield from self._with_eight_bit(request, target, stop)
+            except StopRequested:
+                stored = count_kept_sections(target.working_folder)
+                yield Stopped(None, stored, len(make_plan(request).sections))
+                return
+        try:
+            yield from generate(request, target, self._loader_of(files), self._cache, stop)
+        except MachineError as error:
+            if self.config.eight_bit_roots and error.code in NOT_NUMBERS:
+                _remove_corrupt(files.transformer.folder)
+            raise
+
+    def _with_eight_bit(
+        self, request: GenerationRequest, target: Target, stop: threading.Event
+    ) -> Generator[Event, None, ModelFiles]:
+        """The models with the transformer's 8-bit weights, which are converted where they are missing.
+
+        Raises:
+            InputError: the job's sections were made without them.
+            StopRequested: `stop` was set meanwhile; the files converted by then stay.
+        """
+        files, work = self.config.models, target.working_folder
+        with machine_errors(files.transformer.folder):
+            root = choose_root(files.transformer, self.config.eight_bit_roots)
+            folder = eight_bit_folder(root)
+            if look(folder, files.transformer) != "complete":
+                read_pictures(request, make_plan(request))  # a bad picture fails before minutes of work
+                stored = kept_mark(work) if count_kept_sections(work) else None
+                if stored is not None and stored.models == models_identity(files):
+                    raise InputError("unfinished_other_models", path=str(work))
+                yield from make_eight_bit(files.transformer, folder, stop)
+        return with_eight_bit(files, root)
+
+    def _loader_of(self, files: ModelFiles) -> ModelLoader:
+        """The loader of these files, the last video's where they are the same."""
+        if self._loader is None or self._loader.files != files:
+            choices = self.config.cache / "attention.json"
+            attention = SAGE if self.config.sage_attention else None
+            self._loader = ModelLoader(files, self._compute, choices=choices, attention=attention)
+        return self._loader
+
+
+def _remove_corrupt(folder: Path) -> None:
+    """Remove the 8-bit files that no longer hold what was written, after numbers went wrong with them.
+
+    Raises:
+        MachineError: there were some; the next video converts them again.
+    """
+    if forget_damaged(folder):
+        raise MachineError("eight_bit_damaged", path=str(folder))
