@@ -3,8 +3,8 @@
     venv/bin/python scripts/install_once.py NAME REQUIREMENTS
 
 It is done again when the file has changed, when it broke off, and on Windows when the PyTorch that is there
-does not run on the graphics card. Knows no page; the standard library only. From the environment: TORCH_INDEX
-(`cu128`, `cpu`, `pypi`, or an address) and TORCH_VERSION (`2.10.0`) go before the choice by the card.
+does not run on the GPU. Knows no page; the standard library only. From the environment: TORCH_INDEX
+(`cu128`, `cpu`, `pypi`, or an address) and TORCH_VERSION (`2.10.0`) go before the choice by the GPU.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ if str(ROOT) not in sys.path:  # started as a script, Python looks beside this f
 
 from scripts.lock import one_at_a_time  # noqa: E402
 from scripts.sentences import say  # noqa: E402
-from scripts.torch_build import INDEX, PYPI, Card, Choice, ask_cards, choose, still_fits  # noqa: E402
+from scripts.torch_build import INDEX, PYPI, Choice, Gpu, Version, choose, query_gpus, still_fits  # noqa: E402
 
 LONGEST_ROOT = 60
 """Characters of the app's folder. Windows refuses paths over 260 unless it was told otherwise, and the
@@ -63,7 +63,7 @@ class Machine:
     environment: Path = Path(sys.prefix)
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     windows: bool = sys.platform == "win32"
-    cards: Callable[[], tuple[Card, ...] | None] = ask_cards
+    gpus: Callable[[], tuple[Gpu, ...] | None] = query_gpus
     torch: Callable[[], str | None] = installed_torch
     pip: Pip = run_pip
 
@@ -122,7 +122,7 @@ def _torch_step(text: str, variables: Mapping[str, str], done: bool, machine: Ma
     """None where the file asks for no PyTorch, or where the one that comes with the rest is right."""
     asked = re.search(r"^torch(?![\w.-])[^#;\n]*", text, re.MULTILINE)
     index, version = (variables.get(name, "").strip() for name in ("TORCH_INDEX", "TORCH_VERSION"))
-    if asked is None or (done and (index or not machine.windows)):  # (asking the card takes a moment)
+    if asked is None or (done and (index or not machine.windows)):  # (asking the driver takes a moment)
         return None
     requirement = f"torch=={version}" if version else asked[0].strip()
     installed = machine.torch()
@@ -132,7 +132,7 @@ def _torch_step(text: str, variables: Mapping[str, str], done: bool, machine: Ma
     if installed is not None and not machine.windows:
         # Whoever put another PyTorch there, on Linux, knows why.
         return TorchStep(requirement, None, False, wish) if version else None
-    choice = choose(machine.cards(), machine.windows)
+    choice = choose(machine.gpus(), machine.windows)
     if choice.tag == PYPI and not (machine.windows or version) and choice.reason in ("fits", "no_card"):
         return None
     urgent = installed is None or not still_fits(installed, choice)
@@ -155,14 +155,14 @@ def _address(index: str) -> str | None:
 
 def _told(choice: Choice) -> tuple[str, dict[str, str]]:
     values = {"cuda": "CUDA" if choice.tag == PYPI else f"CUDA {choice.tag[2:-1]}.{choice.tag[-1]}"}
-    if choice.card is not None:
-        values |= {"card": choice.card.name, "driver": _shown(choice.card.driver)}
+    if choice.gpu is not None and choice.gpu.driver is not None:
+        values |= {"card": choice.gpu.name, "driver": _shown(choice.gpu.driver)}
     if choice.needed_driver is not None:
         values["needed"] = _shown(choice.needed_driver)
     return f"torch_{choice.reason}", values
 
 
-def _shown(driver: tuple[int, int]) -> str:
+def _shown(driver: Version) -> str:
     return f"{driver[0]}.{driver[1]:02}" if driver[1] else str(driver[0])
 
 

@@ -1,4 +1,4 @@
-"""Which build of PyTorch fits the graphics card and its driver. Installs nothing, and knows no page.
+"""The build of PyTorch that fits the GPU and its driver. Installs nothing, and knows no page.
 
 Runs before any package is installed: the standard library only. On Windows PyPI has only the CPU's build, so
 a CUDA one comes from PyTorch's own index; on Linux PyPI has a CUDA one, which needs a new driver.
@@ -18,18 +18,25 @@ Version = tuple[int, int]
 
 INDEX = "https://download.pytorch.org/whl/"
 PYPI = "pypi"
-"""In place of a build's tag: what PyPI has."""
+"""The tag that stands for the build on PyPI."""
 OLDEST_CAPABILITY = (7, 0)
 """The engine's own limit (`diffusers_helper/limits.py`)."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """One line of nvidia-smi. `capability` is None where the driver is too old to tell it."""
+class Gpu:
+    """An NVIDIA GPU; None for what its driver does not report. `memory` and `free` are bytes of VRAM."""
 
     name: str
-    driver: Version
+    driver: Version | None
     capability: Version | None
+    memory: int | None = None
+    free: int | None = None
+
+    @property
+    def rank(self) -> tuple[Version, int]:
+        """Sort key: CUDA takes the fastest GPU first, most likely the newest with the most memory."""
+        return self.capability or (0, 0), self.memory or 0
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,19 @@ class Build:
     oldest: Version
     newest: Version
 
-    def runs_on(self, card: Card, windows: bool) -> bool:
-        """Whether the card's driver is new enough and the card is one that this build was made for."""
-        needed = self.windows_driver if windows else self.linux_driver
-        if card.capability is None or card.driver < needed:
+    def driver(self, windows: bool) -> Version:
+        """Returns the oldest driver that the build starts with."""
+        return self.windows_driver if windows else self.linux_driver
+
+    def has_kernels_for(self, capability: Version) -> bool:
+        """Returns whether the build computes on GPUs of this compute capability."""
+        return self.oldest <= capability <= self.newest
+
+    def runs_on(self, gpu: Gpu, windows: bool) -> bool:
+        """Returns whether the GPU's driver is new enough and the build has kernels for the GPU."""
+        if gpu.capability is None or gpu.driver is None or gpu.driver < self.driver(windows):
             return False
-        return self.oldest <= card.capability <= self.newest
+        return self.has_kernels_for(gpu.capability)
 
 
 # Facts. Kernels: PyTorch's RELEASE.md, "CUDA Support Matrix" of 2.11 to 2.14 (cu126: 5.0 to 9.0, cu128 and
@@ -55,7 +69,7 @@ class Build:
 # then takes the newest that the index still has. Drivers: NVIDIA's CUDA release notes. 12.8 comes with 570.65
 # (Linux 570.26), 13.x needs branch 580 (Linux 580.65), 12.6 comes with 560.76 but starts with every driver of
 # CUDA 12 ("minor version compatibility": 528.33, Linux 525.60). RTX 50 is 12.0, its first drivers were 57x.
-# Not measured: any of this on Windows; 12.6 with drivers from 528.33 to 560.75; cards newer than 12.x.
+# Not measured: any of this on Windows; 12.6 with drivers from 528.33 to 560.75; GPUs newer than 12.x.
 BUILDS = (
     Build("cu130", (580, 0), (580, 65), (7, 5), (99, 0)),
     Build("cu126", (528, 33), (525, 60), OLDEST_CAPABILITY, (9, 0)),
@@ -68,86 +82,97 @@ Reason = Literal["fits", "no_card", "no_answer", "driver_too_old", "card_too_old
 
 @dataclass(frozen=True)
 class Choice:
-    """What to install: the tag of a build, or `PYPI`; for which card, and why not a better one."""
+    """The build to install, as its tag or `PYPI`: for which GPU, and why not a better one."""
 
     tag: str
     reason: Reason
-    card: Card | None = None
+    gpu: Gpu | None = None
     needed_driver: Version | None = None
 
 
-def choose(cards: tuple[Card, ...] | None, windows: bool) -> Choice:
-    """The build for the best card there is. None as cards: nvidia-smi is there and gives no answer."""
-    if cards is None:
+def choose(gpus: tuple[Gpu, ...] | None, windows: bool) -> Choice:
+    """Choose the build for the best GPU; None instead of GPUs means that nvidia-smi is there and fails."""
+    if gpus is None:
         return Choice(PYPI, "no_answer")
-    if not cards:
+    if not gpus:
         return Choice(PYPI, "no_card")
-    card = max(cards, key=lambda card: card.capability or (0, 0))
-    if card.capability is not None and card.capability < OLDEST_CAPABILITY:
-        return Choice(PYPI, "card_too_old", card)
+    gpu = max(gpus, key=lambda gpu: gpu.rank)
+    if gpu.capability is not None and gpu.capability < OLDEST_CAPABILITY:
+        return Choice(PYPI, "card_too_old", gpu)
     for build in BUILDS:
-        if build.runs_on(card, windows):
+        if build.runs_on(gpu, windows):
             # On Linux PyPI's is the same, or newer by a minor version, which the same drivers run.
-            return Choice(build.tag if windows or build is not BUILDS[0] else PYPI, "fits", card)
-    return Choice(PYPI, "driver_too_old", card, needed_driver=_needed_driver(card, windows))
+            return Choice(build.tag if windows or build is not BUILDS[0] else PYPI, "fits", gpu)
+    return Choice(PYPI, "driver_too_old", gpu, needed_driver=_needed_driver(gpu, windows))
 
 
-def _needed_driver(card: Card, windows: bool) -> Version:
-    """The newest of what could help: who must update takes the best at once."""
-    fitting = [b for b in BUILDS if card.capability is None or b.oldest <= card.capability <= b.newest]
-    return max((b.windows_driver if windows else b.linux_driver) for b in fitting)
+def _needed_driver(gpu: Gpu, windows: bool) -> Version:
+    """Returns the newest driver that any fitting build needs: who must update takes the best at once."""
+    fitting = [build for build in BUILDS if gpu.capability is None or build.has_kernels_for(gpu.capability)]
+    return max(build.driver(windows) for build in fitting)
 
 
 def still_fits(installed: str | None, choice: Choice) -> bool:
-    """Whether the installed PyTorch (its version, such as `2.13.0+cu130`) can stay on this Windows machine.
+    """Returns whether the installed PyTorch (such as `2.13.0+cu130`) can stay on this Windows machine.
 
-    It stays where it runs on the card, though another build would be chosen today, and where no card
-    answers: a driver that is just being updated is no reason to throw away 5 GB.
+    It stays where it runs on the GPU, though another build would be chosen today, and where no GPU is
+    reported: a driver that is just being updated is no reason to throw away 5 GB.
     """
     if installed is None:
         return False
-    if choice.tag == PYPI or choice.card is None:
+    if choice.tag == PYPI or choice.gpu is None:
         return True
-    cuda = re.search(r"\+cu(\d{2,3})$", installed)
-    if cuda is None:
-        return False
-    number = int(cuda[1])
-    tag = "cu130" if number >= 130 else "cu128" if number >= 128 else "cu126"
-    build = next(build for build in BUILDS if build.tag == tag)
-    return number >= 126 and build.runs_on(choice.card, windows=True)
+    cuda = re.search(r"\+cu(\d{1,2})(\d)$", installed)
+    build = build_for((int(cuda[1]), int(cuda[2]))) if cuda else None
+    return build is not None and build.runs_on(choice.gpu, windows=True)
 
 
-def ask_cards(program: str | None = None) -> tuple[Card, ...] | None:
-    """NVIDIA's cards: none where there is no nvidia-smi, None where it fails."""
+def build_for(cuda: Version) -> Build | None:
+    """Returns the build that has the kernels of this CUDA version; None for a CUDA before 12.6."""
+    tag = "cu130" if cuda >= (13, 0) else "cu128" if cuda >= (12, 8) else "cu126"
+    return next(build for build in BUILDS if build.tag == tag) if cuda >= (12, 6) else None
+
+
+def oldest_driver(cuda: Version, windows: bool) -> Version | None:
+    """Returns the oldest driver that runs this CUDA's major version; None for a CUDA that is unknown here.
+
+    https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+    """
+    drivers = (build.driver(windows) for build in BUILDS if build.tag.startswith(f"cu{cuda[0]}"))
+    return min(drivers, default=None)
+
+
+def query_gpus(program: str | None = None) -> tuple[Gpu, ...] | None:
+    """Ask nvidia-smi for the NVIDIA GPUs: () where there is no nvidia-smi, None where it fails."""
     program = program or find_nvidia_smi()
     if program is None:
         return ()
-    text = _ask(program, "name,driver_version,compute_cap") or _ask(program, "name,driver_version")
-    if text is None:
-        return None
-    return parse_cards(text) or None
+    fields = "name,driver_version,memory.total,memory.free"
+    text = _query(program, f"{fields},compute_cap") or _query(program, fields)
+    return (parse_gpus(text) or None) if text is not None else None
 
 
 def find_nvidia_smi() -> str | None:
-    """Where the driver put it: on the PATH, or in one of its two places on Windows."""
+    """Find nvidia-smi on the PATH, or in one of the two folders where drivers put it on Windows."""
     if found := shutil.which("nvidia-smi"):
         return found
     if sys.platform != "win32":
         return None
     system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32")
     programs = Path(os.environ.get("PROGRAMFILES", r"C:\Program Files"), "NVIDIA Corporation", "NVSMI")
-    places = (folder / "nvidia-smi.exe" for folder in (system, programs))
-    return next((str(path) for path in places if path.is_file()), None)
+    candidates = (folder / "nvidia-smi.exe" for folder in (system, programs))
+    return next((str(path) for path in candidates if path.is_file()), None)
 
 
-def parse_cards(text: str) -> tuple[Card, ...]:
-    """Lines such as `NVIDIA GeForce RTX 3060, 560.94, 8.6`; what is no such line is passed over."""
-    cards = []
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """Parse lines such as `NVIDIA GeForce RTX 3060, 560.94, 12288, 11011, 8.6`; others are skipped."""
+    gpus = []
     for fields in csv.reader(text.splitlines(), skipinitialspace=True):
-        driver = _version(fields[1]) if len(fields) in (2, 3) else None
+        driver = _version(fields[1]) if len(fields) in (4, 5) else None
         if driver is not None:
-            cards.append(Card(fields[0].strip(), driver, _version(fields[2]) if len(fields) == 3 else None))
-    return tuple(cards)
+            capability = _version(fields[4]) if len(fields) == 5 else None
+            gpus.append(Gpu(fields[0].strip(), driver, capability, _bytes(fields[2]), _bytes(fields[3])))
+    return tuple(gpus)
 
 
 def _version(text: str) -> Version | None:
@@ -155,11 +180,22 @@ def _version(text: str) -> Version | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _ask(program: str, fields: str) -> str | None:
-    command = [program, f"--query-gpu={fields}", "--format=csv,noheader"]
+def _bytes(mebibytes: str) -> int | None:
+    return int(mebibytes) * 2**20 if mebibytes.strip().isdecimal() else None
+
+
+def _query(program: str, fields: str) -> str | None:
+    command = [program, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,  # a GPU that sleeps takes some seconds
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

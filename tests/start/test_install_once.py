@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from scripts.install_once import Machine, install_once
-from scripts.torch_build import Card
+from scripts.torch_build import Gpu
 
-RTX_3060 = Card("RTX 3060", (560, 94), (8, 6))
-RTX_5070 = Card("RTX 5070", (590, 10), (12, 0))
+RTX_3060 = Gpu("RTX 3060", (560, 94), (8, 6))
+RTX_5070 = Gpu("RTX 5070", (590, 10), (12, 0))
 FILE = "# Tensors.\ntorch>=2.10,<3\ntorch-extra>=1\nnumpy>=2,<3\n"
 CU126 = "https://download.pytorch.org/whl/cu126"
 PIP = ["--upgrade", "pip"]
@@ -26,7 +26,7 @@ class Computer:
         self.variables: dict[str, str] = {}
         self.seen: list[Mapping[str, str]] = []
         self.windows = True
-        self.cards: tuple[Card, ...] | None = (RTX_3060,)
+        self.gpus: tuple[Gpu, ...] | None = (RTX_3060,)
         self.torch: str | None = None
         self.works = True
         self.killed = False
@@ -40,15 +40,15 @@ class Computer:
             environment=self.folder,
             variables=dict(self.variables),
             windows=self.windows,
-            cards=self._ask,
+            gpus=self._ask,
             torch=lambda: self.torch,
             pip=self._pip,
         )
         return install_once("app", self.requirements, machine)
 
-    def _ask(self) -> tuple[Card, ...] | None:
+    def _ask(self) -> tuple[Gpu, ...] | None:
         self.asked += 1
-        return self.cards
+        return self.gpus
 
     def _pip(self, arguments: list[str], variables: Mapping[str, str]) -> int:
         self.calls.append(arguments)
@@ -141,7 +141,7 @@ def test_a_damaged_note_of_what_is_installed_means_again(computer, damage):
 
 def test_a_new_card_that_the_old_build_does_not_know_gets_its_own(computer):
     computer.start()
-    computer.cards = (RTX_5070,)
+    computer.gpus = (RTX_5070,)
     assert computer.start()
     index = "https://download.pytorch.org/whl/cu130"
     torch = ["--no-deps", "--force-reinstall", "--index-url", index, "torch>=2.10,<3"]
@@ -150,7 +150,7 @@ def test_a_new_card_that_the_old_build_does_not_know_gets_its_own(computer):
 
 def test_without_network_a_new_card_still_starts_with_what_is_there(computer, said):
     computer.start()
-    computer.cards, computer.works = (RTX_5070,), False
+    computer.gpus, computer.works = (RTX_5070,), False
     assert computer.start()
     assert computer.torch == "2.13.0+cu126"
     assert "the next start tries again" in said()
@@ -158,33 +158,33 @@ def test_without_network_a_new_card_still_starts_with_what_is_there(computer, sa
 
 def test_a_newer_driver_changes_nothing(computer):
     computer.start()
-    computer.cards = (Card("RTX 3060", (590, 10), (8, 6)),)
+    computer.gpus = (Gpu("RTX 3060", (590, 10), (8, 6)),)
     assert computer.start()
     assert computer.calls == []
 
 
 def test_a_driver_that_came_later_brings_the_cuda_build(computer, said):
-    computer.cards = ()
+    computer.gpus = ()
     assert computer.start()
     assert computer.calls == [["--no-deps", "torch>=2.10,<3"], computer.rest()]
     assert "No NVIDIA card was found" in said()
     assert computer.start()
     assert computer.calls == []
-    computer.cards = (RTX_3060,)
+    computer.gpus = (RTX_3060,)
     assert computer.start()
     assert computer.torch == "2.13.0+cu126"
 
 
 @pytest.mark.parametrize(
-    ("cards", "sentence"),
+    ("gpus", "sentence"),
     [
         (None, "NVIDIA's driver does not answer"),
-        ((Card("GTX 1060", (560, 94), (6, 1)),), "GTX 1060 is too old"),
-        ((Card("RTX 3060", (512, 15), (8, 6)),), "Update the driver to 580 or newer"),
+        ((Gpu("GTX 1060", (560, 94), (6, 1)),), "GTX 1060 is too old"),
+        ((Gpu("RTX 3060", (512, 15), (8, 6)),), "Update the driver to 580 or newer"),
     ],
 )
-def test_what_stands_in_the_way_of_the_card_is_said_in_both_languages(computer, cards, sentence, said):
-    computer.cards = cards
+def test_what_stands_in_the_way_of_the_card_is_said_in_both_languages(computer, gpus, sentence, said):
+    computer.gpus = gpus
     assert computer.start()
     text = said()
     assert sentence in text
@@ -196,7 +196,7 @@ def test_the_users_own_choice_goes_before_the_cards(computer):
     assert computer.start()
     index = "https://download.pytorch.org/whl/cu128"
     assert computer.calls[1] == ["--no-deps", "--index-url", index, "torch==2.10.0"]
-    computer.cards = (RTX_5070,)
+    computer.gpus = (RTX_5070,)
     assert computer.start()
     assert computer.calls == []
 
@@ -226,9 +226,9 @@ def test_pytorchs_index_is_asked_alone(computer):
     assert all("PIP_USER" not in variables for variables in computer.seen)
 
 
-@pytest.mark.parametrize("cards", [(), (Card("RTX 3060", (580, 95), (8, 6)),)])
-def test_linux_takes_everything_from_pypi(computer, cards):
-    computer.windows, computer.cards = False, cards
+@pytest.mark.parametrize("gpus", [(), (Gpu("RTX 3060", (580, 95), (8, 6)),)])
+def test_linux_takes_everything_from_pypi(computer, gpus):
+    computer.windows, computer.gpus = False, gpus
     assert computer.start()
     assert computer.calls == [["-r", str(computer.requirements)]]
 
@@ -255,7 +255,7 @@ def test_linux_does_not_ask_the_card_at_every_start(computer):
 
 
 def test_a_version_without_an_index_is_taken_on_linux_too(computer):
-    computer.windows, computer.cards = False, ()
+    computer.windows, computer.gpus = False, ()
     computer.variables = {"TORCH_VERSION": "2.12.0"}
     assert computer.start()
     assert computer.calls[0] == ["--no-deps", "torch==2.12.0"]
