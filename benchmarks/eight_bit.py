@@ -36,9 +36,10 @@ from diffusers_helper.eight_bit import linear as scaled_linear
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
 from diffusers_helper.eight_bit.linear import Product, dequantised_product, quantise, row_product
 from diffusers_helper.eight_bit.shards import gets_eight_bits
+from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.streamed_transformer import stream_transformer
-from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.model_files import ModelFiles, ModelPart, find_models

@@ -35,7 +35,7 @@ from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, tak
 from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone  # noqa: E402
-from diffusers_helper.job.partial_video import ProgressVideo  # noqa: E402
+from diffusers_helper.job.partial_video import PartialVideo  # noqa: E402
 from diffusers_helper.models.loading import ModelLoader  # noqa: E402
 from diffusers_helper.pipeline import Target, generate  # noqa: E402
 from diffusers_helper.request import GenerationRequest  # noqa: E402
@@ -110,7 +110,7 @@ def run_job(
     torch.cuda.reset_peak_memory_stats()
     stages: list[tuple[str, float]] = []
     peaks: dict[str, float] = {}
-    target = Target(folder, f"job{number}", save_latents=True, progress_videos=True)  # as from the page
+    target = Target(folder, f"job{number}", save_latents=True, partial_videos=True)  # as from the page
     cache = EmbeddingCache(folder / f"cache{number}")
     begin, name = time.perf_counter(), "start"
     last, thief = None, None
@@ -152,15 +152,15 @@ def run_job(
 @contextlib.contextmanager
 def timed_videos() -> Iterator[list[float]]:
     """Within the block, notes how many seconds it takes to write each video so far."""
-    write, seconds = ProgressVideo.write, list[float]()
+    write, seconds = PartialVideo.write, list[float]()
 
-    def timed(video: ProgressVideo) -> Path | None:
+    def timed(video: PartialVideo) -> Path | None:
         begin = time.perf_counter()
         path = write(video)
         seconds.append(round(time.perf_counter() - begin, 3))
         return path
 
-    with mock.patch.object(ProgressVideo, "write", timed):
+    with mock.patch.object(PartialVideo, "write", timed):
         yield seconds
 
 

@@ -30,9 +30,10 @@ from benchmarks.card import parse_where_a_card_is  # noqa: E402
 from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
+from diffusers_helper.encoding.prompts import PromptEmbeds  # noqa: E402
 from diffusers_helper.models.streamed_transformer import count_tokens, stream_transformer  # noqa: E402
 from diffusers_helper.ram import read_ram  # noqa: E402
-from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs  # noqa: E402
+from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs  # noqa: E402
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
 from diffusers_helper.streaming import ram_tier  # noqa: E402

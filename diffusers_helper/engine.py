@@ -19,9 +19,9 @@ from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, MachineError, StopRequested
 from .events import Event, Stopped
 from .job.fingerprint import models_identity
-from .job.folder import kept_mark
+from .job.folder import stored_fingerprint
 from .job.output import Target
-from .job.section_files import count_kept_sections
+from .job.section_files import count_stored_sections
 from .limits import GIB
 from .machine_errors import machine_errors
 from .models.loading import ModelLoader
@@ -101,7 +101,7 @@ class Engine:
             try:
                 files = yield from self._with_eight_bit(request, target, stop)
             except StopRequested:
-                stored = count_kept_sections(target.working_folder)
+                stored = count_stored_sections(target.working_folder)
                 yield Stopped(None, stored, len(make_plan(request).sections))
                 return
         try:
@@ -126,7 +126,7 @@ class Engine:
             folder = eight_bit_folder(root)
             if look(folder, files.transformer) != "complete":
                 read_pictures(request, make_plan(request))  # a bad picture fails before minutes of work
-                stored = kept_mark(work) if count_kept_sections(work) else None
+                stored = stored_fingerprint(work) if count_stored_sections(work) else None
                 if stored is not None and stored.models == models_identity(files):
                     raise InputError("unfinished_other_models", path=str(work))
                 yield from make_eight_bit(files.transformer, folder, stop)

@@ -26,11 +26,11 @@ from .events import (
     StageStarted,
     Stopped,
 )
-from .job.fingerprint import models_identity, request_identity
-from .job.folder import JobFolder, JobMark, bytes_needed
+from .job.fingerprint import JobFingerprint, models_identity, request_identity
+from .job.folder import JobFolder, bytes_needed
 from .job.output import Output, Target
-from .job.partial_video import ProgressVideo
-from .job.section_files import count_kept_sections
+from .job.partial_video import PartialVideo
+from .job.section_files import count_stored_sections
 from .machine_errors import check_room, machine_errors
 from .media.embedded_request import pack_request
 from .models.loading import ModelLoader
@@ -62,7 +62,7 @@ class _Job:
     stop: threading.Event
     folder: JobFolder
     output: Output
-    progress: ProgressVideo | None
+    progress: PartialVideo | None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -121,7 +121,7 @@ def generate(
         except StopRequested:
             end = yield from _keep_stopped(job)
         except BaseException:  # finished sections can be watched however the job ends
-            job.output.keep_finished(folder)
+            job.output.write_unfinished(folder)
             raise
         yield end  # before the folder goes, with the video so far that somebody may be watching
 
@@ -137,33 +137,35 @@ def _begin(
 ) -> tuple[_Job, int | None]:
     """Open the job; also returns the number of a stored section that was damaged, if one was."""
     mark = _mark_of(request, pictures, loader, folder)
-    damaged = folder.take_up(mark, [section.is_last for section in plan.sections])
+    damaged = folder.resume(mark, [section.is_last for section in plan.sections])
     packed = pack_request(request, pictures, mark.seed)
     folder.write_request(packed)
     output = Output(target, request, plan, packed)
-    progress = ProgressVideo(folder) if target.progress_videos else None
+    progress = PartialVideo(folder) if target.partial_videos else None
     return _Job(request, plan, target, pictures, mark.seed, stop, folder, output, progress), damaged
 
 
 def _mark_of(
     request: GenerationRequest, pictures: dict[str, np.ndarray], loader: ModelLoader, folder: JobFolder
-) -> JobMark:
+) -> JobFingerprint:
     """The fingerprint of the job's files, with the stored sections' seed where the request leaves it open.
 
     Raises:
         InputError: the stored sections belong to another job, or were made by other models.
     """
     identity, models = request_identity(request, pictures), models_identity(loader.files)
-    kept = folder.kept_mark()
+    kept = folder.stored_fingerprint()
     if kept is not None:
         is_same = kept.identity == identity and request.seed in (None, kept.seed)
         if is_same and kept.models == models:
             return kept
-        if is_same and count_kept_sections(folder.path):
+        if is_same and count_stored_sections(folder.path):
             raise InputError("unfinished_other_models", path=str(folder.path))
-        if count_kept_sections(folder.path):  # else nothing is lost
+        if count_stored_sections(folder.path):  # else nothing is lost
             raise InputError("unfinished_other", path=str(folder.path))
-    return JobMark(identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed)
+    return JobFingerprint(
+        identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed
+    )
 
 
 def _report_stored(job: _Job, damaged: int | None) -> Generator[Event, None, None]:
@@ -279,7 +281,7 @@ def _finish(job: _Job) -> Finished:
             metadata = {"transformer_evaluations": json.dumps(job.folder.evaluations), "seed": str(job.seed)}
             job.folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
         video, count = job.output.write_video(job.folder)
-        job.output.drop_unfinished()
+        job.output.delete_unfinished()
     job.folder.done = True
     height, width = job.size
     elapsed = time.monotonic() - job.started
@@ -292,7 +294,7 @@ def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
         if job.folder.num_sections:
             yield StageStarted("saving")
     finally:
-        kept = job.output.keep_finished(job.folder)
+        kept = job.output.write_unfinished(job.folder)
     return Stopped(kept, job.folder.num_sections, job.num_sections)
 
 

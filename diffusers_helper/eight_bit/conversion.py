@@ -18,7 +18,7 @@ from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
 from ..machine_errors import check_room, machine_errors
 from ..weights.checkpoint import FileSignature
-from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_marks, find_part
+from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_fingerprint, find_part
 from .shards import Shard, file_digest, plan_shards, weight_map, write_shard
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ def _identity(source: ModelPart) -> str:
     digest.update(
         repr([dataclasses.astuple(FileSignature.of(path.stat())) for path in source.files]).encode()
     )
-    for mark in content_marks(source):
+    for mark in content_fingerprint(source):
         digest.update(mark)
     return digest.hexdigest()
 

@@ -12,10 +12,9 @@ from ..media.images import fit_image, read_image
 from ..models.loading import ModelLoader
 from ..plan import Plan
 from ..request import GenerationRequest
-from ..sampling.denoiser import PromptEmbeds
 from ..vae.codec import encode_picture
 from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
-from .prompts import encode_prompts, pad_prompt
+from .prompts import PromptEmbeds, encode_prompts, pad_prompt
 from .vision import encode_vision
 
 

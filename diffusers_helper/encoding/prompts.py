@@ -1,6 +1,7 @@
 """Turning words into embeddings with the two text encoders, each loaded only for as long as it reads."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,6 @@ import torch
 
 from ..errors import InputError
 from ..models.loading import ModelLoader
-from ..sampling.denoiser import PromptEmbeds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,15 @@ PROMPT_TOKENS = 256
 """Tokens of the user's prompt (with the template's end) that the model was made for."""
 PADDED_TOKENS = 512
 POOLED_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """An encoded prompt: `embeds` `(1, 512, dim)` zero-padded with `mask` `(1, 512)`, `pooled` `(1, dim)`."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+    pooled: torch.Tensor
 
 
 @torch.inference_mode()

@@ -6,17 +6,32 @@ A run goes on with the sections of an earlier one only where both are equal.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..request import GenerationRequest
-from ..weights.model_files import ModelFiles, content_marks
+from ..weights.model_files import ModelFiles, content_fingerprint
 
 NOT_DECISIVE = {
     *("seed", "close_after"),  # compared by themselves
     *("crf", "keep_section_videos", "save_section_stills"),  # only how sections are written in the end
     *("resolution", "width", "height"),  # the pictures are cut to their size already
 }
+
+
+@dataclass(frozen=True)
+class JobFingerprint:
+    """The digests that every file of a job carries.
+
+    Attributes:
+        identity: of all that decides the sections' numbers but for the seed and the models.
+        models: of the models.
+    """
+
+    identity: str
+    models: str
+    seed: int
 
 
 def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarray]) -> str:
@@ -38,7 +53,7 @@ def models_identity(files: ModelFiles) -> str:
     """A digest of the models' names, sizes and samples of their content: a copy elsewhere has the same."""
     digest = hashlib.sha256()
     for part in (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer):
-        for mark in content_marks(part):
+        for mark in content_fingerprint(part):
             digest.update(mark)
     return digest.hexdigest()
 

@@ -24,29 +24,16 @@ from ..errors import InputError
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
 from ..files.only_one import only_one
-from .section_files import SECTION, SO_FAR, Kind, section_file, videos_so_far
+from .fingerprint import JobFingerprint
+from .section_files import PARTIAL_PREFIX, SECTION, Kind, list_partial_videos, section_file
 
 BYTES_PER_PIXEL = 3
 LOCK, REQUEST = "lock", "request.json"
 _OURS = re.compile(
-    rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{SO_FAR})\d+\.mp4)(\.part)?"
+    rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{PARTIAL_PREFIX})\d+\.mp4)(\.part)?"
     r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini"
 )
 """Names that may lie there: also those that file managers leave in every folder that somebody looks at."""
-
-
-@dataclass(frozen=True)
-class JobMark:
-    """What tells a job's files from another job's.
-
-    Attributes:
-        identity: a digest of all that decides the sections' numbers but for the seed and the models.
-        models: a digest of the models.
-    """
-
-    identity: str
-    models: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ class JobFolder:
         self.overlap = overlap
         self._shape = (height, width, BYTES_PER_PIXEL)
         self._lock = contextlib.ExitStack()
-        self._mark = JobMark("", "", 0)
+        self._mark = JobFingerprint("", "", 0)
         self._sections: list[_Stored] = []
         self._latents: list[_Stored] = []
 
@@ -106,17 +93,17 @@ class JobFolder:
 
     # -- going on ------------------------------------------------------------------------------------------
 
-    def kept_mark(self) -> JobMark | None:
-        """`kept_mark` of this folder."""
-        return kept_mark(self.path)
+    def stored_fingerprint(self) -> JobFingerprint | None:
+        """`stored_fingerprint` of this folder."""
+        return stored_fingerprint(self.path)
 
-    def take_up(self, mark: JobMark, closings: Sequence[bool]) -> int | None:
+    def resume(self, mark: JobFingerprint, is_final: Sequence[bool]) -> int | None:
         """Begin a job, or go on with it: all whole sections of it become this folder's sections.
 
         Whole sections that cannot be used now stay until others take their place.
 
         Args:
-            closings: for each section of the plan whether it is the one that joins the start image. A kept
+            is_final: for each section of the plan whether it is the one that joins the start image. A kept
                 section that is of the other kind cannot be used.
 
         Returns:
@@ -126,7 +113,7 @@ class JobFolder:
             OSError: a file cannot be read now; nothing is deleted.
         """
         self._mark = mark
-        for number, is_closing in enumerate(closings):
+        for number, is_closing in enumerate(is_final):
             stored = self._find(number, "latents")
             if stored is None or stored.facts["closing"] != is_closing:
                 break
@@ -153,7 +140,7 @@ class JobFolder:
     def _clear(self) -> int | None:
         """Delete damaged sections and halves of files; the number of the first damaged section."""
         used = {stored.path for stored in (*self._latents, *self._sections)}
-        used |= set(videos_so_far(self.path))  # somebody may watch them
+        used |= set(list_partial_videos(self.path))  # somebody may watch them
         unused = {path for path in self._others() if path not in used}
         sections = {path for path in unused if SECTION.fullmatch(path.name)}
         damaged = {path for path in sections if read_metadata(path) is None}
@@ -161,7 +148,7 @@ class JobFolder:
             path.unlink()
         return min(map(_number_of, damaged), default=None)
 
-    def _make_way(self, number: int, kind: Kind) -> None:
+    def _discard_after(self, number: int, kind: Kind) -> None:
         """Delete what an earlier run made on top of the file that is written next."""
         for path in _section_files(self.path):
             is_behind = _number_of(path) > number
@@ -287,19 +274,19 @@ class JobFolder:
     def _write(self, number: int, kind: Kind, content: Iterable[bytes], **facts: Any) -> _Stored:
         def make_way_then() -> Iterator[bytes]:
             yield from content
-            self._make_way(number, kind)  # not before all of it could be made
+            self._discard_after(number, kind)  # not before all of it could be made
 
         path = section_file(self.path, number, kind)
         write_checksummed(path, make_way_then(), facts | asdict(self._mark))
         return _Stored(path, facts["frames"], facts)
 
 
-def kept_mark(folder: Path) -> JobMark | None:
+def stored_fingerprint(folder: Path) -> JobFingerprint | None:
     """Whose sections lie in a job's folder, by the first file that is whole; None where there is none."""
     for path in sorted(_section_files(folder)) if folder.is_dir() else []:
         facts = read_metadata(path)
         if facts is not None:
-            return JobMark(facts["identity"], facts["models"], facts["seed"])
+            return JobFingerprint(facts["identity"], facts["models"], facts["seed"])
     return None
 
 

@@ -33,14 +33,14 @@ UNFINISHED = "_unfinished.mp4"
 class Target:
     """Where a job writes: `folder/name.mp4` and its companions.
 
-    With `progress_videos`, the video so far is written after every section (see `progress_video`). `work` is
+    With `partial_videos`, the video so far is written after every section (see `progress_video`). `work` is
     the folder for the sections until the video is finished; None: beside the video.
     """
 
     folder: Path
     name: str
     save_latents: bool = False
-    progress_videos: bool = False
+    partial_videos: bool = False
     work: Path | None = None
 
     @property
@@ -103,7 +103,7 @@ class Output:
         count = write_mp4(path, frames(0, folder.num_frames), crf=self.request.crf, comment=self._comment)
         return path, count
 
-    def keep_finished(self, folder: "JobFolder") -> Path | None:
+    def write_unfinished(self, folder: "JobFolder") -> Path | None:
         """Write what is finished as a video of its own, never as a loop: its beginning is not there yet.
 
         Returns:
@@ -121,7 +121,7 @@ class Output:
             return None
         return path
 
-    def drop_unfinished(self) -> None:
+    def delete_unfinished(self) -> None:
         """Delete the video of what was finished: the whole one is there."""
         for ending in (UNFINISHED, f"{UNFINISHED}.part"):  # a half, of a run that was killed
             with contextlib.suppress(OSError):  # somebody watches it (Windows)

@@ -19,7 +19,7 @@ from ..files.atomic import atomic_write
 from ..media.video import FASTSTART, encode_frames
 from ..sections import FPS
 from .folder import JobFolder
-from .section_files import SO_FAR, videos_so_far
+from .section_files import PARTIAL_PREFIX, list_partial_videos
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ PIECE = {
     # decoded, the time of each packet being its place.
     "x264-params": "keyint=infinite:scenecut=0:bframes=0:open-gop=0",
 }
-KEPT = 2
+KEEP_NEWEST = 2
 """Newest files that stay: somebody may still be watching the one before the last."""
 
 
-class ProgressVideo:
+class PartialVideo:
     """The video so far of a job, in the job's folder, which removes what is left of it."""
 
     def __init__(self, folder: JobFolder) -> None:
@@ -42,7 +42,7 @@ class ProgressVideo:
         self._closed: list[Path] = []
         """Encoded pieces of what no longer changes, the end of the video first."""
         self._closed_frames = 0
-        self._written = videos_so_far(folder.path)
+        self._written = list_partial_videos(folder.path)
         """An earlier run's last one may just be watched."""
 
     def write(self) -> Path | None:
@@ -73,7 +73,7 @@ class ProgressVideo:
         head = io.BytesIO()
         _encode(head, self._folder, 0, self._folder.overlap)
         head.seek(0)
-        path = self._folder.path / f"{SO_FAR}{self._folder.num_sections:03d}.mp4"
+        path = self._folder.path / f"{PARTIAL_PREFIX}{self._folder.num_sections:03d}.mp4"
         with atomic_write(path, flush=False) as part:
             _join(part, [head, *reversed(self._closed)])
         return path
@@ -90,7 +90,7 @@ class ProgressVideo:
         self._closed_frames += end - begin
 
     def _delete_older(self) -> None:
-        while len(self._written) > KEPT:
+        while len(self._written) > KEEP_NEWEST:
             old = self._written.pop(0)
             try:
                 old.unlink()

@@ -9,7 +9,7 @@ from typing import Literal
 
 Kind = Literal["latents", "frames"]
 SECTION = re.compile(r"section_(\d+)\.(?:latents|frames)")
-SO_FAR = "so_far_"
+PARTIAL_PREFIX = "so_far_"
 """How the videos for who watches begin: see `progress_video`."""
 
 
@@ -18,7 +18,7 @@ def section_file(folder: Path, number: int, kind: Kind) -> Path:
     return folder / f"section_{number:03d}.{kind}"
 
 
-def count_kept_sections(folder: Path) -> int:
+def count_stored_sections(folder: Path) -> int:
     """How many finished sections lie in a job's folder, by the files' names: a look, no promise."""
     count = 0
     while section_file(folder, count, "frames").is_file():
@@ -26,6 +26,6 @@ def count_kept_sections(folder: Path) -> int:
     return count
 
 
-def videos_so_far(folder: Path) -> list[Path]:
+def list_partial_videos(folder: Path) -> list[Path]:
     """The videos for who watches, the newest last."""
-    return sorted(folder.glob(f"{SO_FAR}*.mp4"))
+    return sorted(folder.glob(f"{PARTIAL_PREFIX}*.mp4"))

@@ -7,20 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ..device import Compute
+from ..encoding.prompts import PromptEmbeds
 from ..models.streamed_transformer import StreamedTransformer
 from ..sections import Positions
 from ..transformer.teacache import TeaCache
 
 TIMESTEPS = 1000.0
-
-
-@dataclass(frozen=True)
-class PromptEmbeds:
-    """An encoded prompt: `embeds` `(1, 512, dim)` zero-padded with `mask` `(1, 512)`, `pooled` `(1, dim)`."""
-
-    embeds: torch.Tensor
-    mask: torch.Tensor
-    pooled: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def samples(path: Path) -> Iterator[bytes]:
             yield file.read(SAMPLE_BYTES)
 
 
-def content_marks(part: ModelPart) -> Iterator[bytes]:
+def content_fingerprint(part: ModelPart) -> Iterator[bytes]:
     """Names, sizes and samples of a part's files: a copy elsewhere has the same."""
     for path in part.files:
         yield f"{path.name} {path.stat().st_size} ".encode()

@@ -11,11 +11,12 @@ import torch
 from diffusers_helper.device import can_compile, choose_compute
 from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
 from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
+from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import MachineError
 from diffusers_helper.models import streamed_transformer as streamed_models
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend

@@ -30,7 +30,7 @@ SMALL = {"seconds": 2, "section_seconds": 0.5, "steps": 3, "width": 32, "height"
 
 def make(folder, until=lambda _: False, **values):
     """Make a video until an event for which `until` holds; returns the events."""
-    options = {"loader": values.pop("loader", None), "progress_videos": values.pop("progress_videos", False)}
+    options = {"loader": values.pop("loader", None), "partial_videos": values.pop("partial_videos", False)}
     told = []
     events = run(make_request(**SMALL | values), folder, save_latents=True, **options)
     for event in events:
@@ -118,7 +118,7 @@ def test_a_random_seed_is_the_one_that_was_drawn(tmp_path):
 
 
 def test_what_shows_the_video_so_far_goes_on_as_well(tmp_path):
-    make(tmp_path / "out", in_step(2, 1), progress_videos=True)
+    make(tmp_path / "out", in_step(2, 1), partial_videos=True)
     counts = [
         (len(list(read_frames(event.video))), event.pixel_frames)
         for event in make_lazily(tmp_path / "out")
@@ -129,7 +129,7 @@ def test_what_shows_the_video_so_far_goes_on_as_well(tmp_path):
 
 def make_lazily(folder):
     """The events one by one: what they name is gone when the job has ended."""
-    yield from run(make_request(**SMALL), folder, save_latents=True, progress_videos=True)
+    yield from run(make_request(**SMALL), folder, save_latents=True, partial_videos=True)
 
 
 @pytest.mark.parametrize("kind", ["latents", "frames"])

@@ -31,7 +31,7 @@ def main(folder: Path, jobs: int) -> None:
     loader = ModelLoader(find_models(MODELS), compute)
     request = make_request(section_seconds=0.5, width=32, height=32, loop=True)
     for number in range(jobs):
-        for _ in run(request, folder, loader=loader, progress_videos=True):
+        for _ in run(request, folder, loader=loader, partial_videos=True):
             pass
         if number == WARM_UP - 1:
             gc.collect()

@@ -42,10 +42,10 @@ def run(
     loader: ModelLoader | None = None,
     stop: threading.Event | None = None,
     save_latents: bool = False,
-    progress_videos: bool = False,
+    partial_videos: bool = False,
 ) -> Iterator[Event]:
     """Make the video in `folder`; its cache and its working folder lie beside that one."""
-    target = Target(folder, name, save_latents, progress_videos, work_of(folder, name))
+    target = Target(folder, name, save_latents, partial_videos, work_of(folder, name))
     cache = EmbeddingCache(folder.parent / "cache")
     return generate(request, target, loader or make_loader(), cache, stop or threading.Event())
 

@@ -147,7 +147,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
-        runner = JobRunner(options.engine, progress_videos=True)
+        runner = JobRunner(options.engine, partial_videos=True)
         # the demo's jobs are apart: no models are to make what was begun with others
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(

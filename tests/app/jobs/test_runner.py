@@ -38,7 +38,7 @@ def count_frames(video: Path) -> int:
 
 
 def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
-    queue = JobQueue(make_runner(tmp_path, progress_videos=True), tmp_path / "temp")
+    queue = JobQueue(make_runner(tmp_path, partial_videos=True), tmp_path / "temp")
     job_id = queue.add(make_request(seconds=2), tmp_path / "out")
     parts: list[Path] = []
     wait_until(
@@ -135,7 +135,7 @@ def test_that_the_demos_models_serve_is_told_first(tmp_path):
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_videos_so_far_and_latents_are_written_only_where_they_are_wanted(tmp_path, wanted):
-    runner = make_runner(tmp_path, progress_videos=wanted, save_latents=wanted)
+    runner = make_runner(tmp_path, partial_videos=wanted, save_latents=wanted)
     sections = [event for event in run(runner, tmp_path) if isinstance(event, SectionDone)]
     assert [event.video is not None for event in sections] == [wanted]
     assert (tmp_path / "out" / "a.safetensors").exists() == wanted

@@ -26,10 +26,11 @@ from diffusers_helper.eight_bit.conversion import (
     with_eight_bit,
 )
 from diffusers_helper.eight_bit.linear import E4M3, dequantised_product, row_product
+from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.job.fingerprint import models_identity
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.model_files import FRAMEPACK, ModelPart, find_models

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.files.checksummed import read_metadata, write_checksummed
-from diffusers_helper.job.folder import JobFolder, JobMark
+from diffusers_helper.job.fingerprint import JobFingerprint
+from diffusers_helper.job.folder import JobFolder
 
 
 @pytest.fixture
@@ -108,15 +109,15 @@ def test_latents_come_back_as_they_were_added(folder):
     assert folder.evaluations == [[1, 0, 1]]
 
 
-MARK = JobMark(identity="a", models="m", seed=7)
+MARK = JobFingerprint(identity="a", models="m", seed=7)
 CLOSINGS = (False, False, True)
 
 
 @contextlib.contextmanager
-def opened(path, mark=MARK, closings=CLOSINGS):
+def opened(path, mark=MARK, is_final=CLOSINGS):
     """A folder that is gone on with; gives it and the number of a damaged section."""
     with JobFolder(path, 16, 24, 3) as folder:
-        yield folder, folder.take_up(mark, closings)
+        yield folder, folder.resume(mark, is_final)
 
 
 def add_sections(folder, count, closing=()):
@@ -209,26 +210,26 @@ def test_nothing_behind_a_damaged_section_is_used(two_sections):
         assert (damaged, folder.num_latents, folder.num_sections) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("other", [JobMark("b", "m", 7), JobMark("a", "n", 7), JobMark("a", "m", 8)])
+@pytest.mark.parametrize("other", [("b", "m", 7), ("a", "n", 7), ("a", "m", 8)])
 def test_sections_of_another_job_are_not_taken(two_sections, other):
     with JobFolder(two_sections, 16, 24, 3) as folder:
-        assert folder.kept_mark() == MARK
-        folder.take_up(other, CLOSINGS)
+        assert folder.stored_fingerprint() == MARK
+        folder.resume(JobFingerprint(*other), CLOSINGS)
         assert (folder.num_latents, folder.num_sections) == (0, 0)
 
 
 def test_sections_that_the_plan_leaves_out_are_not_taken(two_sections):
-    with opened(two_sections, closings=(False, True)) as (folder, damaged):
+    with opened(two_sections, is_final=(False, True)) as (folder, damaged):
         assert (damaged, folder.num_latents, folder.num_sections) == (None, 1, 1)
         add_sections(folder, 2, closing=(1,))
-    with opened(two_sections, closings=(False, True)) as (folder, _):
+    with opened(two_sections, is_final=(False, True)) as (folder, _):
         assert folder.num_sections == 2
     with opened(two_sections) as (folder, _):
         assert folder.num_sections == 1
 
 
 def test_who_leaves_before_anything_new_is_made_loses_nothing(two_sections):
-    with opened(two_sections, closings=(False, True)) as (folder, _):
+    with opened(two_sections, is_final=(False, True)) as (folder, _):
         assert folder.num_sections == 1
     with opened(two_sections) as (folder, _):
         assert folder.num_sections == 2
@@ -237,7 +238,7 @@ def test_who_leaves_before_anything_new_is_made_loses_nothing(two_sections):
 def test_a_new_section_takes_the_place_of_all_that_was_made_on_top_of_the_old_one(two_sections):
     with opened(two_sections) as (folder, _):
         add_sections(folder, 3, closing=(2,))
-    with opened(two_sections, closings=(False, True)) as (folder, _):
+    with opened(two_sections, is_final=(False, True)) as (folder, _):
         folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
         left = {path.name for path in two_sections.glob("section_*")}
         assert left == {"section_000.latents", "section_000.frames", "section_001.latents"}

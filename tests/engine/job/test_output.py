@@ -8,8 +8,9 @@ from diffusers_helper.job.output import Target
 
 ROOT = Path(__file__).parents[3]
 WITHOUT_TORCH = (
-    "buckets", "errors", "events", "images", "loop", "model_files", "output", "recording", "request",
-    "sections", "video",
+    "buckets", "errors", "events", "files.checksummed", "files.only_one", "job.output",
+    "media.embedded_request", "media.images", "media.loop", "media.video", "plan",
+    "request", "sections", "weights.model_files",
 )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import torch
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Finished, SectionDone
 from diffusers_helper.job import partial_video as progress_video
-from diffusers_helper.job.folder import JobFolder, JobMark
-from diffusers_helper.job.partial_video import ProgressVideo
+from diffusers_helper.job.fingerprint import JobFingerprint
+from diffusers_helper.job.folder import JobFolder
+from diffusers_helper.job.partial_video import PartialVideo
 from diffusers_helper.media.video import read_frames
 from tests.support.tiny import make_request, run, work_of
 
@@ -58,13 +59,13 @@ def assert_same_frames(video, frames):
 @pytest.mark.parametrize(("overlap", "counts"), [ONE_SECOND, HALF_SECOND, (33, [37]), (17, [21])])
 def test_after_each_section_the_file_shows_what_the_job_has(tmp_path, overlap, counts):
     with JobFolder(tmp_path / "a.job", HEIGHT, WIDTH, overlap) as folder:
-        progress = ProgressVideo(folder)
+        progress = PartialVideo(folder)
         for _ in add_sections(folder, counts):
             assert_same_frames(progress.write(), folder.frames())
 
 
 def test_it_plays_from_its_first_frame_in_even_steps_and_begins_before_it_is_read_whole(folder):
-    progress = ProgressVideo(folder)
+    progress = PartialVideo(folder)
     for _ in add_sections(folder, ONE_SECOND[1]):
         video = progress.write()
     with av.open(str(video)) as container:
@@ -82,7 +83,7 @@ def test_it_plays_from_its_first_frame_in_even_steps_and_begins_before_it_is_rea
 
 
 def test_every_piece_can_be_sought(folder):
-    progress = ProgressVideo(folder)
+    progress = PartialVideo(folder)
     for _ in add_sections(folder, ONE_SECOND[1]):
         video = progress.write()
     with av.open(str(video)) as container:
@@ -99,7 +100,7 @@ def test_a_section_costs_the_same_however_long_the_video_is(folder, monkeypatch)
         return encoded[-1]
 
     monkeypatch.setattr(progress_video, "encode_frames", count)
-    progress, costs = ProgressVideo(folder), []
+    progress, costs = PartialVideo(folder), []
     for _ in add_sections(folder, [33] + [41] * 6):
         encoded.clear()
         progress.write()
@@ -108,7 +109,7 @@ def test_a_section_costs_the_same_however_long_the_video_is(folder, monkeypatch)
 
 
 def test_the_newest_two_stay_under_names_of_their_own(folder):
-    progress, written = ProgressVideo(folder), []
+    progress, written = PartialVideo(folder), []
     for _ in add_sections(folder, ONE_SECOND[1]):
         written.append(progress.write())
         there = sorted(folder.path.glob("so_far_*"))
@@ -120,7 +121,7 @@ def test_a_file_that_cannot_be_deleted_stays_and_nothing_fails(folder, monkeypat
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "somebody watches it")
 
-    progress, written = ProgressVideo(folder), []
+    progress, written = PartialVideo(folder), []
     for number in add_sections(folder, ONE_SECOND[1]):
         if number == 2:
             monkeypatch.setattr(progress_video.Path, "unlink", refuse)
@@ -131,7 +132,7 @@ def test_a_file_that_cannot_be_deleted_stays_and_nothing_fails(folder, monkeypat
 
 
 def test_what_could_not_be_written_is_in_the_next_one(folder, monkeypatch):
-    progress = ProgressVideo(folder)
+    progress = PartialVideo(folder)
     original = progress_video.encode_frames
 
     def fail(*_):
@@ -151,7 +152,7 @@ def test_a_full_disk_is_the_jobs_own_trouble(folder, monkeypatch):
     monkeypatch.setattr(progress_video, "encode_frames", fail)
     next(add_sections(folder, [33]))
     with pytest.raises(OSError, match="No space left"):
-        ProgressVideo(folder).write()
+        PartialVideo(folder).write()
 
 
 # -- in a job ---------------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def test_a_full_disk_is_the_jobs_own_trouble(folder, monkeypatch):
 def test_a_job_tells_of_each_and_leaves_none(tmp_path, section_seconds):
     values = SMALL | {"seconds": 2 * section_seconds, "section_seconds": section_seconds}
     counts = []
-    for event in run(make_request(**values), tmp_path / "out", progress_videos=True):
+    for event in run(make_request(**values), tmp_path / "out", partial_videos=True):
         if isinstance(event, SectionDone):
             assert event.video.parent == work_of(tmp_path / "out")
             counts.append((len(list(read_frames(event.video))), event.pixel_frames))
@@ -173,7 +174,7 @@ def test_a_job_tells_of_each_and_leaves_none(tmp_path, section_seconds):
 
 
 def test_without_the_option_none_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(ProgressVideo, "write", lambda _: pytest.fail("made"))
+    monkeypatch.setattr(PartialVideo, "write", lambda _: pytest.fail("made"))
     done = [event for event in run(make_request(**SMALL), tmp_path / "out") if isinstance(event, SectionDone)]
     assert [event.video for event in done] == [None, None]
 
@@ -183,7 +184,7 @@ def test_a_job_goes_on_without_its_progress_videos(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "locked")
 
     monkeypatch.setattr(progress_video, "encode_frames", fail)
-    *_, done, _saving, finished = run(make_request(**SMALL), tmp_path / "out", progress_videos=True)
+    *_, done, _saving, finished = run(make_request(**SMALL), tmp_path / "out", partial_videos=True)
     assert (done.video, finished.frames) == (None, 41)
 
 
@@ -193,25 +194,25 @@ def test_a_disk_that_fills_up_with_it_ends_the_job_with_a_sentence_of_its_own(tm
 
     monkeypatch.setattr(progress_video, "encode_frames", fail)
     with pytest.raises(MachineError) as caught:
-        list(run(make_request(**SMALL), tmp_path / "out", progress_videos=True))
+        list(run(make_request(**SMALL), tmp_path / "out", partial_videos=True))
     assert caught.value.code == "disk_full"
     assert (tmp_path / "out" / "a_unfinished.mp4").exists()
 
 
 def test_a_run_that_goes_on_shows_what_is_there_and_clears_what_is_not_needed(tmp_path):
     path = tmp_path / "a.job"
-    mark = JobMark("a", "m", 1)
+    mark = JobFingerprint("a", "m", 1)
     with JobFolder(path, HEIGHT, WIDTH, 33) as folder:
-        folder.take_up(mark, [False, False])
+        folder.resume(mark, [False, False])
         folder.add_latents(torch.zeros(1, 16, 9, HEIGHT // 8, WIDTH // 8), False, [1])
         next(add_sections(folder, [33]))
-        killed = ProgressVideo(folder).write()
+        killed = PartialVideo(folder).write()
         for name in ("so_far_000.mp4", "so_far_002.mp4.part", "closed_005.mp4", "closed_001.mp4.part"):
             (path / name).write_bytes(b"x")
     with JobFolder(path, HEIGHT, WIDTH, 33) as folder:
-        folder.take_up(mark, [False, False])
+        folder.resume(mark, [False, False])
         assert sorted(file.name for file in path.glob("*.mp4*")) == ["so_far_000.mp4", "so_far_001.mp4"]
-        progress = ProgressVideo(folder)
+        progress = PartialVideo(folder)
         assert progress.write() == killed
         assert len(list(read_frames(killed))) == 33
         folder.add_latents(torch.zeros(1, 16, 9, HEIGHT // 8, WIDTH // 8), False, [1])

@@ -277,7 +277,8 @@ def test_a_video_is_the_same_to_the_bit_however_little_memory_there_is(tmp_path,
 def test_the_transformer_equals_diffusers_own_to_the_bit():
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 
-    from diffusers_helper.sampling.denoiser import Guidance, PromptEmbeds, SectionDenoiser, SectionInputs
+    from diffusers_helper.encoding.prompts import PromptEmbeds
+    from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
     from diffusers_helper.sections import section_positions
 
     torch.manual_seed(0)

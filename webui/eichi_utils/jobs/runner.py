@@ -24,10 +24,10 @@ class JobRunner:
     """
 
     def __init__(
-        self, options: EngineOptions, *, progress_videos: bool = False, save_latents: bool = False
+        self, options: EngineOptions, *, partial_videos: bool = False, save_latents: bool = False
     ) -> None:
         self._options = options
-        self._progress_videos = progress_videos
+        self._partial_videos = partial_videos
         self._save_latents = save_latents
         self._engine: Engine | None = None
 
@@ -53,7 +53,7 @@ class JobRunner:
             spec.folder,
             spec.name,
             save_latents=self._save_latents,
-            progress_videos=self._progress_videos,
+            partial_videos=self._partial_videos,
             work=spec.work,
         )
         yield from self._engine.generate(spec.request, target, stop)

@@ -20,7 +20,7 @@ import numpy as np
 from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.events import Notice
 from diffusers_helper.files.atomic import atomic_write
-from diffusers_helper.job.section_files import count_kept_sections, videos_so_far
+from diffusers_helper.job.section_files import count_stored_sections, list_partial_videos
 from diffusers_helper.media.images import read_image
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, is_data_uri
@@ -222,13 +222,13 @@ def _read(folder: Path) -> StoredJob:
     name = check_name(values["name"])
     job_id, asked = folder.name.removeprefix(PREFIX), values.get("close_after")
     spec = JobSpec(job_id, name, Path(values["folder"]), request, work, None if asked is None else int(asked))
-    shown = videos_so_far(work)
+    shown = list_partial_videos(work)
     return StoredJob(
         spec=spec,
         thumbnail=_thumbnail(folder),
         place=int(values["place"]),
         is_begun=bool(values["is_begun"]),
-        sections_done=count_kept_sections(work),
+        sections_done=count_stored_sections(work),
         video=shown[-1] if shown else None,
     )
 
