@@ -34,7 +34,7 @@ from demo_models.judging.runs import Studio, Video
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import linear as scaled_linear
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
-from diffusers_helper.eight_bit.linear import Product, dequantised_product, quantise, row_product
+from diffusers_helper.eight_bit.linear import Product, dequantised_product, quantise, rowwise_fp8_linear
 from diffusers_helper.eight_bit.shards import gets_eight_bits
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
@@ -66,7 +66,7 @@ class Way:
 WAYS = (
     Way("as they are", False, torch.float32),
     Way("8 bit made whole", True, torch.float32),
-    Way("8 bit, products in e4m3", True, torch.float32, row_product),
+    Way("8 bit, products in e4m3", True, torch.float32, rowwise_fp8_linear),
 )
 BFLOAT16_WAYS = tuple(
     dataclasses.replace(way, name=f"{way.name}, bfloat16", dtype=torch.bfloat16) for way in WAYS

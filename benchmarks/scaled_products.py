@@ -15,7 +15,12 @@ import torch
 from torch.nn import functional
 
 from benchmarks.card import parse_where_a_card_is
-from diffusers_helper.eight_bit.linear import dequantised_product, quantise, row_product, unit_product
+from diffusers_helper.eight_bit.linear import (
+    dequantised_product,
+    postscaled_fp8_linear,
+    quantise,
+    rowwise_fp8_linear,
+)
 
 SHAPES = ((3072, 3072), (12288, 3072), (3072, 15360))
 """Outputs and inputs: attention, the way into the MLP, the way out of a single block."""
@@ -45,7 +50,7 @@ def measure(device: torch.device, tokens: int, outputs: int, inputs: int, no_com
     bias = torch.randn(outputs, device=device, generator=generator).bfloat16()
     exact = functional.linear(x.double(), weight.double() * scale.double()[:, None], bias.double())
     ways: dict[str, Callable[[], torch.Tensor]] = {"bfloat16": lambda: functional.linear(x, whole, bias)}
-    for product in (dequantised_product, row_product, unit_product):
+    for product in (dequantised_product, rowwise_fp8_linear, postscaled_fp8_linear):
         compiled = torch.compile(product, fullgraph=True, dynamic=True)
         ways[product.__name__] = lambda product=product: product(x, weight, scale, bias)
         if not no_compile:

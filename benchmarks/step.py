@@ -37,7 +37,7 @@ from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, Sectio
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
 from diffusers_helper.streaming import ram_tier  # noqa: E402
-from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner  # noqa: E402
+from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks  # noqa: E402
 from diffusers_helper.weights.checkpoint import Checkpoint  # noqa: E402
 from diffusers_helper.weights.model_files import ModelPart  # noqa: E402
 
@@ -68,7 +68,7 @@ def main() -> None:
     compute = choose_compute("cuda")
     inputs, noise, sigmas = make_inputs(options.height, options.width, options.steps)
     rows, reference = [], None
-    runners = {False: BlockRunner(), True: CompilingRunner()}
+    runners = {False: EagerBlocks(), True: CompiledBlocks()}
     first, *others = options.vram_gib
     ways = [("resident", "all"), ("resident, compiled", "all")]
     if not options.only_ram:
@@ -149,7 +149,7 @@ def measure(
     part: ModelPart,
     compute: Compute,
     section: tuple[SectionInputs, torch.Tensor, torch.Tensor],
-    runner: BlockRunner,
+    runner: EagerBlocks,
 ) -> tuple[dict, torch.Tensor]:
     """Run the steps one way; what it took, and the last prediction."""
     inputs, noise, sigmas = section

@@ -94,7 +94,7 @@ def measure(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict
     is_ours = isinstance(vae.decoder, WindowDecoder)
 
     def decode() -> None:
-        with vae.decoder.keeping_rooms() if is_ours else contextlib.nullcontext():
+        with vae.decoder.reusing_buffers() if is_ours else contextlib.nullcontext():
             vae.decode(latents)
 
     return {"tile": [tiling.height, tiling.width], **_timed(decode)}

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def kernels_or(
+def triton_or_torch(
     own: _T, load: Callable[[], _T], try_out: Callable[[_T, torch.device], None], device: torch.device
 ) -> _T:
     """What `load` imports, if the device is a card and `try_out` raises nothing there; else torch's `own`.

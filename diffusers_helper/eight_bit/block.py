@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from ..transformer.compiling import COMPILED_FORWARD, States
-from .linear import OF_TOKENS, ScaledLinear
+from .linear import QUANTIZED_INPUT, ScaledLinear
 from .tokens import TokenOps, Tokens, choose_token_ops, quantise_tokens
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
-def use_joined_forward(block: nn.Module, kind: str, device: torch.device) -> None:
+def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
     """Have a compiler take a block as it is written here, where all of its layers multiply in e4m3."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(isinstance(layer, ScaledLinear) and layer.compiled_product in OF_TOKENS for layer in layers):
+    if all(isinstance(layer, ScaledLinear) and layer.compiled_product in QUANTIZED_INPUT for layer in layers):
         forward = {"double": _double_block, "single": _single_block}[kind]
         setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
 

@@ -39,7 +39,7 @@ def eight_bit_folder(root: Path) -> Path:
     return root / REPOSITORY
 
 
-def look(folder: Path, source: ModelPart) -> State:
+def conversion_state(folder: Path, source: ModelPart) -> State:
     """What is in a folder, by its files' sizes and times; `convert` reads all that they hold.
 
     `missing`: nothing that this version made. `stale`: made from other files than `source`. `incomplete`:
@@ -67,7 +67,7 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
     """
     folder = eight_bit_folder(root)
     try:
-        if look(folder, files.transformer) != "complete":
+        if conversion_state(folder, files.transformer) != "complete":
             raise InputError("eight_bit_not_ready", path=str(folder))
         spec = dataclasses.replace(PARTS["transformer"], repository=REPOSITORY)
         return dataclasses.replace(files, transformer=find_part(root, spec))
@@ -102,7 +102,7 @@ def convert(
         check_room(target, missing + SPARE_BYTES)
         progress = _Progress(on_progress, sum(shard.content_bytes for shard in shards), stop)
         for shard in shards:
-            _provide(part, shard, target, manifest, progress)
+            _ensure_shard(part, shard, target, manifest, progress)
         manifest.add(CONFIG, _write_small(target / CONFIG, (part.folder / CONFIG).read_bytes()))
         index: dict[str, Any] = {"metadata": {}, "weight_map": weight_map(shards)}
         manifest.add(INDEX, _write_small(target / INDEX, json.dumps(index, indent=1).encode()))
@@ -110,7 +110,7 @@ def convert(
         logger.info("weights of 8 bits in %s: %.2f GiB", target, sum(sizes.values()) / 2**30)
 
 
-def forget_damaged(folder: Path) -> bool:
+def remove_corrupt_shards(folder: Path) -> bool:
     """Read all that a folder holds; what does not hold what it did is taken out, and made again by `convert`.
 
     Returns:
@@ -123,7 +123,9 @@ def forget_damaged(folder: Path) -> bool:
         manifest = _Manifest.read(folder)
         if manifest is None:
             return False
-        damaged = [name for name, (_, digest) in manifest.files.items() if not _holds(folder / name, digest)]
+        damaged = [
+            name for name, (_, digest) in manifest.files.items() if not _matches(folder / name, digest)
+        ]
         for name in damaged:
             manifest.forget(name)
         return bool(damaged)
@@ -204,12 +206,14 @@ def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
     return manifest
 
 
-def _provide(part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, progress: _Progress) -> None:
+def _ensure_shard(
+    part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, progress: _Progress
+) -> None:
     """Keep a finished file that holds what it did, or make it."""
     path = target / shard.name
     if shard.name in manifest.files:
         _, digest = manifest.files[shard.name]
-        if _holds(path, digest):
+        if _matches(path, digest):
             manifest.add(shard.name, digest)  # a copy has another time
             progress.add(shard.content_bytes)
             return
@@ -218,7 +222,7 @@ def _provide(part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, p
     manifest.add(shard.name, write_shard(part.checkpoint, shard, path, progress.add))
 
 
-def _holds(path: Path, digest: str) -> bool:
+def _matches(path: Path, digest: str) -> bool:
     """Whether a file is there and holds what it did."""
     return path.is_file() and file_digest(path) == digest
 
@@ -226,7 +230,7 @@ def _holds(path: Path, digest: str) -> bool:
 def _write_small(path: Path, content: bytes) -> str:
     """Returns the digest."""
     digest = hashlib.sha256(content).hexdigest()
-    if not _holds(path, digest):
+    if not _matches(path, digest):
         with atomic_write(path) as part:
             part.write_bytes(content)
     return digest

@@ -18,7 +18,7 @@ from .tokens import E4M3, LARGEST, Tokens, quantise_tokens
 
 logger = logging.getLogger(__name__)
 
-OWN_DTYPES = {"weight": E4M3, "scale": torch.float32}
+FIXED_DTYPES = {"weight": E4M3, "scale": torch.float32}
 """Of a layer's tensors, those that no compute dtype changes."""
 FP8_CAPABILITY = (8, 9)
 """Ada: the first cards that multiply e4m3."""
@@ -47,8 +47,8 @@ class ScaledLinear(nn.Module):
         return product(x, self.weight, self.scale, self.bias)
 
     def multiply(self, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
-        """The compiler's product, where it is one of `OF_TOKENS`; `(n, outputs)` of `dtype`."""
-        product = OF_TOKENS[self.compiled_product]
+        """The compiler's product, where it is one of `QUANTIZED_INPUT`; `(n, outputs)` of `dtype`."""
+        product = QUANTIZED_INPUT[self.compiled_product]
         return product(tokens, self.weight, self.scale, self.bias, dtype)
 
 
@@ -76,7 +76,7 @@ def dequantised_product(
     return functional.linear(x, whole, bias)
 
 
-def row_product(
+def rowwise_fp8_linear(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """The card's own product in e4m3, which scales the rows of both by itself: PyTorch for Linux has it."""
@@ -84,7 +84,7 @@ def row_product(
     return result.reshape(*x.shape[:-1], len(weight))
 
 
-def unit_product(
+def postscaled_fp8_linear(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """The card's own product in e4m3 where it scales no rows: they are scaled afterwards.
@@ -103,7 +103,7 @@ def multiply_rows(
     bias: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """What is left of `row_product` for tokens that are in 8 bits already; `(n, out)` of `dtype`."""
+    """Compute `rowwise_fp8_linear` of tokens that are quantized already; returns `(n, out)` of `dtype`."""
     return torch._scaled_mm(
         tokens.numbers,
         weight.t(),
@@ -122,7 +122,7 @@ def multiply_units(
     bias: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """What is left of `unit_product` for tokens that are in 8 bits already; `(n, out)` of `dtype`."""
+    """Compute `postscaled_fp8_linear` of tokens that are quantized already; returns `(n, out)` of `dtype`."""
     one = torch.ones((), dtype=torch.float32, device=weight.device)
     result = torch._scaled_mm(
         tokens.numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=dtype, use_fast_accum=True
@@ -131,9 +131,9 @@ def multiply_units(
     return (scaled if bias is None else scaled + bias).to(dtype)
 
 
-OF_TOKENS: dict[Product, Callable[..., torch.Tensor]] = {
-    row_product: multiply_rows,
-    unit_product: multiply_units,
+QUANTIZED_INPUT: dict[Product, Callable[..., torch.Tensor]] = {
+    rowwise_fp8_linear: multiply_rows,
+    postscaled_fp8_linear: multiply_units,
 }
 """The card's own products, and what is left of each for tokens that are in 8 bits already."""
 
@@ -153,7 +153,7 @@ def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = Fa
         return dequantised_product
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         return dequantised_product
-    ways = (row_product, unit_product) if compiled else (row_product,)
+    ways = (rowwise_fp8_linear, postscaled_fp8_linear) if compiled else (rowwise_fp8_linear,)
     return next((way for way in ways if _computes(way, device, dtype)), dequantised_product)
 
 
@@ -210,13 +210,13 @@ def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
         setattr(module.get_submodule(parent), last, scaled)
 
 
-def own_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
+def fixed_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
     """The tensors of a module that keep their dtype whatever it computes in, by name."""
     return {
         f"{name}.{tensor}": dtype
         for name, layer in module.named_modules()
         if isinstance(layer, ScaledLinear)
-        for tensor, dtype in OWN_DTYPES.items()
+        for tensor, dtype in FIXED_DTYPES.items()
     }
 
 

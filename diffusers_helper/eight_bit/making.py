@@ -16,7 +16,7 @@ from ..errors import InputError, MachineError, StopRequested
 from ..events import Notice, StageProgress, StageStarted
 from ..machine_errors import machine_errors
 from ..weights.model_files import ModelPart
-from .conversion import convert, eight_bit_folder, look
+from .conversion import conversion_state, convert, eight_bit_folder
 
 LOCK = "lock"
 LOOK_SECONDS = 0.2
@@ -31,7 +31,7 @@ def choose_root(source: ModelPart, roots: Sequence[Path]) -> Path:
         OSError: a folder cannot be read now.
     """
     for root in roots:
-        if look(eight_bit_folder(root), source) == "complete":
+        if conversion_state(eight_bit_folder(root), source) == "complete":
             return root
     return next((root for root in roots if _can_write(root)), roots[-1])
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from ..kernels import kernels_or
+from ..kernels import triton_or_torch
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
@@ -92,7 +92,7 @@ OPS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)
 @cache
 def choose_token_ops(device: torch.device) -> TokenOps:
     """The fastest on a device, decided once: the kernels only after they have computed something right."""
-    return kernels_or(OPS, _load_kernels, _try_out, device)
+    return triton_or_torch(OPS, _load_kernels, _try_out, device)
 
 
 def _load_kernels() -> TokenOps:

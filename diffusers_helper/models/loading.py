@@ -16,7 +16,7 @@ from torch import nn
 from ..device import Compute
 from ..memory import empty_cache, free_vram
 from ..transformer.attention import SAGE, AttentionChooser, AttentionShape
-from ..transformer.compiling import BlockRunner, CompilingRunner
+from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..vae.decoder import WindowDecoder
 from ..weights.filling import fill, match_tensors
 from ..weights.model_files import ModelFiles, ModelPart
@@ -49,7 +49,7 @@ class ModelLoader:
         self,
         files: ModelFiles,
         compute: Compute,
-        runner: BlockRunner | None = None,
+        runner: EagerBlocks | None = None,
         choices: Path | None = None,
         attention: str | None = None,
     ) -> None:
@@ -62,14 +62,14 @@ class ModelLoader:
         self.files = files
         self.compute = compute
         self._attention = AttentionChooser(
-            compute.device, compute.transformer, compiles=compute.compiles, path=choices, asked=attention
+            compute.device, compute.transformer, compiles=compute.compiles, path=choices, requested=attention
         )
-        self._runner = runner or (CompilingRunner() if compute.compiles else BlockRunner())
+        self._runner = runner or (CompiledBlocks() if compute.compiles else EagerBlocks())
 
     @property
     def asked_attention(self) -> str | None:
         """The attention that is used wherever it works."""
-        return self._attention.asked
+        return self._attention.requested
 
     def verify(self) -> None:
         """Compare every model with the names and shapes in its files, before any weight is read.
@@ -122,7 +122,7 @@ class ModelLoader:
         config = self.files.transformer.config
         shape = AttentionShape(tokens, config["num_attention_heads"], config["attention_head_dim"])
         backend = self._attention.choose(shape)
-        runner = BlockRunner() if backend == SAGE else self._runner
+        runner = EagerBlocks() if backend == SAGE else self._runner
         with (
             self._clean_up(),
             stream_transformer(self.files.transformer, self.compute, tokens, backend, runner) as transformer,
@@ -130,8 +130,8 @@ class ModelLoader:
             try:
                 yield transformer
             finally:
-                if backend is not None and transformer.stack.attention.is_to_blame:
-                    self._attention.refuse(backend)
+                if backend is not None and transformer.stack.attention.failed:
+                    self._attention.exclude(backend)
 
     def vae_budget(self) -> int:
         """Bytes that decoding may take now."""

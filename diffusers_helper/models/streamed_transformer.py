@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from ..device import Compute
-from ..eight_bit.block import use_joined_forward
-from ..eight_bit.linear import own_dtypes, use_best_product
+from ..eight_bit.block import use_fused_forward
+from ..eight_bit.linear import fixed_dtypes, use_best_product
 from ..limits import GIB
 from ..memory import empty_cache, free_vram, is_out_of_memory
 from ..ram import read_ram
@@ -24,16 +24,16 @@ from ..streaming.layers import NUM_SLOTS, StreamedLayers
 from ..streaming.layout import describe_layer
 from ..streaming.placement import COMFORT_BYTES, COMFORT_PART, plan_vram
 from ..streaming.row_lookup import RowLookup
-from ..transformer.attention import OWN, ActiveAttention
+from ..transformer.attention import NATIVE, ActiveAttention
 from ..transformer.block_stack import BlockStack
-from ..transformer.compiling import BlockRunner
-from ..transformer.memoize import MaskMover, Remembered
+from ..transformer.compiling import EagerBlocks
+from ..transformer.memoize import HostMask, Memoized
 from ..transformer.modulation import (
     ModulationLinears,
     ModulationTable,
-    give_modulation,
     modulation_sizes,
-    take_out_modulation,
+    set_modulation,
+    strip_modulation,
 )
 from ..weights.checkpoint import Checkpoint
 from ..weights.filling import fill, match_tensors
@@ -96,7 +96,7 @@ class StreamedTransformer:
                 if not is_out_of_memory(error):
                     raise
             logger.info("out of memory while compiling for %d tokens", count)
-        self.stack.runner = BlockRunner()
+        self.stack.runner = EagerBlocks()
 
     def _prepare_blocks(self, tokens: int, compute: Compute) -> None:
         examples = self.stack.layers.examples()
@@ -112,7 +112,7 @@ class StreamedTransformer:
             return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
         for kind, block in examples.items():
-            give_modulation(block, kind, tuple(randn(1, size) for size in modulation_sizes(kind, hidden)))
+            set_modulation(block, kind, tuple(randn(1, size) for size in modulation_sizes(kind, hidden)))
         rotary = tuple(randn(tokens, config.attention_head_dim, dtype=torch.float32) for _ in range(2))
         states = (randn(1, tokens, hidden), randn(1, TEXT_TOKENS, hidden), randn(1, hidden), None, rotary)
         blocks = list(examples.values())
@@ -129,7 +129,7 @@ class StreamedTransformer:
             yield
         finally:
             for module in self.model.modules():
-                if isinstance(module, Remembered):
+                if isinstance(module, Memoized):
                     module.forget()  # small tensors, but each keeps a large piece of memory from coming back
             layers.narrow()
             empty_cache(compute.device)
@@ -168,11 +168,11 @@ def stream_transformer(
     compute: Compute,
     tokens: int,
     attention_backend: str | None,
-    runner: BlockRunner | None = None,
+    runner: EagerBlocks | None = None,
 ) -> Iterator[StreamedTransformer]:
     """Build the transformer for a job whose steps compute `tokens` tokens. `runner` runs its blocks."""
     model: Any = build_empty(part, make_transformer)
-    stack = _stack_blocks(model, part.checkpoint, compute, runner or BlockRunner())
+    stack = _stack_blocks(model, part.checkpoint, compute, runner or EagerBlocks())
     with ExitStack() as exits:
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
@@ -180,7 +180,7 @@ def stream_transformer(
         _compute_once_a_section(model)
         model.proj_out.to(compute.projection)
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
-        stack.attention = exits.enter_context(ActiveAttention(attention_backend or OWN))
+        stack.attention = exits.enter_context(ActiveAttention(attention_backend or NATIVE))
         _place(stack.layers, compute, _reserved_bytes(model, compute, tokens))
         yield StreamedTransformer(model, stack)
 
@@ -229,17 +229,17 @@ def count_tokens(latent_frames: int, height: int, width: int) -> int:
     return latent_frames * full + history + TEXT_TOKENS
 
 
-def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: BlockRunner) -> BlockStack:
+def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: EagerBlocks) -> BlockStack:
     """Take an empty model's blocks out and put a stack that streams them in their place."""
     names = match_tensors(model, checkpoint)
     blocks = _named_blocks(model)
     examples = {kind: block for kind, _, block in reversed(blocks)}
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
-    templates = {kind: take_out_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
+    templates = {kind: strip_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for kind, template in templates.items():  # not the modulation: one row a product is no work for fp8
         use_best_product(template, compute.device, compute.transformer)
         if compute.compiles:
-            use_joined_forward(template, kind, compute.device)
+            use_fused_forward(template, kind, compute.device)
 
     def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
         layers = [
@@ -249,7 +249,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
                 _names_below(prefix, names),
                 checkpoint,
                 compute.transformer,
-                own_dtypes(modules[kind]),
+                fixed_dtypes(modules[kind]),
             )
             for kind, prefix, _ in blocks
         ]
@@ -267,10 +267,10 @@ def _compute_once_a_section(model: Any) -> None:
 
     Positions come in four tensors: of the latents, the clean latents and both histories.
     """
-    model.rope = Remembered(model.rope, size=4)
-    model.clean_x_embedder = Remembered(model.clean_x_embedder, size=1)
-    model.image_projection = Remembered(model.image_projection, size=1)
-    model.context_embedder = MaskMover(model.context_embedder)
+    model.rope = Memoized(model.rope, size=4)
+    model.clean_x_embedder = Memoized(model.clean_x_embedder, size=1)
+    model.image_projection = Memoized(model.image_projection, size=1)
+    model.context_embedder = HostMask(model.context_embedder)
 
 
 def _activation_bytes(model: Any, compute: Compute, tokens: int) -> int:

@@ -77,12 +77,12 @@ class SectionSampler:
         try:
             return (yield from self._sample(section, inputs, noise))
         except MachineError as error:
-            if error.code != "not_a_number_in_latents" or not stack.use_plainest(error.code):
+            if error.code != "not_a_number_in_latents" or not stack.fall_back_to_eager(error.code):
                 raise
         logger.warning("section %d went wrong, and is made with blocks as they are", section.index)
         sampled = yield from self._sample(section, inputs, noise)
-        runner.give_up("numbers went wrong")
-        attention.is_to_blame = attention.is_replaced
+        runner.disable("numbers went wrong")
+        attention.failed = attention.is_replaced
         return sampled
 
     def _sample(

@@ -110,18 +110,18 @@ def describe_layer(
     names: Mapping[str, str],
     checkpoint: Checkpoint,
     dtype: torch.dtype,
-    own_dtypes: Mapping[str, torch.dtype] = MappingProxyType({}),
+    fixed_dtypes: Mapping[str, torch.dtype] = MappingProxyType({}),
 ) -> Layer:
     """Lay out the tensors of an empty layer.
 
     Args:
         names: the stored name of each of the module's tensors that is to be streamed.
-        dtype: what the tensors are converted to, but for those in `own_dtypes`.
+        dtype: what the tensors are converted to, but for those in `fixed_dtypes`.
     """
     places, stored, offset = [], [], 0
     for name, tensor in module.state_dict().items():
         if name in names:
-            place = Place(name, tuple(tensor.shape), own_dtypes.get(name, dtype), offset)
+            place = Place(name, tuple(tensor.shape), fixed_dtypes.get(name, dtype), offset)
             places.append(place)
             stored.append(checkpoint.tensors[names[name]])
             offset = _aligned(offset + place.num_bytes)

@@ -1,7 +1,7 @@
 """Which kernel computes attention: the fastest of those that are there, tried once for the shapes of a job.
 
 PyTorch has several and takes the first that can, not the fastest; xformers is a matter of luck: built for one
-version of PyTorch, it may be absent, fail to import, import without its kernels, or refuse the card. Whatever
+version of PyTorch, it may be absent, fail to import, import without its kernels, or refuse the GPU. Whatever
 they do, the app works, and tells the log only.
 """
 
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-OWN = "native"
+NATIVE = "native"
 """diffusers' name for leaving the choice to PyTorch."""
-OTHERS = ("_native_cudnn", "_native_flash", "_native_efficient", "xformers")
+CANDIDATES = ("_native_cudnn", "_native_flash", "_native_efficient", "xformers")
 SAGE = "sage"
 """SageAttention (arXiv 2411.10958), a package of its own. It rounds to 8 bits: only for who asks for it.
 A compiler cannot look into it, so blocks with it are not compiled."""
@@ -69,18 +69,18 @@ class AttentionChooser:
         *,
         compiles: bool = False,
         path: Path | None = None,
-        asked: str | None = None,
+        requested: str | None = None,
     ) -> None:
         """
         Args:
             compiles: whether blocks are compiled, which they cannot be around xformers.
             path: where the choices are kept, so that the next start makes the same ones.
-            asked: what is taken without a comparison of speeds, if it works.
+            requested: what is taken without a comparison of speeds, if it works.
         """
-        self.asked = asked
+        self.requested = requested
         self._device, self._dtype = device, dtype
-        self._ways = [other for other in OTHERS if not (compiles and other == "xformers")]
-        self._refused: set[str] = set()
+        self._backends = [other for other in CANDIDATES if not (compiles and other == "xformers")]
+        self._excluded: set[str] = set()
         self._path = path
         self._chosen = {} if path is None else _read(path)
         self._proved: set[str] = set()
@@ -97,12 +97,16 @@ class AttentionChooser:
                 raise
             logger.info("no memory to try out attention of %d tokens", shape.tokens)
             return None
-        return None if chosen == OWN else chosen
+        return None if chosen == NATIVE else chosen
 
     def _choose(self, shape: AttentionShape) -> str:
-        asked = self.asked
-        if asked is not None and asked not in self._refused and self._works(asked, shape, SAGE_TOLERANCE):
-            return asked
+        requested = self.requested
+        if (
+            requested is not None
+            and requested not in self._excluded
+            and self._works(requested, shape, SAGE_TOLERANCE)
+        ):
+            return requested
         tokens = -(-shape.tokens // TOKENS_STEP) * TOKENS_STEP
         usual = AttentionShape(tokens, shape.heads, shape.head_dim)
         key = self._key(usual)
@@ -112,10 +116,10 @@ class AttentionChooser:
         self._proved.add(key)
         return self._chosen[key]
 
-    def refuse(self, name: str) -> None:
+    def exclude(self, name: str) -> None:
         """Do not choose a way again, in this process, that failed although it was tried before."""
-        self._refused.add(name)
-        self._ways = [way for way in self._ways if way != name]
+        self._excluded.add(name)
+        self._backends = [way for way in self._backends if way != name]
         if name in self._chosen.values():
             self._chosen = {key: chosen for key, chosen in self._chosen.items() if chosen != name}
             self._write()
@@ -130,9 +134,9 @@ class AttentionChooser:
     def _may_use(self, key: str, shape: AttentionShape) -> bool:
         """Whether there is a choice, and it works: packages and drivers come and go between two starts."""
         chosen = self._chosen.get(key)
-        if chosen == OWN or (chosen in self._ways and key in self._proved):
+        if chosen == NATIVE or (chosen in self._backends and key in self._proved):
             return True
-        return chosen in self._ways and self._works(chosen, shape, TOLERANCE)
+        return chosen in self._backends and self._works(chosen, shape, TOLERANCE)
 
     @torch.inference_mode()
     def _works(self, name: str, shape: AttentionShape, tolerance: float) -> bool:
@@ -140,7 +144,7 @@ class AttentionChooser:
         few = AttentionShape(min(shape.tokens, TOKENS_STEP), shape.heads, shape.head_dim)
         try:
             states = self._states(few)
-            own = attend(states, OWN).float()
+            own = attend(states, NATIVE).float()
             error = float((attend(states, name).float() - own).norm() / own.norm())
         except Exception as failure:  # what is missing or broken may raise anything
             if is_out_of_memory(failure):
@@ -162,9 +166,9 @@ class AttentionChooser:
     @torch.inference_mode()
     def _try_out(self, shape: AttentionShape) -> str:
         states = self._states(shape)
-        own = attend(states, OWN)
-        seconds = {OWN: _seconds(states, OWN)}
-        for name in self._ways:
+        own = attend(states, NATIVE)
+        seconds = {NATIVE: _seconds(states, NATIVE)}
+        for name in self._backends:
             try:
                 difference = attend(states, name).float().sub_(own)
                 if float(difference.norm() / own.float().norm()) <= TOLERANCE:
@@ -175,7 +179,7 @@ class AttentionChooser:
                 logger.debug("attention by %s: %s", name, error)
         best = min(seconds, key=lambda name: seconds[name])
         shown = ", ".join(f"{name} {1000 * second:.2f} ms" for name, second in seconds.items())
-        chosen = best if seconds[best] <= CLEARLY_FASTER * seconds[OWN] else OWN
+        chosen = best if seconds[best] <= CLEARLY_FASTER * seconds[NATIVE] else NATIVE
         logger.info("attention of %d tokens: %s; %s is used", shape.tokens, shown, chosen)
         return chosen
 
@@ -206,7 +210,7 @@ class ActiveAttention:
         self.backend = backend
         self.is_replaced = False
         """Whether PyTorch's own has taken the place of another."""
-        self.is_to_blame = False
+        self.failed = False
         """Whether that has helped."""
         self._exits = ExitStack()
 
@@ -215,7 +219,7 @@ class ActiveAttention:
             self._enter()
         except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
             self.replace(str(error))
-            self.is_to_blame = True
+            self.failed = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,18 +231,18 @@ class ActiveAttention:
         try:
             return work()
         except Exception as error:
-            if self.backend == OWN or is_out_of_memory(error):
+            if self.backend == NATIVE or is_out_of_memory(error):
                 raise
             self.replace(str(error))
         result = work()
-        self.is_to_blame = True
+        self.failed = True
         return result
 
     def replace(self, reason: str) -> None:
         """Use PyTorch's own from now on."""
         logger.warning("attention by %s is not used any longer: %s", self.backend, reason)
         self._exits.close()
-        self.backend, self.is_replaced = OWN, True
+        self.backend, self.is_replaced = NATIVE, True
         self._enter()
 
     def _enter(self) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 
 from ..streaming.layers import StreamedLayers
 from ..streaming.ram_tier import RamTier
-from .attention import OWN, ActiveAttention
-from .compiling import BlockRunner, States
-from .modulation import ModulationTable, give_modulation
+from .attention import NATIVE, ActiveAttention
+from .compiling import EagerBlocks, States
+from .modulation import ModulationTable, set_modulation
 from .teacache import TeaCache
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class BlockStack(nn.Module):
     """
 
     def __init__(
-        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: BlockRunner
+        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: EagerBlocks
     ) -> None:
         """
         Args:
@@ -38,7 +38,7 @@ class BlockStack(nn.Module):
         self.layers = layers
         self.table = table
         self.runner = runner
-        self.attention = ActiveAttention(OWN)
+        self.attention = ActiveAttention(NATIVE)
         self.ram = RamTier()
         self.cache: TeaCache | None = None
         self.key: Hashable = None
@@ -56,13 +56,13 @@ class BlockStack(nn.Module):
         products = self.table[self.key]
         self.computed = True
         if self.cache is not None:
-            give_modulation(self._first_block[0], "double", products[0])
+            set_modulation(self._first_block[0], "double", products[0])
             self.computed = self.cache.should_compute(self._first_norm(hidden_states, emb=temb)[0])
             if not self.computed:
                 return self.cache.apply(hidden_states), encoder_hidden_states
         before, begin = hidden_states, time.perf_counter()
         for place, block in self.layers:
-            give_modulation(block, self.layers.layers[place].kind, products[place])
+            set_modulation(block, self.layers.layers[place].kind, products[place])
             hidden_states, encoder_hidden_states = self.attention.guard(
                 partial(self._run, block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary)
             )
@@ -71,11 +71,11 @@ class BlockStack(nn.Module):
             self.cache.remember(before, hidden_states)
         return hidden_states, encoder_hidden_states
 
-    def use_plainest(self, reason: str) -> bool:
+    def fall_back_to_eager(self, reason: str) -> bool:
         """Call blocks as they are, with PyTorch's own attention, from now on; whether that is a change."""
-        is_change = self.runner.is_compiling or self.attention.backend != OWN
-        self.runner = BlockRunner()
-        if self.attention.backend != OWN:
+        is_change = self.runner.is_compiling or self.attention.backend != NATIVE
+        self.runner = EagerBlocks()
+        if self.attention.backend != NATIVE:
             self.attention.replace(reason)
         return is_change
 

@@ -37,7 +37,7 @@ def keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-class BlockRunner:
+class EagerBlocks:
     """Calls blocks as they are."""
 
     is_compiling = False
@@ -53,11 +53,11 @@ class BlockRunner:
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
         """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
-    def give_up(self, reason: str) -> None:
+    def disable(self, reason: str) -> None:
         """Call blocks as they are from now on."""
 
 
-class CompilingRunner(BlockRunner):
+class CompiledBlocks(EagerBlocks):
     """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
 
     def __init__(self, backend: str | Callable = "inductor") -> None:
@@ -84,7 +84,7 @@ class CompilingRunner(BlockRunner):
                 failure = f"{type(error).__name__}: {error}"
         states = block(*arguments)
         if failure is not None:  # what fails as it is, too, is not the compiler's fault
-            self.give_up(failure)
+            self.disable(failure)
         return states
 
     def _call_compiled(self, block: nn.Module, *arguments: Any) -> States:
@@ -101,10 +101,10 @@ class CompilingRunner(BlockRunner):
             found, wanted = self(block, *arguments), block(*arguments)
             worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
             if not worst <= TOLERANCE:
-                self.give_up(f"{type(block).__name__} is {worst:.2g} away from itself")
+                self.disable(f"{type(block).__name__} is {worst:.2g} away from itself")
         self._ready.add(attention)
 
-    def give_up(self, reason: str) -> None:
+    def disable(self, reason: str) -> None:
         logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
         self._compiled, self.is_compiling = None, False
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-class Remembered(nn.Module):
+class Memoized(nn.Module):
     """Gives what `inner` gave the last `size` times for the very same tensors (and equal other arguments).
 
     The tensors must not change, and nobody may write into the result.
@@ -34,14 +34,14 @@ class Remembered(nn.Module):
         return self._results[key][0]
 
 
-class MaskMover(nn.Module):
+class HostMask(nn.Module):
     """The context embedder, for a mask on the CPU: the model reads the prompt's length from it, and would
     wait for a card to tell."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self._move = Remembered(_Move(), size=2)
+        self._move = Memoized(_Move(), size=2)
 
     def forward(self, states: torch.Tensor, timestep: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.inner(states, timestep, self._move(mask, states.device))

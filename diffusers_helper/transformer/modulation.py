@@ -22,7 +22,7 @@ CHUNKS = {"double": 6, "single": 3}
 Products = tuple[torch.Tensor, ...]
 
 
-class GivenProduct(nn.Module):
+class PrecomputedModulation(nn.Module):
     """Stands in a block for a modulation's linear layer, and gives what it was given."""
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class ModulationLinears(nn.Module):
         return tuple(self.get_submodule(f"{norm}.linear")(embedding) for norm in self._norms)
 
 
-def take_out_modulation(block: nn.Module, kind: str) -> nn.Module:
+def strip_modulation(block: nn.Module, kind: str) -> nn.Module:
     """Replace a block's modulation by stand-ins; returns the block."""
     for norm in MODULATED_NORMS[kind]:
-        block.get_submodule(norm).linear = GivenProduct()
+        block.get_submodule(norm).linear = PrecomputedModulation()
     return block
 
 
@@ -62,11 +62,11 @@ def modulation_sizes(kind: str, hidden: int) -> tuple[int, ...]:
     return (CHUNKS[kind] * hidden,) * len(MODULATED_NORMS[kind])
 
 
-def give_modulation(block: nn.Module, kind: str, products: Products) -> None:
+def set_modulation(block: nn.Module, kind: str, products: Products) -> None:
     """Hand a block its products for the next call."""
     for norm, product in zip(MODULATED_NORMS[kind], products, strict=True):
         stand_in = block.get_submodule(f"{norm}.linear")
-        assert isinstance(stand_in, GivenProduct)
+        assert isinstance(stand_in, PrecomputedModulation)
         stand_in.value = product
 
 

@@ -134,7 +134,7 @@ def _pixels_in_time(
     logger.info("decoding in tiles of %dx%d", tiling.height, tiling.width)
     vae.use_framewise_decoding = False  # what comes in is one tile
     tail: torch.Tensor | None = None
-    with vae.decoder.keeping_rooms():
+    with vae.decoder.reusing_buffers():
         for start in starts:
             tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
             if tail is not None:

@@ -23,7 +23,15 @@ from torch import nn
 from torch.nn import functional
 
 from ..memory import empty_cache
-from .feature_maps import CausalConv, Maps, PointConv, Rooms, Stored, Upsampled, UpsamplingConv
+from .feature_maps import (
+    CausalConv,
+    FeatureBuffers,
+    FeatureMap,
+    LazyUpsample,
+    PointConv,
+    StoredMap,
+    UpsamplingConv,
+)
 from .windows import Activation
 
 STATISTICS_EPS = 1e-6
@@ -48,12 +56,12 @@ class WindowDecoder(nn.Module):
         self.norm_out = Norm(decoder.conv_norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
         self._keeps_rooms = False
-        self._rooms: Rooms | None = None
+        self._rooms: FeatureBuffers | None = None
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode latents `(1, c, t, h, w)` to pixels `(1, 3, 4t - 3, 8h, 8w)`."""
         frames = latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        maps: Maps = self.resnet_in(self.conv_in(Stored(frames, self._rooms_for(latents))))
+        maps: FeatureMap = self.resnet_in(self.conv_in(StoredMap(frames, self._rooms_for(latents))))
         for layer in (*self.middle, *self.levels):
             maps = layer(maps)
         maps.rooms = None  # pixels stay
@@ -61,7 +69,7 @@ class WindowDecoder(nn.Module):
         return pixels.transpose(0, 1)[None]
 
     @contextmanager
-    def keeping_rooms(self) -> Iterator[None]:
+    def reusing_buffers(self) -> Iterator[None]:
         """In the block, memory for the largest maps is kept from one window to the next. At its end it goes
         back to the card."""
         self._keeps_rooms = True
@@ -71,7 +79,7 @@ class WindowDecoder(nn.Module):
             self._keeps_rooms, self._rooms = False, None
             empty_cache(self.norm_out.weight.device)
 
-    def _rooms_for(self, latents: torch.Tensor) -> Rooms | None:
+    def _rooms_for(self, latents: torch.Tensor) -> FeatureBuffers | None:
         """Those that there are, if they suffice, else new ones."""
         if not self._keeps_rooms:
             return None
@@ -83,7 +91,7 @@ class WindowDecoder(nn.Module):
         if self._rooms is None or self._rooms.num_bytes < num_bytes:
             self._rooms = None
             empty_cache(latents.device)  # so that each gets a piece of its own
-            self._rooms = Rooms(num_bytes, latents.device)
+            self._rooms = FeatureBuffers(num_bytes, latents.device)
         return self._rooms
 
 
@@ -104,13 +112,13 @@ class Level(nn.Module):
             return count, height, width
         return self.upsampler.size_after(count, height, width)
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: FeatureMap) -> FeatureMap:
         for resnet in self.resnets:
             maps = resnet(maps)
         if self.upsampler is None:
             return maps
-        assert isinstance(maps, Stored)
-        upsampled = Upsampled(maps, self.upsampler)
+        assert isinstance(maps, StoredMap)
+        upsampled = LazyUpsample(maps, self.upsampler)
         return upsampled.stored() if self.stores else upsampled
 
 
@@ -126,11 +134,11 @@ class Norm(nn.Module):
         self.register_buffer("bias", norm.bias.detach().double())
         self._groups, self._eps = norm.num_groups, norm.eps
 
-    def activation(self, maps: Maps, nonlinear: bool = True) -> Activation:
+    def activation(self, maps: FeatureMap, nonlinear: bool = True) -> Activation:
         """The norm of these maps, and SiLU behind it, for pieces of them."""
         return Activation(*self._affine(maps), nonlinear)
 
-    def _affine(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
+    def _affine(self, maps: FeatureMap) -> tuple[torch.Tensor, torch.Tensor]:
         """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
         sums = card_channel_sums if maps.example.is_cuda else channel_sums
@@ -152,21 +160,21 @@ class ResnetBlock(nn.Module):
         self.conv1, self.conv2 = CausalConv(resnet.conv1), CausalConv(resnet.conv2)
         self.shortcut = None if resnet.conv_shortcut is None else PointConv(resnet.conv_shortcut)
 
-    def forward(self, maps: Maps) -> Stored:
+    def forward(self, maps: FeatureMap) -> StoredMap:
         hidden, result = self._first_half(maps)
         for strip in self.conv2.strips(hidden, self.norm2.activation(hidden)):
             strip.add_to(result)
         return result
 
-    def _first_half(self, maps: Maps) -> tuple[Stored, Stored]:
+    def _first_half(self, maps: FeatureMap) -> tuple[StoredMap, StoredMap]:
         """The first convolution, and what the second one's result is added to."""
         if self.shortcut is None:
-            assert isinstance(maps, Stored)
+            assert isinstance(maps, StoredMap)
             return self.conv1(maps, self.norm1.activation(maps)), maps
         hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
         for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
             strip.put_into(hidden)
-            self.shortcut(strip.source, strip.of(residual))
+            self.shortcut(strip.source, strip.view_of(residual))
         return hidden, residual
 
 
@@ -180,7 +188,7 @@ class FrameAttention(nn.Module):
         self.to_out = attention.to_out[0]
         self._heads = attention.heads
 
-    def forward(self, maps: Stored) -> Stored:
+    def forward(self, maps: StoredMap) -> StoredMap:
         count, channels, height, width = maps.shape
         normed = self.norm.activation(maps, nonlinear=False)(maps.values)
         tokens = normed.permute(0, 2, 3, 1).reshape(1, -1, channels)

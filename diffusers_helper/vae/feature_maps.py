@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .windows import Activation, Cut, choose_make_window
+from .windows import Activation, WindowSpec, choose_unfold_frames
 
 STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
 """About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
@@ -23,7 +23,7 @@ TAPS = 3
 """Frames that a convolution sees: its own and two before; before the first one lies the first one."""
 
 
-class Rooms:
+class FeatureBuffers:
     """Memory for the largest maps of a window, two at a time, that is kept for the next window.
 
     An allocator would put small tensors that stay into what such maps leave, and then have no room for the
@@ -33,35 +33,35 @@ class Rooms:
 
     COUNT = 2
     SMALLEST_PART = 4
-    """Maps of at least this part of a room may have it."""
+    """The fraction of a buffer that a map must fill to get it."""
 
     def __init__(self, num_bytes: int, device: torch.device) -> None:
         self.num_bytes = num_bytes
         self._pieces = [torch.empty(num_bytes, dtype=torch.uint8, device=device) for _ in range(self.COUNT)]
         self._users: list[ref | None] = [None] * self.COUNT
 
-    def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "Stored | None":
-        """Maps of `shape` `(t, h, w, c)` in a room that is free, as it is again when nobody has them (the
-        maps: their values alone do not count)."""
+    def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "StoredMap | None":
+        """Return a map of `shape` `(t, h, w, c)` in a free buffer, or None. The buffer is free again when the
+        `StoredMap` is gone; its `values` alone do not hold it."""
         size = prod(shape) * dtype.itemsize
         if not self.num_bytes <= self.SMALLEST_PART * size <= self.SMALLEST_PART * self.num_bytes:
             return None
         for number, piece in enumerate(self._pieces):
             user = self._users[number]
             if user is None or user() is None:
-                maps = Stored(piece[:size].view(dtype).view(shape).permute(0, 3, 1, 2), self)
+                maps = StoredMap(piece[:size].view(dtype).view(shape).permute(0, 3, 1, 2), self)
                 self._users[number] = ref(maps)
                 return maps
         return None
 
 
-class Maps(ABC):
+class FeatureMap(ABC):
     """Feature maps of a window, read in strips of rows. `shape` is frames, channels, height, width."""
 
     shape: tuple[int, int, int, int]
     example: torch.Tensor
     """Has the maps' device and dtype."""
-    rooms: Rooms | None
+    rooms: FeatureBuffers | None
     smaller = 1.0
     """So many times smaller strips are to be, because reading one takes memory, too."""
 
@@ -73,12 +73,12 @@ class Maps(ABC):
         """All rows, in as few pieces as there is memory for."""
         return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
 
-    def empty(self, channels: int) -> "Stored":
+    def empty(self, channels: int) -> "StoredMap":
         """Room for other maps of the same size."""
         count, _, height, width = self.shape
         shape = count, height, width, channels
         made = None if self.rooms is None else self.rooms.make(shape, self.example.dtype)
-        return made or Stored(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
+        return made or StoredMap(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
 
     def strips(self, smaller: float | None = None) -> Iterator[range]:
         """Strips of rows from top to bottom, of an even number where there are several."""
@@ -91,10 +91,10 @@ class Maps(ABC):
         return (range(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-class Stored(Maps):
-    """Maps that lie in memory: `values` `(t, c, h, w)`, channels last."""
+class StoredMap(FeatureMap):
+    """A map in memory: `values` `(t, c, h, w)`, channels last."""
 
-    def __init__(self, values: torch.Tensor, rooms: Rooms | None = None) -> None:
+    def __init__(self, values: torch.Tensor, rooms: FeatureBuffers | None = None) -> None:
         count, channels, height, width = values.shape
         self.shape = (count, channels, height, width)
         self.values = self.example = values
@@ -108,12 +108,12 @@ class Stored(Maps):
         return iter(self.values.split(most))
 
 
-class Upsampled(Maps):
-    """Maps that are computed from smaller ones whenever they are read."""
+class LazyUpsample(FeatureMap):
+    """A map that is computed from a smaller one whenever its rows are read."""
 
     smaller = 1 + 1 / TAPS
 
-    def __init__(self, source: Stored, conv: "UpsamplingConv") -> None:
+    def __init__(self, source: StoredMap, conv: "UpsamplingConv") -> None:
         count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
         self.shape = (count, conv.channels, height, width)
         self.example, self.rooms = source.values, source.rooms
@@ -123,7 +123,7 @@ class Upsampled(Maps):
         """What was read last: which rows of the source, and theirs `(t, 2 * rows, w, c)`."""
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
-        """As in `Maps`. What a strip shares with the one that was read before it is not computed again."""
+        """Return the rows; those shared with the strip read before are not computed again."""
         count, channels, height, width = self.shape
         wanted = range(top // 2, -(-bottom // 2))
         rows = self.example.new_empty(count, 2 * len(wanted), width, channels)
@@ -142,7 +142,7 @@ class Upsampled(Maps):
         rows[:, : 2 * known] = newest[:, 2 * begin : 2 * (begin + known)]
         return known
 
-    def stored(self) -> Stored:
+    def stored(self) -> StoredMap:
         """All of them, computed once."""
         maps, source = self.empty(self.shape[1]), self._source.values
         for strip in self.strips():
@@ -161,15 +161,15 @@ class Strip:
     bias: torch.Tensor
     source: torch.Tensor
 
-    def of(self, maps: Stored) -> torch.Tensor:
+    def view_of(self, maps: StoredMap) -> torch.Tensor:
         """This strip of maps."""
         return maps.values[:, :, self.rows]
 
-    def put_into(self, maps: Stored) -> None:
-        torch.add(self.result, self.bias, out=self.of(maps))
+    def put_into(self, maps: StoredMap) -> None:
+        torch.add(self.result, self.bias, out=self.view_of(maps))
 
-    def add_to(self, maps: Stored) -> None:
-        self.of(maps).add_(self.result.add_(self.bias))
+    def add_to(self, maps: StoredMap) -> None:
+        self.view_of(maps).add_(self.result.add_(self.bias))
 
 
 class Conv(nn.Module):
@@ -189,22 +189,22 @@ class Conv(nn.Module):
 class CausalConv(Conv):
     """That of kernel 3: edges repeated, two frames of the past."""
 
-    def forward(self, maps: Maps, activation: Activation | None = None) -> Stored:
+    def forward(self, maps: FeatureMap, activation: Activation | None = None) -> StoredMap:
         """Convolve all maps, after the activation."""
         result = maps.empty(self.channels)
         for strip in self.strips(maps, activation):
             strip.put_into(result)
         return result
 
-    def strips(self, maps: Maps, activation: Activation | None = None) -> Iterator[Strip]:
+    def strips(self, maps: FeatureMap, activation: Activation | None = None) -> Iterator[Strip]:
         """Convolve strip by strip."""
         height = maps.shape[2]
-        make_window = choose_make_window(self.weight.device)
+        unfold_frames = choose_unfold_frames(self.weight.device)
         for strip in maps.strips():
             top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
             seen = maps.rows(top, bottom)
-            cut = Cut(len(seen), TAPS, strip.start == top, strip.stop == bottom)
-            result = functional.conv2d(make_window(seen, cut, activation), self.weight)
+            cut = WindowSpec(len(seen), TAPS, strip.start == top, strip.stop == bottom)
+            result = functional.conv2d(unfold_frames(seen, cut, activation), self.weight)
             source = seen[:, :, strip.start - top : strip.stop - top]
             yield Strip(slice(strip.start, strip.stop), result, self.bias, source)
 
@@ -248,7 +248,7 @@ class UpsamplingConv(nn.Module):
         `top` to `bottom` of the source."""
         count, _, height, _ = source.shape
         seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
-        cut = partial(Cut, is_top=top == 0, is_bottom=bottom == height)
+        cut = partial(WindowSpec, is_top=top == 0, is_bottom=bottom == height)
         if not self.doubles_time:
             self._convolve(seen, cut(count, TAPS), 0, result)
         else:
@@ -256,9 +256,9 @@ class UpsamplingConv(nn.Module):
             if count > 1:
                 self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
 
-    def _convolve(self, seen: torch.Tensor, cut: Cut, parity: int, result: torch.Tensor) -> None:
+    def _convolve(self, seen: torch.Tensor, cut: WindowSpec, parity: int, result: torch.Tensor) -> None:
         """Fill frames `(n, rows, columns, channels)` of the result."""
-        window = choose_make_window(seen.device)(seen, cut, None)
+        window = choose_unfold_frames(seen.device)(seen, cut, None)
         corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}")))
         # Corner (row, column) of each pixel lies as many pixels further down and to the right.
         frame, _, down, right = corners.stride()

@@ -6,13 +6,13 @@ import torch
 import triton
 from triton import language as tl
 
-from .windows import Activation, Cut
+from .windows import Activation, WindowSpec
 
 BLOCK = 1024
 
 
-def make_window_at_once(seen: torch.Tensor, cut: Cut, activation: Activation | None) -> torch.Tensor:
-    """`vae_windows.MakeWindow` for a card: each number is read, normed and written where it belongs."""
+def unfold_frames_at_once(seen: torch.Tensor, cut: WindowSpec, activation: Activation | None) -> torch.Tensor:
+    """`vae_windows.UnfoldFrames` for a card: each number is read, normed and written where it belongs."""
     _, channels, rows, width = seen.shape
     if seen.stride(1) != 1 or seen.stride(3) != channels:
         seen = seen.contiguous(memory_format=torch.channels_last)
@@ -20,7 +20,7 @@ def make_window_at_once(seen: torch.Tensor, cut: Cut, activation: Activation | N
     window = seen.new_empty(cut.count, height, width + 2, cut.taps * channels)
     line = (width + 2) * cut.taps * channels
     grid = (triton.cdiv(line, BLOCK), height, cut.count)
-    kernel: Any = _make_window
+    kernel: Any = _unfold_frames
     kernel[grid](
         seen,
         seen if activation is None else activation.factor,
@@ -42,7 +42,7 @@ def make_window_at_once(seen: torch.Tensor, cut: Cut, activation: Activation | N
 
 
 @triton.jit(do_not_specialize=["first", "above", "rows", "width"])
-def _make_window(  # noqa: PLR0913  (a kernel gets numbers, no objects)
+def _unfold_frames(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     seen,
     factor,
     summand,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..kernels import kernels_or
+from ..kernels import triton_or_torch
 
 TRIAL_ERROR = 2e-3
 """The most that the kernel may be away from torch's own float16 numbers, relatively."""
@@ -32,7 +32,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowSpec:
     """A piece of maps: `count` new frames, `taps` of them side by side, and where the picture ends."""
 
     count: int
@@ -41,7 +41,7 @@ class Cut:
     is_bottom: bool
 
 
-MakeWindow = Callable[[torch.Tensor, Cut, Activation | None], torch.Tensor]
+UnfoldFrames = Callable[[torch.Tensor, WindowSpec, Activation | None], torch.Tensor]
 """Makes `(count, taps * c, rows + 2, w + 2)`, channels last, of frames `seen` `(n, c, r, w)`.
 
 `seen` ends with the new frames; before them come those of the past, and before the first one lies the first
@@ -50,8 +50,8 @@ edge is repeated.
 """
 
 
-def make_window(seen: torch.Tensor, cut: Cut, activation: Activation | None) -> torch.Tensor:
-    """`MakeWindow` in torch's own operations."""
+def unfold_frames(seen: torch.Tensor, cut: WindowSpec, activation: Activation | None) -> torch.Tensor:
+    """`UnfoldFrames` in torch's own operations."""
     _, channels, rows, width = seen.shape
     active = seen if activation is None else activation(seen)
     height = rows + cut.is_top + cut.is_bottom
@@ -70,19 +70,19 @@ def make_window(seen: torch.Tensor, cut: Cut, activation: Activation | None) -> 
 
 
 @cache
-def choose_make_window(device: torch.device) -> MakeWindow:
+def choose_unfold_frames(device: torch.device) -> UnfoldFrames:
     """The fastest way on a device, decided once: the kernel only after it has made a window right."""
-    own: MakeWindow = make_window
-    return kernels_or(own, _load_kernel, _try_out, device)
+    own: UnfoldFrames = unfold_frames
+    return triton_or_torch(own, _load_kernel, _try_out, device)
 
 
-def _load_kernel() -> MakeWindow:
-    from .window_kernel import make_window_at_once
+def _load_kernel() -> UnfoldFrames:
+    from .window_kernel import unfold_frames_at_once
 
-    return make_window_at_once
+    return unfold_frames_at_once
 
 
-def _try_out(way: MakeWindow, device: torch.device) -> None:
+def _try_out(way: UnfoldFrames, device: torch.device) -> None:
     """Raises ArithmeticError where a window is not what it must be."""
     generator = torch.Generator(device).manual_seed(0)
 
@@ -91,8 +91,8 @@ def _try_out(way: MakeWindow, device: torch.device) -> None:
 
     seen = randn(3, 5, 7, 32).half().permute(0, 3, 1, 2)
     activation = Activation(randn(32, 1, 1), randn(32, 1, 1))
-    arguments: tuple[Any, ...] = (seen, Cut(2, 3, is_top=True, is_bottom=False), activation)
-    found, wanted = way(*arguments).float(), make_window(*arguments).float()
+    arguments: tuple[Any, ...] = (seen, WindowSpec(2, 3, is_top=True, is_bottom=False), activation)
+    found, wanted = way(*arguments).float(), unfold_frames(*arguments).float()
     error = float((found - wanted).norm() / wanted.norm())
     if not error < TRIAL_ERROR:
         raise ArithmeticError(f"a window is wrong by {error:.3g}")

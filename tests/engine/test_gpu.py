@@ -20,11 +20,11 @@ from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, Sectio
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend
-from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner
+from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from diffusers_helper.transformer.teacache import TeaCache
 from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents, tilings_of
 from diffusers_helper.vae.decoder import WindowDecoder, card_channel_sums
-from diffusers_helper.vae.windows import Activation, Cut, choose_make_window, make_window
+from diffusers_helper.vae.windows import Activation, WindowSpec, choose_unfold_frames, unfold_frames
 from diffusers_helper.weights.model_files import find_models
 from tests.support import eight_bit_blocks
 from tests.support.tiny import MODELS
@@ -113,8 +113,8 @@ def test_compiled_blocks_give_the_same_numbers():
     if not can_compile(torch.device("cuda")):
         pytest.skip("no Triton")
     torch._dynamo.reset()
-    runner = CompilingRunner()
-    found, wanted = list(predict(runner)), list(predict(BlockRunner()))
+    runner = CompiledBlocks()
+    found, wanted = list(predict(runner)), list(predict(EagerBlocks()))
     assert runner.is_compiling
     assert max(error(f, w) for f, w in zip(found, wanted, strict=True)) < 0.02
 
@@ -142,10 +142,10 @@ def test_the_vaes_windows_are_the_same_however_they_are_made():
     activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
     seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
     if can_compile(seen.device):
-        assert choose_make_window(seen.device) is not make_window
+        assert choose_unfold_frames(seen.device) is not unfold_frames
     for top, bottom in ((False, True), (True, False)):
-        arguments = (seen[:, :, 3:15], Cut(5, 3, top, bottom), activation)
-        assert error(choose_make_window(seen.device)(*arguments), make_window(*arguments)) < 1e-3
+        arguments = (seen[:, :, 3:15], WindowSpec(5, 3, top, bottom), activation)
+        assert error(choose_unfold_frames(seen.device)(*arguments), unfold_frames(*arguments)) < 1e-3
 
 
 @torch.inference_mode()
@@ -239,7 +239,7 @@ def test_compiled_blocks_of_eight_bits_give_the_same_numbers(kind):
     if not can_compile(device) or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         pytest.skip("no Triton, or no products of 8 bits")
     torch._dynamo.reset()
-    runner = CompilingRunner()
+    runner = CompiledBlocks()
     block = eight_bit_blocks.make_block(kind, dtype=torch.bfloat16, device=device)
     for sizes in ((200, 30), (333, 41)):
         hidden, text, temb, mask, rotary = eight_bit_blocks.states(*sizes, dtype=torch.bfloat16)

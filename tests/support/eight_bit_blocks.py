@@ -7,9 +7,9 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 )
 from torch import nn
 
-from diffusers_helper.eight_bit.block import use_joined_forward
-from diffusers_helper.eight_bit.linear import ScaledLinear, quantise, row_product
-from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes, take_out_modulation
+from diffusers_helper.eight_bit.block import use_fused_forward
+from diffusers_helper.eight_bit.linear import ScaledLinear, quantise, rowwise_fp8_linear
+from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM = 3, 32
@@ -17,20 +17,20 @@ WIDTH = HEADS * HEAD_DIM
 KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
 
 
-def make_block(kind, product=row_product, dtype=torch.float32, device=CPU):
+def make_block(kind, product=rowwise_fp8_linear, dtype=torch.float32, device=CPU):
     """One with weights of 8 bits, which a card of its own would compute with `product`."""
     torch.manual_seed(1)
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
     for name, parameter in block.named_parameters():
         if "norm" in name:
             nn.init.uniform_(parameter, 0.5, 1.5)
-    block = take_out_modulation(block, kind).to(device, dtype)
+    block = strip_modulation(block, kind).to(device, dtype)
     for name, layer in list(block.named_modules()):
         if isinstance(layer, nn.Linear):
             block.set_submodule(name, scaled(layer, product))
-    use_joined_forward(block, kind, device)
+    use_fused_forward(block, kind, device)
     sizes = modulation_sizes(kind, WIDTH)
-    give_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
+    set_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
     return block
 
 

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from diffusers_helper.eight_bit.block import use_joined_forward
+from diffusers_helper.eight_bit.block import use_fused_forward
 from diffusers_helper.eight_bit.linear import (
     dequantised_product,
-    row_product,
-    unit_product,
+    postscaled_fp8_linear,
+    rowwise_fp8_linear,
 )
-from diffusers_helper.transformer.compiling import COMPILED_FORWARD, BlockRunner, CompilingRunner
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlocks, EagerBlocks
 from tests.support.eight_bit_blocks import CPU, HEAD_DIM, HEADS, KINDS, make_block, states
 
 
@@ -25,7 +25,7 @@ def worst_error(found, wanted):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("product", [row_product, unit_product])
+@pytest.mark.parametrize("product", [rowwise_fp8_linear, postscaled_fp8_linear])
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 def test_the_numbers_are_those_of_diffusers_block(kind, product, dtype, most):
     block, arguments = make_block(kind, product, dtype), states(dtype=dtype)
@@ -57,7 +57,7 @@ def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
         graphs.append(graph)
         return graph.forward
 
-    runner, block = CompilingRunner(backend), make_block(kind)
+    runner, block = CompiledBlocks(backend), make_block(kind)
     with torch.inference_mode():
         for sizes in ((20, 7), (12, 9), (31, 5)):
             arguments = states(*sizes)
@@ -72,10 +72,10 @@ def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
 def test_only_a_compiler_takes_it(kind, monkeypatch):
     block, called = make_block(kind), []
     monkeypatch.setattr(block, COMPILED_FORWARD, lambda *_: called.append(1))
-    gave_up = CompilingRunner()
+    gave_up = CompiledBlocks()
     gave_up.is_compiling = False
     with torch.inference_mode():
-        for runner in (BlockRunner(), gave_up):
+        for runner in (EagerBlocks(), gave_up):
             runner(block, *states())
     assert not called
 
@@ -88,5 +88,5 @@ def test_where_a_layer_does_not_multiply_in_8_bits_diffusers_block_is_compiled(k
         block = make_block(kind)
         delattr(block, COMPILED_FORWARD)
         block.attn.to_v.compiled_product = dequantised_product
-    use_joined_forward(block, kind, CPU)
+    use_fused_forward(block, kind, CPU)
     assert not hasattr(block, COMPILED_FORWARD)

@@ -19,13 +19,13 @@ from diffusers_helper.eight_bit.conversion import (
     CONFIG,
     INDEX,
     MANIFEST,
+    conversion_state,
     convert,
     eight_bit_folder,
-    forget_damaged,
-    look,
+    remove_corrupt_shards,
     with_eight_bit,
 )
-from diffusers_helper.eight_bit.linear import E4M3, dequantised_product, row_product
+from diffusers_helper.eight_bit.linear import E4M3, dequantised_product, rowwise_fp8_linear
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.job.fingerprint import models_identity
@@ -184,10 +184,10 @@ def test_killed_before_any_write_it_goes_on_to_the_same_end(source, made, tmp_pa
         patch.setattr(os, "fsync", kill_or_flush)
         with pytest.raises(Killed):
             make(source, folder)
-    assert look(folder, source) in ("missing", "incomplete")
+    assert conversion_state(folder, source) in ("missing", "incomplete")
     (folder / "diffusion_pytorch_model-00001-of-00008.safetensors.part").write_bytes(b"half of it")
     make(source, folder)
-    assert look(folder, source) == "complete"
+    assert conversion_state(folder, source) == "complete"
     assert contents(folder) == contents(made)
 
 
@@ -220,9 +220,9 @@ def test_a_finished_folder_stays_as_it_is(source, made):
 def test_a_copy_with_other_times_is_looked_at_again_and_kept(source, made):
     for path in made.iterdir():
         os.utime(path, (1, 1))
-    assert look(made, source) == "incomplete"
+    assert conversion_state(made, source) == "incomplete"
     make(source, made)
-    assert look(made, source) == "complete"
+    assert conversion_state(made, source) == "complete"
     assert all(path.stat().st_mtime == 1 for path in made.glob("*.safetensors"))
 
 
@@ -235,9 +235,9 @@ def test_a_damaged_file_is_noticed_and_mended(source, made, finished, name, harm
     path.unlink()
     if harm != "gone":
         path.write_bytes(content if harm == "one bit" else content[: len(content) // 2])
-    assert look(made, source) == "incomplete"
+    assert conversion_state(made, source) == "incomplete"
     make(source, made)
-    assert look(made, source) == "complete"
+    assert conversion_state(made, source) == "complete"
     assert contents(made) == contents(finished)
 
 
@@ -252,27 +252,27 @@ def test_damage_that_left_the_files_time_is_found_by_looking_at_all(source, made
 
 
 def test_what_is_damaged_unseen_can_be_looked_for(made, source, finished):
-    assert not forget_damaged(made)
+    assert not remove_corrupt_shards(made)
     path = made / "diffusion_pytorch_model-00003-of-00008.safetensors"
     stat, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert look(made, source) == "complete"
-    assert forget_damaged(made)
-    assert look(made, source) == "incomplete"
+    assert conversion_state(made, source) == "complete"
+    assert remove_corrupt_shards(made)
+    assert conversion_state(made, source) == "incomplete"
     make(source, made)
     assert contents(made) == contents(finished)
-    assert not forget_damaged(made.parent / "nowhere")
+    assert not remove_corrupt_shards(made.parent / "nowhere")
 
 
 def test_a_damaged_manifest_means_that_nothing_is_there(source, made, finished):
     content = bytearray((made / MANIFEST).read_bytes())
     content[5] ^= 1
     (made / MANIFEST).write_bytes(content)
-    assert look(made, source) == "missing"
+    assert conversion_state(made, source) == "missing"
     make(source, made)
-    assert look(made, source) == "complete"
+    assert conversion_state(made, source) == "complete"
     assert contents(made) == contents(finished)
 
 
@@ -303,7 +303,7 @@ def test_weights_of_8_bits_made_from_other_files_are_not_used_and_made_again(mod
     weights["proj_out.bias"] += 1
     save_file(weights, shard)
     files = find_models(models)
-    assert look(eight_bit_folder(models), files.transformer) == "stale"
+    assert conversion_state(eight_bit_folder(models), files.transformer) == "stale"
     with pytest.raises(InputError) as caught:
         with_eight_bit(files, models)
     assert caught.value.code == "eight_bit_not_ready"
@@ -316,10 +316,10 @@ def test_a_change_anywhere_in_the_transformers_own_files_is_seen(models):
     """What a job is known by are samples of large files; this looks at their times, too."""
     shard = models / LAST_SHARD
     content = bytearray(shard.read_bytes())
-    assert look(eight_bit_folder(models), find_models(models).transformer) == "complete"
+    assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "complete"
     content[len(content) // 3] ^= 1
     shard.write_bytes(content)
-    assert look(eight_bit_folder(models), find_models(models).transformer) == "stale"
+    assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "stale"
 
 
 def test_nothing_is_used_where_nothing_was_made():
@@ -378,7 +378,7 @@ def test_a_video_is_made_with_8_bits(models, tmp_path):
 
 
 def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_best(models, monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     files = find_models(models)
     with loader_of(files, 0).transformer(500) as large:
         size = sum(layer.num_bytes for layer in large.stack.layers.layers)
@@ -398,14 +398,14 @@ def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_be
                 for layer in block.modules()
                 if isinstance(layer, scaled_linear.ScaledLinear)
             }
-    assert products == {row_product}
+    assert products == {rowwise_fp8_linear}
     assert modulation == {dequantised_product}
 
 
 def test_the_cards_way_makes_nearly_the_same_step(models, monkeypatch):
     small = with_eight_bit(find_models(models), models)
     whole = predicted(small)
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     fast = predicted(small)
     assert not torch.equal(fast, whole)
     assert float((fast - whole).norm() / whole.norm()) < 0.05

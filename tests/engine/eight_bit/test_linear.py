@@ -10,17 +10,17 @@ from diffusers_helper.eight_bit.linear import (
     ScaledLinear,
     choose_product,
     dequantised_product,
-    own_dtypes,
+    fixed_dtypes,
+    postscaled_fp8_linear,
     quantise,
-    row_product,
-    unit_product,
+    rowwise_fp8_linear,
     use_best_product,
     use_scaled_layers,
 )
 from diffusers_helper.weights.checkpoint import Checkpoint, StoredTensor
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
-CARDS_WAYS = [row_product, unit_product]
+CARDS_WAYS = [rowwise_fp8_linear, postscaled_fp8_linear]
 HALF_STEP = 2.0**-4
 """Of a number with three bits behind its first, at most."""
 
@@ -174,13 +174,13 @@ def windows(card):
 
 
 def test_a_card_that_multiplies_e4m3_does_and_is_asked_once(card):
-    assert choose_product(CARD, torch.bfloat16) is row_product
-    assert choose_product(CARD, torch.bfloat16, compiled=True) is row_product
+    assert choose_product(CARD, torch.bfloat16) is rowwise_fp8_linear
+    assert choose_product(CARD, torch.bfloat16, compiled=True) is rowwise_fp8_linear
     card.setattr(scaled_linear, "_computes", lambda *_: False)
-    assert choose_product(CARD, torch.bfloat16) is row_product
+    assert choose_product(CARD, torch.bfloat16) is rowwise_fp8_linear
 
 
-@pytest.mark.parametrize(("compiled", "way"), [(True, unit_product), (False, dequantised_product)])
+@pytest.mark.parametrize(("compiled", "way"), [(True, postscaled_fp8_linear), (False, dequantised_product)])
 def test_one_that_scales_no_rows_does_only_with_a_compiler(windows, compiled, way):  # noqa: ARG001
     assert choose_product(CARD, torch.bfloat16, compiled) is way
 
@@ -220,11 +220,11 @@ def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
 
 
 def test_widths_that_a_card_refuses_take_whole_weights(monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: row_product)
+    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
     use_best_product(layers, CARD, torch.bfloat16)
     for products in ("product", "compiled_product"):
-        assert [getattr(layer, products) for layer in layers[:2]] == [row_product, dequantised_product]
+        assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_linear, dequantised_product]
 
 
 # -- where they stand --------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_scaled_layers_stand_where_the_files_hold_8_bits(tmp_path):
     assert type(model["a"]) is nn.Linear
     assert set(model.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.scale"}
     assert model["b"].weight.shape == (2, 4)
-    assert own_dtypes(model) == {"b.weight": E4M3, "b.scale": torch.float32}
+    assert fixed_dtypes(model) == {"b.weight": E4M3, "b.scale": torch.float32}
 
 
 def test_a_scale_that_is_lost_is_missed(tmp_path):
@@ -261,4 +261,4 @@ def test_a_scale_that_is_lost_is_missed(tmp_path):
 def test_8_bits_that_were_never_scaled_are_read_as_any_others(tmp_path):
     model = pair()
     use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3"))
-    assert own_dtypes(model) == {}
+    assert fixed_dtypes(model) == {}

@@ -19,7 +19,7 @@ from diffusers_helper import machine_errors
 from diffusers_helper.eight_bit import conversion as eight_bit
 from diffusers_helper.eight_bit import making
 from diffusers_helper.eight_bit import shards as eight_bit_shards
-from diffusers_helper.eight_bit.conversion import eight_bit_folder, look
+from diffusers_helper.eight_bit.conversion import conversion_state, eight_bit_folder
 from diffusers_helper.eight_bit.making import LOCK, choose_root, make_eight_bit
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
@@ -152,7 +152,7 @@ def test_the_demos_lie_in_the_cache(tmp_path):
             stop.set()
     assert not eight_bit_folder(DEMO).exists()
     folder = eight_bit_folder(tmp_path / "cache" / "eight_bit" / "demo")
-    assert look(folder, find_models(DEMO).transformer) == "complete"
+    assert conversion_state(folder, find_models(DEMO).transformer) == "complete"
 
 
 @pytest.mark.parametrize("harm", ["damaged", "stale"])
@@ -168,7 +168,7 @@ def test_damaged_ones_and_those_of_other_files_are_made_again(models, tmp_path, 
     events = list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "b")))
     assert is_told(events)
     assert isinstance(events[-1], Finished)
-    assert look(folder, find_models(models).transformer) == "complete"
+    assert conversion_state(folder, find_models(models).transformer) == "complete"
 
 
 def test_a_picture_that_is_not_there_is_missed_before_the_work(models, tmp_path):
@@ -214,7 +214,7 @@ def test_who_wants_no_more_events_ends_the_work(models):
     events = make_eight_bit(source, folder, threading.Event())
     assert any(isinstance(event, StageProgress) and event.fraction >= 0.5 for event in events)
     events.close()
-    assert look(folder, source) == "incomplete"
+    assert conversion_state(folder, source) == "incomplete"
     with FileLock(folder / LOCK, timeout=0):
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("eight-bit")]
 
@@ -268,7 +268,7 @@ def test_ctrl_c_while_they_are_made_is_a_stop_like_others(command, models, monke
     assert answer.status == 130
     assert answer.lines[1].startswith("Stopping after this step.")
     assert answer.lines[2:] == ("Stopped. No section was finished as a video.",)
-    assert look(eight_bit_folder(models), find_models(models).transformer) == "incomplete"
+    assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "incomplete"
 
 
 def test_the_command_says_what_to_do_where_the_disk_is_too_small(command, models, monkeypatch):
@@ -318,7 +318,7 @@ def test_numbers_that_go_wrong_with_whole_weights_are_told_as_ever(models, tmp_p
     with pytest.raises(MachineError) as caught:
         list(run(JobRunner(options(models, tmp_path)), spec(tmp_path)))
     assert caught.value.code == "not_a_number_in_pixels"
-    assert look(eight_bit_folder(models), find_models(models).transformer) == "complete"
+    assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "complete"
 
 
 def scales_in(shard: Path) -> list[int]:

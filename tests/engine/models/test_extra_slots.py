@@ -18,8 +18,8 @@ from diffusers_helper.models.streamed_transformer import StreamedTransformer, co
 from diffusers_helper.sampling import section as section_sampling
 from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
 from diffusers_helper.streaming.ring import WeightRing
-from diffusers_helper.transformer.compiling import BlockRunner
-from diffusers_helper.transformer.memoize import Remembered
+from diffusers_helper.transformer.compiling import EagerBlocks
+from diffusers_helper.transformer.memoize import Memoized
 from diffusers_helper.weights.model_files import find_models
 from tests.support.small_layers import COUNT, describe, make_linear, store
 from tests.support.tiny import GOLDEN, MODELS, load_latents, make_request, run
@@ -249,7 +249,7 @@ def test_what_is_lent_of_a_card_leaves_room_for_a_step_and_for_others(monkeypatc
     assert emptied == [card.device]
 
 
-class Unwilling(BlockRunner):
+class Unwilling(EagerBlocks):
     def __init__(self, error):
         self.error = error
 
@@ -285,7 +285,7 @@ def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_
         return original(*arguments)
 
     remembering = []
-    init, forward = Remembered.__init__, Remembered.forward
+    init, forward = Memoized.__init__, Memoized.forward
 
     def count(self, *arguments, **named):
         init(self, *arguments, **named)
@@ -296,8 +296,8 @@ def test_nothing_that_a_sections_steps_remember_is_left_while_it_is_decoded(tmp_
         return forward(self, *arguments, **named)
 
     used: set[int] = set()
-    monkeypatch.setattr(Remembered, "__init__", count)
-    monkeypatch.setattr(Remembered, "forward", look)
+    monkeypatch.setattr(Memoized, "__init__", count)
+    monkeypatch.setattr(Memoized, "forward", look)
     monkeypatch.setattr(pipeline, "decode_to", watch)
     list(run(make_request(seconds=2), tmp_path))
     assert len(results) == 2

@@ -5,8 +5,8 @@ from torch import nn
 
 from diffusers_helper.sampling.denoiser import guide
 from diffusers_helper.transformer.block_stack import BlockStack
-from diffusers_helper.transformer.compiling import BlockRunner
-from diffusers_helper.transformer.modulation import GivenProduct
+from diffusers_helper.transformer.compiling import EagerBlocks
+from diffusers_helper.transformer.modulation import PrecomputedModulation
 from diffusers_helper.transformer.teacache import TeaCache
 from tests.support.tiny import make_loader
 
@@ -28,7 +28,7 @@ class Norm(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.linear = GivenProduct()
+        self.linear = PrecomputedModulation()
 
     def forward(self, hidden, emb):
         return (hidden * self.linear(emb),)
@@ -65,7 +65,7 @@ class Layers(list):
 
 def make_stack(blocks):
     products = [(torch.tensor(1.0), torch.tensor(1.0)) for _ in blocks]
-    stack = BlockStack(Layers(blocks), {"step": products}, AddOne(), BlockRunner())
+    stack = BlockStack(Layers(blocks), {"step": products}, AddOne(), EagerBlocks())
     stack.key = "step"
     return stack
 

@@ -11,7 +11,7 @@ import torch
 
 from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
-from diffusers_helper.transformer.compiling import CompilingRunner
+from diffusers_helper.transformer.compiling import CompiledBlocks
 from tests.support.tiny import make_loader, make_request, run
 from webui.eichi_utils.text.translations import Translator
 from webui.endframe_ichi import parse_arguments
@@ -166,12 +166,12 @@ def test_what_a_choice_may_hang_on_has_all_ways_tried_again(card, tmp_path, monk
 
 def test_a_refused_way_is_not_chosen_again(card, tmp_path):
     path = tmp_path / "attention.json"
-    first = chooser(path, asked=attention.SAGE)
+    first = chooser(path, requested=attention.SAGE)
     card.ways["sage"] = 0.1
     assert first.choose(SHAPE) == "sage"
-    first.refuse("sage")
+    first.exclude("sage")
     assert first.choose(SHAPE) == "xformers"
-    first.refuse("xformers")
+    first.exclude("xformers")
     assert "xformers" not in json.loads(path.read_text()).values()
     assert first.choose(SHAPE) == "_native_cudnn"
 
@@ -208,7 +208,7 @@ def test_sage_attention_is_not_taken_by_itself(card):
 def test_sage_attention_is_taken_where_it_is_asked_for(card, tmp_path):
     card.ways["sage"], card.wrong["sage"] = 2.0, 1.08  # it may round
     path = tmp_path / "attention.json"
-    assert chooser(path, asked=attention.SAGE).choose(SHAPE) == "sage"
+    assert chooser(path, requested=attention.SAGE).choose(SHAPE) == "sage"
     assert not path.exists()  # who no longer asks for it gets another
     assert chooser(path).choose(SHAPE) == "xformers"
 
@@ -226,13 +226,15 @@ def test_where_sage_attention_does_not_work_the_fastest_other_is_taken(card, mon
             "attend",
             lambda states, name: original(states, name) * (torch.nan if name == "sage" else 1),
         )
-    assert chooser(asked=attention.SAGE).choose(SHAPE) == "xformers"
+    assert chooser(requested=attention.SAGE).choose(SHAPE) == "xformers"
 
 
-@pytest.mark.parametrize(("asked", "notices"), [("sage", ["attention_refused"]), (None, []), ("native", [])])
-def test_a_job_tells_that_the_attention_asked_for_is_not_used(tmp_path, asked, notices):
+@pytest.mark.parametrize(
+    ("requested", "notices"), [("sage", ["attention_refused"]), (None, []), ("native", [])]
+)
+def test_a_job_tells_that_the_attention_asked_for_is_not_used(tmp_path, requested, notices):
     loader = make_loader()
-    loader._attention.asked = asked
+    loader._attention.requested = requested
     events = run(make_request(), tmp_path, loader=loader)
     assert [event.code for event in events if isinstance(event, Notice)] == notices
 
@@ -240,7 +242,7 @@ def test_a_job_tells_that_the_attention_asked_for_is_not_used(tmp_path, asked, n
 def test_blocks_with_sage_attention_are_not_compiled_and_others_still_are():
     """A compiler cannot look into it, and would be given up for all."""
     loader = make_loader()
-    loader._runner = CompilingRunner("eager")
+    loader._runner = CompiledBlocks("eager")
     for chosen, compiles in ((attention.SAGE, False), (None, True)):
         loader._attention.choose = lambda _shape, chosen=chosen: chosen
         with contextlib.ExitStack() as exits:
@@ -248,14 +250,14 @@ def test_blocks_with_sage_attention_are_not_compiled_and_others_still_are():
                 patch = exits.enter_context(pytest.MonkeyPatch.context())
                 patch.setattr(attention.ActiveAttention, "_enter", lambda _self: None)
             transformer = exits.enter_context(loader.transformer(500))
-            assert isinstance(transformer.stack.runner, CompilingRunner) is compiles
+            assert isinstance(transformer.stack.runner, CompiledBlocks) is compiles
             assert transformer.is_prepared is not compiles
 
 
 def test_no_memory_for_trying_sage_attention_is_no_end_of_the_job(card, monkeypatch):
     card.ways["sage"] = 2.0
     monkeypatch.setattr(torch, "randn", out_of_memory)
-    assert chooser(asked=attention.SAGE).choose(SHAPE) is None
+    assert chooser(requested=attention.SAGE).choose(SHAPE) is None
 
 
 @pytest.mark.parametrize("lang", ["en", "ja", "zh-tw"])

@@ -6,7 +6,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 
 from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
-from diffusers_helper.transformer.compiling import BlockRunner, CompilingRunner
+from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from tests.support.tiny import load_latents, make_loader, make_request, run
 
 
@@ -21,21 +21,21 @@ def test_a_jobs_attention_is_gone_after_it():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "asked", "notices"),
+    ("chosen", "requested", "notices"),
     [("xformers", None, []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
 )
-def test_a_way_that_fails_in_the_job_is_no_end_of_it(tmp_path, chosen, asked, notices):
+def test_a_way_that_fails_in_the_job_is_no_end_of_it(tmp_path, chosen, requested, notices):
     """None of these works here; the first two fail when they are switched on, the other in a block."""
     options = {"save_latents": True}
     list(run(make_request(seconds=2), tmp_path / "out", name="wanted", **options))
     loader = make_loader()
     loader._attention.choose = lambda _shape: chosen
-    loader._attention.asked = asked
+    loader._attention.requested = requested
     events = run(make_request(seconds=2), tmp_path / "out", name="found", loader=loader, **options)
     assert [event.code for event in events if isinstance(event, Notice)] == notices
     found, wanted = (load_latents(tmp_path / "out" / f"{name}.safetensors") for name in ("found", "wanted"))
     assert torch.equal(found, wanted)
-    assert loader._attention._refused == {chosen}
+    assert loader._attention._excluded == {chosen}
 
 
 def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monk
     monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
     loader = make_loader()
     loader._attention.choose = lambda _shape: "_native_math"
-    loader._attention.asked = "_native_math"
+    loader._attention.requested = "_native_math"
     events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
     codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
     assert codes.count("attention_refused") == 1
@@ -68,7 +68,7 @@ def test_what_is_not_the_attentions_fault_is_raised(error):
         active.guard(fail)
     is_memory = isinstance(error, torch.OutOfMemoryError)
     assert calls == (["_native_math"] if is_memory else ["_native_math", "native"])
-    assert not active.is_to_blame
+    assert not active.failed
 
 
 class NeedsOwnAttention(torch.nn.Module):
@@ -83,10 +83,10 @@ class NeedsOwnAttention(torch.nn.Module):
 
 def test_an_attention_that_fails_while_blocks_are_compiled_does_not_cost_compiling():
     torch._dynamo.reset()
-    runner, states = CompilingRunner("eager"), (torch.ones(2), torch.ones(2))
+    runner, states = CompiledBlocks("eager"), (torch.ones(2), torch.ones(2))
     with attention.ActiveAttention("_native_math") as active:
         active.guard(lambda: runner.prepare([NeedsOwnAttention()], states, active.backend))
-        assert (active.backend, active.is_to_blame) == ("native", True)
+        assert (active.backend, active.failed) == ("native", True)
     assert runner.is_compiling
     assert runner.is_ready("native")
     assert not runner.is_ready("_native_math")
@@ -95,7 +95,7 @@ def test_an_attention_that_fails_while_blocks_are_compiled_does_not_cost_compili
 def test_an_attention_that_fails_while_a_job_compiles_gives_way():
     loader, prepared = make_loader(), []
 
-    class Runner(BlockRunner):
+    class Runner(EagerBlocks):
         def prepare(self, _blocks, _arguments, name):
             prepared.append(name)
             if name != "native":
@@ -107,12 +107,12 @@ def test_an_attention_that_fails_while_a_job_compiles_gives_way():
         transformer.prepare_blocks(500, loader.compute)
         assert transformer.attention == "native"
     assert prepared == ["_native_math", "native"]
-    assert loader._attention._refused == {"_native_math"}
+    assert loader._attention._excluded == {"_native_math"}
 
 
 def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
     """Which would take half a minute in the middle of a step, and be tried by nobody."""
-    runner, compiled = CompilingRunner(), []
+    runner, compiled = CompiledBlocks(), []
     runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
     loader = make_loader()
     loader._runner = runner
@@ -128,4 +128,4 @@ def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
         runner._ready.add("native")
         assert stack._run(torch.nn.Identity(), 1) == 1
         assert compiled == [1, 1]
-    assert loader._attention._refused == set()
+    assert loader._attention._excluded == set()

@@ -23,11 +23,11 @@ from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.transformer.block_stack import BlockStack
 from diffusers_helper.transformer.compiling import (
     TOLERANCE,
-    BlockRunner,
-    CompilingRunner,
+    CompiledBlocks,
+    EagerBlocks,
     _relative_error,
 )
-from diffusers_helper.transformer.modulation import give_modulation, modulation_sizes
+from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
@@ -38,7 +38,7 @@ def compiling():
     """A loader whose blocks are compiled, as in an app that goes on running. Compiling them takes a while."""
     torch._dynamo.reset()
     counters.clear()
-    yield loader_of(CompilingRunner("aot_eager"))
+    yield loader_of(CompiledBlocks("aot_eager"))
     torch._dynamo.reset()
 
 
@@ -87,7 +87,7 @@ def run_block(runner, block=None):
 
 
 def test_jobs_of_all_kinds_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_path):
-    plain = loader_of(BlockRunner())
+    plain = loader_of(EagerBlocks())
     for name, values in JOBS.items():
         found, _ = make(compiling, tmp_path / "compiled", name, **values)
         wanted, _ = make(plain, tmp_path / "plain", name, **values)
@@ -132,8 +132,8 @@ def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path)
     convert(files.transformer, tmp_path / "8bit", lambda *_: None, threading.Event())
     part = dataclasses.replace(files.transformer, checkpoint=Checkpoint.open(tmp_path / "8bit"))
     files = dataclasses.replace(files, transformer=part)
-    runner = CompilingRunner("aot_eager")
-    loaders = [ModelLoader(files, compiling.compute, each) for each in (runner, BlockRunner())]
+    runner = CompiledBlocks("aot_eager")
+    loaders = [ModelLoader(files, compiling.compute, each) for each in (runner, EagerBlocks())]
     found, wanted = (make(each, tmp_path / str(n))[0] for n, each in enumerate(loaders))
     assert runner.is_compiling
     assert torch.allclose(found, wanted, atol=1e-4)
@@ -141,7 +141,7 @@ def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path)
 
 
 def test_only_the_first_job_tells_of_compiling(tmp_path):
-    class Slow(BlockRunner):
+    class Slow(EagerBlocks):
         def is_ready(self, attention):
             return attention in ready
 
@@ -168,7 +168,7 @@ def test_a_compiler_that_fails_costs_nothing_but_the_try():
         calls.append(1)
         raise RuntimeError("Python.h: No such file or directory")
 
-    runner = CompilingRunner(broken)
+    runner = CompiledBlocks(broken)
     for _ in range(2):
         assert torch.equal(run_block(runner), Block()(*STATES)[0])
     assert len(calls) == 1
@@ -180,7 +180,7 @@ def test_compiled_blocks_with_wrong_numbers_are_not_used():
     def wrong(graph, _inputs):
         return lambda *values: tuple(value * 1.1 for value in graph(*values))
 
-    runner = CompilingRunner(wrong)
+    runner = CompiledBlocks(wrong)
     assert not torch.equal(run_block(runner), Block()(*STATES)[0])
     runner.prepare([Block()], STATES, "native")
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
@@ -189,7 +189,7 @@ def test_compiled_blocks_with_wrong_numbers_are_not_used():
 @pytest.mark.parametrize("after", [3, 15])
 def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(tmp_path, after):
     """In the first section's steps, or in the second's, whose first is kept."""
-    runner, calls = CompilingRunner(), []
+    runner, calls = CompiledBlocks(), []
 
     def go_wrong(block, *arguments):
         calls.append(1)
@@ -197,7 +197,7 @@ def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(
         return (hidden * torch.nan, text) if len(calls) > after else (hidden, text)
 
     runner._compiled, runner._ready = go_wrong, {"native"}
-    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
     found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
     assert torch.equal(found, wanted)
     assert not runner.is_compiling
@@ -211,7 +211,7 @@ def sampled_sections(events):
 @pytest.mark.parametrize("attention", ["native", "_native_math"])
 def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attention):
     models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
-    runner, events = CompilingRunner(), []
+    runner, events = CompiledBlocks(), []
     runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {attention}
     loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
     loader._attention.choose = lambda _shape: None if attention == "native" else attention
@@ -220,7 +220,7 @@ def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attent
             events.append(event)
     assert sampled_sections(events) == [0, 0]
     assert runner.is_compiling
-    assert loader._attention._refused == set()
+    assert loader._attention._excluded == set()
 
 
 def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monk
         raise MachineError("disk_full")
 
     monkeypatch.setattr(section_sampling, "preview_latents", fail)
-    runner, events = CompilingRunner(), []
+    runner, events = CompiledBlocks(), []
     runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {"native"}
     with pytest.raises(MachineError, match="disk_full"):
         for event in run(make_request(), tmp_path / "out", loader=loader_of(runner)):
@@ -243,14 +243,14 @@ def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):
         hidden, text = original(self, block, *arguments)
         return (hidden, text) if self.attention.backend == "native" else (hidden * torch.nan, text)
 
-    wanted, _ = make(loader_of(BlockRunner()), tmp_path / "plain", seconds=2, steps=2)
+    wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
     monkeypatch.setattr(BlockStack, "_run", go_wrong)
-    loader = loader_of(BlockRunner())
+    loader = loader_of(EagerBlocks())
     loader._attention.choose = lambda _shape: "_native_math"
     found, events = make(loader, tmp_path, seconds=2, steps=2)
     assert torch.equal(found, wanted)
     assert sampled_sections(events) == [0, 0, 1]
-    assert loader._attention._refused == {"_native_math"}
+    assert loader._attention._excluded == {"_native_math"}
 
 
 @pytest.mark.usefixtures("fresh")
@@ -260,7 +260,7 @@ def test_compiled_blocks_with_right_numbers_are_used():
     def compiler(graph, _inputs):
         return lambda *values: calls.append(1) or graph(*values)
 
-    runner = CompilingRunner(compiler)
+    runner = CompiledBlocks(compiler)
     runner.prepare([Block()], STATES, "native")
     assert runner.is_ready("native")
     assert not runner.is_ready("another")
@@ -282,7 +282,7 @@ def test_running_out_of_memory_is_told_as_such_and_no_reason_to_stop_compiling(m
         run_out("while compiling")
         return lambda *values: run_out("while running") or graph(*values)
 
-    runner = CompilingRunner(compile_graph)
+    runner = CompiledBlocks(compile_graph)
     with pytest.raises(torch.OutOfMemoryError):
         run_block(runner)
     short.clear()
@@ -300,8 +300,8 @@ def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, mo
             raise torch.OutOfMemoryError("CUDA out of memory")
         self._ready.add(attention)
 
-    monkeypatch.setattr(CompilingRunner, "prepare", prepare)
-    runner, calls = CompilingRunner(), []
+    monkeypatch.setattr(CompiledBlocks, "prepare", prepare)
+    runner, calls = CompiledBlocks(), []
     runner._compiled = lambda block, *arguments: calls.append(1) or block(*arguments)
     found, _ = make(loader_of(runner), tmp_path)
     assert len(counts) == 2
@@ -314,7 +314,7 @@ def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, mo
 @torch.inference_mode()
 def test_examples_do_what_blocks_do():
     """Without its attention, a block must be further away from itself than is allowed."""
-    loader = loader_of(BlockRunner())
+    loader = loader_of(EagerBlocks())
     with loader.transformer(500) as transformer:
         config = transformer.model.config
         width = config.num_attention_heads * config.attention_head_dim
@@ -322,9 +322,7 @@ def test_examples_do_what_blocks_do():
         rotary = tuple(torch.randn(40, config.attention_head_dim) for _ in range(2))
         temb = torch.randn(1, width)
         for kind, block in transformer.stack.layers.examples().items():
-            give_modulation(
-                block, kind, tuple(torch.randn(1, size) for size in modulation_sizes(kind, width))
-            )
+            set_modulation(block, kind, tuple(torch.randn(1, size) for size in modulation_sizes(kind, width)))
             whole = block(*states, temb, None, rotary)
             values = block.attn.to_v
             values.weight.data.zero_()

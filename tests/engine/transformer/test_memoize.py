@@ -6,7 +6,7 @@ import weakref
 import torch
 from torch import nn
 
-from diffusers_helper.transformer.memoize import MaskMover, Remembered
+from diffusers_helper.transformer.memoize import HostMask, Memoized
 
 
 class Count(nn.Module):
@@ -21,7 +21,7 @@ class Count(nn.Module):
 
 def test_the_same_tensors_are_computed_once():
     count = Count()
-    module, one, two = Remembered(count, size=2), torch.ones(2), torch.full((2,), 2.0)
+    module, one, two = Memoized(count, size=2), torch.ones(2), torch.full((2,), 2.0)
     for _ in range(3):
         assert torch.equal(module(one), one)
         assert torch.equal(module(two, scale=3), two * 3)
@@ -30,7 +30,7 @@ def test_the_same_tensors_are_computed_once():
 
 def test_equal_tensors_are_not_the_same():
     count = Count()
-    module, value = Remembered(count, size=2), torch.ones(2)
+    module, value = Memoized(count, size=2), torch.ones(2)
     module(value)
     assert torch.equal(module(value.clone() * 2), torch.full((2,), 2.0))
     assert count.calls == 2
@@ -38,13 +38,13 @@ def test_equal_tensors_are_not_the_same():
 
 def test_other_arguments_count():
     count = Count()
-    module, value = Remembered(count, size=3), torch.ones(2)
+    module, value = Memoized(count, size=3), torch.ones(2)
     assert [float(module(value, scale=s)[0]) for s in (1, 2, 1, 2)] == [1, 2, 1, 2]
     assert count.calls == 2
 
 
 def test_only_so_much_is_kept():
-    module = Remembered(Count(), size=1)
+    module = Memoized(Count(), size=1)
     first = torch.ones(2)
     gone = weakref.ref(first)
     module(first)
@@ -56,7 +56,7 @@ def test_only_so_much_is_kept():
 
 def test_what_is_forgotten_is_gone():
     count = Count()
-    module, value = Remembered(count, size=2), torch.ones(2)
+    module, value = Memoized(count, size=2), torch.ones(2)
     gone = weakref.ref(module(value))
     module.forget()
     gc.collect()
@@ -70,7 +70,7 @@ def test_a_mask_is_moved_once():
         def forward(self, states, _timestep, mask):
             return states, mask
 
-    module, mask = MaskMover(Inner()), torch.ones(1, 4, dtype=torch.bool)
+    module, mask = HostMask(Inner()), torch.ones(1, 4, dtype=torch.bool)
     states = torch.ones(1, 4, 2)
     results = [module(states, None, mask)[1] for _ in range(2)]
     assert results[0] is results[1]

@@ -16,9 +16,9 @@ from diffusers_helper.vae.decoder import WindowDecoder
 from diffusers_helper.vae.feature_maps import (
     STRIP_BYTES,
     CausalConv,
-    Rooms,
-    Stored,
-    Upsampled,
+    FeatureBuffers,
+    LazyUpsample,
+    StoredMap,
     UpsamplingConv,
 )
 from tests.support.tiny import MODELS
@@ -64,14 +64,14 @@ def test_levels_of_the_same_width_are_decoded_too():
 def rooms(monkeypatch):
     """Each time that maps asked for a room: how large a part of it they need, and whether they got it."""
     asked = []
-    original = Rooms.make
+    original = FeatureBuffers.make
 
     def make(self, shape, dtype):
         made = original(self, shape, dtype)
         asked.append((math.prod(shape) * dtype.itemsize / self.num_bytes, made is not None))
         return made
 
-    monkeypatch.setattr(Rooms, "make", make)
+    monkeypatch.setattr(FeatureBuffers, "make", make)
     return asked
 
 
@@ -84,7 +84,7 @@ def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, room
     ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 5, 4, 6) for _ in range(3)]
     windows.append(windows[0][:, :, :2])
     windows.append(torch.randn(1, 16, 5, 6, 6))
-    with ours.keeping_rooms():
+    with ours.reusing_buffers():
         found = [ours(window) for window in windows]
     for one, window in zip(found, windows, strict=True):
         assert error(one, theirs(window)) < 1e-5
@@ -98,7 +98,7 @@ def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, room
 @torch.inference_mode()
 def test_rooms_are_given_back_also_when_decoding_fails(vae):
     ours = WindowDecoder(vae.decoder)
-    with pytest.raises(RuntimeError), ours.keeping_rooms():
+    with pytest.raises(RuntimeError), ours.reusing_buffers():
         ours(torch.randn(1, 16, 2, 4, 6))
         ours(torch.randn(1, 3, 2, 4, 6))
     assert ours._rooms is None
@@ -109,7 +109,7 @@ def test_the_statistics_of_a_bright_picture_are_exact(vae):
     """A mean that is large against the deviation is where sums of squares lose their digits."""
     theirs = copy.deepcopy(vae.decoder.conv_norm_out).double()
     maps = 30 + torch.randn(3, CONFIG["block_out_channels"][0], 40, 40)
-    found = vae_decoder.Norm(theirs).activation(Stored(maps), nonlinear=False)(maps)
+    found = vae_decoder.Norm(theirs).activation(StoredMap(maps), nonlinear=False)(maps)
     wanted = theirs(maps.double().transpose(0, 1)[None])[0].transpose(0, 1)
     assert float((found - wanted).abs().max()) < 2e-4
 
@@ -119,7 +119,9 @@ def test_doubled_maps_are_the_same_in_every_strip(vae):
     block = vae.decoder.up_blocks[1].upsamplers[0]
     source = torch.randn(3, block.conv.conv.in_channels, 6, 5)
     whole = block(source.transpose(0, 1)[None])[0].transpose(0, 1)
-    maps = Upsampled(Stored(source.contiguous(memory_format=torch.channels_last)), UpsamplingConv(block))
+    maps = LazyUpsample(
+        StoredMap(source.contiguous(memory_format=torch.channels_last)), UpsamplingConv(block)
+    )
     assert maps.shape == tuple(whole.shape)
     for top in range(12):
         for bottom in range(top + 1, 13):
@@ -133,7 +135,7 @@ def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
     conv, asked = UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]), []
     source = torch.randn(3, 16, 9, 5).contiguous(memory_format=torch.channels_last)
     conv.register_forward_pre_hook(lambda _, arguments: asked.extend(range(*arguments[1:3])))
-    maps = Upsampled(Stored(source), conv)
+    maps = LazyUpsample(StoredMap(source), conv)
     for _strip in CausalConv(vae.decoder.up_blocks[2].resnets[0].conv1).strips(maps):
         pass
     assert asked == list(range(9))
@@ -145,8 +147,8 @@ def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
 def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
     strips_of(strip)
     monkeypatch.setattr(vae_maps, "LARGEST_PIECE", 2 * 16 * 9 * 5)
-    stored = Stored(torch.randn(5, 16, 9, 5).contiguous(memory_format=torch.channels_last))
-    doubled = Upsampled(stored, UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]))
+    stored = StoredMap(torch.randn(5, 16, 9, 5).contiguous(memory_format=torch.channels_last))
+    doubled = LazyUpsample(stored, UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]))
     assert [len(piece) for piece in stored.pieces()] == [2, 2, 1]
     assert torch.equal(torch.cat([*stored.pieces()]), stored.values)
     assert torch.equal(torch.cat([*doubled.pieces()], 2), doubled.stored().values)
@@ -188,11 +190,11 @@ def test_no_convolution_sees_more_than_a_strip(vae, strips_of, monkeypatch, stri
     strips_of(strip)
     windows = []
 
-    def make_window(seen, cut, activation):
-        windows.append(vae_windows.make_window(seen, cut, activation))
+    def unfold_frames(seen, cut, activation):
+        windows.append(vae_windows.unfold_frames(seen, cut, activation))
         return windows[-1]
 
-    monkeypatch.setattr(vae_maps, "choose_make_window", lambda _device: make_window)
+    monkeypatch.setattr(vae_maps, "choose_unfold_frames", lambda _device: unfold_frames)
     WindowDecoder(vae.decoder)(torch.randn(1, 16, 2, 4, 6))
     for window in windows:
         row = window.numel() * 4 // window.shape[2]
