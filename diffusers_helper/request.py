@@ -7,7 +7,7 @@ named by a path or hold their bytes in a `data:` URI; this module does not open 
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,121 @@ MAX_VALUES = 100_000
 """Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
 
+Check = Callable[[object, str], Any]
+"""Takes what the JSON holds under a key, returns what the dataclass holds, or raises InputError."""
+
+# -- checks of one value -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A check for numbers of a range, `low` itself left out where it is open."""
+
+    low: float
+    high: float
+    open_low: bool = False
+
+    def __call__(self, value: object, key: str) -> float:
+        low, high = self.low, self.high
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
+        if not low <= value <= high or (self.open_low and value == low):  # NaN fails this too
+            raise InputError(
+                "out_of_range_above" if self.open_low else "out_of_range",
+                field=key,
+                value=_shown(value),
+                low=low,
+                high=high,
+            )
+        return float(value)
+
+
+@dataclass(frozen=True)
+class _WholeNumber:
+    """A check for whole numbers of a range, which JSON may write with a point."""
+
+    low: int
+    high: int
+
+    def __call__(self, value: object, key: str) -> int:
+        low, high = self.low, self.high
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not is_whole:
+            raise InputError("not_a_whole_number", field=key, value=_shown(value), low=low, high=high)
+        number = int(value)  # type: ignore[call-overload]
+        if not low <= number <= high:
+            raise InputError("out_of_range", field=key, value=_shown(value), low=low, high=high)
+        return int(number)
+
+
+def _flag(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError("not_true_or_false", field=key, value=_shown(value))
+    return value
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise InputError("not_a_text", field=key, value=_shown(value))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError("broken_text", field=key) from error
+    return value
+
+
+def _picture(value: object, key: str) -> str:
+    name = _text(value, key)
+    if not name.strip() or "\0" in name:
+        raise InputError("no_picture_name", field=key)
+    return name
+
+
+def _section_seconds(value: object, key: str) -> float:
+    if isinstance(value, bool) or value not in (0.5, 1):
+        raise InputError("section_seconds", field=key, value=_shown(value))
+    return float(value)
+
+
+@dataclass(frozen=True)
+class _Optional:
+    """A check that takes null, too."""
+
+    check: Check
+
+    def __call__(self, value: object, key: str) -> Any:
+        return None if value is None else self.check(value, key)
+
+
+# -- what a request holds ----------------------------------------------------------------------------
+
+
+def _field(default: Any, check: Check, *, decides: bool = True) -> Any:
+    """Declare a key of the request file: its default, its check, and whether it decides the video."""
+    return field(default=default, metadata={"check": check, "decides": decides})
+
 
 @dataclass(frozen=True)
 class Keyframe:
-    """What one section has of its own. Section 0 is generated first: it is the END of the video."""
+    """The picture and prompt of one section. Section 0 is generated first: it is the END of the video."""
 
-    section: int
-    image: str | None = None
-    prompt: str = ""
+    section: int = field(metadata={"check": _WholeNumber(-MAX_SEED, MAX_SEED)})  # its range: _check_keyframes
+    image: str | None = _field(None, _Optional(_picture))
+    prompt: str = _field("", lambda value, key: "" if value is None else _text(value, key))
+
+
+def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
+    if not isinstance(value, list):
+        raise InputError("keyframes_not_a_list", field=key, value=_shown(value))
+    keyframes = []
+    for number, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise InputError("keyframe_not_an_object", number=number, value=_shown(item))
+        checked = _check_fields(item, Keyframe, f"{key}[{number}].")
+        if "section" not in checked:
+            raise InputError("keyframe_without_section", number=number)
+        keyframes.append(Keyframe(**checked))
+    return tuple(keyframes)
 
 
 @dataclass(frozen=True)
@@ -44,30 +151,30 @@ class GenerationRequest:
     the closing one, which joins the start image: the sections between are left out.
     """
 
-    start_image: str | None = None
-    end_image: str | None = None
-    end_frame_strength: float = 1.0
-    prompt: str = ""
-    negative_prompt: str = ""
-    seed: int | None = None
-    seconds: float = 1.0
-    section_seconds: float = 1.0
-    steps: int = 16
-    teacache: bool = True
-    teacache_threshold: float = 0.40
-    distilled_guidance_scale: float = 10.0
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.0
-    all_padding: float | None = None
-    loop: bool = False
-    close_after: int | None = None
-    keyframes: tuple[Keyframe, ...] = field(default=())
-    resolution: int = 640
-    width: int | None = None
-    height: int | None = None
-    crf: int = 16
-    keep_section_videos: bool = False
-    save_section_stills: bool = False
+    start_image: str | None = _field(None, _Optional(_picture))
+    end_image: str | None = _field(None, _Optional(_picture))
+    end_frame_strength: float = _field(1.0, _Number(0, 1))
+    prompt: str = _field("", _text)
+    negative_prompt: str = _field("", _text)
+    seed: int | None = _field(None, _Optional(_WholeNumber(0, MAX_SEED)), decides=False)
+    seconds: float = _field(1.0, _Number(0, 120, open_low=True))
+    section_seconds: float = _field(1.0, _section_seconds)
+    steps: int = _field(16, _WholeNumber(1, 100))
+    teacache: bool = _field(True, _flag)
+    teacache_threshold: float = _field(0.40, _Number(0, 10))
+    distilled_guidance_scale: float = _field(10.0, _Number(0, 32))
+    guidance_scale: float = _field(1.0, _Number(0, 32))
+    guidance_rescale: float = _field(0.0, _Number(0, 1))
+    all_padding: float | None = _field(None, _Optional(_Number(0, 10)))
+    loop: bool = _field(False, _flag)
+    keyframes: tuple[Keyframe, ...] = _field((), _keyframes)
+    resolution: int = _field(640, _WholeNumber(64, 1536), decides=False)
+    width: int | None = _field(None, _Optional(_WholeNumber(16, 2048)), decides=False)
+    height: int | None = _field(None, _Optional(_WholeNumber(16, 2048)), decides=False)
+    close_after: int | None = _field(None, _Optional(_WholeNumber(1, MAX_SECTIONS)), decides=False)
+    crf: int = _field(16, _WholeNumber(1, 51), decides=False)
+    keep_section_videos: bool = _field(False, _flag, decides=False)
+    save_section_stills: bool = _field(False, _flag, decides=False)
 
     @property
     def section_size(self) -> SectionSize:
@@ -100,7 +207,7 @@ class GenerationRequest:
         """
         if not isinstance(values, dict):
             raise InputError("request_not_an_object", value=_shown(values))
-        checked = _check_fields(values, _REQUEST_FIELDS, "")
+        checked = _check_fields(values, cls, "")
         request = cls(**checked)
         _check_pictures_and_size(request)
         _check_keyframes(request)
@@ -132,6 +239,16 @@ class GenerationRequest:
         )
 
 
+REQUEST_FIELDS = {known.name: known for known in dataclasses.fields(GenerationRequest)}
+
+
+def field_limits(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest value of a number in a request."""
+    check = REQUEST_FIELDS[name].metadata["check"]
+    number: Any = check.check if isinstance(check, _Optional) else check
+    return number.low, number.high
+
+
 def is_data_uri(image: str) -> bool:
     """Whether a picture's name holds the picture itself (`data:image/...;base64,...`)."""
     return image.startswith("data:")
@@ -158,129 +275,17 @@ def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
-# -- checks of one value: take what the JSON holds, return what the dataclass holds ----------------
+# -- checks of all values --------------------------------------------------------------------------
 
 
-def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[object, str], float]:
-    def check(value: object, key: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
-        if not low <= value <= high or (open_low and value == low):  # NaN fails this too
-            raise InputError(
-                "out_of_range_above" if open_low else "out_of_range",
-                field=key,
-                value=_shown(value),
-                low=low,
-                high=high,
-            )
-        return float(value)
-
-    return check
-
-
-def _whole_number(low: int, high: int) -> Callable[[object, str], int]:
-    def check(value: object, key: str) -> int:
-        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not is_whole:
-            raise InputError("not_a_whole_number", field=key, value=_shown(value), low=low, high=high)
-        number = int(value)  # type: ignore[call-overload]
-        if not low <= number <= high:
-            raise InputError("out_of_range", field=key, value=_shown(value), low=low, high=high)
-        return int(number)
-
-    return check
-
-
-def _flag(value: object, key: str) -> bool:
-    if not isinstance(value, bool):
-        raise InputError("not_true_or_false", field=key, value=_shown(value))
-    return value
-
-
-def _text(value: object, key: str) -> str:
-    if not isinstance(value, str):
-        raise InputError("not_a_text", field=key, value=_shown(value))
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError("broken_text", field=key) from error
-    return value
-
-
-def _picture(value: object, key: str) -> str:
-    name = _text(value, key)
-    if not name.strip() or "\0" in name:
-        raise InputError("no_picture_name", field=key)
-    return name
-
-
-def _section_seconds(value: object, key: str) -> float:
-    if isinstance(value, bool) or value not in (0.5, 1):
-        raise InputError("section_seconds", field=key, value=_shown(value))
-    return float(value)
-
-
-def _optional(check: Callable[[object, str], Any]) -> Callable[[object, str], Any]:
-    return lambda value, key: None if value is None else check(value, key)
-
-
-def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
-    if not isinstance(value, list):
-        raise InputError("keyframes_not_a_list", field=key, value=_shown(value))
-    keyframes = []
-    for number, item in enumerate(value):
-        if not isinstance(item, dict):
-            raise InputError("keyframe_not_an_object", number=number, value=_shown(item))
-        checked = _check_fields(item, _KEYFRAME_FIELDS, f"{key}[{number}].")
-        if "section" not in checked:
-            raise InputError("keyframe_without_section", number=number)
-        keyframes.append(Keyframe(**checked))
-    return tuple(keyframes)
-
-
-_KEYFRAME_FIELDS: dict[str, Callable[[object, str], Any]] = {
-    "section": _whole_number(-MAX_SEED, MAX_SEED),  # the video's own range is checked with its length
-    "image": _optional(_picture),
-    "prompt": lambda value, key: "" if value is None else _text(value, key),
-}
-
-_REQUEST_FIELDS: dict[str, Callable[[object, str], Any]] = {
-    "start_image": _optional(_picture),
-    "end_image": _optional(_picture),
-    "end_frame_strength": _number(0, 1),
-    "prompt": _text,
-    "negative_prompt": _text,
-    "seed": _optional(_whole_number(0, MAX_SEED)),
-    "seconds": _number(0, 120, open_low=True),
-    "section_seconds": _section_seconds,
-    "steps": _whole_number(1, 100),
-    "teacache": _flag,
-    "teacache_threshold": _number(0, 10),
-    "distilled_guidance_scale": _number(0, 32),
-    "guidance_scale": _number(0, 32),
-    "guidance_rescale": _number(0, 1),
-    "all_padding": _optional(_number(0, 10)),
-    "loop": _flag,
-    "close_after": _optional(_whole_number(1, MAX_SECTIONS)),
-    "keyframes": _keyframes,
-    "resolution": _whole_number(64, 1536),
-    "width": _optional(_whole_number(16, 2048)),
-    "height": _optional(_whole_number(16, 2048)),
-    "crf": _whole_number(1, 51),
-    "keep_section_videos": _flag,
-    "save_section_stills": _flag,
-}
-
-
-def _check_fields(values: dict, fields: Mapping[str, Callable], prefix: str) -> dict[str, Any]:
+def _check_fields(values: dict, declared: type, prefix: str) -> dict[str, Any]:
+    """Check all values of one object of a request, whose keys are the fields of the dataclass `declared`."""
+    checks = {known.name: known.metadata["check"] for known in dataclasses.fields(declared)}
     for key in values:
-        if key not in fields:
-            nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], fields, n=1, cutoff=0.0)[0]
+        if key not in checks:
+            nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], checks, n=1, cutoff=0.0)[0]
             raise InputError("unknown_key", field=prefix + _shortened(key), nearest=nearest)
-    return {key: fields[key](value, prefix + key) for key, value in values.items()}
-
-
-# -- checks of the values together ------------------------------------------------------------------
+    return {key: checks[key](value, prefix + key) for key, value in values.items()}
 
 
 def _check_pictures_and_size(request: GenerationRequest) -> None:

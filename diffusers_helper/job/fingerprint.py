@@ -10,14 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..request import GenerationRequest
+from ..request import REQUEST_FIELDS, GenerationRequest
 from ..weights.model_files import ModelFiles, content_fingerprint
-
-NOT_DECISIVE = {
-    *("seed", "close_after"),  # compared by themselves
-    *("crf", "keep_section_videos", "save_section_stills"),  # only how sections are written in the end
-    *("resolution", "width", "height"),  # the pictures are cut to their size already
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,9 @@ def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarr
     values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
     usual = GenerationRequest().to_dict()  # left out: a later version may know more keys
     decisive = {
-        key: value for key, value in values.items() if key not in NOT_DECISIVE and value != usual[key]
+        key: value
+        for key, value in values.items()
+        if value != usual[key] and REQUEST_FIELDS[key].metadata["decides"]
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

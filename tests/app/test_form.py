@@ -13,8 +13,8 @@ from diffusers_helper.errors import InputError
 from diffusers_helper.request import MAX_SEED, GenerationRequest, Keyframe
 from webui.eichi_utils.form import (
     DEFAULTS,
-    EXTRAS,
     FIELDS,
+    HIDDEN_SETTINGS,
     LOOP,
     Pictures,
     Row,
@@ -353,27 +353,27 @@ HIDDEN: Values = {
 
 def test_what_the_page_has_no_field_for_is_kept_as_it_came(picture):
     request = request_of(form(seconds=4), Pictures((picture,)), **HIDDEN)
-    assert {key: getattr(request, key) for key in EXTRAS} == HIDDEN
+    assert {key: getattr(request, key) for key in HIDDEN_SETTINGS} == HIDDEN
     restored = from_request(request, Path(), request_size)
-    assert restored.extras == HIDDEN
-    assert to_requests(restored.values, restored.pictures, restored.extras) == [request]
+    assert restored.hidden_settings == HIDDEN
+    assert to_requests(restored.values, restored.pictures, restored.hidden_settings) == [request]
 
 
 def test_nothing_is_kept_of_a_request_that_the_page_can_show():
-    assert from_request(request_of(form(**CHANGED)), Path(), lambda _: (1, 1)).extras == {}
+    assert from_request(request_of(form(**CHANGED)), Path(), lambda _: (1, 1)).hidden_settings == {}
 
 
 @pytest.mark.parametrize(("size", "kept"), [((64, 96), {"height", "width"}), ((512, 768), set())])
 def test_a_size_is_mentioned_only_where_the_resolution_gives_another(picture, size, kept):
     request = request_of(form(resolution=640), Pictures((picture,)), height=size[0], width=size[1])
-    assert from_request(request, Path(), request_size).extras.keys() == kept
+    assert from_request(request, Path(), request_size).hidden_settings.keys() == kept
 
 
 def test_every_key_of_a_request_is_a_field_a_picture_or_kept():
     pictures = {"start_image", "end_image", "keyframes"}
     elsewhere = {"loop": "mode"}
     for key in GenerationRequest().to_dict():
-        assert key in FIELDS or key in EXTRAS or key in pictures or key in elsewhere, key
+        assert key in FIELDS or key in HIDDEN_SETTINGS or key in pictures or key in elsewhere, key
 
 
 def test_a_request_with_everything_comes_back_equal(tmp_path):
@@ -384,6 +384,6 @@ def test_a_request_with_everything_comes_back_equal(tmp_path):
     values = form(**CHANGED | {"seconds": 4}, seed=str(MAX_SEED), use_keyframes=True, copy_keyframes=False)
     request = request_of(values, Pictures((uri,), uri, rows), **HIDDEN)
     restored = from_request(request, tmp_path, request_size)
-    again = request_of(restored.values, restored.pictures, **restored.extras)
+    again = request_of(restored.values, restored.pictures, **restored.hidden_settings)
     (path,) = {again.start_image, again.end_image, again.keyframes[0].image}
     assert again == request.map_images(lambda image: image and path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.files.atomic import atomic_write
-from diffusers_helper.request import GenerationRequest, is_data_uri
+from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 from diffusers_helper.sections import SectionSize, count_sections
 
 from .settings.settings import Field
@@ -28,66 +28,42 @@ RED, BLUE = 0, 1
 """The sections whose pictures a loop copies to the even and to the odd ones."""
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _takes_kind_of(default: object) -> Callable[[object], bool]:
+    """Return a check that takes values of the same kind: texts, flags, or numbers."""
+    kind = type(default) if isinstance(default, bool | str) else int | float
+    return lambda value: isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool)
 
 
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_one_of(*choices: object) -> Any:
+def _is_one_of(*choices: object) -> Callable[[object], bool]:
     return lambda value: not isinstance(value, bool) and value in choices
 
 
 _NEW = GenerationRequest()
+_SAME = (
+    *("prompt", "seconds", "section_seconds", "end_frame_strength", "teacache", "teacache_threshold"),
+    *("steps", "distilled_guidance_scale", "crf", "resolution", "keep_section_videos", "save_section_stills"),
+)
+"""The fields that a request has under the same name."""
+_OWN = {
+    "use_all_padding": False,
+    "all_padding": 1.0,
+    "random_seed": True,
+    "seed": "0",
+    "use_keyframes": False,
+    "copy_keyframes": True,
+}
+"""The defaults of the fields that a request holds in another way."""
+DEFAULTS: Values = {name: getattr(_NEW, name) for name in _SAME} | {"mode": NORMAL} | _OWN
+"""A form that was never touched."""
 FIELDS: dict[str, Field] = {
-    "prompt": Field("", _is_text),
-    "seconds": Field(_NEW.seconds, _is_number),
+    **{name: Field(default, _takes_kind_of(default)) for name, default in DEFAULTS.items()},
     "section_seconds": Field(_NEW.section_seconds, _is_one_of(0.5, 1)),
     "mode": Field(NORMAL, _is_one_of(NORMAL, LOOP)),
-    "use_all_padding": Field(False, _is_flag),
-    "all_padding": Field(1.0, _is_number),
-    "end_frame_strength": Field(_NEW.end_frame_strength, _is_number),
-    "random_seed": Field(True, _is_flag),
-    "seed": Field("0", _is_text),
-    "teacache": Field(_NEW.teacache, _is_flag),
-    "teacache_threshold": Field(_NEW.teacache_threshold, _is_number),
-    "steps": Field(_NEW.steps, _is_number),
-    "distilled_guidance_scale": Field(_NEW.distilled_guidance_scale, _is_number),
-    "crf": Field(_NEW.crf, _is_number),
-    "resolution": Field(_NEW.resolution, _is_number),
-    "keep_section_videos": Field(False, _is_flag),
-    "save_section_stills": Field(False, _is_flag),
-    "use_keyframes": Field(False, _is_flag),
-    "copy_keyframes": Field(True, _is_flag),
 }
 """The fields that come back at the next start; pictures and section rows do not."""
-
-DEFAULTS: Values = {name: known.default for name, known in FIELDS.items()}
-"""A form that was never touched."""
-
-_COPIED = (
-    "prompt",
-    "seconds",
-    "section_seconds",
-    "end_frame_strength",
-    "teacache",
-    "teacache_threshold",
-    "steps",
-    "distilled_guidance_scale",
-    "crf",
-    "resolution",
-    "keep_section_videos",
-    "save_section_stills",
-)
-"""Fields that a request has under the same name."""
-EXTRAS = ("negative_prompt", "guidance_scale", "guidance_rescale", "width", "height", "close_after")
-"""What a request may hold and the page has no field for: kept as it came, and shown in words."""
+_ELSEWHERE = {"start_image", "end_image", "keyframes", "loop"}
+HIDDEN_SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in FIELDS and name not in _ELSEWHERE)
+"""The settings of a request that the page has no field for: kept as they came, and shown in words."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +109,7 @@ def section_image(rows: Mapping[int, Row], section: int, copies: bool) -> str | 
     return rows.get(RED if section % 2 == 0 else BLUE, Row()).image
 
 
-def to_requests(values: Values, pictures: Pictures, extras: Mapping[str, Any]) -> list[GenerationRequest]:
+def to_requests(values: Values, pictures: Pictures, hidden: Mapping[str, Any]) -> list[GenerationRequest]:
     """The checked requests that a filled-in form asks for: one for each start image.
 
     Raises:
@@ -144,7 +120,7 @@ def to_requests(values: Values, pictures: Pictures, extras: Mapping[str, Any]) -
     starts: tuple[str | None, ...] = pictures.start or ((None,) if has_keyframe_picture else ())
     if not starts:
         raise InputError("choose_start_image")
-    return [_to_request(values, start, pictures.end, keyframes, extras) for start in starts]
+    return [_to_request(values, start, pictures.end, keyframes, hidden) for start in starts]
 
 
 def _to_request(
@@ -152,10 +128,10 @@ def _to_request(
     start: str | None,
     end: str | None,
     keyframes: list[dict[str, object]],
-    extras: Mapping[str, Any],
+    hidden: Mapping[str, Any],
 ) -> GenerationRequest:
-    made: Values = {key: _plain(values[key]) for key in _COPIED}
-    made |= {key: extras[key] for key in EXTRAS if extras.get(key) is not None}
+    made: Values = {key: _plain(values[key]) for key in _SAME}
+    made |= {key: hidden[key] for key in HIDDEN_SETTINGS if hidden.get(key) is not None}
     made |= {"start_image": start, "end_image": end, "keyframes": keyframes}
     made["loop"] = values["mode"] == LOOP
     made["all_padding"] = _plain(values["all_padding"], empty=-1) if values["use_all_padding"] else None
@@ -208,7 +184,7 @@ class Restored:
 
     values: Values
     pictures: Pictures
-    extras: Values
+    hidden_settings: Values
 
 
 def from_request(
@@ -223,7 +199,7 @@ def from_request(
     Raises:
         InputError: a picture inside the request is damaged.
     """
-    values: Values = {key: getattr(request, key) for key in _COPIED}
+    values: Values = {key: getattr(request, key) for key in _SAME}
     values["mode"] = LOOP if request.loop else NORMAL
     values["use_all_padding"] = request.all_padding is not None
     values["all_padding"] = (
@@ -234,12 +210,13 @@ def from_request(
     values["use_keyframes"] = bool(request.keyframes)
     values["copy_keyframes"] = False  # each row comes back by itself
     named = request.map_images(lambda image: _as_file(image, folder))
-    extras = {key: getattr(request, key) for key in EXTRAS if getattr(request, key) != getattr(_NEW, key)}
+    changed = {key: value for key, value in vars(request).items() if value != getattr(_NEW, key)}
+    hidden = {key: changed[key] for key in HIDDEN_SETTINGS if key in changed}
     if (request.height, request.width) == size_of(dataclasses.replace(named, width=None, height=None)):
-        extras = {key: value for key, value in extras.items() if key not in ("width", "height")}
+        hidden = {key: value for key, value in hidden.items() if key not in ("width", "height")}
     rows = {keyframe.section: Row(keyframe.image, keyframe.prompt) for keyframe in named.keyframes}
     start = () if named.start_image is None else (named.start_image,)
-    return Restored(values, Pictures(start, named.end_image, rows), extras)
+    return Restored(values, Pictures(start, named.end_image, rows), hidden)
 
 
 def _as_file(image: str | None, folder: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webui.eichi_utils.page.labels import Texts
+from webui.eichi_utils.page.labels import Labels
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 
@@ -16,24 +16,24 @@ CHOICES = [("page.mode_normal", "normal"), ("page.mode_loop", "loop")]
 def test_a_new_widget_gets_its_words_and_is_given_back():
     widget = Widget()
     words = Translator("en")
-    assert Texts(words).add(widget, label="page.seed", info="page.steps_info") is widget
+    assert Labels(words).add(widget, label="page.seed", info="page.steps_info") is widget
     assert (widget.label, widget.info) == (words("page.seed"), words("page.steps_info"))
 
 
 def test_choices_get_words_and_keep_their_values():
     widget = Widget()
-    Texts(Translator("en")).add(widget, choices=CHOICES)
+    Labels(Translator("en")).add(widget, choices=CHOICES)
     assert widget.choices == [("Normal", "normal"), ("Loop", "loop")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_all_widgets_can_change_their_language_at_once(language):
-    texts = Texts(Translator("en"))
-    widgets = [texts.add(Widget(), value="page.start")]
-    widgets.append(texts.add(Widget(), label="page.mode", choices=CHOICES))
+    labels = Labels(Translator("en"))
+    widgets = [labels.add(Widget(), value="page.start")]
+    widgets.append(labels.add(Widget(), label="page.mode", choices=CHOICES))
     words = Translator(language)
-    assert texts.widgets == widgets
-    assert texts.in_language(words) == {
+    assert labels.widgets == widgets
+    assert labels.in_language(words) == {
         widgets[0]: {"value": words("page.start")},
         widgets[1]: {
             "label": words("page.mode"),
@@ -43,14 +43,14 @@ def test_all_widgets_can_change_their_language_at_once(language):
 
 
 def test_no_language_changes_a_value_that_a_choice_stands_for():
-    texts = Texts(Translator("en"))
-    radio = texts.add(Widget(), choices=CHOICES)
+    labels = Labels(Translator("en"))
+    radio = labels.add(Widget(), choices=CHOICES)
     values = [
-        [value for _, value in texts.in_language(Translator(code))[radio]["choices"]] for code in LANGUAGES
+        [value for _, value in labels.in_language(Translator(code))[radio]["choices"]] for code in LANGUAGES
     ]
     assert values == [["normal", "loop"]] * len(LANGUAGES)
 
 
 def test_a_key_without_words_is_no_text():
     with pytest.raises(KeyError):
-        Texts(Translator("en")).add(Widget(), label="page.no_such_words")
+        Labels(Translator("en")).add(Widget(), label="page.no_such_words")

@@ -9,20 +9,26 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from webui.eichi_utils.form import Row
-from webui.eichi_utils.page.handlers import _reports
+from webui.eichi_utils.page.reporting import Page
 from webui.eichi_utils.text.translations import Translator
 
 PROMPT, NEGATIVE, ROW = "SECRET 猫が走る", "SECRET blurry", "SECRET section"
-DATA = {"prompt": PROMPT, "extras": {"negative_prompt": NEGATIVE}, "rows": {0: Row(None, ROW)}}
+DATA = {
+    "language": "en",
+    "prompt": PROMPT,
+    "hidden": {"negative_prompt": NEGATIVE},
+    "rows": {0: Row(None, ROW)},
+}
 
 
-def page(tmp_path: Any) -> Any:
-    """As much of a page's handlers as a failure needs."""
-    form = SimpleNamespace(
-        inputs=SimpleNamespace(prompt="prompt"), extras="extras", keyframes=SimpleNamespace(rows="rows")
-    )
-    app = SimpleNamespace(uploads=tmp_path)
-    return SimpleNamespace(app=app, form=form, message="message", words=lambda _: Translator("en"))
+def page(tmp_path: Any) -> Page:
+    """As much of a page as a failure needs."""
+    inputs = SimpleNamespace(prompt="prompt", message="message")
+    rows = SimpleNamespace(rows="rows")
+    form: Any = SimpleNamespace(inputs=inputs, hidden_settings="hidden", keyframes=rows, language="language")
+    app: Any = SimpleNamespace(uploads=tmp_path, translator=lambda _: Translator("en"))
+    nothing: Any = None
+    return Page(app, form, nothing, nothing)
 
 
 @pytest.mark.parametrize(
@@ -30,11 +36,11 @@ def page(tmp_path: Any) -> Any:
     [ValueError(f"odd: {PROMPT!r}, {NEGATIVE}, {ROW}"), InputError("unknown_key", field=ROW, nearest="seed")],
 )
 def test_no_text_of_the_user_is_in_the_details_or_told_to_the_log(tmp_path, caplog, error):
-    def fails(_self: Any, _data: Any) -> dict[Any, Any]:
+    def fails(_page: Page, _data: Any) -> dict[Any, Any]:
         raise error
 
     with caplog.at_level(logging.WARNING):
-        shown = _reports(fails)(page(tmp_path), DATA)["message"]
+        shown = page(tmp_path).handler(fails)(DATA)["message"]
     copied = html.unescape(shown.partition('data-ichi-copy="')[2].partition('"')[0])
     assert "Traceback" in copied
     assert "SECRET" not in copied

@@ -1,4 +1,4 @@
-"""Which words each widget shows, so that the whole page can change its language at once."""
+"""The words that each widget shows, so that the whole page can change its language at once."""
 
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ _Widget = TypeVar("_Widget")
 Choices = list[tuple[str, Any]]
 
 
-class Texts:
+class Labels:
     """Gives widgets their words and remembers which.
 
     A widget's text attributes (`label`, `info`, `placeholder`, `value`) are named by keys of `locales/`;
@@ -31,7 +31,7 @@ class Texts:
         return [widget for widget, _ in self._known]
 
     def in_language(self, words: Translator) -> dict[Any, dict[str, Any]]:
-        """For each widget its texts in another language, by attribute."""
+        """Return each widget's texts in another language, by attribute."""
         return {widget: _texts(keys, words) for widget, keys in self._known}
 
 

@@ -7,28 +7,30 @@ from typing import Any
 
 import gradio as gr
 
-from ..form import FIELDS, LOOP, Pictures, Restored, Row, Values, normalized
+from ..form import FIELDS, LOOP, Pictures, Restored, Values, normalized
 from ..uploads.cleanup import touch
 from ..uploads.files import uploaded_path, uploaded_paths
 from .parts.inputs import Inputs
 from .parts.keyframe_rows import KeyframeRows
-from .parts.options import Options
+from .parts.options import SLIDER_TOPS, Options
 
-SLIDER_TOPS = {"all_padding": 3, "teacache_threshold": 1, "resolution": 1024}
-"""Where sliders end that requests go beyond."""
 Data = Mapping[Any, Any]
-"""What gradio hands to a handler: the raw value of each widget."""
+"""The raw value of each widget, as gradio hands it to a handler."""
+Changes = dict[Any, dict[str, Any]]
+"""New properties of widgets."""
+Updates = dict[Any, Any]
+"""The values or updates of widgets that a handler returns to gradio."""
 
 
 @dataclass(frozen=True)
 class PageForm:
-    """All widgets that make a request. `extras` holds what no field shows; `language` is the page's.
+    """All widgets that make a request. `hidden_settings` holds what no field shows; `language` is the page's.
     `uploads` is the folder where all that a page may name as a picture lies."""
 
     inputs: Inputs
     options: Options
     keyframes: KeyframeRows
-    extras: Any
+    hidden_settings: Any
     language: Any
     uploads: Path
 
@@ -46,15 +48,23 @@ class PageForm:
     @property
     def widgets(self) -> set[Any]:
         """Everything to be handed to a handler that reads the form."""
-        pictures = {self.inputs.start, self.inputs.several, self.inputs.end}
-        states = {self.keyframes.rows, self.keyframes.plan, self.extras}
+        states = {self.keyframes.rows, self.keyframes.plan, self.hidden_settings}
+        pictures = {self.inputs.start, self.inputs.start_images, self.inputs.end}
         return {*self.fields.values(), *pictures, *states, self.language, self.options.output_folder}
+
+    @property
+    def restored_widgets(self) -> list[Any]:
+        """Everything that changes when a request comes back."""
+        inputs, options, keyframes = self.inputs, self.options, self.keyframes
+        states = [keyframes.rows, keyframes.plan, self.hidden_settings]
+        notes = [inputs.message, options.hidden_note, options.clear_hidden]
+        return [*self.fields.values(), inputs.start, inputs.start_images, inputs.end, *states, *notes]
 
     def values(self, data: Data) -> Values:
         return normalized({name: data[widget] for name, widget in self.fields.items()})
 
     def pictures(self, data: Data) -> Pictures:
-        several = uploaded_paths(data[self.inputs.several], self.uploads)
+        several = uploaded_paths(data[self.inputs.start_images], self.uploads)
         single = uploaded_path(data[self.inputs.start], self.uploads)
         start = tuple(several) if several else (single,) if single is not None else ()
         end = uploaded_path(data[self.inputs.end], self.uploads)
@@ -62,20 +72,18 @@ class PageForm:
         touch([*start, end, *(row.image for row in rows.values())])
         return Pictures(start, end, rows)
 
-    def filled(self, values: Values) -> dict[Any, dict[str, Any]]:
+    def filled(self, values: Values) -> Changes:
         """Changes that put plain values into their widgets and show what belongs to them."""
-        changes: dict[Any, dict[str, Any]] = {
-            self.fields[name]: {"value": values[name]} for name in FIELDS if name in values
-        }
+        changes: Changes = {self.fields[name]: {"value": values[name]} for name in FIELDS if name in values}
         for name, top in SLIDER_TOPS.items():  # a slider reaches as far as what it has to show
             if name in values:
                 changes[self.fields[name]]["maximum"] = max(top, values[name])
-        for switch, widgets in self.switched(values).items():
-            changes[switch] = changes.get(switch, {}) | widgets
+        for switch, properties in self.switched(values).items():
+            changes[switch] = changes.get(switch, {}) | properties
         return changes
 
-    def switched(self, values: Values) -> dict[Any, dict[str, Any]]:
-        """Which fields show and can be changed, by the switches beside them."""
+    def switched(self, values: Values) -> Changes:
+        """Changes that show, hide or lock fields by the switches beside them."""
         fields = self.options.fields
         return {
             fields["all_padding"]: {"visible": bool(values["use_all_padding"])},
@@ -84,36 +92,27 @@ class PageForm:
             self.keyframes.copy: {"visible": values["mode"] == LOOP and bool(values["use_keyframes"])},
         }
 
-    def restored(self, request: Restored) -> dict[Any, dict[str, Any]]:
+    def restored(self, request: Restored) -> Changes:
         """Changes that bring a whole request back, pictures included."""
         start = request.pictures.start[0] if request.pictures.start else None
-        return (
-            self.filled(request.values)
-            | self.with_start(start)
-            | {
-                self.inputs.end: {"value": request.pictures.end},
-            }
-        )
+        end = {self.inputs.end: {"value": request.pictures.end}}
+        return self.filled(request.values) | self.with_start(start) | end
 
-    def with_start(self, path: str | None) -> dict[Any, dict[str, Any]]:
+    def with_start(self, path: str | None) -> Changes:
         """Changes that put one start image in place of whatever is there."""
-        return {
-            self.inputs.start: {"value": path, "visible": True},
-            self.inputs.several: {"value": None, "visible": False},
-        }
+        return self._with_starts(path, None)
 
-    def with_several(self, paths: list[str]) -> dict[Any, dict[str, Any]]:
+    def with_start_images(self, paths: list[str]) -> Changes:
         """Changes that put several start images in place of one."""
+        return self._with_starts(None, paths)
+
+    def _with_starts(self, single: str | None, several: list[str] | None) -> Changes:
         return {
-            self.inputs.start: {"value": None, "visible": False},
-            self.inputs.several: {"value": paths, "visible": True},
+            self.inputs.start: {"value": single, "visible": several is None},
+            self.inputs.start_images: {"value": several, "visible": several is not None},
         }
 
 
-def as_updates(changes: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
+def as_updates(changes: Mapping[Any, Mapping[str, Any]]) -> Updates:
     """Changes of widgets' properties as gradio takes them."""
     return {widget: gr.update(**properties) for widget, properties in changes.items()}
-
-
-def rows_of(restored: Restored) -> dict[int, Row]:
-    return dict(restored.pictures.rows)

@@ -11,8 +11,8 @@ from diffusers_helper.sections import FPS, FRAMES_PER_LATENT, SectionSize
 
 from ...form import BLUE, FIELDS, RED, Row, section_image
 from ...text.translations import Translator
-from ..labels import Texts
-from .inputs import PICTURE
+from ..labels import Labels
+from .inputs import PICTURE, RAW
 
 ROW_HEIGHT = 120
 
@@ -46,15 +46,15 @@ TakePicture = Callable[[Any, Translator], tuple[str | None, str]]
 
 
 def build_keyframe_rows(
-    texts: Texts, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
+    labels: Labels, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
 ) -> KeyframeRows:
     """Lay this part out where it is called. `message` is the widget for what has to be said."""
-    use = texts.add(
+    use = labels.add(
         gr.Checkbox(FIELDS["use_keyframes"].default, elem_id="use-keyframes"),
         label="page.use_keyframes",
         info="page.use_keyframes_info",
     )
-    copy = texts.add(
+    copy = labels.add(
         gr.Checkbox(FIELDS["copy_keyframes"].default, visible=False, elem_id="copy-keyframes"),
         label="page.copy_keyframes",
         info="page.copy_keyframes_info",
@@ -111,10 +111,9 @@ def _draw_rows(
             row = dataclasses.replace(rows.get(section, Row()), prompt=text if isinstance(text, str) else "")
             return rows | {section: row}
 
-        quiet = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
-        image.upload(set_image, [image, part.rows, part.plan], [part.rows, part.plan, message], **quiet)
-        image.clear(clear_image, [part.rows, part.plan], [part.rows, part.plan], **quiet)
-        prompt.change(set_prompt, [prompt, part.rows], part.rows, trigger_mode="always_last", **quiet)
+        image.upload(set_image, [image, part.rows, part.plan], [part.rows, part.plan, message], **RAW)
+        image.clear(clear_image, [part.rows, part.plan], [part.rows, part.plan], **RAW)
+        prompt.change(set_prompt, [prompt, part.rows], part.rows, trigger_mode="always_last", **RAW)
 
 
 def _redrawn(plan: RowPlan) -> RowPlan:

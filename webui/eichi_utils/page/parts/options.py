@@ -5,11 +5,15 @@ from typing import Any
 
 import gradio as gr
 
+from diffusers_helper.request import field_limits
+
 from ...form import FIELDS, LOOP, NORMAL
-from ..labels import Texts
+from ..labels import Labels
 
 MODES = [("page.mode_normal", NORMAL), ("page.mode_loop", LOOP)]
 SECTION_SIZES = [("page.section_one", 1), ("page.section_half", 0.5)]
+SLIDER_TOPS = {"all_padding": 3, "teacache_threshold": 1, "resolution": 1024}
+"""The ends of sliders that requests go beyond."""
 
 
 @dataclass(frozen=True)
@@ -20,141 +24,82 @@ class Options:
     sound: Any
     output_folder: Any
     open_folder: Any
-    extras_note: Any
-    forget_extras: Any
+    hidden_note: Any
+    clear_hidden: Any
 
 
-def build_options(texts: Texts, *, output_given: str | None) -> Options:
+def build_options(labels: Labels, *, output_given: str | None) -> Options:
     """Lay this part out. `output_given` is the output folder of the command line, which can't be changed."""
-    fields = _video_fields(texts) | _speed_fields(texts) | _seed_fields(texts) | _file_fields(texts)
+    fields = _Fields(labels)
+    _build_fields(fields)
     with gr.Row(equal_height=True):
-        output_folder = texts.add(
+        output_folder = labels.add(
             gr.Textbox(output_given, interactive=output_given is None, elem_id="output-folder", scale=3),
             label="page.output_folder",
             info="page.output_folder_given" if output_given is not None else "page.output_folder_info",
         )
-        open_folder = texts.add(
+        open_folder = labels.add(
             gr.Button(elem_id="open-folder", min_width=100, scale=1), value="page.open_folder"
         )
-    sound = texts.add(gr.Checkbox(True, elem_id="sound"), label="page.sound")
+    sound = labels.add(gr.Checkbox(True, elem_id="sound"), label="page.sound")
     with gr.Row(equal_height=True):
-        extras_note = gr.HTML(visible=False, elem_id="extras")
-        forget_extras = texts.add(
+        hidden_note = gr.HTML(visible=False, elem_id="extras")
+        clear_hidden = labels.add(
             gr.Button(visible=False, size="sm", elem_id="forget-extras", scale=0), value="page.forget_extras"
         )
-    return Options(fields, sound, output_folder, open_folder, extras_note, forget_extras)
+    return Options(fields.widgets, sound, output_folder, open_folder, hidden_note, clear_hidden)
 
 
-def _video_fields(texts: Texts) -> dict[str, Any]:
+def _build_fields(fields: "_Fields") -> None:
     with gr.Row():
-        mode = texts.add(
-            gr.Radio(value=NORMAL, elem_id="mode"), label="page.mode", info="page.mode_info", choices=MODES
-        )
-        section = texts.add(
-            gr.Radio(value=1, elem_id="section-seconds"),
-            label="page.section_seconds",
-            choices=SECTION_SIZES,
-            info="page.section_seconds_info",
-        )
+        fields.add("mode", gr.Radio, choices=MODES)
+        fields.add("section_seconds", gr.Radio, choices=SECTION_SIZES)
     with gr.Row():
-        resolution = texts.add(
-            gr.Slider(64, 1024, _default("resolution"), step=32, elem_id="resolution", buttons=[]),
-            label="page.resolution",
-            info="page.resolution_info",
-        )
-        strength = texts.add(
-            gr.Slider(
-                0, 1, _default("end_frame_strength"), step=0.01, elem_id="end-frame-strength", buttons=[]
-            ),
-            label="page.end_frame_strength",
-            info="page.end_frame_strength_info",
-        )
+        fields.add_slider("resolution", step=32)
+        fields.add_slider("end_frame_strength", step=0.01)
     with gr.Row():
-        use_padding = texts.add(
-            gr.Checkbox(_default("use_all_padding"), elem_id="use-all-padding"),
-            label="page.use_all_padding",
-            info="page.use_all_padding_info",
-        )
-        padding = texts.add(
-            gr.Slider(
-                0, 3, _default("all_padding"), step=0.1, visible=False, elem_id="all-padding", buttons=[]
-            ),
-            label="page.all_padding",
-        )
-    return {
-        "mode": mode,
-        "section_seconds": section,
-        "resolution": resolution,
-        "end_frame_strength": strength,
-        "use_all_padding": use_padding,
-        "all_padding": padding,
-    }
-
-
-def _speed_fields(texts: Texts) -> dict[str, Any]:
+        fields.add("use_all_padding", gr.Checkbox)
+        fields.add_slider("all_padding", step=0.1, has_info=False, visible=False)
     with gr.Row():
-        teacache = texts.add(
-            gr.Checkbox(_default("teacache"), elem_id="teacache"),
-            label="page.teacache",
-            info="page.teacache_info",
-        )
-        threshold = texts.add(
-            gr.Slider(
-                0, 1, _default("teacache_threshold"), step=0.01, elem_id="teacache-threshold", buttons=[]
-            ),
-            label="page.teacache_threshold",
-            info="page.teacache_threshold_info",
-        )
+        fields.add("teacache", gr.Checkbox)
+        fields.add_slider("teacache_threshold", step=0.01)
     with gr.Row():
-        steps = texts.add(
-            gr.Slider(1, 100, _default("steps"), step=1, elem_id="steps", buttons=[]),
-            label="page.steps",
-            info="page.steps_info",
-        )
-        guidance = texts.add(
-            gr.Slider(0, 32, _default("distilled_guidance_scale"), step=0.1, elem_id="guidance", buttons=[]),
-            label="page.distilled_guidance_scale",
-            info="page.distilled_guidance_scale_info",
-        )
-    return {
-        "teacache": teacache,
-        "teacache_threshold": threshold,
-        "steps": steps,
-        "distilled_guidance_scale": guidance,
-    }
-
-
-def _seed_fields(texts: Texts) -> dict[str, Any]:
+        fields.add_slider("steps", step=1)
+        fields.add_slider("distilled_guidance_scale", step=0.1, elem_id="guidance")
     with gr.Row():
-        random = texts.add(
-            gr.Checkbox(_default("random_seed"), elem_id="random-seed"),
-            label="page.random_seed",
-            info="page.random_seed_info",
-        )
-        seed = texts.add(
-            gr.Textbox(_default("seed"), max_lines=1, interactive=False, elem_id="seed"), label="page.seed"
-        )
-    return {"random_seed": random, "seed": seed}
-
-
-def _file_fields(texts: Texts) -> dict[str, Any]:
+        fields.add("random_seed", gr.Checkbox)
+        fields.add("seed", gr.Textbox, has_info=False, max_lines=1, interactive=False)
     with gr.Row():
-        crf = texts.add(
-            gr.Slider(1, 51, _default("crf"), step=1, elem_id="crf", buttons=[]),
-            label="page.crf",
-            info="page.crf_info",
-        )
+        fields.add_slider("crf", step=1)
         with gr.Column():
-            videos = texts.add(
-                gr.Checkbox(_default("keep_section_videos"), elem_id="keep-section-videos"),
-                label="page.keep_section_videos",
-            )
-            stills = texts.add(
-                gr.Checkbox(_default("save_section_stills"), elem_id="save-section-stills"),
-                label="page.save_section_stills",
-            )
-    return {"crf": crf, "keep_section_videos": videos, "save_section_stills": stills}
+            fields.add("keep_section_videos", gr.Checkbox, has_info=False)
+            fields.add("save_section_stills", gr.Checkbox, has_info=False)
 
 
-def _default(name: str) -> Any:
-    return FIELDS[name].default
+class _Fields:
+    """Lays out fields of the form by their names, which their ids and their words have, too."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.widgets: dict[str, Any] = {}
+        self._labels = labels
+
+    def add(
+        self,
+        name: str,
+        kind: type,
+        *,
+        has_info: bool = True,
+        choices: list[tuple[str, Any]] | None = None,
+        **properties: Any,
+    ) -> None:
+        """Lay out a widget; `choices` are pairs of a key of `locales/` and a value."""
+        keys: dict[str, Any] = {"label": f"page.{name}"}
+        keys |= {"info": f"page.{name}_info"} if has_info else {}
+        keys |= {"choices": choices} if choices else {}
+        properties = {"elem_id": name.replace("_", "-"), "value": FIELDS[name].default} | properties
+        self.widgets[name] = self._labels.add(kind(**properties), **keys)
+
+    def add_slider(self, name: str, **properties: Any) -> None:
+        low, high = field_limits(name)
+        top = SLIDER_TOPS.get(name, high)
+        self.add(name, gr.Slider, minimum=low, maximum=top, buttons=[], **properties)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ...uploads.files import MAX_UPLOAD
-from ..labels import Texts
+from ..labels import Labels
 
 STATIC = Path(__file__).resolve().parents[3] / "static"
 
@@ -28,14 +28,14 @@ def build_setup() -> None:
     gr.HTML(_static("setup.html"), padding=False)
 
 
-def build_result(texts: Texts, language: str) -> Result:
+def build_result(labels: Labels, language: str) -> Result:
     """Lay this part out where it is called; `static/page.js` brings it to life."""
     screen = _static("screen.html").replace("{language}", language).replace("{max_upload}", str(MAX_UPLOAD))
     gr.HTML(screen, padding=False)
     with gr.Row(elem_id="result-buttons"):
-        again = texts.add(gr.Button(size="sm", elem_id="again", min_width=120), value="page.again")
-        proceed = texts.add(gr.Button(size="sm", elem_id="continue", min_width=120), value="page.continue")
-        take = texts.add(
+        again = labels.add(gr.Button(size="sm", elem_id="again", min_width=120), value="page.again")
+        proceed = labels.add(gr.Button(size="sm", elem_id="continue", min_width=120), value="page.continue")
+        take = labels.add(
             gr.Button(size="sm", elem_id="take-settings", min_width=120), value="page.take_settings"
         )
     gr.HTML(_static("work.html"), padding=False)

@@ -1,0 +1,111 @@
+"""Handlers of jobs and results: start, stop, make again, continue, take settings, open the folder."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.files.atomic import atomic_write
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.video import read_last_frame
+from diffusers_helper.request import GenerationRequest
+
+from ..form import to_requests
+from ..output import open_in_file_manager
+from ..uploads.files import with_new_seed
+from . import messages
+from .handlers import restore_request
+from .parts.inputs import RAW
+from .reporting import Handler, Page
+from .widgets import Data, Updates, as_updates
+
+SHOWN_JOB = "() => ichi.shownJob()"
+RUNNING_JOB = "() => ichi.runningJob()"
+
+
+def wire_jobs(page: Page) -> None:
+    form, result, message = page.form, page.result, [page.message]
+
+    def click(button: Any, act: Handler, job: Any, outputs: list[Any], job_script: str) -> None:
+        """The page's script names the job that a button acts on, then the handler acts."""
+        event = button.click(None, None, job, js=job_script)
+        event.then(page.handler(act), {*form.widgets, job}, outputs, **RAW)
+
+    start_outputs = [page.message, form.fields["seed"]]
+    form.inputs.start_button.click(page.handler(start_jobs), form.widgets, start_outputs, **RAW)
+    click(form.inputs.stop_button, stop_job, result.running, message, RUNNING_JOB)
+    click(result.again, make_again, result.shown, message, SHOWN_JOB)
+    click(result.proceed, continue_from_video, result.shown, form.restored_widgets, SHOWN_JOB)
+    click(result.take_settings, take_settings, result.shown, form.restored_widgets, SHOWN_JOB)
+    form.options.open_folder.click(page.handler(open_folder), form.widgets, message, **RAW)
+
+
+def start_jobs(page: Page, data: Data) -> Updates:
+    """Queue a job for each start image."""
+    queue, values, words = page.app.queue, page.requested(data), page.words(data)
+    folder = page.output_folder(data)
+    requests = to_requests(values, page.form.pictures(data), data[page.form.hidden_settings])
+    waits = queue.view().running is not None
+    ids = _add_all(page, requests, folder)
+    job = queue.find(ids[-1])
+    waiting = len(queue.view().waiting)
+    text = messages.note(words("page.queued", count=waiting)) if waits and waiting else messages.NOTHING
+    seed = {page.form.fields["seed"]: str(job.seed)} if job and values["random_seed"] else {}
+    return {page.message: text, **seed}
+
+
+def _add_all(page: Page, requests: list[GenerationRequest], folder: Path) -> list[str]:
+    """Queue all of them or, where one cannot be queued, none."""
+    ids: list[str] = []
+    try:
+        for request in requests:
+            ids.append(page.app.queue.add(request, folder))
+    except EngineError:
+        for job in ids:
+            page.app.queue.remove(job)
+        raise
+    return ids
+
+
+def stop_job(page: Page, data: Data) -> Updates:
+    page.app.queue.stop(str(data[page.result.running] or ""))
+    return {}
+
+
+def make_again(page: Page, data: Data) -> Updates:
+    """Queue the shown video once more, with another seed."""
+    request = with_new_seed(load_request(_shown_video(page, data)))
+    page.app.queue.add(request, page.output_folder(data))
+    return {page.message: messages.note(page.words(data)("page.again_queued"))}
+
+
+def continue_from_video(page: Page, data: Data) -> Updates:
+    """Put the shown video's last frame in place of the start image."""
+    frame = read_last_frame(_shown_video(page, data))
+    path = page.app.uploads / "continued" / f"{secrets.token_hex(8)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, flush=False) as part:
+        Image.fromarray(frame).save(part, "PNG")
+    changes = page.form.with_start(str(path)) | {page.form.inputs.end: {"value": None}}
+    return {page.message: messages.note(page.words(data)("page.continued")), **as_updates(changes)}
+
+
+def take_settings(page: Page, data: Data) -> Updates:
+    """Fill the form with the settings of the shown video."""
+    return restore_request(page, load_request(_shown_video(page, data)), data)
+
+
+def _shown_video(page: Page, data: Data) -> Path:
+    job = page.app.queue.find(str(data[page.result.shown] or ""))
+    if job is None or job.state != "done" or job.video is None:
+        raise InputError("no_result")
+    return job.video
+
+
+def open_folder(page: Page, data: Data) -> Updates:
+    folder = page.output_folder(data)
+    if open_in_file_manager(folder):
+        return {page.message: messages.NOTHING}
+    return {page.message: messages.note(page.words(data)("page.folder_is", path=folder))}
