@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from webui.eichi_utils.form import DEFAULTS
+
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "tests" / "golden" / "models"
 SCRIPT = ROOT / "webui" / "endframe_ichi.py"
@@ -144,13 +146,25 @@ class App:
         return self.log.read_text("utf-8", "replace")
 
     def keep_settings(self, **settings: Any) -> None:
-        """Write the settings file, as an earlier page would have left it; the machine stays known."""
+        """Leave small settings and these, as an earlier page would have; the machine stays known.
+
+        The app reads its file once, so a running one is given them by a page.
+        """
+        if self._process is not None:
+            self._fill_in(DEFAULTS | {"sound": True, "output_folder": "outputs"} | SMALL | settings)
+            return
         path = self._settings
         path.parent.mkdir(parents=True, exist_ok=True)
         machine = self.kept_settings().get("machine") if path.exists() else None
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(SMALL | {"machine": machine} | settings), "utf-8")
-        part.replace(path)
+        path.write_text(json.dumps(SMALL | {"machine": machine} | settings), "utf-8")
+
+    def _fill_in(self, settings: dict[str, Any]) -> None:
+        from tests.support.page_client import PageClient
+
+        language, sound = settings.pop("language"), settings.pop("sound")
+        settings["guidance"] = settings.pop("distilled_guidance_scale")
+        with PageClient(self.url) as page:
+            page.open().set(**settings).set(sound=sound).set(language=language)
 
     def kept_settings(self) -> dict[str, Any]:
         """What the settings file holds."""

@@ -163,9 +163,8 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         )
         if options.language is not None:
             app.remember(language=options.language)
-        startup_prompt = app.presets.startup_prompt()
-        if startup_prompt is not None:
-            app.remember(prompt=startup_prompt)
+        if (startup := app.presets.startup_name()) is not None:
+            app.remember(prompt=app.presets.prompt_of(startup))
         try:
             yield app
         finally:

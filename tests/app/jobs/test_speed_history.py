@@ -175,13 +175,6 @@ def test_the_book_does_not_grow_for_ever(path):
     assert len(machines[CARD]["shares"]) == 20
 
 
-def test_two_processes_learn_into_one_book(path):
-    one, other = SpeedBook(path), SpeedBook(path)
-    one.learn("a", WORK, PACE)
-    other.learn("b", WORK, PACE)
-    assert estimate(one, machine="b") == estimate(other, machine="a") is not None
-
-
 def test_many_threads_lose_nothing(path):
     book = SpeedBook(path)
     threads = [threading.Thread(target=book.learn, args=[f"card {n}", WORK, PACE]) for n in range(8)]

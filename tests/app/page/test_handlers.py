@@ -112,7 +112,7 @@ def test_a_page_opens_as_the_last_one_was_left(app, page):
 
 
 def test_a_page_opens_with_defaults_where_nothing_was_kept(app):
-    (app.home / "settings" / "app_settings.json").write_text("{}", "utf-8")
+    app.keep_settings(**DEFAULTS)
     with PageClient(app.url) as page:
         shown = page.open().shown
         for name in ("steps", "seconds", "mode", "crf", "prompt", "seed", "teacache"):
@@ -457,16 +457,3 @@ def test_a_name_with_markup_stays_a_name(page):
     assert "<img" not in said
     assert "<img src=x onerror=alert(1)>" in text(said)
     page.click("delete-preset")
-
-
-# -- notices -----------------------------------------------------------------------------------------
-
-
-def test_a_settings_file_that_was_broken_is_told_on_one_page(app):
-    path = app.home / "settings" / "app_settings.json"
-    path.write_text("broken", "utf-8")
-    with PageClient(app.url) as page:
-        assert text(page.open().message) == WORDS(
-            "notice.file_set_aside", path=path, kept="app_settings.broken-1.json"
-        )
-        assert page.open().message == ""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.events import Notice
 
 from ..settings.json_file import JsonFile
 from .eta import Pace, TimeLeft, Work
@@ -33,15 +32,10 @@ class SpeedBook:
 
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path, _is_book)
-        self._machines: dict[str, dict[str, Any]] = {}
+        self.notices = self._file.notices
+        value = self._file.value
+        self._machines: dict[str, dict[str, Any]] = value["machines"] if isinstance(value, dict) else {}
         self._lock = threading.RLock()
-
-    @property
-    def notices(self) -> list[Notice]:
-        """What went wrong while reading the file."""
-        with self._lock:
-            self._refresh()
-            return list(self._file.notices)
 
     def estimate(self, machine: str, work: Work) -> float | None:
         """Seconds that a whole job takes; None where no job has finished on this machine.
@@ -55,7 +49,6 @@ class SpeedBook:
     def pace(self, machine: str, work: Work) -> Pace | None:
         """What is known of a machine at the threshold of `work`."""
         with self._lock:
-            self._refresh()
             kept = self._machines.get(machine)
             if kept is None:
                 return None
@@ -66,7 +59,6 @@ class SpeedBook:
     def learn(self, machine: str, work: Work, measured: Pace) -> None:
         """Take note of a finished job. A file that cannot be written is logged, no more."""
         with self._lock:
-            self._refresh()
             kept = _mixed(self._machines.pop(machine, None), work, measured)
             self._machines[machine] = kept
             self._machines = dict(list(self._machines.items())[-MAX_MACHINES:])
@@ -81,13 +73,6 @@ class SpeedBook:
             return TimeLeft(work)
         learn: Callable[[Pace], None] = partial(self.learn, machine, work)
         return TimeLeft(work, self.pace(machine, work), learn)
-
-    def _refresh(self) -> None:
-        """Read the file if it may have changed; one that cannot be read leaves what is known."""
-        if self._file.has_changed():
-            value = self._file.read()
-            if isinstance(value, dict):
-                self._machines = value["machines"]
 
 
 def _share(shares: dict[str, float], threshold: float | None) -> float:

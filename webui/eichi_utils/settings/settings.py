@@ -1,7 +1,6 @@
-"""What the app remembers of its settings from one start to the next, by code.
+"""The settings that the app remembers from one start to the next, by code.
 
-Which settings there are, their defaults and what each may hold is handed in as a table; this room knows
-only how they are kept.
+Which settings there are, their defaults and what each may hold is handed in as a table.
 """
 
 import copy
@@ -21,7 +20,7 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Field:
-    """One setting: what it is where nothing was kept, and whether a value (from JSON) may be it.
+    """One setting: its default, and the check that a value (from JSON) must pass.
 
     A check that fails on a strange value counts as a no.
     """
@@ -30,39 +29,35 @@ class Field:
     check: Callable[[Any], bool]
 
     def takes(self, value: object) -> bool:
-        """Whether `value` may be this setting."""
+        """Tell whether `value` may be this setting."""
         try:
-            return bool(self.check(value)) and _is_json(value)
-        except (TypeError, ValueError):
+            json.dumps(value, allow_nan=False)
+            return bool(self.check(value))
+        except (TypeError, ValueError, RecursionError):
             return False
 
 
 class SettingsStore:
     """The settings in one JSON file, a flat object. Safe to use from any thread.
 
-    What the table does not know stays in the file: a newer version may. A second process may use the same
-    file; the newest change of each setting wins.
+    What the table does not know, or may not hold, stays in the file: a newer version may. `notices` name what
+    could not be read: the file itself, or single settings, which have their default then.
     """
 
     def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
         self._file = JsonFile(path, lambda value: isinstance(value, dict))
-        self._fields = dict(fields)
-        self._kept: dict[str, Any] = {}
-        self._is_unwritten = False
-        self._notices: list[Notice] = []
-        self._lock = threading.RLock()
-
-    @property
-    def notices(self) -> list[Notice]:
-        """What could not be read so far: the file itself, or single settings that have their default."""
-        with self._lock:
-            self._refresh()
-            return [*self._file.notices, *self._notices]
+        self._fields = fields
+        self._stored: dict[str, Any] = self._file.value if isinstance(self._file.value, dict) else {}
+        known = {key: value for key, value in self._stored.items() if key in fields}
+        unusable = {key: value for key, value in known.items() if not fields[key].takes(value)}
+        shown = ({"setting": key, "value": str(value)[:SHOWN_CHARACTERS]} for key, value in unusable.items())
+        self.notices = [*self._file.notices, *(Notice("setting_unusable", values) for values in shown)]
+        self._unusable = set(unusable)
+        self._lock = threading.Lock()
 
     def load(self) -> dict[str, Any]:
-        """Every setting of the table: as it was kept, else (or where that cannot be used) its default."""
+        """Returns every setting of the table: as it was kept, else (or where unusable) its default."""
         with self._lock:
-            self._refresh()
             return {key: copy.deepcopy(self._effective(key)) for key in self._fields}
 
     def update(self, /, **changes: Any) -> None:
@@ -70,51 +65,22 @@ class SettingsStore:
 
         Raises:
             ValueError: there is no such setting, or it may not hold that value.
-            MachineError: it cannot be written; the changes hold until the app ends or the file changes.
+            MachineError: it cannot be written; the changes hold until the app ends.
         """
         for key, value in changes.items():
             if key not in self._fields or not self._fields[key].takes(value):
                 raise ValueError(f"{key}={value!r}")
         with self._lock:
-            self._refresh()
-            new = {key: copy.deepcopy(value) for key, value in changes.items() if self._is_new(key, value)}
-            if new or self._is_unwritten:
-                self._kept |= new
-                self._is_unwritten = True
-                self._file.write(self._kept)
-                self._is_unwritten = False
-
-    def _refresh(self) -> None:
-        """Read the file if it may have changed; one that cannot be read leaves what is known."""
-        if not self._file.has_changed():
-            return
-        value = self._file.read()
-        if isinstance(value, dict):
-            self._kept = value
-            self._is_unwritten = False
-            self._note_unusable()
-
-    def _note_unusable(self) -> None:
-        for key in self._fields.keys() & self._kept.keys():
-            if not self._fields[key].takes(self._kept[key]):
-                shown = str(self._kept[key])[:SHOWN_CHARACTERS]
-                notice = Notice("setting_unusable", {"setting": key, "value": shown})
-                if notice not in self._notices:
-                    self._notices.append(notice)
+            new = {
+                key: copy.deepcopy(value)
+                for key, value in changes.items()
+                if key in self._unusable or self._effective(key) != value
+            }
+            if new:
+                self._stored |= new
+                self._unusable -= new.keys()
+                self._file.write(self._stored)
 
     def _effective(self, key: str) -> Any:
-        field = self._fields[key]
-        return self._kept[key] if key in self._kept and field.takes(self._kept[key]) else field.default
-
-    def _is_new(self, key: str, value: Any) -> bool:
-        """Also where it is the default, but the file holds something that cannot be used."""
-        has_broken = key in self._kept and not self._fields[key].takes(self._kept[key])
-        return has_broken or self._effective(key) != value
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+        is_usable = key in self._stored and key not in self._unusable
+        return self._stored[key] if is_usable else self._fields[key].default
