@@ -27,7 +27,7 @@ from .events import (
     Stopped,
 )
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
-from .job.folder import JobFolder, bytes_needed
+from .job.folder import JobFolder, bytes_needed, stored_fingerprint
 from .job.output import Output, Target
 from .job.partial_video import PartialVideo
 from .job.section_files import count_stored_sections
@@ -154,7 +154,7 @@ def _mark_of(
         InputError: the stored sections belong to another job, or were made by other models.
     """
     identity, models = request_identity(request, pictures), models_identity(loader.files)
-    kept = folder.stored_fingerprint()
+    kept = stored_fingerprint(folder.path)
     if kept is not None:
         is_same = kept.identity == identity and request.seed in (None, kept.seed)
         if is_same and kept.models == models:

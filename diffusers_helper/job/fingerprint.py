@@ -1,6 +1,6 @@
-"""What makes two runs the same job: a digest of the request and its pictures, and one of the models.
+"""The fingerprint of a job: one digest of the request and its pictures, one of the models, and the seed.
 
-A run goes on with the sections of an earlier one only where both are equal.
+A run resumes the sections of an earlier one only where all are equal.
 """
 
 import hashlib
@@ -29,28 +29,28 @@ class JobFingerprint:
 
 
 def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarray]) -> str:
-    """A digest of all that decides a section's numbers, but for the seed and the models.
+    """Digest all that decides a section's numbers, but for the seed and the models.
 
     Args:
         pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
     """
     digests = {name: _picture_digest(picture) for name, picture in pictures.items()}
     values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
-    usual = GenerationRequest().to_dict()  # left out: a later version may know more keys
+    defaults = GenerationRequest().to_dict()  # left out: a later version may know more keys
     decisive = {
         key: value
         for key, value in values.items()
-        if value != usual[key] and REQUEST_FIELDS[key].metadata["decides"]
+        if value != defaults[key] and REQUEST_FIELDS[key].metadata["decides"]
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def models_identity(files: ModelFiles) -> str:
-    """A digest of the models' names, sizes and samples of their content: a copy elsewhere has the same."""
+    """Digest the models' names, sizes and samples of their content: a copy elsewhere has the same."""
     digest = hashlib.sha256()
     for part in (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer):
-        for mark in content_fingerprint(part):
-            digest.update(mark)
+        for piece in content_fingerprint(part):
+            digest.update(piece)
     return digest.hexdigest()
 
 

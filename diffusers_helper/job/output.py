@@ -31,10 +31,10 @@ UNFINISHED = "_unfinished.mp4"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a job writes: `folder/name.mp4` and its companions.
+    """The files that a job writes: `folder/name.mp4` and others beside it.
 
-    With `partial_videos`, the video so far is written after every section (see `progress_video`). `work` is
-    the folder for the sections until the video is finished; None: beside the video.
+    With `partial_videos`, the partial video is written after every section. `work` is the folder for the
+    sections until the video is finished, None for one beside the video.
     """
 
     folder: Path
@@ -48,10 +48,10 @@ class Target:
         return self.file(".job") if self.work is None else self.work
 
     def check(self) -> None:
-        """Look whether the video can be written, before there is one.
+        """Check that the video can be written, before there is one.
 
         Raises:
-            InputError: the folder cannot be made or takes no files, or a folder has the video's name.
+            InputError: the folder cannot be made or takes no files, or the video's name is a folder's.
             OSError: the disk is full.
         """
         try:
@@ -72,7 +72,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and the packed request that each file carries (see `recording`)."""
+    """Writes a job's files, each with the packed request in it (see `embedded_request`)."""
 
     target: Target
     request: GenerationRequest
@@ -80,7 +80,7 @@ class Output:
     packed: Mapping[str, object]
 
     def write_start(self, picture: np.ndarray) -> None:
-        """Write the start picture with the request in it. The folder is made again if somebody deleted it."""
+        """Write the start picture, into a new folder if somebody deleted it."""
         self.target.folder.mkdir(parents=True, exist_ok=True)
         write_png(self.target.file(".png"), picture, without_start(self.packed))
 
@@ -104,11 +104,10 @@ class Output:
         return path, count
 
     def write_unfinished(self, folder: "JobFolder") -> Path | None:
-        """Write what is finished as a video of its own, never as a loop: its beginning is not there yet.
+        """Write the finished sections as a video of their own, never as a loop: its beginning is missing.
 
         Returns:
-            The video; None where nothing was finished, or where it cannot be written: the sections lie in
-            their folder all the same.
+            The video; None where nothing is finished, or where it cannot be written, which loses no section.
         """
         if not folder.num_sections:
             return None
@@ -117,14 +116,14 @@ class Output:
             self.target.folder.mkdir(parents=True, exist_ok=True)
             write_mp4(path, folder.frames(), crf=self.request.crf, comment=self._comment)
         except (OSError, ValueError, av.error.FFmpegError):
-            logger.warning("the finished sections stay in %s only", folder.path, exc_info=True)
+            logger.warning("the finished sections are in %s only", folder.path, exc_info=True)
             return None
         return path
 
     def delete_unfinished(self) -> None:
-        """Delete the video of what was finished: the whole one is there."""
-        for ending in (UNFINISHED, f"{UNFINISHED}.part"):  # a half, of a run that was killed
-            with contextlib.suppress(OSError):  # somebody watches it (Windows)
+        """Delete the video of an unfinished run, and what a killed run left of one."""
+        for ending in (UNFINISHED, f"{UNFINISHED}.part"):
+            with contextlib.suppress(OSError):  # somebody is watching it (Windows)
                 self.target.file(ending).unlink(missing_ok=True)
 
     def _frames(self, folder: "JobFolder") -> Frames:

@@ -1,9 +1,9 @@
-"""The video so far, as a file that plays, after every section: for somebody who watches.
+"""The partial video: what a job has finished so far as a file that plays, renewed after every section.
 
-Each frame is encoded once when it can no longer change, and once more as long as it can. What can change is
-the head, the first `overlap` frames, of which the next section may take the place; the rest stays as
-it is. So a section costs the encoding of its own frames and of the head, and a copy of the packets that are
-there, however long the video is. In memory is the head's encoding, never the video's.
+The head, the first `overlap` frames, can still change, because the next section may replace it; the rest is
+closed. Closed frames are encoded once, the head anew each time, and both are joined by copying packets. So a
+section costs the encoding of its own frames and of the head, however long the video is, and only the head's
+encoding is in memory.
 """
 
 import errno
@@ -27,42 +27,41 @@ PIECE = {
     "preset": "veryfast",
     "crf": "20",
     # One key frame, at the beginning, and no frame that looks ahead: so pieces can be joined without being
-    # decoded, the time of each packet being its place.
+    # decoded, because a packet's time follows from its position.
     "x264-params": "keyint=infinite:scenecut=0:bframes=0:open-gop=0",
 }
 KEEP_NEWEST = 2
-"""Newest files that stay: somebody may still be watching the one before the last."""
+"""The number of files that stay: somebody may still be watching the one before the last."""
 
 
 class PartialVideo:
-    """The video so far of a job, in the job's folder, which removes what is left of it."""
+    """Writes the partial video of a job into the job's folder, which deletes it in the end."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
         self._closed: list[Path] = []
-        """Encoded pieces of what no longer changes, the end of the video first."""
+        """Encoded pieces of frames that no longer change, the end of the video first."""
         self._closed_frames = 0
-        self._written = list_partial_videos(folder.path)
-        """An earlier run's last one may just be watched."""
+        self._written = list_partial_videos(folder.path)  # somebody may be watching an earlier run's
 
     def write(self) -> Path | None:
-        """Write the video so far under a new name and delete the oldest ones; call after each section.
+        """Write the partial video under a new name and delete the oldest ones; call after each section.
 
-        A run that goes on with an earlier one's sections calls it before its first own one.
+        A run that resumes calls it before its first own section, too.
 
         Returns:
-            The file, or None where it could not be written: the job is worth more than a look at it. The
-            next call tries again, with what was missed.
+            The file; None where it could not be written, which must not end the job. The next call makes
+            up for it.
 
         Raises:
-            OSError: the disk is full, which is the job's own trouble.
+            OSError: the disk is full, which does end the job.
         """
         try:
             path = self._write()
         except (OSError, av.error.FFmpegError) as error:
             if error.errno == errno.ENOSPC:
                 raise
-            logger.warning("the video so far could not be written", exc_info=True)
+            logger.warning("the partial video could not be written", exc_info=True)
             return None
         self._written = [*(old for old in self._written if old != path), path]
         self._delete_older()
@@ -79,7 +78,7 @@ class PartialVideo:
         return path
 
     def _close(self) -> None:
-        """Encode what came in behind the head since the last time."""
+        """Encode the frames that moved out of the head since the last time."""
         begin, end = self._folder.overlap, self._folder.num_frames - self._closed_frames
         if begin >= end:
             return
@@ -94,7 +93,7 @@ class PartialVideo:
             old = self._written.pop(0)
             try:
                 old.unlink()
-            except OSError:  # on Windows somebody watches it; the job's folder goes as a whole later
+            except OSError:  # somebody watches it (Windows); the job's folder goes as a whole later
                 logger.debug("%s stays for now", old, exc_info=True)
 
 
@@ -104,9 +103,9 @@ def _encode(target: Path | BinaryIO, folder: JobFolder, start: int, stop: int) -
 
 
 def _join(target: Path, pieces: Iterable[Path | BinaryIO]) -> None:
-    """Copy the packets of pieces that were encoded alike into one file, one piece after the other."""
+    """Copy the packets of pieces that were encoded alike into one file."""
     with av.open(_named(target), "w", format="mp4", options=FASTSTART) as container:
-        stream, place = None, 0
+        stream, position = None, 0
         for piece in pieces:
             with av.open(_named(piece), "r", format="mp4") as source:
                 if stream is None:
@@ -116,10 +115,10 @@ def _join(target: Path, pieces: Iterable[Path | BinaryIO]) -> None:
                         continue
                     assert packet.time_base is not None
                     packet.duration = round(1 / FPS / packet.time_base)
-                    packet.pts = packet.dts = place * packet.duration
+                    packet.pts = packet.dts = position * packet.duration
                     packet.stream = stream
                     container.mux(packet)
-                    place += 1
+                    position += 1
 
 
 def _named(file: Path | BinaryIO) -> str | BinaryIO:

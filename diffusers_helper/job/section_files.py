@@ -1,6 +1,6 @@
-"""What the files in a job's working folder are called, and what can be told from their names alone.
+"""The names of the files in a job's working folder, and what they tell without being opened.
 
-Apart from `job_folder`, which fills them, because the app looks at them before torch is loaded.
+Apart from `folder`, which writes them, because the app looks at them before torch is loaded.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal
 Kind = Literal["latents", "frames"]
 SECTION = re.compile(r"section_(\d+)\.(?:latents|frames)")
 PARTIAL_PREFIX = "so_far_"
-"""How the videos for who watches begin: see `progress_video`."""
+"""The beginning of the names of partial videos (see `partial_video`)."""
 
 
 def section_file(folder: Path, number: int, kind: Kind) -> Path:
@@ -19,7 +19,7 @@ def section_file(folder: Path, number: int, kind: Kind) -> Path:
 
 
 def count_stored_sections(folder: Path) -> int:
-    """How many finished sections lie in a job's folder, by the files' names: a look, no promise."""
+    """Count the finished sections in a job's folder by the files' names; they may be damaged."""
     count = 0
     while section_file(folder, count, "frames").is_file():
         count += 1
@@ -27,5 +27,5 @@ def count_stored_sections(folder: Path) -> int:
 
 
 def list_partial_videos(folder: Path) -> list[Path]:
-    """The videos for who watches, the newest last."""
+    """The partial videos in a job's folder, the newest last."""
     return sorted(folder.glob(f"{PARTIAL_PREFIX}*.mp4"))

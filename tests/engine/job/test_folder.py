@@ -12,7 +12,7 @@ from safetensors import safe_open
 from diffusers_helper.errors import InputError
 from diffusers_helper.files.checksummed import read_metadata, write_checksummed
 from diffusers_helper.job.fingerprint import JobFingerprint
-from diffusers_helper.job.folder import JobFolder
+from diffusers_helper.job.folder import JobFolder, stored_fingerprint
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_nothing_behind_a_damaged_section_is_used(two_sections):
 @pytest.mark.parametrize("other", [("b", "m", 7), ("a", "n", 7), ("a", "m", 8)])
 def test_sections_of_another_job_are_not_taken(two_sections, other):
     with JobFolder(two_sections, 16, 24, 3) as folder:
-        assert folder.stored_fingerprint() == MARK
+        assert stored_fingerprint(two_sections) == MARK
         folder.resume(JobFingerprint(*other), CLOSINGS)
         assert (folder.num_latents, folder.num_sections) == (0, 0)
 
