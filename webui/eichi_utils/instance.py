@@ -9,9 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from diffusers_helper.errors import MachineError
+from diffusers_helper.files.only_one import only_one
 
 ADDRESS = "app.json"
 MAX_HELLO = 10_000
@@ -27,20 +26,10 @@ def only_app(home: Path) -> Iterator[None]:
     Raises:
         MachineError: another app has it, or it cannot be written.
     """
-    folder = home / "temp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "app.lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise MachineError("app_runs_already", url=running_address(home) or "?") from error
-    except OSError as error:
-        raise MachineError("cannot_write", path=str(folder), reason=error.strerror or str(error)) from error
-    try:
-        (folder / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
+    busy = MachineError("app_runs_already", url=running_address(home) or "?")
+    with only_one(home / "temp" / "app.lock", busy):
+        (home / "temp" / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
         yield
-    finally:
-        lock.release()
 
 
 def remember_address(home: Path, url: str) -> None:

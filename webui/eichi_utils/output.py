@@ -13,7 +13,8 @@ import unicodedata
 from datetime import datetime
 from pathlib import Path
 
-from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.errors import InputError
+from diffusers_helper.files.disk_errors import disk_errors
 
 MAX_LENGTH = 100
 """Characters of a name: on Windows a path has 260 for this app's folder, the output folder and the video."""
@@ -113,11 +114,8 @@ def open_in_file_manager(path: Path) -> bool:
     Raises:
         MachineError: the folder cannot be made.
     """
-    try:
+    with disk_errors(path, path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise MachineError("cannot_write", path=str(path), reason=reason) from error
     startfile = getattr(os, "startfile", None)  # there is one on Windows only
     try:
         if startfile is not None:
