@@ -66,7 +66,7 @@ def _secrets(options: argparse.Namespace) -> list[str]:
 def _run_check(options: argparse.Namespace) -> int:
     from webui.eichi_utils.machine.check import CheckOptions, run_check
 
-    check = CheckOptions(_engine(options), options.output or options.home / "outputs", ask_torch=True)
+    check = CheckOptions(_engine(options), options.output or options.home / "outputs", probe_torch=True)
     return run_check(check, _words(options))
 
 

@@ -1,4 +1,4 @@
-"""The check as it is asked for: gathered, told on the terminal, its exit status."""
+"""The check: how facts are gathered, what the terminal shows, the exit status."""
 
 import io
 import subprocess
@@ -9,24 +9,25 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import MachineError
+from scripts.torch_build import Gpu
 from tests.support.tiny import MODELS
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
 from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
-from webui.eichi_utils.machine.facts import CardFacts, MachineFacts, TorchAnswer, TorchFacts
+from webui.eichi_utils.machine.facts import MachineFacts, TorchFacts, TorchReport
 from webui.eichi_utils.machine.rules import CheckLine, fails, good, slow
 from webui.eichi_utils.text.translations import Translator
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
-CARD = CardFacts("RTX 4060", (8, 9), 8 * GIB, 7 * GIB, (581, 15))
+RTX_4060 = Gpu("RTX 4060", (581, 15), (8, 9), 8 * GIB, 7 * GIB)
 GATHERERS = (
     "find_torch",
-    "find_card",
+    "find_gpu",
     "has_nvidia_hardware",
     "read_ram",
-    "look_at_models",
-    "look_at_folder",
+    "inspect_models",
+    "inspect_folder",
 )
 
 
@@ -37,7 +38,7 @@ def options(tmp_path) -> CheckOptions:
 
 @pytest.fixture
 def found(monkeypatch):
-    """Lets the check find these lines."""
+    """Make the check find these lines."""
 
     def find(*lines: CheckLine) -> None:
         monkeypatch.setattr(machine_check, "check_lines", lambda _: list(lines))
@@ -59,30 +60,30 @@ def test_this_machine_is_checked_without_importing_torch(tmp_path):
     assert done.stdout.split() == [b"False", b"False"]
 
 
-def test_whatever_cannot_be_had_is_not_known(options, monkeypatch):
+def test_facts_that_fail_are_unknown(options, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of order")
 
     for name in GATHERERS:
         monkeypatch.setattr(machine_check, name, fail)
-    facts = gather_facts(replace(options, ask_torch=True))
+    facts = gather_facts(replace(options, probe_torch=True))
     assert facts == MachineFacts(sys.version_info[:2], facts.python_bits, on_windows=sys.platform == "win32")
     assert check_lines(options)
 
 
-def test_torch_is_asked_only_if_that_is_wanted(options, monkeypatch):
-    monkeypatch.setattr(machine_check, "ask_torch", lambda: pytest.fail("asked"))
+def test_pytorch_is_probed_on_request_only(options, monkeypatch):
+    monkeypatch.setattr(machine_check, "probe_torch", lambda: pytest.fail("probed"))
     assert gather_facts(options).torch is not None
     monkeypatch.setattr(machine_check, "find_torch", lambda: TorchFacts(None))
-    assert gather_facts(replace(options, ask_torch=True)).torch == TorchFacts(None)
+    assert gather_facts(replace(options, probe_torch=True)).torch == TorchFacts(None)
 
 
-def test_the_card_is_the_one_that_torch_takes_with_the_drivers_version(options, monkeypatch):
-    taken = CardFacts("RTX 3060", (8, 6), 12 * GIB, 11 * GIB)
-    monkeypatch.setattr(machine_check, "find_card", lambda: CARD)
-    monkeypatch.setattr(machine_check, "ask_torch", lambda: TorchAnswer(card=taken))
-    assert gather_facts(options).card == CARD
-    assert gather_facts(replace(options, ask_torch=True)).card == replace(taken, driver=(581, 15))
+def test_the_gpu_is_the_one_that_pytorch_uses(options, monkeypatch):
+    used = Gpu("RTX 3060", None, (8, 6), 12 * GIB, 11 * GIB)
+    monkeypatch.setattr(machine_check, "find_gpu", lambda: RTX_4060)
+    monkeypatch.setattr(machine_check, "probe_torch", lambda: TorchReport(gpu=used))
+    assert gather_facts(options).gpu == RTX_4060
+    assert gather_facts(replace(options, probe_torch=True)).gpu == replace(used, driver=(581, 15))
 
 
 def test_a_limit_in_gigabytes_becomes_bytes(options):
@@ -99,7 +100,7 @@ def test_a_limit_in_gigabytes_becomes_bytes(options):
         ([], "good", 0),
     ],
 )
-def test_the_exit_status_says_whether_something_will_fail(found, options, capsys, lines, level, status):
+def test_the_exit_status_is_1_if_something_will_fail(found, options, capsys, lines, level, status):
     found(*lines)
     assert worst_level(lines) == level
     words = Translator("en")
@@ -107,7 +108,7 @@ def test_the_exit_status_says_whether_something_will_fail(found, options, capsys
     assert capsys.readouterr().out.splitlines()[-1] == words(f"check.result.{level}")
 
 
-def test_each_line_has_its_mark_and_below_it_what_to_do(found, options, capsys):
+def test_each_line_has_a_mark_and_what_to_do_below_it(found, options, capsys):
     found(good("card", card="RTX 4060"), slow("no_card"), fails("torch_missing"))
     run_check(options, Translator("en"))
     lines = capsys.readouterr().out.splitlines()
@@ -121,7 +122,7 @@ def test_each_line_has_its_mark_and_below_it_what_to_do(found, options, capsys):
     assert lines[4].startswith("    -> ")
 
 
-def test_an_error_of_the_engine_is_told_in_its_own_sentence(found, options, capsys):
+def test_an_engine_error_is_shown_as_its_own_sentence(found, options, capsys):
     found(fails("torch_refuses", torch="2.11", reason=MachineError("out_of_memory")))
     words = Translator("en")
     run_check(options, words)
@@ -129,7 +130,7 @@ def test_an_error_of_the_engine_is_told_in_its_own_sentence(found, options, caps
 
 
 class Japanese(Translator):
-    """Words that not every terminal can show."""
+    """A translator whose marks not every terminal can show."""
 
     def __call__(self, key: str, /, **values: object) -> str:
         return "良" if key.startswith("check.mark.") else super().__call__(key, **values)
@@ -138,7 +139,7 @@ class Japanese(Translator):
 @pytest.mark.parametrize(
     ("encoding", "begin"), [("utf-8", "[良] The card 石"), ("ascii", "[ok] The card \\u77f3")]
 )
-def test_a_terminal_that_can_show_little_gets_plain_letters(found, options, monkeypatch, encoding, begin):
+def test_a_terminal_with_few_letters_gets_plain_ones(found, options, monkeypatch, encoding, begin):
     found(good("card", card="石"))
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
@@ -147,7 +148,7 @@ def test_a_terminal_that_can_show_little_gets_plain_letters(found, options, monk
     assert stream.readline().startswith(begin)
 
 
-def test_nothing_in_a_name_moves_the_cursor(found, options, capsys):
+def test_control_characters_in_a_name_are_escaped(found, options, capsys):
     found(good("card", card="a\x1b[2J\nb"))
     run_check(options, Translator("en"))
     assert capsys.readouterr().out.splitlines()[0] == "[ok] The card a\\x1b[2J\\nb is new enough."

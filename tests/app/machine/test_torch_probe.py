@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from diffusers_helper.errors import MachineError
-from webui.eichi_utils.machine import torch_probe as machine_torch
-from webui.eichi_utils.machine.facts import CardFacts, TorchFacts
-from webui.eichi_utils.machine.torch_probe import ask_torch, find_torch, parse_answer, parse_build
+from scripts.torch_build import Gpu
+from webui.eichi_utils.machine import torch_probe
+from webui.eichi_utils.machine.facts import TorchFacts
+from webui.eichi_utils.machine.torch_probe import find_torch, parse_build, parse_report, probe_torch
 
 BUILD = """from typing import Optional
 
@@ -42,7 +43,7 @@ def test_the_build_found_is_the_one_that_is_imported():
 
 
 def test_no_pytorch_is_told(monkeypatch):
-    monkeypatch.setattr(machine_torch.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(torch_probe.importlib.util, "find_spec", lambda _: None)
     assert find_torch() == TorchFacts(version=None)
 
 
@@ -50,53 +51,53 @@ def program(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-def test_the_real_pytorch_answers_in_a_process_of_its_own():
-    answer = ask_torch()
-    assert answer.failure is None
-    assert (answer.card is not None) is torch.cuda.is_available()
-    assert answer.card or answer.blindness
+def test_the_real_pytorch_reports_in_a_process_of_its_own():
+    report = probe_torch()
+    assert report.failure is None
+    assert (report.gpu is not None) is torch.cuda.is_available()
+    assert report.gpu or report.no_gpu_reason
 
 
 def test_a_pytorch_that_takes_its_process_down_is_a_failure_with_its_last_words():
-    answer = ask_torch(
+    report = probe_torch(
         program("import os, sys; sys.stderr.write('c10.dll\\n'); sys.stderr.flush(); os._exit(3)")
     )
-    assert answer.failure == "exit status 3 c10.dll"
+    assert report.failure == "exit status 3 c10.dll"
 
 
-@pytest.mark.parametrize("printed", ["", "[1]", "nonsense", '{"card": {"unknown": 1}}'])
-def test_an_answer_that_is_none_is_a_failure(printed):
-    failure = ask_torch(program(f"print({printed!r})")).failure
+@pytest.mark.parametrize("printed", ["", "[1]", "nonsense", '{"gpu": {"unknown": 1}}'])
+def test_an_report_that_is_none_is_a_failure(printed):
+    failure = probe_torch(program(f"print({printed!r})")).failure
     assert failure is not None
     assert "exit status 0" in failure
 
 
-def test_a_pytorch_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr(machine_torch, "PATIENCE", 0.5)
-    failure = ask_torch(program("import time; time.sleep(30)")).failure
+def test_a_pytorch_that_never_reports_is_given_up(monkeypatch):
+    monkeypatch.setattr(torch_probe, "TIMEOUT", 0.5)
+    failure = probe_torch(program("import time; time.sleep(30)")).failure
     assert failure is not None
     assert "TimeoutExpired" in failure
 
 
 def test_a_pytorch_that_cannot_be_imported_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert machine_torch.tell()["failure"].startswith("ModuleNotFoundError")
+    assert torch_probe.make_report()["failure"].startswith("ModuleNotFoundError")
 
 
-def test_an_answer_comes_over_whole():
-    card = {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7}
-    said = {
-        "card": card,
+def test_an_report_comes_over_whole():
+    gpu = {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7}
+    sent = {
+        "gpu": gpu,
         "kernels": ["sm_86"],
         "error": {"code": "card_not_supported", "values": {"card": "RTX", "torch": "2"}},
         "attention": "plain",
         "xformers_broken": True,
     }
-    answer = parse_answer(json.loads(json.dumps(said)))
-    assert answer.card == CardFacts("RTX", (8, 9), 8, 7)
-    assert (answer.kernels, answer.attention, answer.xformers_broken) == (("sm_86",), "plain", True)
-    assert answer.error is not None
-    assert (answer.error.code, answer.error.values) == ("card_not_supported", {"card": "RTX", "torch": "2"})
+    report = parse_report(json.loads(json.dumps(sent)))
+    assert report.gpu == Gpu("RTX", None, (8, 9), 8, 7)
+    assert (report.kernels, report.attention, report.xformers_broken) == (["sm_86"], "plain", True)
+    assert report.error is not None
+    assert (report.error.code, report.error.values) == ("card_not_supported", {"card": "RTX", "torch": "2"})
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code)
         raise raised
 
     monkeypatch.setattr("diffusers_helper.device.choose_compute", choose)
-    assert machine_torch.tell()["error"]["code"] == code
+    assert torch_probe.make_report()["error"]["code"] == code
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ def test_the_kernel_of_attention_is_named(monkeypatch, backend, has_flash, capab
     )
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert machine_torch._attention(torch.device("cuda"), torch.float16) == kernel
+    assert torch_probe._attention(torch.device("cuda"), torch.float16) == kernel

@@ -1,7 +1,7 @@
-"""The check of the machine before anything is loaded: facts gathered, judged, and told in plain words.
+"""The check of the machine before anything is loaded: facts are gathered, judged and put into words.
 
-For `--check` and for the page. Imports no torch; what PyTorch itself says comes from a process of its own,
-and only if it was asked for. Whatever goes wrong while gathering is a fact that is not known.
+For `--check` and for the page. Imports no torch; PyTorch's own report comes from a process of its own, and
+only on request. Whatever fails while gathering is a fact that is unknown.
 """
 
 import logging
@@ -11,23 +11,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
 from diffusers_helper.ram import read_ram
+from scripts.torch_build import Gpu
 
+from ..engine_options import EngineOptions
 from ..terminal import write_line
 from ..text.error_text import error_text
 from ..text.translations import Translator
-from .card import find_card, has_nvidia_hardware
-from .facts import CardFacts, MachineFacts, TorchFacts
-from .memory_and_disk import look_at_folder, look_at_models
+from .disk import inspect_folder, inspect_models
+from .facts import MachineFacts, TorchFacts
+from .gpu import find_gpu, has_nvidia_hardware
 from .rules import CheckLine, Level, check_machine
-from .torch_probe import ask_torch, find_torch
-
-if TYPE_CHECKING:
-    from ..engine_options import EngineOptions
+from .torch_probe import find_torch, probe_torch
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +35,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What to look at. `ask_torch` lets PyTorch try the card in a process of its own, which takes seconds."""
+    """The options of a check. `probe_torch` lets PyTorch compute on the GPU, which takes seconds."""
 
-    engine: "EngineOptions"
+    engine: EngineOptions
     output: Path
-    ask_torch: bool = False
+    probe_torch: bool = False
 
 
 def run_check(options: CheckOptions, words: Translator) -> int:
@@ -54,8 +53,10 @@ def run_check(options: CheckOptions, words: Translator) -> int:
 
 
 def check_lines(options: CheckOptions) -> list[CheckLine]:
-    """Look at the machine, and tell the log. Without `ask_torch`, a second or two; never raises.
-    For any thread."""
+    """Check the machine and log the result; takes a second or two without `probe_torch`. Never raises.
+
+    Safe in any thread.
+    """
     lines = check_machine(gather_facts(options))
     words = Translator("en")
     for line in lines:
@@ -69,13 +70,13 @@ def check_for_log(options: CheckOptions) -> None:
 
 
 def worst_level(lines: list[CheckLine]) -> Level:
-    """What is the matter in all: `fails` if anything will fail, else `slow` if anything is."""
+    """Returns the result of all lines: `fails` if anything will fail, else `slow` if anything is."""
     levels = {line.level for line in lines}
     return "fails" if "fails" in levels else "slow" if "slow" in levels else "good"
 
 
 def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
-    """The sentence of a line, and the one thing to do; None where nothing is to be done."""
+    """Returns the sentence of a line, and the one thing to do; None where nothing is to be done."""
     values = {
         name: error_text(value.code, value.values, words) if isinstance(value, EngineError) else value
         for name, value in line.values.items()
@@ -85,42 +86,40 @@ def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
 
 
 def gather_facts(options: CheckOptions) -> MachineFacts:
-    """All facts that can be had; the others are None. Never raises."""
+    """Gather all facts that can be known; the others are None. Never raises."""
     engine = options.engine
     torch = _try(find_torch)
-    if options.ask_torch and torch is not None and torch.version is not None:
-        torch = replace(torch, answer=_try(ask_torch))
-    card = _merge(_try(find_card), torch)
+    if options.probe_torch and torch is not None and torch.version is not None:
+        torch = replace(torch, report=_try(probe_torch))
+    gpu = _merge(_try(find_gpu), torch)
     return MachineFacts(
         python=sys.version_info[:2],
         python_bits=struct.calcsize("P") * 8,
         on_windows=sys.platform == "win32",
         device=engine.device,
         memory_limit=int(engine.vram_gb * GIB) if engine.vram_gb is not None else None,
-        card=card,
-        card_without_driver=card is None and bool(_try(has_nvidia_hardware)),
+        gpu=gpu,
+        gpu_without_driver=gpu is None and bool(_try(has_nvidia_hardware)),
         torch=torch,
         memory=_try(read_ram),
-        models=_try(lambda: look_at_models(engine.folders)),
-        output=_try(lambda: look_at_folder(options.output)),
+        models=_try(lambda: inspect_models(engine.folders)),
+        output=_try(lambda: inspect_folder(options.output)),
         eight_bit=engine.eight_bit,
     )
 
 
-def _merge(card: CardFacts | None, torch: TorchFacts | None) -> CardFacts | None:
-    """The card that PyTorch takes, if it was asked, with its driver, which only nvidia-smi knows."""
-    taken = torch.answer.card if torch is not None and torch.answer is not None else None
-    if taken is None:
-        return card
-    return replace(taken, driver=card.driver if card is not None else None)
+def _merge(gpu: Gpu | None, torch: TorchFacts | None) -> Gpu | None:
+    """Returns the GPU that PyTorch computes on, if probed, with the driver, which only nvidia-smi reports."""
+    probed = torch.report.gpu if torch is not None and torch.report is not None else None
+    return replace(probed, driver=gpu.driver if gpu is not None else None) if probed is not None else gpu
 
 
 def _try(ask: Callable[[], _T]) -> _T | None:
-    """A fact, or None: a check that fails where the machine is in disorder would be of no use."""
+    """Returns a fact, or None: the check must work on a machine that does not."""
     try:
         return ask()
     except Exception:
-        logger.info("a fact cannot be had", exc_info=True)
+        logger.info("a fact is unknown", exc_info=True)
         return None
 
 
@@ -132,7 +131,7 @@ def _print_line(line: CheckLine, words: Translator, stream: TextIO) -> None:
 
 
 def _mark(level: Level, words: Translator, encoding: str) -> str:
-    """The mark in the language of the words; in plain letters where the terminal can't show that."""
+    """Returns the level's mark, in English where the terminal cannot show the language's own."""
     mark = words(f"check.mark.{level}")
     try:
         mark.encode(encoding)

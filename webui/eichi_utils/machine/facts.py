@@ -1,50 +1,41 @@
-"""What is known of the machine before anything is loaded: numbers and names.
+"""The facts about the machine before anything is loaded: numbers and names.
 
-None stands where a fact cannot be had. Sizes are bytes. Knows neither how a fact is found nor what it means.
+None stands for a fact that is unknown. Sizes are bytes. Knows neither how a fact is found nor what it means.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.ram import SystemMemory
+from scripts.torch_build import Gpu
 
 if TYPE_CHECKING:
     from diffusers_helper.device import DeviceChoice
 
-Capability = tuple[int, int]
 AttentionKernel = Literal["flash", "xformers", "plain"]
 ModelsState = Literal["complete", "demo", "partly", "missing"]
 
 
 @dataclass(frozen=True)
-class CardFacts:
-    """The NVIDIA card that computes: its generation as compute capability, its driver's version in parts."""
-
-    name: str
-    capability: Capability | None = None
-    memory: int | None = None
-    free: int | None = None
-    driver: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class TorchAnswer:
-    """What PyTorch itself said, asked in a process of its own.
+class TorchReport:
+    """The report of PyTorch itself, made in a process of its own.
 
     Attributes:
-        failure: why it could not be asked: it does not load, or never answered.
-        card: the card that it computes on; None where it sees none, and then `blindness` is its reason.
-        kernels: what its kernels were built for (`sm_86`, `compute_120`); None where it does not say.
-        error: why the engine would refuse the card.
-        attention: what computes attention on the card.
+        failure: why there is none: PyTorch does not load, or does not end.
+        gpu: the GPU that it computes on.
+        no_gpu_reason: why it sees none.
+        kernels: GPUs that its kernels were built for (`sm_86`, `compute_120`).
+        error: why the engine would refuse the GPU.
+        attention: the kernel that computes attention on the GPU.
     """
 
     failure: str | None = None
-    card: CardFacts | None = None
-    blindness: str | None = None
-    kernels: tuple[str, ...] | None = None
+    gpu: Gpu | None = None
+    no_gpu_reason: str | None = None
+    kernels: Sequence[str] = ()
     error: EngineError | None = None
     attention: AttentionKernel | None = None
     xformers_broken: bool = False
@@ -52,16 +43,16 @@ class TorchAnswer:
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """PyTorch as it is installed. `version` None means it isn't, `cuda` None that its build has no CUDA."""
+    """The installed PyTorch: `version` is None if it isn't, `cuda` if its build is for the CPU."""
 
     version: str | None
     cuda: tuple[int, int] | None = None
-    answer: TorchAnswer | None = None
+    report: TorchReport | None = None
 
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A folder that is written to, or will be; `writable` is of the nearest folder that is there."""
+    """A folder to write to; `free` and `writable` are those of its nearest parent until it is made."""
 
     path: Path
     free: int | None
@@ -73,9 +64,9 @@ class ModelsFacts:
     """The models' folder.
 
     Attributes:
-        error: what is wrong with an incomplete one.
-        num_bytes: what is there of the three repositories.
-        bytes_per_second: how fast their largest file was read just now; None where that was not tried.
+        error: what is wrong with incomplete models.
+        num_bytes: bytes of the models that are there.
+        bytes_per_second: speed at which their largest file was read just now.
     """
 
     state: ModelsState
@@ -87,15 +78,15 @@ class ModelsFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """Everything that the check goes by. The command line says `device`, `memory_limit` and `eight_bit`."""
+    """All facts. `device`, `memory_limit` and `eight_bit` are options of the command line."""
 
     python: tuple[int, int]
     python_bits: int
     on_windows: bool
     device: "DeviceChoice" = "auto"
     memory_limit: int | None = None
-    card: CardFacts | None = None
-    card_without_driver: bool = False
+    gpu: Gpu | None = None
+    gpu_without_driver: bool = False
     torch: TorchFacts | None = None
     memory: SystemMemory | None = None
     models: ModelsFacts | None = None

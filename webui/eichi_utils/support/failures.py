@@ -37,8 +37,12 @@ def as_engine_error(error: BaseException) -> EngineError:
         return error
     if isinstance(error, MemoryError):
         return MachineError("out_of_memory")
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
-    return MachineError("unexpected", reason=reason, place=_place(error))
+    return MachineError("unexpected", reason=shorten(error), place=_place(error))
+
+
+def shorten(error: BaseException) -> str:
+    """Returns an error's type and message in one line of at most MAX_REASON characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
 
 
 def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:

@@ -8,14 +8,14 @@ import pytest
 
 from tests.support.tiny import LAST_SHARD, MODELS
 from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.machine import memory_and_disk as machine_disk
-from webui.eichi_utils.machine.memory_and_disk import look_at_folder, look_at_models, read_speed
+from webui.eichi_utils.machine import disk
+from webui.eichi_utils.machine.disk import inspect_folder, inspect_models, read_speed
 
 MIB = 2**20
 
 
 def test_a_folder_that_is_not_there_yet_has_the_room_of_the_one_above(tmp_path):
-    facts = look_at_folder(tmp_path / "new" / "outputs")
+    facts = inspect_folder(tmp_path / "new" / "outputs")
     assert facts.path == tmp_path / "new" / "outputs"
     assert facts.free is not None
     assert facts.free > 0
@@ -27,27 +27,27 @@ def test_a_disk_that_does_not_tell_its_room_is_still_a_folder(tmp_path, monkeypa
     def refuse(_path):
         raise OSError("not ready")
 
-    monkeypatch.setattr(machine_disk.shutil, "disk_usage", refuse)
-    assert look_at_folder(tmp_path).free is None
+    monkeypatch.setattr(disk.shutil, "disk_usage", refuse)
+    assert inspect_folder(tmp_path).free is None
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError("denied")
 
-    monkeypatch.setattr(machine_disk.tempfile, "TemporaryFile", refuse)
-    assert not look_at_folder(tmp_path).writable
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", refuse)
+    assert not inspect_folder(tmp_path).writable
 
 
 def test_complete_models_that_are_tiny_are_the_demo():
-    facts = look_at_models(ModelFolders(None, MODELS))
+    facts = inspect_models(ModelFolders(None, MODELS))
     assert (facts.state, facts.error) == ("demo", None)
 
 
 def test_complete_models_are_weighed_and_their_speed_is_tried(monkeypatch):
-    monkeypatch.setattr(machine_disk, "DEMO_BYTES", 0)
-    monkeypatch.setattr(machine_disk, "SAMPLE_BYTES", 100)
-    facts = look_at_models(ModelFolders(None, MODELS))
+    monkeypatch.setattr(disk, "DEMO_BYTES", 0)
+    monkeypatch.setattr(disk, "SAMPLE_BYTES", 100)
+    facts = inspect_models(ModelFolders(None, MODELS))
     everything = sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file())
     assert facts.state == "complete"
     assert 0.5 * everything < facts.num_bytes <= everything
@@ -58,7 +58,7 @@ def test_complete_models_are_weighed_and_their_speed_is_tried(monkeypatch):
 @pytest.mark.parametrize("name", ["empty", "not there"])
 def test_no_models_are_missing(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    facts = look_at_models(ModelFolders(None, tmp_path / name))
+    facts = inspect_models(ModelFolders(None, tmp_path / name))
     assert (facts.state, facts.num_bytes) == ("missing", 0)
     assert facts.folder.free is not None
 
@@ -67,7 +67,7 @@ def test_models_cut_short_are_told_with_what_is_wrong(tmp_path):
     shutil.copytree(MODELS, tmp_path / "models")
     shard = tmp_path / "models" / LAST_SHARD
     shard.write_bytes(shard.read_bytes()[:-10])
-    facts = look_at_models(ModelFolders(None, tmp_path / "models"))
+    facts = inspect_models(ModelFolders(None, tmp_path / "models"))
     assert facts.state == "partly"
     assert facts.error is not None
     assert facts.error.code == "model_file_cut_short"
@@ -80,7 +80,7 @@ def test_a_download_that_has_only_begun_counts_with_what_is_there(tmp_path):
     part.write_bytes(b"x" * 1000)
     (tmp_path / "hub" / "models--other--model").mkdir(parents=True)
     (tmp_path / "hub" / "models--other--model" / "big").write_bytes(b"x" * 9999)
-    facts = look_at_models(ModelFolders(None, tmp_path))
+    facts = inspect_models(ModelFolders(None, tmp_path))
     assert (facts.state, facts.num_bytes) == ("partly", 1000)
 
 
@@ -91,23 +91,23 @@ def test_a_cache_is_not_counted_twice_through_its_links(tmp_path):
     (base / "blobs" / "abc").write_bytes(b"x" * 1000)
     (base / "snapshots" / "1").mkdir(parents=True)
     (base / "snapshots" / "1" / "config.json").symlink_to(base / "blobs" / "abc")
-    assert look_at_models(ModelFolders(None, tmp_path)).num_bytes == 1000
+    assert inspect_models(ModelFolders(None, tmp_path)).num_bytes == 1000
 
 
 def test_the_speed_is_that_of_the_slower_half(tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"")
-    monkeypatch.setattr(machine_disk, "_time_pieces", lambda _: [0.1, 0.001] * 8)
-    assert read_speed([file]) == pytest.approx(machine_disk.SAMPLE_BYTES / 0.1)
+    monkeypatch.setattr(disk, "_time_samples", lambda _: [0.1, 0.001] * 8)
+    assert read_speed([file]) == pytest.approx(disk.SAMPLE_BYTES / 0.1)
 
 
 def test_a_slow_disk_is_not_tried_for_longer_than_a_moment(tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
-    file.write_bytes(bytes(2 * machine_disk.SAMPLES))
-    monkeypatch.setattr(machine_disk, "SAMPLE_BYTES", 1)
+    file.write_bytes(bytes(2 * disk.SAMPLES))
+    monkeypatch.setattr(disk, "SAMPLE_BYTES", 1)
     clock = iter(range(1000))
-    monkeypatch.setattr(machine_disk, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    assert list(machine_disk._time_pieces(file)) == [1.0, 1.0]
+    monkeypatch.setattr(disk, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    assert list(disk._time_samples(file)) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("paths", [[], ["gone"], ["small"]])

@@ -1,0 +1,84 @@
+"""The disks: free space for videos and models, whether the models are complete, how fast they are read."""
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusers_helper.errors import EngineError
+
+from ..download.model_folders import ModelFolders, find_models_in, take_inventory
+from .facts import FolderFacts, ModelsFacts
+
+DEMO_BYTES = 2**30
+"""Bytes below which a transformer is one of the demo's models."""
+SAMPLES, SAMPLE_BYTES = 16, 2**22
+SAMPLE_SECONDS = 2.0
+
+
+def inspect_folder(path: Path) -> FolderFacts:
+    """Find out how much is free in a folder and whether it can be written, without making it."""
+    path = path.absolute()
+    nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    if nearest is None:
+        return FolderFacts(path, free=None, writable=False)
+    try:
+        free: int | None = shutil.disk_usage(nearest).free
+    except OSError:
+        free = None
+    return FolderFacts(path, free, _can_write(nearest))
+
+
+def inspect_models(folders: ModelFolders) -> ModelsFacts:
+    """Find out which models are there, from headers and sizes, and how fast they are read."""
+    folder, found = inspect_folder(folders.target), take_inventory(folders)
+    try:
+        files = find_models_in(folders)
+    except EngineError as error:  # also where each part is complete, but they do not belong together
+        state = "partly" if found.state == "complete" else found.state
+        return ModelsFacts(state, folder, error, found.num_bytes)
+    paths = sorted({tensor.path for tensor in files.transformer.checkpoint.tensors.values()})
+    if sum(path.stat().st_size for path in paths) < DEMO_BYTES:
+        return ModelsFacts("demo", folder)
+    return ModelsFacts("complete", folder, num_bytes=found.num_bytes, bytes_per_second=read_speed(paths))
+
+
+def read_speed(paths: list[Path]) -> float | None:
+    """Measure bytes per second with samples of the largest file; the slower half of them counts.
+
+    The system may still hold the other half in memory from an earlier job.
+    """
+    try:
+        path = max(paths, key=lambda path: path.stat().st_size)
+        seconds = sorted(_time_samples(path))
+    except (OSError, ValueError):
+        return None
+    slower = seconds[len(seconds) // 2 :]
+    return SAMPLE_BYTES * len(slower) / sum(slower) if sum(slower) else None
+
+
+def _time_samples(path: Path) -> Iterator[float]:
+    """Yield the seconds that each sample takes, for at most SAMPLE_SECONDS in all; positions are random."""
+    step = (path.stat().st_size - SAMPLE_BYTES) // SAMPLES
+    begin = time.perf_counter()
+    buffer = bytearray(SAMPLE_BYTES)
+    with path.open("rb", buffering=0) as file:
+        for number in range(SAMPLES):
+            file.seek(number * step + random.randrange(max(step, 1)))
+            before = time.perf_counter()
+            file.readinto(buffer)
+            after = time.perf_counter()
+            yield after - before
+            if after - begin > SAMPLE_SECONDS:
+                return
+
+
+def _can_write(folder: Path) -> bool:
+    """Try it: what Windows reports of permissions is not the whole truth."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
