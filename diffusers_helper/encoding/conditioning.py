@@ -1,4 +1,4 @@
-"""Everything a job encodes before it samples: pictures, prompts, each model loaded only if it is needed."""
+"""Everything a job encodes before it samples, loading each model only if the cache lacks its result."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -20,7 +20,13 @@ from .vision import encode_vision
 
 @dataclass(frozen=True)
 class Conditioning:
-    """A job's inputs, encoded: latents `(1, 16, 1, h, w)` by picture, embeddings by prompt."""
+    """A job's encoded inputs.
+
+    Attributes:
+        latents: `(1, 16, 1, h, w)` float32 by the name of the picture.
+        prompts: embeddings by prompt.
+        image_embeds: the vision encoder's `(1, tokens, dim)` of the start picture.
+    """
 
     latents: dict[str, torch.Tensor]
     prompts: dict[str, PromptEmbeds]
@@ -28,7 +34,7 @@ class Conditioning:
 
 
 def read_pictures(request: GenerationRequest, plan: Plan) -> dict[str, np.ndarray]:
-    """Read a plan's pictures, cropped to the size of the video: `(height, width, 3)` uint8 by their names.
+    """Read a plan's pictures `(height, width, 3)` uint8 by their names, cropped to the size of the video.
 
     Raises:
         InputError: a picture cannot be read.
@@ -48,7 +54,7 @@ def encode_all(
     loader: ModelLoader,
     cache: EmbeddingCache,
 ) -> Generator[Event, None, Conditioning]:
-    """Encode what the plan needs, telling what begins."""
+    """Encode all that the plan needs. Yields the stages that begin, and notices of prompts cut short."""
     prompts = yield from _encode_prompts(request, plan, loader, cache)
     image_embeds = yield from _encode_vision(pictures[plan.start], loader, cache)
     yield StageStarted("images")

@@ -1,4 +1,8 @@
-"""Turning words into embeddings with the two text encoders, each loaded only for as long as it reads."""
+"""Prompts become embeddings by two text encoders, each loaded only for as long as it is needed.
+
+As in diffusers' `HunyuanVideoFramepackPipeline`: Llama's hidden states two layers before its end (the loader
+builds no more), without the template's head, and CLIP's pooled output.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -14,9 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPT_TOKENS = 256
-"""Tokens of the user's prompt (with the template's end) that the model was made for."""
+"""Tokens of the user's prompt (with the template's end) that the model was trained for."""
 PADDED_TOKENS = 512
+"""Tokens that the transformer takes, padding included."""
 POOLED_TOKENS = 77
+"""Tokens that CLIP takes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,10 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
 
     Returns:
         For each prompt `embeds` `(tokens, dim)` and `pooled` `(dim,)` on the CPU, in the encoders' dtype,
-        and `num_dropped`, how many of its tokens were too many.
+        and `num_dropped` `()`, the number of tokens over the limit.
+
+    Raises:
+        InputError: a tokenizer is broken.
     """
     hidden = _encode_hidden(prompts, loader)
     pooled = _encode_pooled(prompts, loader)
@@ -45,7 +54,7 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
 
 
 def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
-    """Zero-pad (or crop) one of `encode_prompts`'s results to the length the transformer takes."""
+    """Zero-pad (or crop) a result of `encode_prompts` to the length that the transformer takes."""
     embeds = encoded["embeds"][:PADDED_TOKENS]
     tokens, dim = embeds.shape
     padded = embeds.new_zeros(1, PADDED_TOKENS, dim)
@@ -56,8 +65,10 @@ def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
 
 
 def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The Llama's hidden states after the template's head. Nothing is padded: attention is causal, so
-    what would stand behind the prompt changes nothing."""
+    """Llama's hidden states `(tokens, dim)` after the template's head, and the number of dropped tokens.
+
+    Nothing is padded: attention is causal, so padding behind the prompt would change nothing.
+    """
     from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
 
     crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
@@ -74,6 +85,7 @@ def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[t
 
 
 def _encode_pooled(prompts: list[str], loader: ModelLoader) -> dict[str, torch.Tensor]:
+    """CLIP's pooled output `(dim,)` for each prompt."""
     tokenizer = load_tokenizer(loader.files.text_encoder_2.processor)
     results = {}
     with loader.text_encoder_2() as model:
@@ -86,9 +98,12 @@ def _encode_pooled(prompts: list[str], loader: ModelLoader) -> dict[str, torch.T
 
 
 def load_tokenizer(folder: Path | None) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer exactly as its tokenizer.json says.
+    """Load a tokenizer exactly as its tokenizer.json defines it.
 
-    transformers' Llama class would rebuild it and lose the byte-level splitting, and with it all spaces.
+    transformers' Llama class would rebuild it without byte-level splitting and lose all spaces.
+
+    Raises:
+        InputError: its files are broken.
     """
     from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 

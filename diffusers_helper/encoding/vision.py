@@ -1,4 +1,4 @@
-"""The vision encoder: what the start picture shows, as the transformer wants to know it."""
+"""The start picture becomes embeddings by the vision encoder, SigLIP."""
 
 import numpy as np
 import torch
@@ -9,7 +9,11 @@ from ..models.loading import ModelLoader
 
 @torch.inference_mode()
 def encode_vision(picture: np.ndarray, loader: ModelLoader) -> torch.Tensor:
-    """SigLIP's last hidden state `(tokens, dim)` of a cropped picture `(height, width, 3)` uint8."""
+    """Encode a cropped picture `(height, width, 3)` uint8 as SigLIP's last hidden states `(tokens, dim)`.
+
+    Raises:
+        InputError: the image processor's config is broken.
+    """
     from transformers import SiglipImageProcessorPil
 
     folder = loader.files.image_encoder.processor

@@ -1,4 +1,4 @@
-"""Asking the FramePack transformer for clean latents: its inputs for a section, guidance, memory."""
+"""The FramePack transformer predicts clean latents: its inputs for a section, guidance, lack of memory."""
 
 import copy
 from collections.abc import Hashable
@@ -13,12 +13,20 @@ from ..sections import Positions
 from ..transformer.teacache import TeaCache
 
 TIMESTEPS = 1000.0
+"""The timestep at noise level 1; distilled guidance has the same factor."""
 
 
 @dataclass(frozen=True)
 class SectionInputs:
-    """What one section is made from. Latents are `(1, 16, frames, h, w)`: `clean` 2 frames (start picture
-    and newest history), `history_2x` 2, `history_4x` 16; `image_embeds` `(1, tokens, dim)`."""
+    """The transformer's inputs for one section (FramePack, arXiv 2504.12626).
+
+    Attributes:
+        negative: the negative prompt; None without classifier-free guidance.
+        image_embeds: `(1, tokens, dim)` of the start picture.
+        clean: latents `(1, 16, 2, h, w)` of the section's picture and of the newest history.
+        history_2x: latents `(1, 16, 2, h, w)`, which the transformer compresses 2 times.
+        history_4x: latents `(1, 16, 16, h, w)`, which it compresses 4 times.
+    """
 
     positive: PromptEmbeds
     negative: PromptEmbeds | None
@@ -31,7 +39,10 @@ class SectionInputs:
 
 @dataclass(frozen=True)
 class Guidance:
-    """`distilled` is told to the model; `scale` other than 1 asks it twice, `rescale` tames the result."""
+    """The guidance scales: `distilled` is an input of the model, `scale` other than 1 runs it twice a step.
+
+    `rescale` in 0..1 is the weight of the rescaled guidance (see `guide`).
+    """
 
     distilled: float
     scale: float = 1.0
@@ -39,7 +50,7 @@ class Guidance:
 
 
 class SectionDenoiser:
-    """Predicts the clean latents of one section; `predict(x, sigma)` is called once a step."""
+    """Predicts the clean latents of one section; call `predict` once a step."""
 
     def __init__(
         self,
@@ -52,8 +63,8 @@ class SectionDenoiser:
     ) -> None:
         """
         Args:
-            sigmas: all noise levels that will be asked for; what depends on them alone is computed now.
-            caches: TeaCache states for the positive and the negative pass.
+            sigmas: all noise levels to come `(steps,)`, because modulation is computed now for all of them.
+            caches: TeaCache states for the positive and the negative prompt.
         """
         self._transformer = transformer
         self._model, self._stack = transformer.model, transformer.stack
@@ -65,13 +76,14 @@ class SectionDenoiser:
         self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
         self.computed = True
-        """Whether the last step ran the blocks."""
+        """True if the last step ran the blocks, False if TeaCache skipped them."""
         transformer.making_room(lambda: self._prepare(sigmas))
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Clean latents seen from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`; float32.
+        """Predict clean latents from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`, in float32.
 
+        The model predicts the velocity v of flow matching: x0 = x - sigma * v.
         Where the card's memory does not suffice, what is lent is taken back, then resident layers are given
         up, and the step is repeated.
 
@@ -83,14 +95,14 @@ class SectionDenoiser:
 
     def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
         self._caches = [copy.copy(cache) for cache in caches]  # a step that is repeated starts from these
-        velocity = self._ask(x, sigma, self._positive, self._caches[0])
+        velocity = self._velocity(x, sigma, self._positive, self._caches[0])
         self.computed = self._stack.computed
         if self._guidance.scale != 1 and self._negative is not None:
-            negative = self._ask(x, sigma, self._negative, self._caches[1])
+            negative = self._velocity(x, sigma, self._negative, self._caches[1])
             velocity = guide(velocity, negative, self._guidance.scale, self._guidance.rescale)
         return x - float(sigma) * velocity
 
-    def _ask(
+    def _velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, prompt: "_PlacedPrompt", cache: TeaCache | None
     ) -> torch.Tensor:
         self._stack.cache = cache
@@ -108,7 +120,7 @@ class SectionDenoiser:
 
     @torch.inference_mode()
     def _prepare(self, sigmas: torch.Tensor) -> None:
-        """Compute the blocks' modulation for all steps; a section like the last one finds it there."""
+        """Compute the blocks' modulation for all steps, unless an equal section before has done so."""
         self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
         prompts = [prompt for prompt in (self._positive, self._negative) if prompt is not None]
         embeddings = {}
@@ -144,7 +156,7 @@ class SectionDenoiser:
 
 @dataclass(frozen=True)
 class _PlacedPrompt:
-    """A prompt on the device, but for its mask, which is looked at on the CPU."""
+    """A prompt on the device, its mask on the CPU, where it is read."""
 
     embeds: torch.Tensor
     mask: torch.Tensor
@@ -152,12 +164,18 @@ class _PlacedPrompt:
     identity: bytes
 
     def key(self, sigma: torch.Tensor) -> Hashable:
-        """What a step's modulation depends on (the guidance is one for the whole job)."""
+        """The key of a step's modulation (guidance is constant within a job)."""
         return self.identity, float(sigma)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:
-    """Classifier-free guidance, rescaled towards the positive's spread (arXiv 2305.08891, section 3.4)."""
+    """Classifier-free guidance, rescaled to the positive's spread (arXiv 2305.08891, section 3.4).
+
+    Args:
+        positive: prediction for the prompt, `(1, ...)`; `negative` for the negative prompt alike.
+        scale: 1 for no guidance.
+        rescale: weight of the rescaled result, 0..1.
+    """
     guided = negative + scale * (positive - negative)
     dims = tuple(range(1, positive.ndim))
     spread = positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)

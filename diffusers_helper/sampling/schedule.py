@@ -7,12 +7,16 @@ import torch
 
 MU_BASE = (256, 0.5)
 MU_MAX = (4096, 1.15)
+"""The two points (tokens, mu) of Flux's line."""
 MAX_SHIFT = 7.0
+"""The largest exp(mu), as in FramePack."""
 
 
 def flow_shift_mu(latent_shape: tuple[int, ...]) -> float:
-    """How far the noise levels shift towards noise for latents `(b, c, t, h, w)`: a line through two
-    sequence lengths as Flux has it, capped at `ln 7`."""
+    """The shift mu of the noise levels for latents `(b, c, t, h, w)`: more tokens, more noise.
+
+    A line through two sequence lengths, as in Flux, with mu at most ln 7, as in FramePack.
+    """
     _, _, frames, height, width = latent_shape
     length = frames * height * width // 4
     slope = (MU_MAX[1] - MU_BASE[1]) / (MU_MAX[0] - MU_BASE[0])
@@ -20,7 +24,10 @@ def flow_shift_mu(latent_shape: tuple[int, ...]) -> float:
 
 
 def flow_sigmas(steps: int, mu: float) -> torch.Tensor:
-    """`steps + 1` noise levels from 1 to 0, float32."""
+    """The noise levels `(steps + 1,)` from 1 to 0, float32: t in even steps, shifted by mu.
+
+    sigma = e^mu / (e^mu + 1/t - 1), the time shift of flow matching (arXiv 2403.03206).
+    """
     times = torch.linspace(1, 0, steps + 1)
     return math.exp(mu) / (math.exp(mu) + (1 / times - 1))
 
@@ -28,10 +35,10 @@ def flow_sigmas(steps: int, mu: float) -> torch.Tensor:
 def sample_unipc(
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, sigmas: torch.Tensor
 ) -> Iterator[torch.Tensor]:
-    """Walk from noise to data with UniPC (arXiv 2302.04867): multistep, data prediction, B1(h) = h.
+    """Sample with UniPC (arXiv 2302.04867): multistep, data prediction, B1(h) = h.
 
-    Yields the predicted clean data after each model evaluation; the last one is the result. The order
-    grows from 1 to `min(3, steps - 1)`.
+    Yields the predicted clean data after each of the `steps` model evaluations; the last is the result. The
+    order grows from 1 to `min(3, steps - 1)`.
 
     Args:
         predict: `(x, sigma) -> x0`, the clean data predicted from `x` at noise level `sigma` (0-d).
@@ -54,12 +61,12 @@ def sample_unipc(
 class _UniPCUpdate:
     """One step of UniPC, from the second to last of `sigmas` to the last.
 
-    With lambda = -ln(sigma) and alpha = 1 for flow matching's data prediction, the first-order solution is
+    With lambda = -ln(sigma), hence alpha = 1, as in FramePack, the first-order solution is
     `sigma_t / sigma_s * x - (e^-h - 1) * m_s`. UniP adds the differences D of earlier predictions, UniC
     those and the difference of the new one, weighted by the solution of the paper's R rho = b.
 
-    The scalars are float32 like the method's own: at small h they cancel, and rounding them otherwise
-    would give another video for the same seed.
+    The scalars are float32 as in FramePack: at small h they cancel, and other rounding would give another
+    video for the same seed.
     """
 
     def __init__(self, sigmas: torch.Tensor, predictions: list[torch.Tensor], x: torch.Tensor) -> None:
@@ -74,11 +81,11 @@ class _UniPCUpdate:
         self.base = float(sigmas[-1] / sigmas[-2]) * x - float(torch.expm1(-self.h)) * self.last
 
     def predictor(self) -> torch.Tensor:
-        """UniP: `x` at the new sigma before the model has been asked there."""
+        """UniP: `x` at the new sigma, before the model is evaluated there."""
         return self._add(self.differences)
 
     def corrector(self, predicted: torch.Tensor) -> torch.Tensor:
-        """UniC: `x` at the new sigma with the model's prediction there (its ratio is 1)."""
+        """UniC: `x` at the new sigma, with the model's prediction there (its ratio is 1)."""
         return self._add([*self.differences, predicted - self.last])
 
     def _add(self, differences: list[torch.Tensor]) -> torch.Tensor:
@@ -88,7 +95,7 @@ class _UniPCUpdate:
         return self.base + float(self.h) * total
 
     def _weights(self, count: int) -> list[float]:
-        """rho for the first `count` differences."""
+        """The weights rho of the first `count` differences."""
         if count < 2:
             return [0.5] * count  # the paper's simplification: the exact value tends to 1/2
         powers = torch.stack([self.ratios[:count] ** k for k in range(count)])

@@ -1,4 +1,4 @@
-"""The steps of one section: from noise to clean latents."""
+"""The sampling of one section, from noise to clean latents."""
 
 import logging
 from collections.abc import Callable, Generator
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 def section_inputs(
     request: GenerationRequest, section: Section, conditioning: Conditioning, history: torch.Tensor
 ) -> SectionInputs:
-    """What the transformer is told in a section.
+    """Select the transformer's inputs for a section.
 
     Args:
-        history: latents `(1, 16, HISTORY_FRAMES, h, w)` of what comes after it in the video.
+        history: latents `(1, 16, HISTORY_FRAMES, h, w)` of the frames that follow it in the video.
     """
     history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
     has_negative = request.guidance_scale != 1
@@ -45,7 +45,7 @@ def section_inputs(
 
 @dataclass(frozen=True)
 class Sampled:
-    """A section's latents `(1, channels, t, h, w)` on the CPU, and for each step whether the blocks ran."""
+    """A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, else 0."""
 
     latents: torch.Tensor
     evaluations: list[int]
@@ -53,7 +53,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class SectionSampler:
-    """Samples the sections of one job, of which there are `sections`. `check_stop` raises StopRequested."""
+    """Samples the `sections` sections of one job. `check_stop` raises StopRequested to end it."""
 
     request: GenerationRequest
     sections: int
@@ -64,13 +64,13 @@ class SectionSampler:
     def sample(
         self, section: Section, inputs: SectionInputs, noise: torch.Tensor
     ) -> Generator[Event, None, Sampled]:
-        """Make a section of noise `(1, channels, t, h, w)`, telling each step.
+        """Sample a section from noise `(1, channels, t, h, w)` float32, yielding each step.
 
-        Where its numbers are not finite and blocks are compiled, or use another attention than PyTorch's own,
-        it is made once more without; if that helps, later jobs do without, too.
+        Where latents are not finite and blocks are compiled, or their attention is not PyTorch's native one,
+        the section is sampled again without; if that helps, later jobs do without, too.
 
         Raises:
-            MachineError: numbers are not finite.
+            MachineError: latents are not finite (`not_a_number_in_latents`).
         """
         stack = self.transformer.stack
         runner, attention = stack.runner, stack.attention
@@ -79,7 +79,7 @@ class SectionSampler:
         except MachineError as error:
             if error.code != "not_a_number_in_latents" or not stack.fall_back_to_eager(error.code):
                 raise
-        logger.warning("section %d went wrong, and is made with blocks as they are", section.index)
+        logger.warning("section %d went wrong, and is sampled again with eager blocks", section.index)
         sampled = yield from self._sample(section, inputs, noise)
         runner.disable("numbers went wrong")
         attention.failed = attention.is_replaced
@@ -89,14 +89,14 @@ class SectionSampler:
         self, section: Section, inputs: SectionInputs, noise: torch.Tensor
     ) -> Generator[Event, None, Sampled]:
         request, transformer, compute = self.request, self.transformer, self.compute
-        guidance = Guidance(
-            request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
-        )
+        scales = request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
         sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
         evaluations: list[int] = []
         self.check_stop()
         yield StageStarted("sampling", section.index)
-        denoiser = SectionDenoiser(transformer, inputs, guidance, compute, sigmas[:-1], self._teacaches())
+        denoiser = SectionDenoiser(
+            transformer, inputs, Guidance(*scales), compute, sigmas[:-1], self._teacaches()
+        )
         latents = noise = noise.to(compute.device)
         tokens = count_tokens(*noise.shape[-3:])
         with transformer.lent_room(tokens, compute):
@@ -115,7 +115,7 @@ class SectionSampler:
         return Sampled(latents.cpu(), evaluations)
 
     def _teacaches(self) -> tuple[TeaCache, TeaCache] | None:
-        """A state for the positive and one for the negative pass of a section."""
+        """New states for the positive and the negative prompt of a section."""
         if not self.request.teacache:
             return None
         threshold, steps = self.request.teacache_threshold, self.request.steps

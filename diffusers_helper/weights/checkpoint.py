@@ -1,7 +1,7 @@
-"""Weights as they lie on the disk: which file holds a tensor, at which byte, and reading just that.
+"""Weights on the disk: which file holds a tensor, at which byte, and reading just that.
 
-Plain reads into a buffer, never a memory map: a mapping counts as memory where memory is short, while the
-operating system's file cache helps plain reads exactly as far as it can spare room.
+Plain reads into a buffer, never a memory map: mapped pages count as memory where memory is short, while the
+operating system's file cache helps plain reads as far as it can spare room.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data).
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_HEADER_BYTES = 100_000_000
+"""Bytes of a header at most, as in the safetensors library."""
 SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8,
@@ -32,7 +33,7 @@ TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: `num_bytes` from byte `offset` of `path` on."""
+    """A tensor in a file: `num_bytes` from byte `offset` of `path` on; `dtype` as safetensors names it."""
 
     path: Path
     dtype: str
@@ -43,7 +44,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class FileSignature:
-    """What tells whether a file is still the one that was looked at."""
+    """The size and time by which a changed file is noticed."""
 
     num_bytes: int
     modified_ns: int
@@ -55,7 +56,7 @@ class FileSignature:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of one model folder, by name, and the files as they were when this was read."""
+    """The tensors of a model folder by name, and the signatures of its files when their headers were read."""
 
     folder: Path
     tensors: dict[str, StoredTensor]
@@ -66,7 +67,7 @@ class Checkpoint:
         """Read the headers of a folder's safetensors files, one or many with an index.
 
         Raises:
-            InputError: a file is missing, cut short or something else.
+            InputError: a file is missing, cut short or no safetensors file.
         """
         tensors: dict[str, StoredTensor] = {}
         signatures = {}
@@ -76,12 +77,12 @@ class Checkpoint:
         return cls(folder, tensors, signatures)
 
     def read(self, name: str, staging: "torch.Tensor") -> "torch.Tensor":
-        """Read one tensor in the dtype it is stored in, as a view of `staging` (CPU, uint8, long enough).
+        """Read one tensor in its stored dtype, as a view of `staging` (CPU, uint8, long enough).
 
-        One staging buffer for many tensors: a new one for each leaves the memory full of holes.
+        Use one staging buffer for many tensors: a new one for each fragments the memory.
 
         Raises:
-            InputError: the file is not the one any more whose header was read.
+            InputError: the file has changed since its header was read.
             MachineError: it cannot be read.
         """
         import torch
@@ -103,7 +104,11 @@ class Checkpoint:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a model folder, in order; each exists."""
+    """List the safetensors files of a model folder in order.
+
+    Raises:
+        InputError: one is missing, or the index is broken.
+    """
     indices = sorted(folder.glob("*.safetensors.index.json"))
     files = _indexed_files(indices[0]) if indices else [_single_file(folder)]
     for path in files:
@@ -132,7 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing or something else.
+        InputError: the file is missing, or is no JSON object.
     """
     if not path.is_file():
         raise InputError("model_file_missing", path=str(path))
@@ -148,7 +153,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Read where each tensor of a safetensors file lies, and check that the file is as long as it says."""
+    """Read the header of a safetensors file, and check that the file is as long as its tensors need.
+
+    Raises:
+        InputError: the file is cut short, or is no safetensors file.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -172,13 +181,13 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def check_unchanged(file: FileIO, path: Path, signature: FileSignature) -> None:
-    """Raise InputError if an open file is not the one any more whose header was read."""
+    """Raise InputError if an open file has changed since its header was read."""
     if FileSignature.of(os.fstat(file.fileno())) != signature:
         raise InputError("model_file_changed", path=str(path))
 
 
 def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> None:
-    """Fill `target` from byte `offset` of an open file on. Raises InputError where the file ends before."""
+    """Fill `target` from byte `offset` of an open file on. Raises InputError where the file is too short."""
     done = 0
     file.seek(offset)
     while done < len(target):

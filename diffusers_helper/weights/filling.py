@@ -1,4 +1,4 @@
-"""Giving an empty model its weights, straight from the files to the device, never twice in memory."""
+"""An empty model gets its weights, straight from the files to the device, never twice in memory."""
 
 import torch
 from torch import nn
@@ -7,11 +7,14 @@ from ..errors import InputError
 from .checkpoint import Checkpoint
 
 _PREFIXES = ("model.", "text_model.", "vision_model.")
-"""What different releases of transformers put in front of the same tensors' names."""
+"""The prefixes that releases of transformers put before the same tensors' names."""
 
 
 def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """The stored name of each tensor that `module` needs.
+    """Find the stored name of each tensor that `module` needs.
+
+    Returns:
+        Stored names by the module's own.
 
     Raises:
         InputError: one is missing or has another shape.
@@ -36,10 +39,10 @@ def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Read every tensor that `module` lacks, convert it to `dtype` and put it on `device`.
+    """Read every tensor of `module`, which is on the meta device, as `dtype` onto `device`.
 
     Raises:
-        InputError: the files do not hold what the module needs, or are not those any more that were checked.
+        InputError: the files lack a tensor that the module needs, or have changed since they were checked.
         MachineError: a file cannot be read.
         torch.OutOfMemoryError: there is not enough memory.
     """
@@ -55,7 +58,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype:
 
 
 def _fill_buffers(module: nn.Module) -> None:
-    """Make the buffers that no file holds: the encoders' counted positions."""
+    """Create the buffers that no file holds: the encoders' position indices."""
     for owner in module.modules():
         for name, buffer in owner.named_buffers(recurse=False):
             if buffer.is_meta:

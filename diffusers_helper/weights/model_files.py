@@ -1,7 +1,7 @@
-"""Where the models lie: finding each part below one folder and checking its files, without loading any.
+"""The models' files: each model is found below one folder and its files are checked, without loading any.
 
 Accepts plain folders `ORG/NAME/...` and a Hugging Face cache (`models--ORG--NAME/snapshots/...`, also
-below `hub/`), so that a download made by any FramePack is used as it is. Touches no network.
+below `hub/`), so that a download of any FramePack can be used as it is. Knows no network.
 """
 
 import json
@@ -20,23 +20,30 @@ HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 FLUX_REDUX = "lllyasviel/flux_redux_bfl"
 FRAMEPACK = "lllyasviel/FramePackI2V_HY"
 SIGLIP_SIDE = 224
-"""Pixels of SigLIP's square pictures where its config doesn't say."""
+"""Pixels along a side of SigLIP's square pictures where its config does not say."""
 MAX_SHOWN = 40
+"""The most characters of a wrong setting that a message shows."""
 SAMPLES, SAMPLE_BYTES = 16, 64 * 2**10
+"""The number and size of the pieces of a file by which it is recognised."""
 
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One model of the set: where it belongs and what tells that it is the right one."""
+    """One model of the set: its place and the signs that it is the right one.
+
+    Attributes:
+        folder: its folder in the repository, empty for the repository itself.
+        classes: class names, of which its config must hold one.
+        counts: keys of its config that count layers, with the prefix of a layer's number in tensors' names.
+        processor: the repository's folder of its tokenizer or image processor.
+        processor_files: sets of files, of which that folder must hold one.
+    """
 
     repository: str
     folder: str
     classes: tuple[str, ...]
-    """Names of which its config must hold one."""
     counts: dict[str, str]
-    """Keys of its config that count layers, and what stands before a layer's number in its tensors' names."""
     processor: str | None = None
-    """The folder of its tokenizer or image processor, and sets of files of which it needs one."""
     processor_files: tuple[tuple[str, ...], ...] = ()
 
 
@@ -89,7 +96,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class ModelPart:
-    """The files of one model, checked: its config, its weights, its tokenizer's or processor's folder."""
+    """One model's files, checked: its config, its weights, and the folder of its tokenizer or processor."""
 
     config: dict[str, Any]
     checkpoint: Checkpoint
@@ -101,7 +108,7 @@ class ModelPart:
 
     @cached_property
     def files(self) -> list[Path]:
-        """All files that decide what this part computes."""
+        """All files that decide what this model computes, sorted."""
         found = {tensor.path for tensor in self.checkpoint.tensors.values()}
         found.add(self.folder / "config.json")
         if self.processor is not None:
@@ -111,7 +118,7 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The complete set."""
+    """The files of all models that a video needs."""
 
     text_encoder: ModelPart
     text_encoder_2: ModelPart
@@ -120,27 +127,23 @@ class ModelFiles:
     transformer: ModelPart
 
 
-def samples(path: Path) -> Iterator[bytes]:
-    """Pieces from all over a file, which tell it from another without reading all of it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for number in range(SAMPLES):
-            file.seek(size * number // SAMPLES)
-            yield file.read(SAMPLE_BYTES)
-
-
-def content_fingerprint(part: ModelPart) -> Iterator[bytes]:
-    """Names, sizes and samples of a part's files: a copy elsewhere has the same."""
+def content_fingerprint(part: ModelPart, with_times: bool = False) -> Iterator[bytes]:
+    """Yield names, sizes and samples of a model's files: a copy has the same, except `with_times`."""
     for path in part.files:
-        yield f"{path.name} {path.stat().st_size} ".encode()
-        yield from samples(path)
+        stat = path.stat()
+        time = f"{stat.st_mtime_ns} " if with_times else ""
+        yield f"{path.name} {stat.st_size} {time}".encode()
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(stat.st_size * number // SAMPLES)
+                yield file.read(SAMPLE_BYTES)
 
 
 def find_models(root: Path) -> ModelFiles:
-    """Find and check all parts below `root`.
+    """Find and check all models below `root`.
 
     Raises:
-        InputError: the first thing that is missing, cut short or foreign.
+        InputError: naming the first file that is missing, cut short or foreign.
     """
     try:
         if not root.is_dir():
@@ -154,6 +157,7 @@ def find_models(root: Path) -> ModelFiles:
 
 
 def find_part(root: Path, spec: PartSpec) -> ModelPart:
+    """Find and check one model below `root`. Raises InputError like `find_models`."""
     candidates = repository_folders(root, spec.repository)
     if not candidates:
         raise InputError("model_missing", repository=spec.repository, path=str(root))
@@ -168,12 +172,12 @@ def find_part(root: Path, spec: PartSpec) -> ModelPart:
 
 
 def repository_folders(root: Path, repository: str) -> list[Path]:
-    """Folders that may hold a repository, the likeliest first."""
+    """The existing folders below `root` that may hold a repository, the likeliest first."""
     found = [root / repository]
     for cache in (root, root / "hub"):
         base = cache / ("models--" + repository.replace("/", "--"))
         snapshots = [path for path in (base / "snapshots").glob("*") if path.is_dir()]
-        snapshots.sort(key=_modified, reverse=True)
+        snapshots.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         try:
             main = (base / "refs" / "main").read_text("utf-8").strip()
         except (OSError, ValueError):
@@ -182,15 +186,12 @@ def repository_folders(root: Path, repository: str) -> list[Path]:
     return [folder for folder in found if folder.is_dir()]
 
 
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
-
-
 def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
     folder = repository / spec.folder if spec.folder else repository
     config_path = folder / "config.json"
     config = read_json(config_path)
-    names = [config.get("_class_name"), *_as_list(config.get("architectures"))]
+    architectures = config.get("architectures")
+    names = [config.get("_class_name"), *(architectures if isinstance(architectures, list) else ())]
     if not any(name in spec.classes for name in names):
         found = next((str(name) for name in names if name), "?")
         raise InputError("model_foreign", path=str(config_path), found=found, expected=spec.classes[0])
@@ -203,7 +204,7 @@ def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
 
 
 def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint: Checkpoint) -> None:
-    """Refuse what would be built all the same: too few layers (a wrong result) or a billion (no memory)."""
+    """Reject settings that nothing else would: too few layers (a wrong result) or a billion (no memory)."""
     for key, prefix in spec.counts.items():
         pattern = re.compile(rf"(?:.*\.)?{re.escape(prefix)}\.(\d+)\..*")
         numbers = {found[1] for name in checkpoint.tensors if (found := pattern.fullmatch(name))}
@@ -215,7 +216,7 @@ def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint
 
 
 def _is_setting(value: object, size: int | None) -> bool:
-    """Whether this is a number above 0, or where there is a size, a list of so many."""
+    """Accepts a number above 0, or with a size, a list of as many."""
     if size is not None:
         return isinstance(value, list) and len(value) == size and all(_is_setting(v, None) for v in value)
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
@@ -228,19 +229,15 @@ def _wrong_setting(path: Path, key: str, value: object, expected: object) -> Inp
 
 
 def _check_processor(folder: Path, alternatives: tuple[tuple[str, ...], ...]) -> None:
-    """One of the sets of files must be there as a whole; else names what lacks of the most complete one."""
+    """Raise InputError unless one of the sets of files is complete, naming what the best one lacks."""
     missing = [[name for name in names if not (folder / name).is_file()] for names in alternatives]
     fewest = min(missing, key=len)
     if fewest:
         raise InputError("model_file_missing", path=str(folder / fewest[0]))
 
 
-def _as_list(value: object) -> list:
-    return value if isinstance(value, list) else []
-
-
 def check_fit(files: ModelFiles) -> None:
-    """Refuse parts that cannot work together: each width that one hands to another must agree."""
+    """Raise InputError for models that cannot work together: the width of each output must fit its input."""
     _check_image_processor(files.image_encoder)
     transformer = files.transformer
     pairs = [
@@ -249,16 +246,11 @@ def check_fit(files: ModelFiles) -> None:
         ("image_proj_dim", files.image_encoder, "hidden_size"),
         ("in_channels", files.vae, "latent_channels"),
     ]
-    for own_key, other, other_key in pairs:
-        own, theirs = transformer.config.get(own_key), other.config.get(other_key)
-        if own is not None and theirs is not None and own != theirs:
-            raise InputError(
-                "models_do_not_fit",
-                path=str(other.folder / "config.json"),
-                field=other_key,
-                value=theirs,
-                expected=own,
-            )
+    for key, other, other_key in pairs:
+        expected, value = transformer.config.get(key), other.config.get(other_key)
+        if expected is not None and value is not None and expected != value:
+            path = str(other.folder / "config.json")
+            raise InputError("models_do_not_fit", path=path, field=other_key, value=value, expected=expected)
 
 
 def _check_image_processor(encoder: ModelPart) -> None:
