@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _take_demo(options: argparse.Namespace) -> None:
-    """Use the demo's models, and say on the terminal what they are."""
+    """Use the demo's models, and report on the terminal what they are."""
     from webui.eichi_utils.engine_options import DEMO
     from webui.eichi_utils.terminal import report
 
@@ -58,7 +58,7 @@ def _take_demo(options: argparse.Namespace) -> None:
 
 
 def _secrets(options: argparse.Namespace) -> list[str]:
-    """What must stand in no log."""
+    """Returns the texts that must stand in no log."""
     tokens = (os.environ.get(name, "") for name in TOKENS)
     return [token for token in (*tokens, *(options.login or ())[1:]) if token]
 
@@ -77,7 +77,7 @@ def _run_download(options: argparse.Namespace) -> int:
 
 
 def _words(options: argparse.Namespace) -> Translator:
-    """What a person reads on the terminal; programs read `--headless`, which speaks English."""
+    """Returns the texts that a person reads on the terminal; `--headless`, for programs, speaks English."""
     return Translator(options.lang or system_language())
 
 
@@ -162,7 +162,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _words_of_help(arguments: list[str]) -> Translator:
-    """The words of `--help` and of what is wrong on the command line, which is not understood yet."""
+    """Returns the texts of `--help` and of a wrong command line, before it is parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--lang", nargs="?")
     parser.add_argument("--headless", nargs="?", const="")
@@ -196,7 +196,7 @@ def _login(words: Translator, text: str) -> tuple[str, str]:
 
 
 def _be_quiet_and_offline(verbose: bool) -> None:
-    """Before any library is imported: none of them talks to the network, and only we talk to the user."""
+    """Keep libraries, before their import, from the network and the terminal."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     level = logging.DEBUG if verbose else logging.ERROR

@@ -1,4 +1,4 @@
-"""What all parts of the app share while it runs: the queue, the stores, the folders. Knows no page."""
+"""The things that all parts of the app share while it runs: queue, stores, folders. Knows no page."""
 
 import contextlib
 import logging

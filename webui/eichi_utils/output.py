@@ -1,4 +1,4 @@
-"""Where videos go: names of files and folders that every system takes, never a way out of the app's folder.
+"""The output folder: names that every system takes, never a way out of the app's folder.
 
 Knows what else the app keeps there.
 """

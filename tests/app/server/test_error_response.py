@@ -1,9 +1,10 @@
-"""What is answered where answering failed."""
+"""Answers where answering failed."""
 
 import errno
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -14,11 +15,15 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from webui.eichi_utils.server.error_response import ErrorResponse
-from webui.eichi_utils.text.error_text import error_text
 from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("ja")
 Serve = Callable[[Exception | None], TestClient]
+
+
+def served(answer: Any) -> TestClient:
+    guard = Middleware(ErrorResponse, words=WORDS, uploads=Path("/uploads"))
+    return TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard]))
 
 
 @pytest.fixture
@@ -31,20 +36,17 @@ def serve() -> Serve:
                 raise error
             return PlainTextResponse("here")
 
-        guard = Middleware(
-            ErrorResponse, explain=lambda e: error_text(e.code, e.values, WORDS), uploads=Path("/uploads")
-        )
-        return TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard]))
+        return served(answer)
 
     return make
 
 
-def test_what_goes_well_passes_untouched(serve):
+def test_answers_without_errors_pass_untouched(serve):
     assert serve(None).get("/x").text == "here"
     assert serve(None).get("/y").status_code == 404
 
 
-def test_a_failure_is_a_sentence_and_its_traceback_is_in_the_log(serve, caplog):
+def test_error_is_a_sentence_and_its_traceback_is_logged(serve, caplog):
     caplog.set_level(logging.WARNING, "webui")
     answer = serve(KeyError("nope")).get("/x")
     assert (answer.status_code, "KeyError: 'nope'" in answer.text) == (500, True)
@@ -53,12 +55,12 @@ def test_a_failure_is_a_sentence_and_its_traceback_is_in_the_log(serve, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"], "the terminal stays quiet"
 
 
-def test_a_full_disk_is_named(serve):
+def test_full_disk_is_named(serve):
     answer = serve(OSError(errno.ENOSPC, "No space left")).get("/x")
     assert answer.text == WORDS("error.disk_full", path=str(Path("/uploads")))
 
 
-def test_an_answer_that_has_begun_ends_where_it_is(caplog):
+def test_answer_that_has_begun_ends_there(caplog):
     def parts() -> Iterator[bytes]:
         yield b"begun"
         raise KeyError("nope")
@@ -66,6 +68,5 @@ def test_an_answer_that_has_begun_ends_where_it_is(caplog):
     async def answer(_: Request) -> Response:
         return StreamingResponse(parts())
 
-    guard = Middleware(ErrorResponse, explain=str, uploads=Path("/uploads"))
-    assert TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard])).get("/x").text == "begun"
+    assert served(answer).get("/x").text == "begun"
     assert "KeyError" in caplog.text

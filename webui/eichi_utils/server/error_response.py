@@ -1,31 +1,30 @@
-"""What is answered where answering failed: a sentence, never a traceback."""
+"""The answer where answering failed: a sentence, never a traceback."""
 
-import errno
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import PlainTextResponse
 
 from diffusers_helper.errors import EngineError, MachineError
+from diffusers_helper.files.disk_errors import FULL
 
 from ..support.failures import as_engine_error
+from ..text.error_text import error_text
+from ..text.translations import Translator
 
 logger = logging.getLogger(__name__)
 
 
 class ErrorResponse:
-    """Plain ASGI. Whatever is raised behind it goes to the log, and the one who asked gets a sentence.
+    """Plain ASGI. Logs whatever is raised behind it, and answers with a sentence in these `words`.
 
-    Args:
-        explain: makes the sentence of a failure.
-        uploads: the folder that is full where a disk is.
+    `uploads` is the folder to name where a disk is full.
     """
 
-    def __init__(self, app: Any, explain: Callable[[EngineError], str], uploads: Path) -> None:
+    def __init__(self, app: Any, words: Translator, uploads: Path) -> None:
         self._app = app
-        self._explain = explain
+        self._words = words
         self._uploads = uploads
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -38,17 +37,18 @@ class ErrorResponse:
 
         try:
             await self._app(scope, receive, note_begin)
-        except Exception as error:
+        except Exception as caught:
             if scope["type"] != "http":
                 raise
             logger.warning("%s %r failed", scope["method"], scope["path"], exc_info=True)
             if has_begun:  # it ends here; the server sees by itself where bytes are missing
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            sentence = self._explain(self._known(error))
+            error = self._with_code(caught)
+            sentence = error_text(error.code, error.values, self._words)
             await PlainTextResponse(sentence, status_code=500)(scope, receive, send)
 
-    def _known(self, error: Exception) -> EngineError:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    def _with_code(self, error: Exception) -> EngineError:
+        if isinstance(error, OSError) and error.errno in FULL:
             return MachineError("disk_full", path=str(self._uploads))
         return as_engine_error(error)

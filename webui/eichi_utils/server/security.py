@@ -1,5 +1,5 @@
-"""What stands in front of the server: which hosts and pages may talk to it, who must name a password, and
-which of gradio's addresses are closed.
+"""The guards in front of the server: which hosts and pages may talk to it, who must name a password, and
+which of gradio's addresses are blocked.
 
 Plain ASGI, so that streams pass untouched. How large a request may be, `body_limit` knows.
 """
@@ -20,7 +20,7 @@ from ..uploads.files import lies_in
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC_PATH = "/gradio_api/startup-events"
-"""Gradio asks itself this at its start, without a password; it tells nothing."""
+"""The path that gradio asks itself at its start, without a password; it reveals nothing."""
 FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
 BLOCKED_PATHS = (
     "/gradio_api/proxy=",
@@ -39,7 +39,7 @@ BLOCKED_PATHS = (
     "/logout",
     "/monitoring",
 )
-"""What gradio answers and the page never asks: it fetches, prints, writes or tells more than it must."""
+"""The paths that gradio answers and the page never asks: they fetch, print, write or reveal too much."""
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
@@ -47,17 +47,17 @@ PAGE_POLICY = (
     "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; frame-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-"""The page loads nothing from anywhere else, and stands in no other page. Gradio needs its scripts inside."""
+"""The rules of the page: nothing from elsewhere, and in no other page. Gradio has inline scripts."""
 FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; sandbox; frame-ancestors 'none'"
-"""An upload is a picture or a video, whatever it holds: nothing in it runs."""
+"""The rules of an upload: a picture or a video, whatever it holds; nothing in it runs."""
 SAFE_SITES = ("same-origin", "none")
-"""Where a browser says that a request comes from: this page, or the user's own hand."""
+"""The origins of a request, as a browser names them, that are this page or the user's own hand."""
 
 
 def make_guards(
     server: str, shared: bool, login: tuple[str, str] | None, uploads: Path | None = None
 ) -> list[Middleware]:
-    """The guards of a server: on this computer only its own names are answered, which ends DNS rebinding.
+    """Returns the guards of a server: on this computer only its own names are answered (no DNS rebinding).
 
     Args:
         uploads: the one folder whose files gradio may hand out; None: it may hand out none.
@@ -71,23 +71,20 @@ def make_guards(
 
 
 def is_loopback(server: str) -> bool:
-    """Whether only this computer can reach a server of that address."""
+    """Tell whether only this computer can reach a server of that address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(server).is_loopback
     return server in LOOPBACK
 
 
 class SafeHeaders:
-    """Tells browsers what an answer may do: run in no other page, load from nowhere else, be what it says."""
+    """Limits what browsers do with an answer: show it in no other page, load from nowhere else."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        policy = FILE_POLICY if scope["path"].startswith(FILES) else PAGE_POLICY
+        policy = FILE_POLICY if scope.get("path", "").startswith(FILES) else PAGE_POLICY
 
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -102,9 +99,8 @@ class SafeHeaders:
         await self._app(scope, receive, send_safely)
 
 
-class SameOrigin:
-    """Refuses what another web page sends: its origin is not the host that it talks to, or the browser says
-    that it comes from another site. Following a link to the page is allowed."""
+class _Guard:
+    """Answers in the app's place wherever `refusal` returns a response."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -113,10 +109,19 @@ class SameOrigin:
         if scope["type"] == "websocket":  # the app has none, and browsers let any page open one
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] == "http" and _is_foreign(Headers(scope=scope), scope):
-            await Response(status_code=403)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        answer = self.refusal(scope) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send)
+
+    def refusal(self, scope: Any) -> Response | None:
+        raise NotImplementedError
+
+
+class SameOrigin(_Guard):
+    """Refuses what another web page sends: its origin is not the host that it talks to, or the browser says
+    that it comes from another site. Following a link to the page is allowed."""
+
+    def refusal(self, scope: Any) -> Response | None:
+        return Response(status_code=403) if _is_foreign(Headers(scope=scope), scope) else None
 
 
 def _is_foreign(headers: Headers, scope: Any) -> bool:
@@ -129,40 +134,31 @@ def _is_foreign(headers: Headers, scope: Any) -> bool:
     return not (follows_link and scope["method"] in ("GET", "HEAD") and scope["path"] == "/")
 
 
-class PasswordRequired:
-    """HTTP's basic authentication for everything."""
+class PasswordRequired(_Guard):
+    """Asks for a name and a password (HTTP's basic authentication) everywhere but on one path."""
 
     def __init__(self, app: Any, login: tuple[str, str]) -> None:
-        self._app = app
+        super().__init__(app)
         self._expected = base64.b64encode(":".join(login).encode())
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] != PUBLIC_PATH and not self._is_known(scope):
-            asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
-            await Response(status_code=401, headers=asks)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _is_known(self, scope: Any) -> bool:
+    def refusal(self, scope: Any) -> Response | None:
         kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        return kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), self._expected)
+        is_known = kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), self._expected)
+        if is_known or scope["path"] == PUBLIC_PATH:
+            return None
+        asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
+        return Response(status_code=401, headers=asks)
 
 
-class BlockedPaths:
+class BlockedPaths(_Guard):
     """Refuses what gradio would answer and the page never asks, and every file that was not uploaded."""
 
     def __init__(self, app: Any, uploads: Path | None) -> None:
-        self._app = app
+        super().__init__(app)
         self._uploads = uploads
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and self._is_closed(scope["path"]):
-            await Response(status_code=404)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _is_closed(self, path: str) -> bool:
-        if path.startswith(BLOCKED_PATHS):
-            return True
-        names = [path[len(start) :] for start in FILES if path.startswith(start)]
-        return any(self._uploads is None or not lies_in(name, self._uploads) for name in names)
+    def refusal(self, scope: Any) -> Response | None:
+        path = scope["path"]
+        files = [path[len(start) :] for start in FILES if path.startswith(start)]
+        is_foreign = any(self._uploads is None or not lies_in(file, self._uploads) for file in files)
+        return Response(status_code=404) if is_foreign or path.startswith(BLOCKED_PATHS) else None

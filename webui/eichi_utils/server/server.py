@@ -9,11 +9,10 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffusers_helper.errors import EngineError, InputError, MachineError
+from diffusers_helper.errors import InputError, MachineError
 
 from ..app import AppState, PageOptions, open_app
 from ..instance import remember_address, running_app, wait_for_app
@@ -31,17 +30,9 @@ from .security import is_loopback, make_guards
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
-FONTS = (
-    "system-ui",
-    "Segoe UI",
-    "Yu Gothic UI",
-    "Hiragino Sans",
-    "Noto Sans CJK JP",
-    "Microsoft JhengHei",
-    "sans-serif",
-)
+FONTS = ("system-ui", "Segoe UI", "Yu Gothic UI", "Hiragino Sans", "Noto Sans CJK JP", "Microsoft JhengHei")
 MAX_TABS = 1000
-"""Whose section rows are kept, each in some 50 KB; nobody tells the app when a tab is closed."""
+"""Tabs whose section rows are kept, each in some 50 KB: no browser reports that one was closed."""
 CLOSE_SECONDS = 30
 
 
@@ -65,7 +56,7 @@ def run_page(options: PageOptions, words: Translator) -> int:
 
 
 def _serve(options: PageOptions, words: Translator) -> str | None:
-    """Serve until the end; the address of the app that has this folder already, if there is one."""
+    """Serve until the end; returns the address of another app that has this folder already."""
     try:
         with serving(options) as (_, url):
             _show(words("page.ready", url=url), url, options)
@@ -87,7 +78,7 @@ def _show(line: str, url: str, options: PageOptions) -> None:
 
 @contextlib.contextmanager
 def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
-    """The running app and its address; leaving the block ends it.
+    """Yields the running app and its address; leaving the block ends it.
 
     Raises:
         MachineError: another app works in the same folder, or the port is taken.
@@ -112,20 +103,15 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
 
 
 def _launch(page: Any, options: PageOptions, app: AppState) -> str:
-    """Start the server; returns its address."""
+    """Start the server, whose reports of strange requests go to the log; returns its address."""
     try:
         _, url, _ = page.launch(**_launch_options(options, app))
     except OSError as error:
         raise MachineError("port_taken", port=options.port) from error
-    _let_log_hear_server()
-    return url
-
-
-def _let_log_hear_server() -> None:
-    """What the server has to say of strange requests is for the log, not for who reads the terminal."""
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    return str(url)
 
 
 def _check_login(options: PageOptions) -> None:
@@ -141,7 +127,7 @@ def _warn_if_others_reach_it(options: PageOptions, words: Translator) -> None:
 
 
 def _check_port(server: str, port: int) -> None:
-    """Say so at once where another program has the port, before anything is loaded."""
+    """Refuse a port that another program has, before anything is loaded."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family) as probe:
         if sys.platform != "win32":  # there, this would let two programs share a port
@@ -153,7 +139,7 @@ def _check_port(server: str, port: int) -> None:
 
 
 def _prepare_environment(home: Path) -> None:
-    """Before gradio is imported: nothing calls out, uploads lie in our own folder, no proxy for ourselves."""
+    """Set gradio up before its import: no call out, uploads in our folder, no proxy to ourselves."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(home / "temp" / "uploads")
     for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
@@ -186,7 +172,9 @@ def _launch_options(options: PageOptions, app: AppState) -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD,
         "state_session_capacity": MAX_TABS,
         "favicon_path": str(STATIC / "favicon.svg"),
-        "theme": gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=("monospace",)),
+        "theme": gr.themes.Default(
+            primary_hue="indigo", font=(*FONTS, "sans-serif"), font_mono=("monospace",)
+        ),
         # not as gradio's own css, which reaches no further than its container
         "head": f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
         "app_kwargs": {"routes": make_routes(app), "middleware": _middleware(options, app)},
@@ -194,31 +182,20 @@ def _launch_options(options: PageOptions, app: AppState) -> dict[str, Any]:
 
 
 def _middleware(options: PageOptions, app: AppState) -> list[Any]:
-    """What every request passes, the outermost first."""
+    """Returns what every request passes, the outermost first."""
     from starlette.middleware import Middleware
 
-    words = app.translator(None)
-    keeper = UploadKeeper(app.uploads)
+    words, keeper = app.translator(None), UploadKeeper(app.uploads)
     keeper.start(app.closing)
-    explain = partial(_sentence, words=words)
-    too_large = partial(_upload_too_large, words=words)
     return [
         *make_guards(options.server, options.share, options.login, app.uploads),
-        Middleware(ErrorResponse, explain=explain, uploads=app.uploads),
-        Middleware(BodyLimit, keeper=keeper, too_large=too_large),
+        Middleware(ErrorResponse, words=words, uploads=app.uploads),
+        Middleware(BodyLimit, keeper=keeper, words=words),
     ]
 
 
-def _sentence(error: EngineError, words: Translator) -> str:
-    return error_text(error.code, error.values, words)
-
-
-def _upload_too_large(megabytes: int, words: Translator) -> str:
-    return words("page.upload_too_large", megabytes=megabytes)
-
-
 def _wait_for_end() -> None:
-    """Until Ctrl-C, or until the system asks this process to end."""
+    """Wait until Ctrl-C, or until the system asks this process to end."""
     end = threading.Event()
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,1 +1,1 @@
-"""What is remembered between two starts: settings and presets, as JSON. Knows no widget."""
+"""The settings and presets that are remembered between two starts, as JSON. Knows no widget."""

@@ -2,7 +2,9 @@
 
 Gradio keeps there what pages upload, what comes back with a request, what is continued from, and a second
 name of each video that a program asked for. Jobs have copies of their own, so all of it is of use only to
-pages that show it. At the start and the end of the app the whole folder goes (`app`).
+pages that show it. At the start and the end of the app the whole folder goes (`app`). Gradio's own
+`delete_cache` knows no total, no half of an upload and no empty folder, and stops for good at a file that
+Windows does not let it delete.
 """
 
 import contextlib
@@ -12,43 +14,39 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2_000_000_000
 MAX_AGE_SECONDS = 48 * 3600
-"""Since it came, or since a page last used it: a laptop that slept over a weekend day finds its picture."""
+"""Seconds since a page last used it: a laptop that slept over a weekend day finds its picture."""
 EMPTY_FOLDER_SECONDS = 3600
-"""A folder that was just made may be about to get its file."""
+"""Seconds in which a folder that was just made may be about to get its file."""
 TIDY_SECONDS = 600
 
 
-@dataclass(frozen=True)
-class _Kept:
-    path: Path
-    bytes: int
-    time: float
-
-
 class UploadKeeper:
-    """Deletes what is old, and the oldest where there is too much. For any thread."""
+    """Deletes what is old, and the oldest where there is too much. Safe to use from any thread."""
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, max_age: float = MAX_AGE_SECONDS) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._max_age = max_age
         self._lock = threading.Lock()
         self._uploading = 0
 
     def start(self, end: threading.Event) -> None:
-        """Tidy every few minutes until `end`, in a thread of its own; returns at once."""
-        threading.Thread(target=self._keep_tidying, args=(end,), name="uploads", daemon=True).start()
+        """Tidy every few minutes until `end`, in a thread of its own."""
+
+        def keep_tidying() -> None:
+            while not end.wait(TIDY_SECONDS):
+                self.tidy()
+
+        threading.Thread(target=keep_tidying, name="uploads", daemon=True).start()
 
     @contextlib.contextmanager
     def uploading(self) -> Iterator[None]:
-        """While a file is on its way: it lies in the folder itself, and gets a folder when it is complete."""
+        """Keeps halves of uploads during the block: a file gets a folder only when it is complete."""
         with self._lock:
             self._uploading += 1
         try:
@@ -61,30 +59,16 @@ class UploadKeeper:
         """Delete halves of uploads, what is older than it may be, and the oldest of what is too much."""
         with self._lock:
             if not self._uploading:
-                self._delete(path for path in _entries(self._folder) if path.is_file())
+                _delete(path for path in _entries(self._folder) if path.is_file())
             now, total = time.time(), 0
-            for kept in sorted(_files(self._folder), key=lambda kept: kept.time, reverse=True):
-                total += kept.bytes
-                if total > self._max_bytes or now - kept.time > self._max_age:
-                    self._delete([kept.path])
-            self._delete_empty_folders(now)
-
-    def _keep_tidying(self, end: threading.Event) -> None:
-        while not end.wait(TIDY_SECONDS):
-            self.tidy()
-
-    def _delete(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:  # on Windows somebody may be reading it
-                logger.info("an upload stays for now: %s", error)
-
-    def _delete_empty_folders(self, now: float) -> None:
-        for folder in _entries(self._folder):
-            with contextlib.suppress(OSError):  # it is not empty, it is no folder, it has gone
-                if now - folder.stat().st_mtime > EMPTY_FOLDER_SECONDS:
-                    folder.rmdir()
+            for used, size, path in sorted(_files(self._folder), reverse=True):
+                total += size
+                if total > self._max_bytes or now - used > MAX_AGE_SECONDS:
+                    _delete([path])
+            for folder in _entries(self._folder):
+                with contextlib.suppress(OSError):  # it is not empty, it is no folder, it has gone
+                    if now - folder.stat().st_mtime > EMPTY_FOLDER_SECONDS:
+                        folder.rmdir()
 
 
 def delete_upload(path: str) -> None:
@@ -95,11 +79,19 @@ def delete_upload(path: str) -> None:
 
 
 def touch(paths: Iterable[str | None]) -> None:
-    """What a page uses now stays as if it had come now."""
+    """Keep what a page uses now as if it had come now."""
     for path in paths:
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 os.utime(path)
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # on Windows somebody may be reading it
+            logger.info("an upload stays for now: %s", error)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -109,11 +101,14 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _files(folder: Path) -> Iterator[_Kept]:
-    """The files in the folders of uploads; no link is followed. A second name of a file takes no room."""
+def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yields when each file in the folders of uploads was used, its bytes (none for a second name), its path.
+
+    No link is followed.
+    """
     folders = (entry for entry in _entries(folder) if not entry.is_symlink())
     for path in (path for entry in folders for path in _entries(entry)):
         with contextlib.suppress(OSError):
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode):
-                yield _Kept(path, status.st_size if status.st_nlink == 1 else 0, status.st_mtime)
+                yield status.st_mtime, status.st_size if status.st_nlink == 1 else 0, path

@@ -1,4 +1,4 @@
-"""Files that the page was given: which picture or request a file is. Knows no widget."""
+"""Files that the page was given, and the picture or request in each. Knows no widget."""
 
 import dataclasses
 import threading
@@ -22,11 +22,11 @@ app made, with its pictures inside, less than half."""
 SHOWN_CHARACTERS = 200
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 _one_at_a_time = threading.Lock()
-"""Large pictures are looked at: many pages may send some at the same time."""
+"""The lock for reading large pictures: many pages may send some at the same time."""
 
 
 def uploaded_path(file: Any, folder: Path) -> str | None:
-    """The path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
+    """Returns the path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
 
     Raises:
         InputError: it does not lie in `folder`, where all uploads do. Gradio looks at that only where the
@@ -51,13 +51,13 @@ def _missing(picture: object) -> InputError:
 
 
 def uploaded_paths(files: object, folder: Path) -> list[str]:
-    """All paths in what gradio hands over for several files; raises as `uploaded_path` does."""
+    """Returns all paths in what gradio hands over for several files; raises as `uploaded_path` does."""
     paths = (uploaded_path(file, folder) for file in (files if isinstance(files, list) else []))
     return [path for path in paths if path is not None]
 
 
 def lies_in(path: object, folder: Path) -> bool:
-    """Whether it is the path of something in that folder, with all links followed."""
+    """Tell whether it is the path of something in that folder, with all links followed."""
     try:
         return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
@@ -65,7 +65,7 @@ def lies_in(path: object, folder: Path) -> bool:
 
 
 def checked_picture(path: str) -> str:
-    """The picture itself, after a look whether it can be read; kinds that no browser shows become PNG.
+    """Returns the path of a picture that can be read; kinds that no browser shows become PNG.
 
     Raises:
         InputError: it is no picture that can be used; it does not stay.
@@ -92,7 +92,7 @@ def is_video(path: str) -> bool:
 
 
 def carried_request(path: str) -> GenerationRequest:
-    """The request inside one of our own MP4 or PNG files.
+    """Returns the request inside one of our own MP4 or PNG files.
 
     Raises:
         InputError: the file holds none, or one that names files of this computer instead of holding pictures.
@@ -111,7 +111,7 @@ def carried_request(path: str) -> GenerationRequest:
 
 
 def check_inner_pictures(request: GenerationRequest) -> None:
-    """Look whether every picture of a request can be read, before any of them is written anywhere.
+    """Read every picture of a request once, before any of them is written anywhere.
 
     Raises:
         InputError: one cannot.
@@ -128,7 +128,7 @@ def _images(request: GenerationRequest) -> list[str]:
 
 
 def refused(error: EngineError, folder: Path) -> EngineError:
-    """The same error about an upload that cannot be used after all: by its name, and it does not stay."""
+    """Returns the error after deleting the upload that it is about, which it then calls by its name alone."""
     path = error.values.get("image")
     if isinstance(error, InputError) and isinstance(path, str) and lies_in(path, folder):
         delete_upload(path)
@@ -137,14 +137,14 @@ def refused(error: EngineError, folder: Path) -> EngineError:
 
 
 def _name_only(error: InputError) -> None:
-    """Nobody knows where uploads lie."""
+    """Replace paths by names: no user knows where uploads lie."""
     for key in ("image", "path"):
         if key in error.values:
             error.values[key] = Path(str(error.values[key])).name
 
 
 def _can_carry_request(file: Path) -> bool:
-    """Whether it is an MP4 or PNG, whatever it is called; a request file of JSON is neither."""
+    """Tell whether it is an MP4 or PNG, whatever it is called; a request file of JSON is neither."""
     try:
         with file.open("rb") as opened:
             start = opened.read(12)
@@ -154,5 +154,5 @@ def _can_carry_request(file: Path) -> bool:
 
 
 def with_new_seed(request: GenerationRequest) -> GenerationRequest:
-    """The same video once more, with another seed."""
+    """Returns the request for the same video with another seed."""
     return dataclasses.replace(request, seed=None)
