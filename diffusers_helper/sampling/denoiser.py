@@ -1,6 +1,7 @@
 """The FramePack transformer predicts clean latents: its inputs for a section, guidance, lack of memory."""
 
 import copy
+import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -70,8 +71,8 @@ class SectionDenoiser:
         self._model, self._stack = transformer.model, transformer.stack
         self._guidance = guidance
         self._compute = compute
-        self._positive = self._placed(inputs.positive)
-        self._negative = None if inputs.negative is None else self._placed(inputs.negative)
+        prompts = inputs.positive, inputs.negative
+        self._prompts = [self._placed(prompt) for prompt in prompts if prompt is not None]
         self._timesteps: dict[float, torch.Tensor] = {}
         self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
@@ -83,29 +84,27 @@ class SectionDenoiser:
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Predict clean latents from `x` `(1, 16, frames, h, w)` float32 at noise level `sigma`, in float32.
 
-        The model predicts the velocity v of flow matching: x0 = x - sigma * v.
-        Where the card's memory does not suffice, what is lent is taken back, then resident layers are given
-        up, and the step is repeated.
+        The model predicts the velocity v of flow matching: x0 = x - sigma * v. Where VRAM runs out, the
+        streamed layers release theirs and the step is repeated.
 
         Raises:
-            torch.OutOfMemoryError: there is none left to give up.
+            torch.OutOfMemoryError: there is nothing left to release.
         """
         before = self._caches
         return self._transformer.making_room(lambda: self._predict(x, sigma, before))
 
     def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
-        self._caches = [copy.copy(cache) for cache in caches]  # a step that is repeated starts from these
-        velocity = self._velocity(x, sigma, self._positive, self._caches[0])
+        self._caches = [copy.copy(cache) for cache in caches]  # a repeated step starts from the same ones
+        velocity = self._velocity(x, sigma, 0)
         self.computed = self._stack.computed
-        if self._guidance.scale != 1 and self._negative is not None:
-            negative = self._velocity(x, sigma, self._negative, self._caches[1])
+        if self._guidance.scale != 1 and len(self._prompts) > 1:
+            negative = self._velocity(x, sigma, 1)
             velocity = guide(velocity, negative, self._guidance.scale, self._guidance.rescale)
         return x - float(sigma) * velocity
 
-    def _velocity(
-        self, x: torch.Tensor, sigma: torch.Tensor, prompt: "_PlacedPrompt", cache: TeaCache | None
-    ) -> torch.Tensor:
-        self._stack.cache = cache
+    def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, number: int) -> torch.Tensor:
+        prompt = self._prompts[number]
+        self._stack.cache = self._caches[number]
         self._stack.key = prompt.key(sigma)
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
@@ -122,13 +121,11 @@ class SectionDenoiser:
     def _prepare(self, sigmas: torch.Tensor) -> None:
         """Compute the blocks' modulation for all steps, unless an equal section before has done so."""
         self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
-        prompts = [prompt for prompt in (self._positive, self._negative) if prompt is not None]
         embeddings = {}
-        for prompt in prompts:
-            for sigma in sigmas:
-                embeddings[prompt.key(sigma)], _ = self._model.time_text_embed(
-                    self._timesteps[float(sigma)], prompt.pooled, self._shared["guidance"]
-                )
+        for prompt, sigma in itertools.product(self._prompts, sigmas):
+            embeddings[prompt.key(sigma)], _ = self._model.time_text_embed(
+                self._timesteps[float(sigma)], prompt.pooled, self._shared["guidance"]
+            )
         self._stack.table.add(embeddings)
 
     def _shared_arguments(self, inputs: SectionInputs) -> dict[str, torch.Tensor]:

@@ -45,7 +45,7 @@ def section_inputs(
 
 @dataclass(frozen=True)
 class Sampled:
-    """A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, else 0."""
+    """A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, or 0."""
 
     latents: torch.Tensor
     evaluations: list[int]
