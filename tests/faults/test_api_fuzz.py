@@ -15,10 +15,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.faults.memory import resident
 from tests.support.app import PATIENCE, SMALL, App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import state
+from tests.support.process_memory import resident
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MB
 

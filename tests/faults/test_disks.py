@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffusers_helper import machine_errors
-from tests.faults.disks import small_disk
+from tests.support.small_disks import small_disk
 
 REQUEST = {"crf": 1, "seconds": 1, "save_section_stills": True}
 """Two sections of 17 and 24 frames of 64x64."""

@@ -26,11 +26,11 @@ from diffusers_helper.media.embedded_request import write_png
 from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import MAX_VALUES, parse_request_json
-from tests.faults.memory import highest, resident
-from tests.faults.wire import BOUNDARY, MULTIPART, ask, form, upload
 from tests.support.app import App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import text
+from tests.support.process_memory import highest, resident
+from tests.support.wire import BOUNDARY, MULTIPART, ask, form, upload
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
 

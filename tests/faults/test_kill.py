@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.media.video import read_frames
-from tests.faults import preloaded
+from tests.support import preloaded_command as preloaded
 from tests.support.tiny import MODELS, START
 
 if sys.platform == "win32":

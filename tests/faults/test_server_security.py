@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from diffusers_helper.errors import InputError
-from tests.faults.wire import MULTIPART, ask, form
 from tests.support.app import PATIENCE, ROOT, SMALL, App, free_port, wait_until
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from tests.support.page_options import options
+from tests.support.wire import MULTIPART, ask, form
 from webui.eichi_utils.server.server import run_page
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
