@@ -31,7 +31,8 @@ from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
 from diffusers_helper.encoding.prompts import PromptEmbeds  # noqa: E402
-from diffusers_helper.models.streamed_transformer import count_tokens, stream_transformer  # noqa: E402
+from diffusers_helper.models.streamed_transformer import stream_transformer  # noqa: E402
+from diffusers_helper.models.vram_budget import count_tokens  # noqa: E402
 from diffusers_helper.ram import read_ram  # noqa: E402
 from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs  # noqa: E402
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
@@ -168,8 +169,8 @@ def measure(
             torch.cuda.synchronize()
             prepared = time.perf_counter() - begin
             x, seconds = noise.to(compute.device), []
-            with transformer.lent_room(tokens, compute):
-                lent = transformer.stack.layers.num_lent
+            with transformer.streaming():
+                num_slots = transformer.stack.layers.num_slots
                 for sigma in sigmas[:-1]:
                     begin = time.perf_counter()
                     result = denoiser.predict(x, sigma)
@@ -180,7 +181,7 @@ def measure(
                 "gpu": torch.cuda.get_device_name(),
                 "free_vram_gib": round(free, 2),
                 "resident_layers": transformer.stack.layers.num_resident,
-                "lent_slots": lent,
+                "ring_slots": num_slots,
                 "compiling_seconds": round(compiled, 1),
                 "modulation_seconds": round(prepared, 3),
                 "seconds_per_step": seconds,

@@ -7,3 +7,12 @@ OLDEST_CAPABILITY = (7, 0)
 take days. Triton's kernels need it, too."""
 BFLOAT16_CAPABILITY = (8, 0)
 """The oldest compute capability that computes in bfloat16."""
+VAE_BYTES = 5 * GIB
+"""Bytes left for decoding whole frames of 640x608 before layers may stay; its weights are there by then."""
+SPARE_BYTES = 5 * GIB // 4
+"""Bytes left free on a GPU: what its driver, the screen and the gaps in the allocator's blocks take."""
+RAM_RESERVE_BYTES = 2 * GIB
+RAM_RESERVE_FRACTION = 0.15
+"""The RAM left to the system and to other programs: the larger of the two."""
+HIDDEN_READ_FRACTION = 0.9
+"""The most that reading may take of a step's time to be hidden behind it."""

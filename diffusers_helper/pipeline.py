@@ -34,7 +34,8 @@ from .job.section_files import count_stored_sections
 from .machine_errors import check_room, machine_errors
 from .media.embedded_request import pack_request
 from .models.loading import ModelLoader
-from .models.streamed_transformer import StreamedTransformer, count_tokens
+from .models.streamed_transformer import StreamedTransformer
+from .models.vram_budget import count_tokens, vae_budget
 from .plan import Plan, Section, decoded_latent_frames, decoded_tiles, join_weights, make_plan
 from .request import GenerationRequest
 from .sampling.section import SectionSampler, section_inputs
@@ -265,9 +266,9 @@ def _decode(
     def decode() -> None:
         may_shrink = not transformer.stack.layers.num_resident  # resident layers are evicted before
         starts = decoded_tiles(section, size)
-        decode_to(store, latents, vae, loader.vae_budget(), may_shrink, starts)
+        decode_to(store, latents, vae, vae_budget(loader.compute), may_shrink, starts)
 
-    transformer.making_room(decode)
+    transformer.budget.retry_on_oom(decode)
     video = job.progress.write() if job.progress is not None else None
     yield SectionDone(section.index, job.num_sections, job.folder.num_frames, video)
 

@@ -10,6 +10,7 @@ from ..buckets import video_size
 from ..events import Event, Notice, StageStarted
 from ..media.images import fit_image, read_image
 from ..models.loading import ModelLoader
+from ..models.vram_budget import vae_budget
 from ..plan import Plan
 from ..request import GenerationRequest
 from ..vae.codec import encode_picture
@@ -60,7 +61,8 @@ def encode_all(
     yield StageStarted("images")
     with loader.vae() as vae:
         latents = {
-            name: encode_picture(picture, vae, loader.vae_budget()) for name, picture in pictures.items()
+            name: encode_picture(picture, vae, vae_budget(loader.compute))
+            for name, picture in pictures.items()
         }
     return Conditioning(latents, prompts, image_embeds)
 

@@ -1,7 +1,7 @@
 """Putting models into memory and out again: each is in a `with` block, and nobody else places anything.
 
 What is not needed is not read. The two large models, the text encoder and the transformer, keep their
-layers in their files as far as memory is short: see `streamed_models`.
+layers in their files as far as memory is short: see `streamed_transformer`.
 """
 
 import gc
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..device import Compute
-from ..memory import empty_cache, free_vram
+from ..memory import empty_cache
 from ..transformer.attention import SAGE, AttentionChooser, AttentionShape
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..vae.decoder import WindowDecoder
@@ -29,17 +29,12 @@ from .architectures import (
     make_vae,
     make_vae_decoder,
 )
-from .streamed_transformer import StreamedTransformer, stream_text_encoder, stream_transformer
+from .streamed_text_encoder import stream_text_encoder
+from .streamed_transformer import StreamedTransformer, stream_transformer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
     from transformers import CLIPTextModel, LlamaModel, SiglipVisionModel
-
-CPU_VAE_BYTES = 2**31
-"""More does not make decoding on a CPU faster."""
-VAE_SPARE_BYTES = 2**28
-VAE_GAPS = 1.1
-"""Left free on a card while decoding, and how much more the allocator takes than is used."""
 
 
 class ModelLoader:
@@ -132,13 +127,6 @@ class ModelLoader:
             finally:
                 if backend is not None and transformer.stack.attention.failed:
                     self._attention.exclude(backend)
-
-    def vae_budget(self) -> int:
-        """Bytes that decoding may take now."""
-        free = free_vram(self.compute.device, self.compute.memory_limit)
-        if self.compute.device.type == "cuda":
-            return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
-        return min(free // 2, CPU_VAE_BYTES)
 
     @contextmanager
     def _loaded(self, part: ModelPart, make: Callable[[dict], nn.Module], dtype: torch.dtype) -> Iterator:

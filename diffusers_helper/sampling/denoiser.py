@@ -78,7 +78,7 @@ class SectionDenoiser:
         self._shared = self._shared_arguments(inputs)
         self.computed = True
         """True if the last step ran the blocks, False if TeaCache skipped them."""
-        transformer.making_room(lambda: self._prepare(sigmas))
+        transformer.budget.retry_on_oom(lambda: self._prepare(sigmas))
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class SectionDenoiser:
             torch.OutOfMemoryError: there is nothing left to release.
         """
         before = self._caches
-        return self._transformer.making_room(lambda: self._predict(x, sigma, before))
+        return self._transformer.budget.retry_on_oom(lambda: self._predict(x, sigma, before))
 
     def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
         self._caches = [copy.copy(cache) for cache in caches]  # a repeated step starts from the same ones

@@ -10,7 +10,7 @@ from ..device import Compute
 from ..encoding.conditioning import Conditioning
 from ..errors import MachineError
 from ..events import Event, StageStarted, StepDone
-from ..models.streamed_transformer import StreamedTransformer, count_tokens
+from ..models.streamed_transformer import StreamedTransformer
 from ..plan import Section
 from ..request import GenerationRequest
 from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X
@@ -98,8 +98,7 @@ class SectionSampler:
             transformer, inputs, Guidance(*scales), compute, sigmas[:-1], self._teacaches()
         )
         latents = noise = noise.to(compute.device)
-        tokens = count_tokens(*noise.shape[-3:])
-        with transformer.lent_room(tokens, compute):
+        with transformer.streaming():
             for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
                 if not torch.isfinite(latents).all():
                     raise MachineError("not_a_number_in_latents", step=step, section=section.index + 1)
@@ -108,7 +107,6 @@ class SectionSampler:
                 yield StepDone(section.index, self.sections, step, request.steps, denoiser.computed, preview)
                 if step < request.steps:
                     self.check_stop()
-                    transformer.take_back_where_short(tokens, compute)
         logger.info(
             "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
         )

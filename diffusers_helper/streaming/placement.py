@@ -8,44 +8,35 @@ fixed part of the layers kept in RAM.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..limits import GIB
-
-HIDDEN = 0.9
-"""Reading that takes at most this part of a step is hidden behind it."""
-COMFORT_BYTES = 2 * GIB
-COMFORT_PART = 0.15
-"""RAM left alone: the larger of the two, for the system and what else runs."""
+from ..limits import GIB, HIDDEN_READ_FRACTION, RAM_RESERVE_BYTES, RAM_RESERVE_FRACTION
 
 
 @dataclass(frozen=True)
 class RamPlan:
-    """Layers (by their place) to keep in RAM, and why."""
+    """Indices of the layers to keep in RAM, and why."""
 
     kept: tuple[int, ...]
     reason: str
 
 
 def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
-    """Places of items, spread evenly over all, whose sizes add up to at most `budget`.
-
-    All of them if they fit.
-    """
+    """Indices of items, spread evenly over all, whose sizes add up to at most `budget`; all if they fit."""
     total = sum(sizes)
     if total <= budget:
         return list(range(len(sizes)))
     if budget <= 0:
         return []
     share, passed, chosen, used = budget / total, 0, [], 0
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         passed += size
         if used + size <= passed * share:  # never ahead of an even share
-            chosen.append(place)
+            chosen.append(index)
             used += size
     return chosen
 
 
 def plan_vram(sizes: Sequence[int], free: int, reserved: int, num_slots: int) -> list[int]:
-    """Places of the layers that stay in VRAM.
+    """Indices of the layers that stay in VRAM.
 
     Args:
         sizes: bytes of each layer.
@@ -76,13 +67,13 @@ def plan_ram(
         return RamPlan((), "nothing is streamed")
     reading = streamed / disk_bytes_per_second
     facts = f"reading {streamed / GIB:.1f} GiB takes {reading:.1f} s, a step {step_seconds:.1f} s"
-    if reading <= HIDDEN * step_seconds:
+    if reading <= HIDDEN_READ_FRACTION * step_seconds:
         return RamPlan((), f"{facts}: reading is hidden")
-    room = free - max(COMFORT_BYTES, int(COMFORT_PART * total))
+    room = free - max(RAM_RESERVE_BYTES, int(RAM_RESERVE_FRACTION * total))
     if room >= streamed:
         return RamPlan((), f"{facts}, and the file cache has room for all of it")
     kept = tuple(spread_evenly(sizes, room))
     if not kept:
         return RamPlan((), f"{facts}, but only {free / GIB:.1f} GiB of RAM are free: nothing is kept")
-    saved = sum(sizes[place] for place in kept)
+    saved = sum(sizes[index] for index in kept)
     return RamPlan(kept, f"{facts}: {len(kept)} layers, {saved / GIB:.1f} GiB, are kept in RAM")

@@ -1,15 +1,12 @@
 """A ring of buffers on the device that holds the next layers of a cycle, filled ahead by a few threads.
 
-It can have more buffers for a while, where there is memory that nobody else needs just then.
-
-The threads read from the files into buffers of their own (pinned, for a card) and send them over on a side
-stream; the card itself waits where it must, the threads and the caller only for each other. An error in a
+The threads read from the files into buffers of their own (pinned, for a GPU) and send them over on a side
+stream; the GPU itself waits where it must, the threads and the caller only for each other. An error in a
 thread is raised in the caller that waits for its layer.
 """
 
 import contextlib
 import itertools
-import logging
 import os
 import queue
 import threading
@@ -19,22 +16,20 @@ from pathlib import Path
 
 import torch
 
-from ..memory import is_out_of_memory
 from ..weights.checkpoint import FileSignature
 from .layout import Chunk, Layer
 from .reader import ChunkReader
 
-logger = logging.getLogger(__name__)
-
 CHUNK_BYTES = 16 * 2**20
 THREADS = min(max(os.cpu_count() or 1, 4), 12)
-"""Readers. Compiled, blocks of the first kind pass by at 32 GB/s on a fast card, for which 6 are too few."""
+"""The number of readers. Compiled, blocks of the first kind pass by at 32 GB/s on a fast GPU, for which 6
+are too few."""
 STAGING_BUFFERS = 2
 """Buffers of each thread: one is read into while the other is sent."""
 
 
 class _Load:
-    """A layer on its way into a slot. It knows the slot's number only: a slot that is given back is free."""
+    """A layer on its way into a slot."""
 
     def __init__(self, slot: int, free: "torch.cuda.Event | None", chunks: int) -> None:
         """
@@ -44,7 +39,6 @@ class _Load:
         self.slot = slot
         self.arrived: torch.cuda.Event | None = None
         self.error: BaseException | None = None
-        self.is_unwanted = False
         self.done = threading.Event()
         self._free = free
         self._missing = chunks
@@ -58,7 +52,7 @@ class _Load:
                 self._free = None
 
     def chunk_done(self, stream: "torch.cuda.Stream | None", error: BaseException | None = None) -> None:
-        """A chunk is sent, or given up; the load is done when no thread touches its slot any more."""
+        """Count a chunk that is sent or given up; after the last one no thread touches the slot any more."""
         with self._lock:
             self.error = self.error or error
             self._missing -= 1
@@ -66,7 +60,7 @@ class _Load:
                 try:
                     if self.error is None and stream is not None:
                         self.arrived = stream.record_event()
-                except RuntimeError as lost:  # the card; nobody may wait for ever
+                except RuntimeError as lost:  # the GPU; nobody may wait for ever
                     self.error = lost
                 self.done.set()
 
@@ -88,34 +82,38 @@ class WeightRing:
         """
         Args:
             layers: the cycle, in order.
-            kept: flat CPU buffers of some layers, by their place in the cycle, that need not be read.
+            num_slots: buffers, each for the largest layer; never more than there are layers.
+            kept: flat CPU buffers of some layers, by their position in the cycle, that need not be read.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little memory for the slots.
         """
         self.layers = list(layers)
         self.kept = dict(kept or {})
         self.slot_bytes = max(layer.num_bytes for layer in self.layers)
+        self.slots = [
+            torch.empty(self.slot_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(num_slots, len(self.layers)))
+        ]
+        self.position = 0
+        """The position in the cycle of the layer that `acquire` gives next."""
         self._device = device
-        count = min(num_slots, len(self.layers))
-        self.slots = {number: self._make_slot() for number in range(count)}
         self._chunks = [layer.chunks(CHUNK_BYTES) for layer in self.layers]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._readers: list[ChunkReader] = []
-        self._signatures = signatures
+        self._readers = [ChunkReader(signatures) for _ in range(THREADS)]
         self._jobs: queue.SimpleQueue[tuple[_Load, Chunk, torch.Tensor | None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = False
         self._loads: deque[_Load] = deque()  # of the layer that is next and those behind it, without a gap
-        self._number = 0
 
     def __enter__(self) -> "WeightRing":
-        for number in range(THREADS):
-            reader = ChunkReader(self._signatures)
-            self._readers.append(reader)
-            thread = threading.Thread(
-                target=self._work, args=(reader,), name=f"weights-{number}", daemon=True
-            )
+        for number, reader in enumerate(self._readers):
+            name = f"weights-{number}"
+            thread = threading.Thread(target=self._work, args=(reader,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
-        self._fill()
+        for slot in range(len(self.slots)):
+            self._start(slot)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,13 +128,8 @@ class WeightRing:
         self._loads.clear()
 
     @property
-    def position(self) -> int:
-        """The place in the cycle of the layer that `acquire` gives next."""
-        return self._number % len(self.layers)
-
-    @property
     def has_failed(self) -> bool:
-        """Whether a layer that is to come could not be loaded; `restart` tries again."""
+        """Whether a layer that is to come could not be loaded."""
         return any(load.error is not None for load in self._loads)
 
     @property
@@ -148,7 +141,8 @@ class WeightRing:
         """Wait for the next layer; returns the number of the slot that holds it.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: a file became shorter or was replaced.
+            MachineError: a file cannot be read.
         """
         load = self._loads[0]
         load.done.wait()
@@ -159,59 +153,14 @@ class WeightRing:
         return load.slot
 
     def release(self) -> None:
-        """The layer got last is used (or its use is enqueued): its slot takes the next one of the cycle."""
+        """Fill the slot of the layer got last, whose use is over or enqueued, with the next one missing."""
         slot = self._loads.popleft().slot
-        self._number += 1
+        self.position = (self.position + 1) % len(self.layers)
         self._start(slot)
-
-    def widen(self, count: int) -> int:
-        """Add up to `count` slots, as many as there is memory for; returns how many.
-
-        There are never more slots than layers.
-        """
-        before = len(self.slots)
-        for _ in range(min(count, len(self.layers) - before)):
-            number = next(number for number in itertools.count() if number not in self.slots)
-            try:
-                self.slots[number] = self._make_slot()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                logger.info("out of memory: %d of %d more slots", len(self.slots) - before, count)
-                break
-            self._start(number)
-        return len(self.slots) - before
-
-    def narrow(self, count: int) -> None:
-        """Give back slots until `count`, at least one, are left: those of the layers that are needed last."""
-        unwanted = [self._loads.pop() for _ in range(len(self._loads) - max(count, 1))]
-        for load in unwanted:
-            load.is_unwanted = True
-        for load in unwanted:
-            load.done.wait()
-        if unwanted and self._stream is not None:
-            self._stream.synchronize()
-        for load in unwanted:
-            del self.slots[load.slot]
-
-    def restart(self) -> None:
-        """Begin the cycle anew, after a pass that was broken off."""
-        for load in self._loads:
-            load.done.wait()
-        self._loads.clear()
-        self._number = 0
-        self._fill()
-
-    def _make_slot(self) -> torch.Tensor:
-        return torch.empty(self.slot_bytes, dtype=torch.uint8, device=self._device)
-
-    def _fill(self) -> None:
-        for number in self.slots:
-            self._start(number)
 
     def _start(self, slot: int) -> None:
         """Bring the first layer that is not yet on its way into a slot."""
-        position = (self._number + len(self._loads)) % len(self.layers)
+        position = (self.position + len(self._loads)) % len(self.layers)
         chunks = self._chunks[position]
         free = None
         if self._stream is not None:
@@ -227,7 +176,7 @@ class WeightRing:
             while (job := self._jobs.get()) is not None:
                 load, chunk, kept = job
                 try:
-                    if not self._closing and not load.is_unwanted and load.error is None:
+                    if not self._closing and load.error is None:
                         if staging is None and self._stream is not None:
                             torch.cuda.set_stream(self._stream)  # this thread's own
                             staging = self._staging()
@@ -236,10 +185,13 @@ class WeightRing:
                     load.chunk_done(self._stream, error)
                 else:
                     load.chunk_done(self._stream)
-                del job, load, kept  # an error's traceback has the slot, and waiting may take long
+                del job, load, kept  # an error's traceback has this frame, and with it the slot
 
     def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
-        """A thread's buffers in turn, each with the event after which it is free."""
+        """A thread's buffers in turn, each with the event after which it is free.
+
+        PyTorch keeps pinned memory for the next ring: only a process's first one waits for the driver.
+        """
         return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
 
     def _bring(
@@ -265,7 +217,7 @@ class WeightRing:
 
 
 def _pinned(num_bytes: int) -> torch.Tensor:
-    """A buffer that a card can fetch from by itself; a plain one where the system grants no pinned memory."""
+    """A buffer that a GPU can fetch from by itself; a plain one where the system grants no pinned memory."""
     try:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
     except RuntimeError:

@@ -86,8 +86,7 @@ class ModulationTable:
         activated = {key: functional.silu(embedding) for key, embedding in missing.items()}
         rows: dict[Hashable, list[Products]] = {key: [] for key in missing}
         with self._linears as layers:
-            layers.place([])
-            for _place, linears in layers:
+            for _index, linears in layers:
                 for key, embedding in activated.items():
                     rows[key].append(linears(embedding))
         self._products = {key: rows.get(key) or self._products[key] for key in embeddings}

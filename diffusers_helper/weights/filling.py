@@ -38,6 +38,11 @@ def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     return names
 
 
+def names_below(prefix: str, names: dict[str, str]) -> dict[str, str]:
+    """Return the stored names of the tensors below a module, by their names in it."""
+    return {name.removeprefix(prefix): stored for name, stored in names.items() if name.startswith(prefix)}
+
+
 def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Read every tensor of `module`, which is on the meta device, as `dtype` onto `device`.
 

@@ -13,7 +13,7 @@ from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, de
 from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import MachineError
-from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models import vram_budget
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
@@ -81,20 +81,21 @@ def test_a_step_never_waits_for_the_card():
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_room_that_is_lent_to_the_weights_changes_nothing_and_comes_back(monkeypatch):
-    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
+def test_the_rings_size_changes_nothing_and_its_memory_comes_back(monkeypatch):
+    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
     loader, (inputs, x) = loader_of(), section_inputs()
     with loader.transformer(500) as transformer:
         layers = transformer.stack.layers
         denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS)
         wanted = [denoiser.predict(x, sigma) for sigma in SIGMAS]
+        transformer.budget.close_ring()
         for _section in range(3):
             before = torch.cuda.memory_allocated()
-            with transformer.lent_room(500, loader.compute):
-                assert layers.num_lent == len(layers.layers) - NUM_SLOTS
-                assert torch.cuda.memory_allocated() - before >= layers.num_lent * layers.ring.slot_bytes
+            with transformer.streaming():
                 for sigma, latents in zip(SIGMAS, wanted, strict=True):
                     assert error(denoiser.predict(x, sigma), latents) < 1e-3
+                assert len(layers.ring.slots) == len(layers.layers) > NUM_SLOTS
+                assert torch.cuda.memory_allocated() - before >= len(layers.layers) * layers.ring.slot_bytes
             assert torch.cuda.memory_allocated() <= before
 
 

@@ -258,7 +258,7 @@ def test_layers_are_given_up_before_tiles_become_smaller(tmp_path, monkeypatch):
         return decode_to(*given)
 
     monkeypatch.setattr("diffusers_helper.pipeline.decode_to", decode)
-    monkeypatch.setattr("diffusers_helper.models.streamed_transformer.plan_vram", lambda *_: [0, 1])
+    monkeypatch.setattr("diffusers_helper.models.vram_budget.plan_vram", lambda *_: [0, 1])
     *_, last = run(make_request(), tmp_path / "out")
     assert isinstance(last, Finished)
     assert asked == [False, False, True]
@@ -279,7 +279,7 @@ def test_memory_that_runs_out_in_the_midst_of_decoding_costs_a_second_try_and_no
         return original(decoder, latents)
 
     monkeypatch.setattr(WindowDecoder, "forward", fail_once)
-    monkeypatch.setattr("diffusers_helper.models.streamed_transformer.plan_vram", lambda *_: [0, 1])
+    monkeypatch.setattr("diffusers_helper.models.vram_budget.plan_vram", lambda *_: [0, 1])
     list(run(request, tmp_path / "out", name="b"))
     assert len(windows) == 3 + 6 + (2 if section == 0 else 3)
     first, second = ((tmp_path / "out" / f"{name}.mp4") for name in "ab")

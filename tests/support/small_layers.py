@@ -1,21 +1,72 @@
 """Seven small layers in two files, as far as streaming looks at them. Used by several tests."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.streaming.layout import Layer, describe_layer
+from diffusers_helper.streaming.ram_tier import read_whole
+from diffusers_helper.streaming.reader import ChunkReader
+from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.weights.checkpoint import Checkpoint
 
 COUNT = 7
 FIRST_FILE = "model-00001-of-00002.safetensors"
+CPU = torch.device("cpu")
 
 
-def store(folder: Path) -> dict[str, torch.Tensor]:
-    """Write the layers, each split over two files; returns their weights by name."""
+class SmallLayers:
+    """The layers in `folder`, each split over two files, with their weights by name."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.folder = folder
+        self.weights = _store(folder)
+        self.checkpoint = Checkpoint.open(folder)
+        self.layers = [self._describe(index, dtype) for index in range(COUNT)]
+
+    def streamed(self) -> StreamedLayers:
+        return StreamedLayers(self.layers, make_linear, self.checkpoint, CPU)
+
+    def ring(self, num_slots: int, kept: Mapping[int, torch.Tensor] | None = None) -> WeightRing:
+        return WeightRing(self.layers, num_slots, CPU, self.checkpoint.signatures, kept)
+
+    def buffers(self, *indices: int) -> dict[int, torch.Tensor]:
+        """Flat CPU buffers of some layers."""
+        reader = ChunkReader(self.checkpoint.signatures)
+        buffers = {index: read_whole(self.layers[index], reader) for index in indices}
+        reader.close()
+        return buffers
+
+    def take(self, ring: WeightRing, index: int) -> None:
+        """Take the next layer out of a ring and check that it is `index`."""
+        assert ring.position == index
+        for name, view in self.layers[index].views(ring.slots[ring.acquire()]).items():
+            assert torch.equal(view, self.weights[f"layers.{index}.{name}"])
+        ring.release()
+
+    def check(self, index: int, module: nn.Module) -> None:
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(tensor, self.weights[f"layers.{index}.{name}"])
+
+    def check_pass(self, streamed: StreamedLayers) -> None:
+        """Check the weights of a whole pass."""
+        indices = []
+        for index, module in streamed:
+            self.check(index, module)
+            indices.append(index)
+        assert indices == list(range(COUNT))
+
+    def _describe(self, index: int, dtype: torch.dtype) -> Layer:
+        names = {name: f"layers.{index}.{name}" for name in ("weight", "bias")}
+        return describe_layer("linear", make_linear("linear"), names, self.checkpoint, dtype)
+
+
+def _store(folder: Path) -> dict[str, torch.Tensor]:
     weights = {}
     for i in range(COUNT):
         weights[f"layers.{i}.weight"] = torch.randn(5, 33)
@@ -26,21 +77,6 @@ def store(folder: Path) -> dict[str, torch.Tensor]:
     index = {name: f"model-0000{1 + name.endswith('bias')}-of-00002.safetensors" for name in weights}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     return weights
-
-
-def describe(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Checkpoint, list[Layer]]:
-    checkpoint = Checkpoint.open(folder)
-    layers = [
-        describe_layer(
-            "linear",
-            make_linear("linear"),
-            {name: f"layers.{i}.{name}" for name in ("weight", "bias")},
-            checkpoint,
-            dtype,
-        )
-        for i in range(COUNT)
-    ]
-    return checkpoint, layers
 
 
 def make_linear(_kind: str) -> nn.Module:

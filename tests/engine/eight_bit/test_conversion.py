@@ -391,7 +391,6 @@ def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_be
             if isinstance(layer, scaled_linear.ScaledLinear)
         }
         with small.stack.table._linears as linears:
-            linears.place([])
             modulation = {
                 layer.product
                 for _place, block in linears

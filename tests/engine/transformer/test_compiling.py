@@ -16,8 +16,9 @@ from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit.conversion import convert
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import StageStarted
-from diffusers_helper.models import streamed_transformer as streamed_models
+from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.models.vram_budget import VramBudget
 from diffusers_helper.sampling import section as section_sampling
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.transformer.block_stack import BlockStack
@@ -99,8 +100,8 @@ def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path,
     original = StreamedLayers.__iter__
 
     def move(self):
-        if len(self.layers) > 2 and self.ring is None:  # all stay: give up some, then all, in inference mode
-            self.give_up_resident()
+        if len(self.layers) > 2 and self.num_resident:  # in inference mode
+            self.evict_half()
         elif len(self.layers) > 2 and not self.num_resident and not self._kept:
             self.keep_in_ram({})
         yield from original(self)
@@ -110,21 +111,20 @@ def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path,
     assert graphs() == 2
 
 
-def test_slots_that_are_lent_need_no_new_graph_and_are_free_afterwards(compiling, tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed_models, "_room_to_lend", lambda *_: 2**40)
-    monkeypatch.setattr(streamed_models, "plan_vram", lambda *_: [])
-    original, slots, left = StreamedLayers.narrow, [], []
+def test_a_new_ring_each_section_needs_no_new_graph_and_frees_its_slots(compiling, tmp_path, monkeypatch):
+    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
+    original, slots, left = VramBudget.close_ring, [], []
 
-    def narrow(self):
-        slots.extend(weakref.ref(slot) for slot in self.ring.slots.values())
+    def close(self):
+        slots.extend(weakref.ref(slot) for slot in self._layers.ring.slots)
         original(self)
         left.append(sum(slot() is not None for slot in slots))
 
-    monkeypatch.setattr(StreamedLayers, "narrow", narrow)
+    monkeypatch.setattr(VramBudget, "close_ring", close)
     make(compiling, tmp_path, seconds=2, steps=3)
     assert graphs() == 2
-    assert len(slots) == 10
-    assert left == [3, 6]  # the three that are there all the time, counted at each section
+    assert len(slots) == 6
+    assert left == [0, 0]
 
 
 def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path):

@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from diffusers_helper.limits import BFLOAT16_CAPABILITY, GIB, OLDEST_CAPABILITY
+from diffusers_helper.limits import (
+    BFLOAT16_CAPABILITY,
+    GIB,
+    HIDDEN_READ_FRACTION,
+    OLDEST_CAPABILITY,
+    RAM_RESERVE_BYTES,
+    RAM_RESERVE_FRACTION,
+)
 from diffusers_helper.ram import SystemMemory
-from diffusers_helper.streaming.placement import COMFORT_BYTES, COMFORT_PART, HIDDEN
 from scripts.torch_build import Gpu, Version, build_for, oldest_driver
 
 from .facts import MachineFacts, TorchFacts
@@ -222,12 +228,12 @@ def _ram_for_models(facts: MachineFacts, memory: SystemMemory, shown: dict[str, 
     free_vram = gpu.free if gpu.free is not None else VRAM_GOOD
     free_vram = min(free_vram, facts.memory_limit or free_vram)
     streamed = max(_block_bytes(facts) - max(free_vram - VRAM_RESERVED, 0), 0)
-    room = memory.available - PROCESS_BYTES - max(COMFORT_BYTES, int(COMFORT_PART * memory.total))
+    room = memory.available - PROCESS_BYTES - max(RAM_RESERVE_BYTES, int(RAM_RESERVE_FRACTION * memory.total))
     if room >= streamed:
         return good("ram", **shown)
     speed = facts.models.bytes_per_second if facts.models is not None else None
     shown = shown | {"streamed": _gb(streamed, digits=0)}
-    if speed is None or streamed / speed <= HIDDEN * STEP_SECONDS:
+    if speed is None or streamed / speed <= HIDDEN_READ_FRACTION * STEP_SECONDS:
         return good("ram_and_disk", **shown)
     return slow("ram_and_disk", **shown, seconds=f"{streamed / speed:.0f}")
 

@@ -1,0 +1,314 @@
+"""Memory shared out between weights, steps and decoding. Here a CPU is said to be a GPU with free memory."""
+
+import threading
+import weakref
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from diffusers_helper import pipeline
+from diffusers_helper.device import choose_compute
+from diffusers_helper.errors import MachineError
+from diffusers_helper.events import Finished, StepDone, Stopped
+from diffusers_helper.limits import GIB, SPARE_BYTES, VAE_BYTES
+from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.models import vram_budget
+from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.models.vram_budget import ACTIVATION_WIDTHS, VramBudget, count_tokens, vae_budget
+from diffusers_helper.sampling import section as section_sampling
+from diffusers_helper.streaming.layers import NUM_SLOTS, StreamedLayers
+from diffusers_helper.streaming.ring import WeightRing
+from diffusers_helper.transformer.compiling import EagerBlocks
+from diffusers_helper.transformer.memoize import Memoized
+from diffusers_helper.weights.model_files import find_models
+from tests.support.small_layers import COUNT, SmallLayers
+from tests.support.tiny import GOLDEN, MODELS, load_latents, make_request, run
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
+GPU_OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
+GPU_LOST = RuntimeError("CUDA error: device lost")
+GPU = SimpleNamespace(device=torch.device("cuda"), transformer=torch.bfloat16, memory_limit=None)
+MIB = 2**20
+BLOCKS = [433 * MIB] * 20 + [216 * MIB] * 40
+TOKENS, HIDDEN_SIZE = count_tokens(9, 608 // 8, 640 // 8), 3072
+ACTIVATIONS = TOKENS * HIDDEN_SIZE * 2 * ACTIVATION_WIDTHS
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets the bytes that are free on the GPU."""
+    monkeypatch.setattr(vram_budget, "empty_cache", lambda _device: None)
+    return lambda num_bytes: monkeypatch.setattr(vram_budget, "free_vram", lambda *_: int(num_bytes))
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """Has all blocks streamed, through five slots; `layers` are the job's, `rings` what they had."""
+    original, wide = WeightRing.__enter__, SimpleNamespace(layers=None, rings=[], slots=[])
+
+    def size_ring(budget):
+        wide.layers = budget._layers
+        wide.layers.num_slots = NUM_SLOTS if budget._was_short else 5
+
+    def enter(ring):
+        if ring.layers[-1].kind == "single" and wide.layers is not None and wide.layers.ring is ring:
+            wide.rings.append(len(ring.slots))
+            wide.slots.extend(weakref.ref(slot) for slot in ring.slots)
+        return original(ring)
+
+    monkeypatch.setattr(WeightRing, "__enter__", enter)
+    monkeypatch.setattr(VramBudget, "size_ring", size_ring)
+    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
+    return wide
+
+
+def num_left(references):
+    return sum(reference() is not None for reference in references)
+
+
+def make(folder, name, request):
+    events = list(run(request, folder, name=name, save_latents=True))
+    assert isinstance(events[-1], Finished)
+    return load_latents(folder / f"{name}.safetensors")
+
+
+def budget_of(sizes, streamed=None):
+    layers = SimpleNamespace(
+        layers=[SimpleNamespace(num_bytes=size) for size in sizes],
+        streamed=list(range(len(sizes)) if streamed is None else streamed),
+        num_slots=None,
+    )
+    return VramBudget(layers, GPU, TOKENS, HIDDEN_SIZE), layers
+
+
+@pytest.mark.parametrize(
+    ("gib", "streamed", "num_slots"),
+    [
+        (3, None, 3),
+        (5.5, None, 3),
+        (6.6, None, 6),
+        (24, None, 47),
+        (80, None, 60),
+        (80, [4, 5], 2),
+        (80, [], 3),
+    ],
+)
+def test_ring_gets_as_many_slots_as_fit_beside_a_step(free, gib, streamed, num_slots):
+    free(gib * GIB)
+    budget, layers = budget_of(BLOCKS, streamed)
+    budget.size_ring()
+    assert layers.num_slots == num_slots
+    used = num_slots * max(BLOCKS) + ACTIVATIONS + SPARE_BYTES
+    assert num_slots in (NUM_SLOTS, 2) or used <= gib * GIB
+
+
+def test_cpu_gets_the_least_slots(tmp_path):
+    with SmallLayers(tmp_path).streamed() as streamed:
+        VramBudget(streamed, choose_compute("cpu"), 1, 1).size_ring()
+        assert streamed.num_slots == NUM_SLOTS
+
+
+@pytest.mark.parametrize(("gib", "least", "most"), [(6.6, 0, 0), (11, 9, 15), (79, 60, 60)])
+def test_layers_stay_where_decoding_has_room_beside_them(free, gib, least, most):
+    free(gib * GIB)
+    budget, layers = budget_of(BLOCKS)
+    layers.load_resident = lambda indices: loaded.extend(indices)
+    loaded = []
+    budget.load_resident()
+    assert least <= len(loaded) <= most
+    assert not loaded or sum(BLOCKS[index] for index in loaded) + VAE_BYTES + SPARE_BYTES <= gib * GIB
+
+
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, GPU_OUT_OF_MEMORY], ids=["torch", "driver"])
+def test_less_room_than_planned_keeps_fewer_layers(tmp_path, monkeypatch, error):
+    small = SmallLayers(tmp_path)
+    with small.streamed() as streamed:
+        original = streamed._bind
+
+        def bind(layer, buffer):
+            if len(streamed._resident) == 5:
+                raise error
+            return original(layer, buffer)
+
+        monkeypatch.setattr(streamed, "_bind", bind)
+        VramBudget(streamed, choose_compute("cpu"), 1, 1).load_resident()
+        assert streamed.num_resident == 2
+        monkeypatch.undo()
+        small.check_pass(streamed)
+
+
+def test_memory_is_freed_from_slots_first_then_from_resident_layers(tmp_path, free):
+    small = SmallLayers(tmp_path)
+    with small.streamed() as streamed:
+        budget = VramBudget(streamed, GPU, 1, 1)
+        streamed.load_resident([0, 3])
+        free(2 * SPARE_BYTES)
+        budget.size_ring()
+        seen = []
+
+        def work():
+            seen.append((streamed.num_slots, streamed.num_resident))
+            for index, module in streamed:
+                small.check(index, module)
+                if index == 4 and len(seen) < 4:
+                    raise OUT_OF_MEMORY
+            return "done"
+
+        assert budget.retry_on_oom(work) == "done"
+        assert seen == [(5, 2), (3, 2), (3, 1), (3, 0)]
+        with pytest.raises(torch.OutOfMemoryError):
+            budget.retry_on_oom(lambda: (_ for _ in ()).throw(OUT_OF_MEMORY))
+        budget.size_ring()
+        assert streamed.num_slots == NUM_SLOTS  # more were too much once
+
+
+def test_ring_too_large_to_open_is_opened_with_fewer_slots(tmp_path, monkeypatch):
+    small, original = SmallLayers(tmp_path), WeightRing.__init__
+
+    def init(ring, layers, num_slots, *rest):
+        if num_slots > NUM_SLOTS:
+            raise GPU_OUT_OF_MEMORY
+        original(ring, layers, num_slots, *rest)
+
+    monkeypatch.setattr(WeightRing, "__init__", init)
+    with small.streamed() as streamed:
+        streamed.num_slots = COUNT
+        VramBudget(streamed, choose_compute("cpu"), 1, 1).retry_on_oom(lambda: small.check_pass(streamed))
+        assert len(streamed.ring.slots) == NUM_SLOTS
+
+
+def test_other_errors_are_raised_at_once(tmp_path):
+    with SmallLayers(tmp_path).streamed() as streamed:
+        streamed.load_resident([0])
+        budget = VramBudget(streamed, choose_compute("cpu"), 1, 1)
+        with pytest.raises(RuntimeError, match="device lost"):
+            budget.retry_on_oom(lambda: (_ for _ in ()).throw(GPU_LOST))
+        assert streamed.num_resident == 1
+
+
+@pytest.mark.parametrize(("gib", "least", "most"), [(0.5, 0.2, 0.25), (6.6, 5.5, 6)])
+def test_decoding_may_take_what_is_free(free, gib, least, most):
+    free(gib * GIB)
+    assert least * GIB < vae_budget(GPU) < most * GIB
+    assert vae_budget(choose_compute("cpu")) == min(gib * GIB / 2, 2 * GIB)
+
+
+@pytest.mark.parametrize("case", ["one_second", "teacache_16", "true_cfg"])
+def test_number_of_slots_changes_no_bit(tmp_path, wide, monkeypatch, case):
+    request = load_request(GOLDEN / case / "request.json")
+    found = make(tmp_path / "out", "wide", request)
+    assert wide.rings[0] == 5
+    monkeypatch.undo()
+    assert torch.equal(found, make(tmp_path / "out", "plain", request))
+
+
+def test_ring_lives_while_one_section_is_sampled(tmp_path, wide, monkeypatch):
+    seen, original = [], pipeline.decode_to
+
+    def decode(*arguments):
+        seen.append(("decode", wide.layers.ring, num_left(wide.slots)))
+        return original(*arguments)
+
+    monkeypatch.setattr(pipeline, "decode_to", decode)
+    for event in run(make_request(seconds=2, steps=2), tmp_path / "out"):
+        if isinstance(event, StepDone):
+            seen.append(("step", len(wide.layers.ring.slots)))
+    assert seen == [("step", 5), ("step", 5), ("decode", None, 0)] * 2
+    assert wide.rings == [5, 5]
+
+
+@pytest.mark.parametrize("end", ["stop", "listener leaves", "step fails", "decoding fails"])
+def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(tmp_path, wide, monkeypatch, end):
+    def fail(*_):
+        raise GPU_LOST
+
+    threads, stop = threading.active_count(), threading.Event()
+    events = run(make_request(seconds=2, steps=3), tmp_path / "out", stop=stop)
+    next(event for event in events if isinstance(event, StepDone))
+    assert num_left(wide.slots) == 5
+    if end == "stop":
+        stop.set()
+        assert isinstance(list(events)[-1], Stopped)
+    elif end == "listener leaves":
+        events.close()
+    else:
+        name = (section_sampling, "preview_latents") if end == "step fails" else (pipeline, "decode_to")
+        monkeypatch.setattr(*name, fail)
+        with pytest.raises((RuntimeError, MachineError)):
+            list(events)
+    assert threading.active_count() == threads
+    assert wide.layers.ring is None
+    assert num_left(wide.slots) == 0
+
+
+def test_memory_that_runs_out_in_a_step_costs_slots_and_no_bit(tmp_path, wide, monkeypatch):
+    request, original, passes = make_request(seconds=2, steps=3), StreamedLayers.__iter__, []
+
+    def fail_once(layers):
+        if layers is wide.layers:
+            passes.append((layers.num_slots, layers.num_resident))
+        for index, module in original(layers):
+            if len(passes) == 2 and index == 3:
+                raise OUT_OF_MEMORY
+            yield index, module
+
+    monkeypatch.setattr(StreamedLayers, "__iter__", fail_once)
+    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [1])
+    found = make(tmp_path / "out", "short", request)
+    assert passes == [(5, 1)] * 2 + [(3, 1)] * 5
+    assert wide.rings == [4, 3, 3]  # four layers are streamed; the next section does without more slots
+    monkeypatch.undo()
+    assert torch.equal(found, make(tmp_path / "out", "enough", request))
+
+
+class Unwilling(EagerBlocks):
+    def __init__(self, error):
+        self.error = error
+
+    def is_ready(self, attention):  # noqa: ARG002
+        return False
+
+    def prepare(self, *_):
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, OUT_OF_MEMORY, GPU_LOST])
+def test_memory_cached_while_compiling_is_released(monkeypatch, error):
+    loader = ModelLoader(find_models(MODELS), choose_compute("cpu"), Unwilling(error))
+    with loader.transformer(500) as transformer:
+        emptied = []
+        monkeypatch.setattr("diffusers_helper.models.streamed_transformer.empty_cache", emptied.append)
+        if error is GPU_LOST:
+            with pytest.raises(RuntimeError, match="device lost"):
+                transformer.prepare_blocks(500, loader.compute)
+        else:
+            transformer.prepare_blocks(500, loader.compute)
+        assert emptied == [torch.device("cpu")]
+
+
+def test_memoized_tensors_are_dropped_before_decoding(tmp_path, monkeypatch):
+    """Small tensors in large segments of a GPU's memory: they made decoding run out of it."""
+    memoizing, used, left = [], set(), []
+    init, forward, original = Memoized.__init__, Memoized.forward, pipeline.decode_to
+
+    def count(self, *arguments, **named):
+        init(self, *arguments, **named)
+        memoizing.append(self)
+
+    def look(self, *arguments, **named):
+        used.add(id(self))
+        return forward(self, *arguments, **named)
+
+    def watch(*arguments):
+        left.append([len(module._results) for module in memoizing])
+        return original(*arguments)
+
+    monkeypatch.setattr(Memoized, "__init__", count)
+    monkeypatch.setattr(Memoized, "forward", look)
+    monkeypatch.setattr(pipeline, "decode_to", watch)
+    list(run(make_request(seconds=2), tmp_path))
+    assert len(left) == 2
+    assert used == {id(module) for module in memoizing}
+    assert not any(map(any, left))
