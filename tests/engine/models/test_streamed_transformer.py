@@ -104,14 +104,20 @@ def test_transformer_equals_diffusers_to_the_bit():
 
 
 def test_skipped_steps_move_no_weights(tmp_path, monkeypatch):
-    released, original = [], WeightRing.release
+    blocks, released = [], []
+    release, size_ring = WeightRing.release, vram_budget.VramBudget.size_ring
 
-    def release(ring):
-        if any(layer.num_bytes > 2**16 for layer in ring.layers):  # not the modulation's
+    def watch(budget):
+        blocks.append(budget._layers)
+        size_ring(budget)
+
+    def count(ring):
+        if blocks and ring is blocks[-1].ring:
             released.append(ring.position)
-        original(ring)
+        release(ring)
 
-    monkeypatch.setattr(WeightRing, "release", release)
+    monkeypatch.setattr(WeightRing, "release", count)
+    monkeypatch.setattr(vram_budget.VramBudget, "size_ring", watch)
     passes, num_computed = 0, set()
     for event in run(golden_request("teacache_16"), tmp_path / "out", loader=limited_loader(0)):
         if isinstance(event, StepDone):
