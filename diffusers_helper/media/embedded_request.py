@@ -1,7 +1,7 @@
-"""The request inside the files that we write: reading it back out of an MP4 or PNG, and packing it.
+"""The request embedded in the MP4 and PNG files that we write: packing it, and reading it back.
 
-Both carry the request's JSON as their comment, with the cropped pictures in it as `data:` URIs, so that
-the file alone is enough to make the same video again.
+It is their comment, as JSON with the cropped pictures as `data:` URIs, so that the file alone is enough to
+make the same video again.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -18,6 +17,7 @@ from ..errors import InputError
 from ..files.atomic import atomic_write
 from ..request import MAX_REQUEST_BYTES, GenerationRequest, parse_request_json
 from .images import allow_long_text, to_data_uri
+from .video import open_video
 
 COMMENT = "comment"
 
@@ -26,17 +26,18 @@ def load_request(path: Path, defaults: Mapping[str, object] | None = None) -> Ge
     """Read a request from a JSON file, or from an MP4 or PNG that we wrote.
 
     Args:
-        defaults: what holds where a JSON file says nothing else; None for a request's own defaults.
+        defaults: values for keys that a JSON file leaves out; None for the request's defaults.
 
     Raises:
-        InputError: the file is missing, is something else, or holds a bad request.
+        InputError: the file is missing, is of another kind, or holds a bad request.
     """
     path = path.absolute()
     start = _read_start(path)
     if start.startswith(b"\x89PNG"):
         return _parse_comment(_png_comment(path), path, own_picture=path.name)
     if start[4:8] == b"ftyp":
-        return _parse_comment(_mp4_comment(path), path)
+        with open_video(path) as container:
+            return _parse_comment(container.metadata.get(COMMENT), path)
     if path.stat().st_size > MAX_REQUEST_BYTES:
         raise InputError("request_too_large", path=str(path))
     values = parse_request_json(path.read_bytes())
@@ -48,7 +49,7 @@ def load_request(path: Path, defaults: Mapping[str, object] | None = None) -> Ge
 def pack_request(
     request: GenerationRequest, pictures: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, object]:
-    """The request as JSON values that stand alone: real seed, real size, pictures inside.
+    """Make a request self-contained, as JSON values: actual seed, actual size, pictures inside.
 
     Args:
         pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
@@ -59,15 +60,14 @@ def pack_request(
 
 
 def without_start(packed: Mapping[str, object]) -> dict[str, object]:
-    """A packed request for the start picture's own PNG, which need not hold that picture twice."""
-    is_own = packed.get("start_image") is not None
-    return {key: value for key, value in packed.items() if key != "start_image" or not is_own}
+    """Leave out the start picture of a packed request, for that picture's PNG."""
+    return {key: value for key, value in packed.items() if key != "start_image" or value is None}
 
 
 def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> None:
-    """Write a picture `(height, width, 3)` uint8 with the request in it, atomically.
+    """Write a picture `(height, width, 3)` uint8 with a packed request in it, atomically.
 
-    A request without the key `start_image` means that picture.
+    Without the key `start_image`, this picture is the request's start picture.
     """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(COMMENT, json.dumps(packed, ensure_ascii=False))
@@ -76,7 +76,7 @@ def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> 
 
 
 def _read_start(path: Path) -> bytes:
-    """The first bytes, which tell what kind of file it is."""
+    """Read the first 12 bytes, which tell the kind of file."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise InputError("request_not_a_file", path=str(path))
@@ -87,26 +87,17 @@ def _read_start(path: Path) -> bytes:
 
 
 def _png_comment(path: Path) -> str | None:
-    """The comment of a PNG file, which we write in front of the picture; the picture is not read."""
+    """Read the comment of a PNG file without the picture: we write it in front."""
     allow_long_text()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a picture so large that Pillow wonders is not ours anyway
+            warnings.simplefilter("ignore")  # of a huge picture, which is not ours anyway
             with Image.open(path, formats=("PNG",)) as image:
                 return image.info.get(COMMENT)
     except Image.DecompressionBombError:
         return None
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise InputError("image_broken", image=str(path), reason=str(error)) from error
-
-
-def _mp4_comment(path: Path) -> str | None:
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            return container.metadata.get(COMMENT)
-    except (OSError, ValueError, av.error.FFmpegError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError("video_broken", path=str(path), reason=reason) from error
 
 
 def _parse_comment(comment: str | None, path: Path, own_picture: str | None = None) -> GenerationRequest:

@@ -1,4 +1,4 @@
-"""Pictures: reading any common kind of file into RGB, and cutting it to a size. Knows no tensor."""
+"""Pictures: any common kind of file is read as RGB and cropped to a size. Knows no tensor."""
 
 import base64
 import binascii
@@ -20,14 +20,16 @@ from ..request import MAX_REQUEST_BYTES, is_data_uri
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
+"""Pixels along the shorter side at least."""
 LANCZOS_RADIUS = 3
+"""Pixels of the larger picture around one of the smaller that the filter reads."""
 PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
 """Bytes before the first chunk of a PNG file, and at the end of each."""
 MAX_SCALED_PIXELS = 2**25
-"""Of the largest picture that is scaled as a whole before it is cropped."""
+"""Pixels of the largest picture that is scaled as a whole before it is cropped."""
 MAX_PIXELS = 178_956_970
-"""Pillow's own limit against decompression bombs, stated here so that the message can name it. Telephones
-make pictures of 108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
+"""Pixels at most: Pillow's limit against decompression bombs, which a message names. Phones take pictures of
+108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,47 +39,44 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation."""
+"""The transpositions that undo each EXIF orientation."""
 _SWAPPING = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
-"""Turns that make a lying picture stand."""
+"""The transpositions that swap width and height."""
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
 def read_image(name: str) -> np.ndarray:
     """Read a picture as `(height, width, 3)` uint8 sRGB, turned upright, transparency over white.
 
-    Of a moving picture, the first frame. `name` is a path, or a `data:` URI that holds the file.
+    An animation gives its first frame. `name` is a path, or a `data:` URI that holds the file.
 
     Raises:
-        InputError: saying what is wrong with it.
+        InputError: it is missing, is no picture, is damaged, or has an impossible size.
     """
-    source, shown = _open_source(name)
-    with source, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files
-        return np.asarray(_to_rgb(_read_upright(source, shown)))
+    with _opened(name) as (image, _):
+        image.load()
+        turn = _turn(image)
+        return np.asarray(_to_rgb(image if turn is None else image.transpose(turn)))
 
 
 def read_size(name: str) -> tuple[int, int]:
-    """The size (height, width) of the picture that `read_image` would give, as a rule without decoding it.
+    """Read the size (height, width) that `read_image` would give, mostly without decoding the picture.
 
     Raises:
-        InputError: as `read_image`, for what can be known without the pixels.
+        InputError: like `read_image`, except for damage among the pixels.
     """
-    source, shown = _open_source(name)
-    with source, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _opened(source, shown) as image:
-            if _size_needs_pixels(image, source):
-                image.load()
-            turn, (width, height) = _turn(image), image.size
-            return (width, height) if turn in _SWAPPING else (height, width)
+    with _opened(name) as (image, source):
+        if _size_needs_pixels(image, source):
+            image.load()
+        turn, (width, height) = _turn(image), image.size
+        return (width, height) if turn in _SWAPPING else (height, width)
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale to cover `(height, width)` with LANCZOS and crop the centre; unchanged where it fits already.
+    """Scale a picture `(h, w, 3)` uint8 to cover `(height, width)` with LANCZOS and crop the centre.
 
-    Where the whole, scaled, would be huge (a very long picture), only the part that stays is scaled: the
-    same up to the rounding of a few pixels.
+    One that fits is returned unchanged. Where the scaled whole would be huge (a very long picture), only the
+    part that stays is scaled, which is equal up to the rounding of a few pixels.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -100,11 +99,10 @@ def _fit_part(image: np.ndarray, scaled: tuple[int, int], wanted: tuple[int, int
 
 
 def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, float]:
-    """Which of `old` pixels make up the middle `wanted` of `scaled` ones.
+    """Find the part of `old` pixels that scales to the middle `wanted` of `scaled` ones.
 
     Returns:
-        The pixels needed, with those around that the filter looks at, and the first and last place among
-        them where the picture begins and ends.
+        The pixels that the filter reads, and where among them the part begins and ends.
     """
     step = old / scaled
     first = round((scaled - wanted) / 2) * step
@@ -115,19 +113,19 @@ def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, floa
 
 
 def to_data_uri(image: np.ndarray) -> str:
-    """A picture `(height, width, 3)` uint8 as a lossless `data:` URI that `read_image` reads back equal."""
+    """Encode a picture `(height, width, 3)` uint8 as a `data:` URI, without loss."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "WEBP", lossless=True, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def allow_long_text() -> None:
-    """Let Pillow open PNG files with as much text as a request may have: ours hold pictures in theirs."""
+    """Let Pillow open PNG files with as much text as a request may have: ours embed pictures in it."""
     PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, MAX_REQUEST_BYTES)
 
 
 def _open_source(name: str) -> tuple[IO[bytes], str]:
-    """The opened file, and what to call it in a message."""
+    """Open a picture's file; returns it with its name for messages."""
     if is_data_uri(name):
         return _open_data_uri(name)
     try:
@@ -139,7 +137,7 @@ def _open_source(name: str) -> tuple[IO[bytes], str]:
         return Path(name).open("rb"), name
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError("image_missing", image=name) from error
-    except OSError as error:  # a name too long for the file system, a file that we may not read
+    except OSError as error:  # a name that is too long, a file without permission to read
         reason = error.strerror or str(error)
         raise InputError("image_unreadable", image=name[:200], reason=reason) from error
 
@@ -154,30 +152,27 @@ def _open_data_uri(uri: str) -> tuple[IO[bytes], str]:
         raise InputError("data_uri_broken") from error
 
 
-def _read_upright(source: IO[bytes], shown: str) -> Image.Image:
-    with _opened(source, shown) as image:
-        image.load()
-        turn = _turn(image)
-        return image if turn is None else image.transpose(turn)
-
-
 @contextlib.contextmanager
-def _opened(source: IO[bytes], shown: str) -> Iterator[Image.Image]:
-    """An opened picture whose pixels are not read yet; what Pillow stumbles over, also later, is named."""
+def _opened(name: str) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+    """Open a picture without its pixels. Raises InputError for any error of Pillow, also in the block."""
+    source, shown = _open_source(name)
     allow_long_text()
     Image.init()
+    # Only formats that this Pillow was built with: it fails on others' names.
+    formats = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
-        # Only formats that this Pillow was built with: it stumbles over others' names.
-        with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            _check_size(image.size, shown)
-            yield image
+        with source, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd files
+            with Image.open(source, formats=formats) as image:
+                _check_size(image.size, shown)
+                yield image, source
     except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6) from error
     except UnidentifiedImageError as error:
         raise InputError("not_an_image", image=shown) from error
-    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+    except Exception as error:  # a damaged file makes Pillow raise anything
         reason = str(error) or type(error).__name__
         raise InputError("image_broken", image=shown, reason=reason) from error
 
@@ -191,31 +186,31 @@ def _check_size(size: tuple[int, int], shown: str) -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns a picture upright, by its EXIF data. The rest of that data, often odd, is left alone."""
+    """Find the transposition that turns a picture upright, reading no other EXIF data, which is often odd."""
     try:
-        # The plain method: PNG's own would first read the pixels, which is done here where it is needed.
+        # The base class's method: PNG's reads the pixels first.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except (*_DAMAGED, OSError, SyntaxError):
-        return None  # a damaged note beside the picture is no reason to refuse it
+        return None  # damaged EXIF data is no reason to reject the picture
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _size_needs_pixels(image: Image.Image, source: IO[bytes]) -> bool:
-    """Whether which way up a picture is can only be known when it is read as a whole."""
+    """Check whether a picture's orientation is known only after all of it was read."""
     if image.format == "PNG":
-        return _has_notes_at_its_end(source)
+        return _has_chunks_after_pixels(source)
     return image.format == "TIFF"  # Pillow turns it while it reads
 
 
-def _has_notes_at_its_end(png: IO[bytes]) -> bool:
-    """Whether a PNG file has anything but pixels after the first of them; leaves the file where it was."""
-    place, kinds = png.tell(), set[bytes]()
+def _has_chunks_after_pixels(png: IO[bytes]) -> bool:
+    """Check whether a PNG file has other chunks after its first pixels; keeps the file's position."""
+    position, kinds = png.tell(), set[bytes]()
     png.seek(PNG_SIGNATURE)
     while len(header := png.read(8)) == 8:
         length, kind = struct.unpack(">I4s", header)
         kinds |= {kind} if kinds or kind == b"IDAT" else set()
         png.seek(length + PNG_CHECKSUM, io.SEEK_CUR)
-    png.seek(place)
+    png.seek(position)
     return not kinds <= {b"IDAT", b"IEND"}
 
 
@@ -231,7 +226,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
-    """Grey values of more than 8 bits to 8; where the file doesn't tell their range, by the values."""
+    """Convert grey values of more than 8 bits to 8, guessing a range that the file does not hold."""
     values = np.asarray(image).astype(np.float32)
     has_16_bits = image.mode.startswith("I;16")
     low, top = (0.0, 65535.0) if has_16_bits else _value_range(values, image.mode)
@@ -242,7 +237,7 @@ def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
 
 
 def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
-    """Which values mean black and white: 0 and 1 (floats only), 255 or 65535, else the extremes."""
+    """Guess the values of black and white: 0 and 1 (floats only), 255 or 65535, else the extremes."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
@@ -251,16 +246,14 @@ def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """To sRGB by the picture's own colour profile (a phone's Display P3, a printer's CMYK), if any."""
+    """Convert to sRGB by the picture's colour profile (a phone's Display P3, a printer's CMYK), if any."""
     if image.mode not in ("RGB", "CMYK", "L", "LAB"):
         image = image.convert("RGB")
-    try:
+    with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a broken profile is ignored
         if profile:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "sRGB" not in (ImageCms.getProfileDescription(source) or ""):
                 return _transform(image, source)
-    except (ImageCms.PyCMSError, OSError):
-        pass  # a broken profile is no reason to refuse the picture
     if image.mode == "LAB":
         return _transform(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
     return image.convert("RGB")

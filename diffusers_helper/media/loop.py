@@ -1,9 +1,8 @@
-"""The seam of a loop: the end of a video dissolves into its beginning. Knows frames, and no file.
+"""The seam of a loop: the end of a video fades into its first frame. Knows frames, and no file.
 
-A loop's end picture is its start picture (`request.end_picture`), so where the model obeys, the end is the
-beginning already and the dissolve changes next to nothing. It stands here for where the model comes only
-near: the last step of the dissolve is as small as the others, so that nothing jumps when the video is
-played round. It makes no frame more and none less, and leaves the first one as it is.
+A loop's end picture is its start picture (`request.end_picture`), so the model ends near it and the fade
+changes little. Its steps are equal, the last one included, so that nothing jumps when the video is repeated.
+The number of frames and the first frame stay as they are.
 """
 
 from collections.abc import Iterator
@@ -12,25 +11,25 @@ from typing import Protocol
 import numpy as np
 
 LOOP_FADE_FRAMES = 12
-"""Frames that dissolve: long enough to be smooth, too short (0.4 s) to be seen as a double image."""
+"""Frames that fade: enough to be smooth, too few (0.4 s) to be seen as a double image."""
 
 
 class Frames(Protocol):
-    """Reads frames `start` to `stop` of a video, `(height, width, 3)` uint8, one after the other."""
+    """Yields frames `start` to `stop` of a video, `(height, width, 3)` uint8."""
 
     def __call__(self, start: int, stop: int) -> Iterator[np.ndarray]: ...
 
 
 def fade_length(count: int) -> int:
-    """How many frames at the end of a video of `count` frames dissolve: never more than a third of it."""
+    """The number of frames that fade at the end of `count` frames: at most a third of them."""
     return min(LOOP_FADE_FRAMES, count // 3)
 
 
 def looped(frames: Frames, count: int) -> Frames:
-    """The same video of `count` frames with its end dissolved into its first frame.
+    """Fade the end of a video of `count` frames into its first frame, with one frame more in memory.
 
-    Of the k frames that dissolve, the i-th (from 1) holds i/(k+1) of the first frame. In memory is one
-    frame besides the one that is read.
+    The i-th of the k frames that fade (from 1) becomes the mean of itself and the first one, which has the
+    weight i / (k + 1).
     """
     length = fade_length(count)
     begin = count - length

@@ -1,6 +1,7 @@
-"""MP4 files that play everywhere, H.264, yuv420p, BT.709, the index in front; and reading frames back."""
+"""MP4 files that play everywhere (H.264, yuv420p, BT.709, the index in front), and reading frames back."""
 
 import collections
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,21 +15,24 @@ from ..files.atomic import atomic_write
 from ..sections import FPS
 
 BT709 = 1
+"""The code of BT.709 in H.264."""
 FASTSTART = {"movflags": "+faststart"}
 KEY_FRAME_EVERY = 60 * FPS
-"""Frames from one key frame to the next: each shows the same scene with other errors, and a still one would
-twitch. A player that jumps into the middle has so much to decode at most, a second or two."""
+"""Frames from one key frame to the next. Each shows the same scene with other errors, so that a still one
+would twitch; a player that seeks decodes this many at most, which takes a second or two."""
 ENDS_WITHIN = Fraction(1, 4)
-"""Seconds by which a whole file's last frame may lie before the end that the file states."""
+"""Seconds by which a complete file's last frame may end before the file's stated end."""
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: str) -> int:
-    """Encode frames `(height, width, 3)` uint8, one in memory at a time; sides must be even.
+    """Encode frames `(height, width, 3)` uint8 with even sides, one in memory at a time, atomically.
 
-    The file appears under its name when it is complete, or not at all.
+    Args:
+        crf: constant rate factor of libx264, 0 (lossless) to 51.
+        comment: metadata of the file.
 
     Returns:
-        The number of frames written.
+        The number of frames.
 
     Raises:
         OSError: the disk is full or the folder is gone.
@@ -66,35 +70,41 @@ def encode_frames(
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video file as `(height, width, 3)` uint8, one after the other."""
+    """Yield the frames of a video file, `(height, width, 3)` uint8."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 
 
 def count_frames(path: Path) -> int | None:
-    """How many frames an MP4 file says that it has; None where it is no whole MP4 file."""
-    try:
-        with av.open(str(path.absolute())) as container:
-            return container.streams.video[0].frames if container.streams.video else None
-    except (OSError, ValueError, av.error.FFmpegError):
-        return None
+    """Read the number of frames from an MP4 file's index; None where it is no complete MP4 file."""
+    with contextlib.suppress(InputError), open_video(path) as container:
+        return container.streams.video[0].frames if container.streams.video else None
+    return None
 
 
 def read_last_frame(path: Path) -> np.ndarray:
-    """The last frame of a video file, `(height, width, 3)` uint8, decoding no more than its last part.
+    """Read the last frame of a video file, `(height, width, 3)` uint8, decoding from the last key frame on.
 
     Raises:
         InputError: the file is missing, is no video, or is cut short.
     """
+    with open_video(path) as container:
+        if not container.streams.video:
+            raise InputError("video_broken", path=str(path), reason="no video in it")
+        last = _last_frame(container, container.streams.video[0])
+        if last is None:
+            raise InputError("video_broken", path=str(path), reason="its end is missing")
+        return last.to_ndarray(format="rgb24")
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a video file. Raises InputError for anything wrong with it, also later in the block."""
     try:
-        with av.open(str(path.absolute())) as container:
-            if not container.streams.video:
-                raise InputError("video_broken", path=str(path), reason="no video in it")
-            last = _last_frame(container, container.streams.video[0])
-            if last is None:
-                raise InputError("video_broken", path=str(path), reason="its end is missing")
-            return last.to_ndarray(format="rgb24")
+        # An absolute name: "http:a.mp4" would be an address.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+            yield container
     except (OSError, ValueError, av.error.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError("video_broken", path=str(path), reason=reason) from error
@@ -103,7 +113,7 @@ def read_last_frame(path: Path) -> np.ndarray:
 def _last_frame(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> av.VideoFrame | None:
-    """The frame at the end that the file says it has; None where it has no such end."""
+    """Decode the last frame; None where it ends before the file's stated end."""
     end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
     if end is not None:
         container.seek(end, stream=stream)  # to the last key frame before
