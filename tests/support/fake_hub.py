@@ -16,8 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from diffusers_helper.weights.model_files import FRAMEPACK
+
+from .tiny import MODELS
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = ".safetensors"
+SHARD = "diffusion_pytorch_model-00001-of-00006.safetensors"
+"""The largest file of the tiny models, of FramePack's repository."""
+SHARD_BYTES = (MODELS / FRAMEPACK / SHARD).stat().st_size
+ALL_BYTES = sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file())
 
 
 @dataclass
@@ -229,3 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """The requests are in `asked`."""
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """The files in a folder and below with their content; a download's lock is none of them."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".download.lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from .jobs.runner import JobRunner
 from .machine.check import CheckOptions, check_for_log
 from .output import check_name, new_name
 from .support.failures import as_engine_error, loggable
-from .terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, write_line
+from .terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c, write_line
 from .text.translations import Translator
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
     """Make the video; returns the exit status. Every failure is one sentence on the error stream."""
     stop = threading.Event()
     progress = _Progress()
-    with _stop_on_ctrl_c(stop, words):
+    with stop_on_ctrl_c(stop, words("stopping")):
         try:
             return _follow(_generate(options, stop, progress), progress, words)
         except KeyboardInterrupt:
@@ -172,20 +171,3 @@ def _report_finished(event: events.Finished, words: Translator) -> None:
     )
     with contextlib.suppress(OSError):  # a closed pipe: the video is there all the same
         write_line(line, sys.stdout)
-
-
-@contextlib.contextmanager
-def _stop_on_ctrl_c(stop: threading.Event, words: Translator) -> Iterator[None]:
-    """Stop after the current step at the first Ctrl-C, and at once at the second."""
-
-    def handle(_signal: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        report(words("stopping"))
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,7 +1,11 @@
 """Lines on a terminal, whatever is in them and whatever it can show, and exit statuses. Knows no words."""
 
+import contextlib
+import signal
 import sys
+import threading
 import unicodedata
+from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -23,6 +27,23 @@ def write_line(text: str, stream: TextIO) -> None:
     encoding = stream.encoding or "utf-8"
     stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
+
+
+@contextlib.contextmanager
+def stop_on_ctrl_c(stop: threading.Event, message: str) -> Iterator[None]:
+    """Set `stop` and report the message at the first Ctrl-C; the second one ends the block at once."""
+
+    def handle(_signal: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        report(message)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _escaped(character: str) -> str:

@@ -1,84 +1,90 @@
 """The download on the terminal: one line of progress, and every end in one sentence."""
 
-import contextlib
-import logging
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from diffusers_helper.errors import EngineError, InputError
 
-from ..support.failures import as_engine_error
-from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report
-from ..text.error_text import failure_text, reason_text
+from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
+from ..text.error_text import error_text, failure_text, reason_text
 from ..text.translations import Translator
-from .download import Download, DownloadView, ModelFolders
-from .plan import DownloadPlan, gigabytes
+from .download import Download, DownloadView
+from .hub import hub_endpoint
+from .model_folders import ModelFolders, take_inventory
+from .plan import free_bytes, gigabytes
 
-logger = logging.getLogger(__name__)
-
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
-def run_download(places: ModelFolders, words: Translator, download: Download | None = None) -> int:
-    """Bring what lacks; where nothing does, read the files that were downloaded and replace damaged ones.
+def run_download(folders: ModelFolders, words: Translator) -> int:
+    """Fetch what is missing; where nothing is, check what was downloaded and fetch damaged files again.
 
-    Ctrl-C asks to end, a second one ends at once; either way the next run goes on from there.
-
-    Args:
-        download: one to use; None: a new one for these places.
+    The first Ctrl-C stops it, the second ends it at once; either way the next run continues.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 input that cannot be used, 130 stopped.
     """
-    download = download or Download(places)
-    asked = threading.Event()
+    download, stop = Download(folders), threading.Event()
     try:
-        with _noted_ctrl_c(asked):
-            plan = download.plan()
-            _tell(plan, words)
-            download.start(check=plan.is_complete)
-            view = _follow(download, asked, words)
+        hub_endpoint()
+        is_complete = _report_found(folders, words)
+        with stop_on_ctrl_c(stop, words("download.stopping")):
+            download.start(check=is_complete)
+            view = _follow(download, None if is_complete else folders, stop, words)
     except KeyboardInterrupt:
         report(words("stopped.at_once"))
         return EXIT_STOPPED
-    except Exception as caught:  # the edge of the app: no traceback reaches the user
-        logger.debug("failed", exc_info=True)
-        error = as_engine_error(caught)
-        return _fail(words(f"error.{error.code}", **error.values), error, words)
-    return _conclude(view, plan, words)
+    except EngineError as error:
+        report(words("failed", reason=error_text(error.code, error.values, words)))
+        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+    if view.failure is not None:
+        report(words("failed", reason=failure_text(view.failure, words)))
+        return EXIT_FAILED
+    is_done = view.state == "done"
+    report(words("download.done", folder=folders.target) if is_done else words("download.stopped"))
+    return EXIT_DONE if is_done else EXIT_STOPPED
 
 
-def _tell(plan: DownloadPlan, words: Translator) -> None:
-    """What is there, and what will be done."""
-    for part in plan.look.parts:
+def _report_found(folders: ModelFolders, words: Translator) -> bool:
+    """Report the parts that are there; returns whether these are all."""
+    inventory = take_inventory(folders)
+    for part in inventory.parts:
         if part.state == "complete":
             report(words("download.found", name=part.name, folder=part.folder))
-    if plan.is_complete:
+    if inventory.state == "complete":
         report(words("download.checking_all"))
-        return
-    total, needed, free = (gigabytes(size) for size in (plan.total_bytes, plan.needed_bytes, plan.free_bytes))
-    report(words("download.plan", total=total, needed=needed, folder=plan.target, free=free))
+    return inventory.state == "complete"
 
 
-def _follow(download: Download, asked: threading.Event, words: Translator) -> DownloadView:
-    """Show the progress until it has ended."""
-    bar = tqdm(disable=None, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True)
-    with bar:
+def _follow(
+    download: Download, planned: ModelFolders | None, stop: threading.Event, words: Translator
+) -> DownloadView:
+    """Show the progress until it has ended; returns the end.
+
+    Args:
+        planned: the folders, to report the sizes as soon as they are known; None: don't.
+    """
+    with tqdm(disable=None, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True) as bar:
         before = view = download.view()
         while view.is_running:
-            if asked.is_set() and not view.is_stopping:
-                report(words("download.stopping"))
+            if stop.is_set() and not view.is_stopping:
                 download.cancel()
-            _show(bar, before, view, words)
             before = view
-            download.wait(view.version, LOOK_SECONDS)
+            download.wait(view.version, POLL_SECONDS)
             view = download.view()
-        _show(bar, before, view, words)
+            if planned is not None and view.total_bytes:
+                _report_sizes(view, planned, words)
+                planned = None
+            _show(bar, before, view, words)
     return view
+
+
+def _report_sizes(view: DownloadView, folders: ModelFolders, words: Translator) -> None:
+    sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))
+    total, needed, free = map(gigabytes, sizes)
+    report(words("download.plan", total=total, needed=needed, folder=folders.target, free=free))
 
 
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
@@ -95,34 +101,3 @@ def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator
     bar.n = view.done_bytes
     bar.set_postfix_str(view.file or "", refresh=False)
     bar.refresh()
-
-
-def _conclude(view: DownloadView, plan: DownloadPlan, words: Translator) -> int:
-    if view.state == "stopped":
-        report(words("download.stopped"))
-        return EXIT_STOPPED
-    if view.failure is not None:
-        return _fail(failure_text(view.failure, words), None, words)
-    report(words("download.done", folder=plan.target))
-    return EXIT_DONE
-
-
-def _fail(sentence: str, error: EngineError | None, words: Translator) -> int:
-    report(words("failed", reason=sentence))
-    return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-
-
-@contextlib.contextmanager
-def _noted_ctrl_c(asked: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C is noted, the second ends at once."""
-
-    def note(_signal: int, _frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,202 +1,118 @@
-"""The models' download: one thread that brings what lacks, watched through frozen views like the jobs.
+"""The models' download as the app sees it: started and stopped here, made in a process of its own.
 
-The files go to plain folders `ORG/NAME/...` below the target, not into the layout of Hugging Face's cache:
-that needs links, which Windows gives to few users, and belongs to a library that changes it and begins a
-killed download anew. In a plain folder a half file is seen, is gone on with by any later run, and can be
-moved by hand. Knows no page and no torch.
+The files go to plain folders `ORG/NAME/...`, not into the layout of Hugging Face's cache: that needs links,
+which Windows gives to few users, and belongs to a library that begins a killed download anew.
 """
 
-import contextlib
+import json
 import logging
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from filelock import FileLock, Timeout
+from diffusers_helper.errors import MachineError
 
-from diffusers_helper.errors import InputError, MachineError, StopRequested
-
-from ..download_hub import Hub, LineBroken
-from ..support.failures import describe_failure
-from .fetch import PAUSES, Fetcher, Patience
-from .model_folders import ModelFolders, find_models_in
-from .needed_files import Listing
-from .plan import DownloadPlan, make_plan
-from .progress import DownloadState, DownloadView, Tally
-
-__all__ = ["Download", "DownloadPlan", "DownloadState", "DownloadView", "ModelFolders"]
+from ..support.failures import Failure, describe_failure
+from .model_folders import ModelFolders
+from .progress import DownloadView
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".download.lock"
-"""In the target folder, while a download writes there."""
+ROOT = Path(__file__).resolve().parents[3]
+MODULE = "webui.eichi_utils.download.process"
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 
 class Download:
-    """The download of the models. Every method may be called from any thread.
+    """The download of the models. Every method may be called from any thread."""
 
-    Args:
-        places: where models may lie, and where the download goes.
-        make_hub: makes the client; called anew for each plan and each start.
-        pauses: seconds before each new try while the line is broken.
-    """
-
-    def __init__(
-        self, places: ModelFolders, make_hub: Callable[[], Hub] = Hub, pauses: Sequence[float] = PAUSES
-    ) -> None:
-        self._places = places
-        self._make_hub = make_hub
-        self._pauses = pauses
-        self._tally = Tally()
-        self._starting = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def places(self) -> ModelFolders:
-        return self._places
-
-    # -- what pages do ---------------------------------------------------------------------------------
-
-    def plan(self) -> DownloadPlan:
-        """What is there, what is to come, how large and where to. Asks the hub, and so takes seconds.
-
-        Raises:
-            MachineError: the hub cannot be reached or refuses; the disk cannot be read.
-            InputError: HF_ENDPOINT is no address.
-        """
-        hub = self._make_hub()
-        try:
-            return make_plan(self._places, hub.listing)
-        except LineBroken as error:
-            raise MachineError("download_no_connection", host=hub.host, reason=error.reason) from error
+    def __init__(self, folders: ModelFolders) -> None:
+        self._folders = folders
+        self._changed = threading.Condition()
+        self._view = DownloadView(0)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, check: bool = False) -> bool:
-        """Begin, or go on where an earlier download ended; False where this one is running.
-
-        Whatever goes wrong is told by the view.
+        """Begin, or continue an earlier download; False where this one is running. The view tells failures.
 
         Args:
             check: also read the files that this app downloaded before, and fetch the damaged ones again.
         """
-        with self._starting:
-            if not self._tally.begin():
+        with self._changed:
+            if self._view.is_running:
                 return False
-            self._stop = threading.Event()
-            # A daemon: what has come stays on the disk, so it must not keep the app from ending.
-            self._thread = threading.Thread(
-                target=self._work, args=(self._stop, check), name="download", daemon=True
-            )
-            self._thread.start()
+            self._show(DownloadView(0, "asking"))
+            try:
+                self._process = process = self._open_process(check)
+            except OSError as error:
+                self._show(DownloadView(0, "failed", failure=describe_failure(error)))
+                return True
+            threading.Thread(target=self._follow, args=(process,), name="download", daemon=True).start()
             return True
 
     def cancel(self) -> bool:
         """Ask it to end; what has come is kept. False where nothing is running."""
-        with self._starting:
-            if not self._tally.view().is_running:
+        with self._changed:
+            if not self._view.is_running or self._process is None or self._process.stdin is None:
                 return False
-            self._stop.set()
-            self._tally.stopping()
+            self._process.stdin.close()
+            self._show(replace(self._view, is_stopping=True))
             return True
-
-    def close(self, timeout: float) -> bool:
-        """End; returns whether it has ended within so many seconds."""
-        self.cancel()
-        with self._starting:
-            thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
-        return thread is None or not thread.is_alive()
-
-    # -- what pages see --------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
-        """Rises with every change."""
-        return self._tally.view().version
+        """A number that rises with every change."""
+        return self.view().version
+
+    def view(self) -> DownloadView:
+        """Return the download as it is at this moment."""
+        with self._changed:
+            return self._view
 
     def wait(self, version: int, timeout: float) -> int:
         """Wait until the version is another than `version`, at most `timeout` seconds; returns it."""
-        return self._tally.wait(version, timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: self._view.version != version, timeout)
+            return self._view.version
 
-    def view(self) -> DownloadView:
-        """The download as it is at this moment."""
-        return self._tally.view()
+    def _open_process(self, check: bool) -> "subprocess.Popen[bytes]":
+        paths = (self._folders.given, self._folders.own, *self._folders.caches)
+        request = {"folders": [path and str(path.absolute()) for path in paths], "check": check}
+        return subprocess.Popen(
+            [sys.executable, "-m", MODULE, json.dumps(request)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            creationflags=NO_WINDOW,
+            start_new_session=True,  # Ctrl-C is for the app alone, which stops the download in its own way
+        )
 
-    # -- the thread ------------------------------------------------------------------------------------
+    def _follow(self, process: "subprocess.Popen[bytes]") -> None:
+        """Take over the process' reports; its end counts when it is gone, and with it its lock."""
+        end = None
+        with process:
+            for line in process.stdout or ():
+                values = json.loads(line)
+                failure = values["failure"] and Failure(**values["failure"])
+                view = DownloadView(**values | {"failure": failure})
+                if view.is_running:
+                    with self._changed:
+                        self._show(replace(view, is_stopping=self._view.is_stopping))
+                else:
+                    end = view
+        with self._changed:
+            if end is None:
+                end = replace(self._view, state="stopped" if self._view.is_stopping else "failed")
+            if end.state == "failed" and end.failure is None:
+                error = MachineError("unexpected", reason=f"exit status {process.returncode}", place=MODULE)
+                end = replace(end, failure=describe_failure(error))
+            self._show(replace(end, is_stopping=False, speed=None, seconds_left=None, file=None))
+        if end.failure is not None:
+            logger.warning("the download failed\n%s", end.failure.details)
 
-    def _work(self, stop: threading.Event, check: bool) -> None:
-        try:
-            self._download(stop, check)
-        except StopRequested:
-            self._tally.end("stopped")
-        except BaseException as error:
-            logger.warning("the download failed", exc_info=True)
-            self._tally.end("failed", describe_failure(error))
-        else:
-            self._tally.end("done")
-
-    def _download(self, stop: threading.Event, check: bool) -> None:
-        """The recipe."""
-        hub = self._make_hub()
-        patience = Patience(hub.host, lambda seconds: _sleep(stop, seconds), self._pauses)
-        with _only_download(self._places):
-            try:
-                self._bring(hub, stop, patience, check)
-                find_models_in(self._places)  # what came is what the jobs will take
-            except InputError:
-                if check:
-                    raise
-                # All is there and as long as it should be, but cannot be used: its content tells why.
-                self._bring(hub, stop, patience, True)
-                find_models_in(self._places)
-
-    def _bring(self, hub: Hub, stop: threading.Event, patience: Patience, check: bool) -> None:
-        plan = make_plan(self._places, lambda name: self._list(hub, name, patience), check=check)
-        plan.check_disk()
-        self._tally.plan(plan.total_bytes - plan.needed_bytes, plan.total_bytes)
-        fetcher = Fetcher(hub, self._tally, lambda: _sleep(stop, 0.0), patience)
-        for file in plan.files:
-            if not file.is_there:
-                fetcher.bring(file)
-            elif check:
-                fetcher.check(file)
-
-    def _list(self, hub: Hub, repository: str, patience: Patience) -> Listing:
-        while True:
-            self._tally.say("asking", time.monotonic())
-            try:
-                listing = hub.listing(repository)
-            except LineBroken as error:
-                self._tally.say("waiting", time.monotonic(), last_error=error.reason)
-                patience.bear(error)
-            else:
-                patience.renew()
-                return listing
-
-
-def _sleep(stop: threading.Event, seconds: float) -> None:
-    if stop.wait(seconds):
-        raise StopRequested
-
-
-@contextlib.contextmanager
-def _only_download(places: ModelFolders) -> Iterator[None]:
-    """The target folder for this download alone, in this process and in others.
-
-    Raises:
-        MachineError: another download has it; it cannot be written.
-    """
-    folder = places.target
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise MachineError("download_runs_already", path=str(folder)) from error
-    except OSError as error:
-        raise MachineError("cannot_write", path=str(folder), reason=error.strerror or str(error)) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    def _show(self, view: DownloadView) -> None:
+        self._view = replace(view, version=self._view.version + 1)
+        self._changed.notify_all()

@@ -1,144 +1,179 @@
-"""Bringing one file to its place: on from where it broke off, however often the line breaks, and checked."""
+"""Fetching files: continued where they ended, however often that is, and checked before they get their name.
 
+The bytes gather in `model.safetensors.0123456789ab.part` beside the file to be. Its name holds the beginning
+of the checksum, so that another version is never continued. The process may be killed at any moment.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from diffusers_helper.errors import MachineError
+from diffusers_helper.files.atomic import replace_file
+from diffusers_helper.files.disk_errors import disk_errors
 
-from ..download_hub import Hub, LineBroken, WrongSize
-from ..download_part import PartFile, is_right
-from .plan import PlannedFile
-from .progress import DownloadState, Tally
+from .hub import ConnectionLost, Hub
+from .needed_files import RemoteFile
+from .plan import PlannedFile, part_path
+from .progress import Progress
 
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 120.0, 120.0)
-"""Seconds before each new try without a byte in between; after them it fails."""
+"""Seconds before each new try without a byte in between; after them the download fails."""
 TRIES = 2
-"""So often a file is fetched before it is called damaged."""
-Sleep = Callable[[float], None]
-"""Waits so many seconds; raises StopRequested where the download is to end."""
+"""The number of times that a file is fetched before it is called damaged."""
+CHUNK = 2**22
+"""Bytes read from the disk at a time."""
 
 
-class Patience:
-    """Waits longer and longer while a line stays broken, and at last gives up."""
+class Backoff:
+    """Waits longer and longer while the connection stays lost, and at last gives up."""
 
-    def __init__(self, host: str, sleep: Sleep, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, host: str, pauses: Sequence[float] = PAUSES) -> None:
         self._host = host
-        self._sleep = sleep
         self._pauses = pauses
-        self._failed = 0
+        self._num_failed = 0
 
-    def bear(self, error: LineBroken) -> None:
+    def wait(self, error: ConnectionLost) -> None:
         """Wait before another try: as long as the server asks for, or longer.
 
         Raises:
             MachineError: it failed too often.
-            StopRequested: the wait was cut short.
         """
-        if self._failed >= len(self._pauses):
+        if self._num_failed >= len(self._pauses):
             raise MachineError("download_no_connection", host=self._host, reason=error.reason) from error
-        pause = max(self._pauses[self._failed], error.pause or 0.0)
-        self._failed += 1
-        self._sleep(pause)
+        pause = max(self._pauses[self._num_failed], error.pause or 0.0)
+        self._num_failed += 1
+        time.sleep(pause)
 
-    def renew(self) -> None:
-        """Something came."""
-        self._failed = 0
+    def reset(self) -> None:
+        """Begin with the shortest pause again, because something came."""
+        self._num_failed = 0
 
 
 class Fetcher:
-    """Brings files, one after another, and tells the tally.
+    """Fetches and checks files, one after another, and reports it."""
 
-    Args:
-        alive: raises StopRequested where the download is to end.
-    """
-
-    def __init__(self, hub: Hub, tally: Tally, alive: Callable[[], None], patience: Patience) -> None:
+    def __init__(self, hub: Hub, progress: Progress, backoff: Backoff) -> None:
         self._hub = hub
-        self._tally = tally
-        self._alive = alive
-        self._patience = patience
+        self._progress = progress
+        self._backoff = backoff
 
-    def bring(self, planned: PlannedFile) -> None:
-        """See to it that the file is there. What has come stays there whatever happens.
+    def fetch(self, planned: PlannedFile) -> None:
+        """Fetch what lacks of a file. What has come stays there whatever happens.
 
         Raises:
-            MachineError: no room, no line, no such file, or its content is wrong again and again.
-            StopRequested: the download is to end.
+            MachineError: no room, no connection, no such file, or its content is wrong again and again.
         """
         counted, source = planned.counted_bytes, planned.source
         for _ in range(TRIES):
-            self._say("checking", planned)
-            part = PartFile.open(planned.path, planned.remote, source, self._alive)
-            self._tally.take_back(counted - part.have)  # what is there may have changed since
-            self._fill(part, planned)
-            if part.is_right:
-                part.finish(planned.path)
-                return
-            self._tally.take_back(part.throw_away())
+            self._progress.enter("checking", planned.name)
+            with PartFile.open(planned.path, planned.remote, source) as part:
+                self._progress.uncount(counted - part.num_bytes)  # it may have changed since
+                self._fill(part, planned)
+            with disk_errors(part.path.parent, part.path):
+                if part.is_right:
+                    return replace_file(part.path, planned.path)
+                part.path.unlink()
+            self._progress.uncount(part.num_bytes)
             counted, source = 0, None
         raise MachineError("download_wrong_file", file=planned.name, host=self._hub.host)
 
     def check(self, planned: PlannedFile) -> None:
-        """Read a file that is there; one with wrong content is deleted and fetched. Raises like `bring`."""
-        self._say("checking", planned)
-        if not is_right(planned.path, planned.remote, self._alive):
-            _delete(planned.path)
-            self._tally.take_back(planned.counted_bytes)
-            self.bring(replace(planned, here=0, is_there=False))
+        """Read a complete file; one with wrong content is deleted and fetched. Raises like `fetch`."""
+        self._progress.enter("checking", planned.name)
+        with disk_errors(planned.path.parent, planned.path):
+            with planned.path.open("rb") as file:
+                is_right = PartFile(planned.path, planned.remote, file).is_right
+            if is_right:
+                return
+            planned.path.unlink()
+        self._progress.uncount(planned.counted_bytes)
+        self.fetch(replace(planned, counted_bytes=0, is_there=False))
 
-    def _fill(self, part: PartFile, planned: PlannedFile) -> None:
-        """Fetch what lacks."""
-        wrong_sizes = 0
-        while not part.is_whole:
+    def _fill(self, part: "PartFile", planned: PlannedFile) -> None:
+        while part.num_bytes < planned.remote.size:
             try:
-                self._stream(part, planned)
-            except LineBroken as error:
-                self._say("waiting", planned, error.reason)
-                self._patience.bear(error)
-            except WrongSize as error:
-                wrong_sizes += 1
-                if wrong_sizes == TRIES:  # what is there may be right: an answer may come from a log-in page
-                    raise self._wrong_size(planned, error) from error
-
-    def _stream(self, part: PartFile, planned: PlannedFile) -> None:
-        """One request, to its end. Raises LineBroken where that comes too early."""
-        self._alive()
-        with self._hub.open(planned.remote, planned.commit, part.have) as body, part.appending() as append:
-            self._say("fetching", planned)
-            skipped = part.have - body.start  # the server cannot begin in the middle
-            while not part.is_whole:
-                data = body.read()
-                self._alive()
-                if not data:
-                    raise LineBroken("reason.ended_early")
-                new = data[min(skipped, len(data)) :]
-                skipped -= len(data) - len(new)
-                if new:
-                    self._take(part, append, new)
-
-    def _take(self, part: PartFile, append: Callable[[bytes], None], data: bytes) -> None:
-        before = part.have
-        append(data)
-        self._tally.add(part.have - before, time.monotonic())
-        self._patience.renew()
-
-    def _wrong_size(self, planned: PlannedFile, error: WrongSize) -> MachineError:
-        return MachineError(
-            "download_wrong_size",
-            file=planned.name,
-            host=self._hub.host,
-            size=error.size,
-            expected=planned.remote.size,
-        )
-
-    def _say(self, state: DownloadState, planned: PlannedFile, trouble: str | None = None) -> None:
-        self._tally.say(state, time.monotonic(), planned.name, trouble)
+                for data in self._hub.read(planned.remote, part.num_bytes):
+                    part.append(data)
+                    self._progress.add(len(data), planned.name)
+                    self._backoff.reset()
+            except ConnectionLost as error:
+                self._progress.enter("waiting", planned.name, error.reason)
+                self._backoff.wait(error)
 
 
-def _delete(path: Path) -> None:
+class PartFile:
+    """The beginning of a file, open: `num_bytes` of it are there and counted into its checksum."""
+
+    def __init__(self, path: Path, remote: RemoteFile, file: BinaryIO) -> None:
+        self.path = path
+        self.num_bytes = 0
+        self._remote = remote
+        self._file = file
+        self._digest = _new_digest(remote)
+        while chunk := file.read(CHUNK):
+            self._count(chunk)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, target: Path, remote: RemoteFile, source: Path | None) -> Iterator["PartFile"]:
+        """Open what is there of `target`; where nothing is, a copy of `source`. It is on the disk at the end.
+
+        Raises:
+            MachineError: the folder cannot be written, or the disk is full.
+        """
+        path = part_path(target, remote)
+        with disk_errors(path.parent, path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if source is not None and not path.exists():
+                _copy(source, path, remote.size)
+            file = path.open("a+b", buffering=0)
+            with file:
+                file.seek(0)
+                yield cls(path, remote, file)
+                os.fsync(file.fileno())  # a power cut takes nothing of it
+
+    @property
+    def is_right(self) -> bool:
+        """Whether size and checksum are the file's."""
+        is_complete = self.num_bytes == self._remote.size
+        return is_complete and self._remote.checksum in (None, self._digest.hexdigest())
+
+    def append(self, data: bytes) -> None:
+        """Write bytes behind those that are there."""
+        rest = memoryview(data)
+        with disk_errors(self.path.parent, self.path):
+            while rest:  # less than asked for is written where the disk gets full
+                written = self._file.write(rest)
+                self._count(rest[:written])
+                rest = rest[written:]
+
+    def _count(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self.num_bytes += len(data)
+
+
+def _new_digest(remote: RemoteFile) -> "hashlib._Hash":
+    """The hash for its kind of checksum: SHA-256, or git's SHA-1 of a header and the content."""
+    if len(remote.checksum or "") != 40:
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % remote.size, usedforsecurity=False)
+
+
+def _copy(source: Path, part: Path, size: int) -> None:
+    """A second name for the same bytes takes no room; other disks and some file systems need a copy."""
+    source = source.resolve()  # in a cache it is a link itself
     try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise MachineError("cannot_write", path=str(path), reason=error.strerror or str(error)) from error
+        os.link(source, part)
+    except OSError:
+        with contextlib.suppress(OSError):  # what cannot be copied is fetched
+            shutil.copyfile(source, part)
+        return
+    if part.stat().st_size != size:  # what is put behind it would get into the source
+        part.unlink()

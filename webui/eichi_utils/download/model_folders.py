@@ -1,9 +1,10 @@
-"""Where models may lie on this computer: which parts are there as a whole, which by half, which not at all.
+"""The folders in which models may lie on this computer, and what is there of each part of the set.
 
-Looks at folders, the hub is not asked. What is complete in any place is used where it is: the five parts need
-not come from one place.
+The hub is not asked. A part that is complete in any folder is used where it is: the five parts need not come
+from one folder.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -27,16 +28,16 @@ from .needed_files import INDICES, RemoteFile, may_be_part_of
 logger = logging.getLogger(__name__)
 
 PART_ENDING = ".part"
-"""Of files on their way: `model.safetensors.0123456789ab.part`."""
+"""The ending of files that are being downloaded: `model.safetensors.0123456789ab.part`."""
 CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 
 @dataclass(frozen=True)
 class ModelFolders:
-    """The folders to look at, in this order; each a Hugging Face cache or `ORG/NAME/...`, or both.
+    """The folders to search, in this order; each a Hugging Face cache or `ORG/NAME/...`, or both.
 
     Attributes:
-        given: by hand; None where nobody named one.
+        given: named by the user; None where nobody named one.
         own: the app's.
         caches: the user's own caches of Hugging Face, only ever read.
     """
@@ -47,12 +48,12 @@ class ModelFolders:
 
     @classmethod
     def of_user(cls, given: Path | None, own: Path) -> "ModelFolders":
-        """With the caches of whoever runs this."""
+        """Add the caches of the user who runs this."""
         return cls(given, own, user_caches(os.environ, Path.home()))
 
     @property
     def target(self) -> Path:
-        """Where a download goes."""
+        """The folder to which a download goes."""
         return self.given if self.given is not None else self.own
 
     @property
@@ -70,19 +71,16 @@ PartState = Literal["complete", "partly", "missing"]
 
 @dataclass(frozen=True)
 class PartView:
-    """What is there of one part.
+    """One part of the set, as far as it is there.
 
     Attributes:
         name: as in `diffusers_helper.weights.model_files.PARTS`.
-        root: the place that has it, or most of it; None where no place has anything.
         folder: of its config and weights, where it is complete.
-        num_bytes: that are there.
+        num_bytes: on the disk; of a part that is not complete, in the folder that has most of it.
     """
 
     name: str
-    repository: str
     state: PartState
-    root: Path | None
     folder: Path | None
     num_bytes: int
 
@@ -95,42 +93,45 @@ class Inventory:
 
     @property
     def state(self) -> PartState:
-        """Of the whole set."""
+        """The state of the whole set."""
         states = {part.state for part in self.parts}
         return "partly" if len(states) > 1 else next(iter(states))
 
     @property
     def num_bytes(self) -> int:
-        """That are there of all parts."""
+        """Bytes of all parts on the disk."""
         return sum(part.num_bytes for part in self.parts)
 
 
-def take_inventory(places: ModelFolders) -> Inventory:
-    """See what is there. A part is complete if its files are all there, fit together and are whole.
+def take_inventory(folders: ModelFolders) -> Inventory:
+    """Return which parts are there: complete if all files of a part are there, whole, and fit together.
 
     Takes milliseconds: only the heads of weights are read. A folder that cannot be read holds nothing.
     """
-    return Inventory(tuple(_look_at(name, spec, places) for name, spec in PARTS.items()))
+    return Inventory(tuple(_view_part(name, spec, folders) for name, spec in PARTS.items()))
 
 
-def find_models_in(places: ModelFolders) -> ModelFiles:
-    """The complete set, each part from the first place that has it as a whole.
+def find_models_in(folders: ModelFolders) -> ModelFiles:
+    """Find the complete set, each part in the first folder that has it as a whole.
 
     Raises:
-        InputError: what is missing, cut short or foreign.
+        InputError: the first thing that is missing, cut short or foreign.
     """
-    files = ModelFiles(**{name: _find_in(places, spec) for name, spec in PARTS.items()})
+    found: dict[str, ModelPart] = {}
+    for name, spec in PARTS.items():
+        part = _search(folders, spec)
+        if isinstance(part, InputError):
+            raise part
+        found[name] = part
+    files = ModelFiles(**found)
     check_fit(files)
     return files
 
 
-def local_copies(places: ModelFolders, file: RemoteFile) -> Iterator[Path]:
-    """Files that are as long as this one and stand where it would, in any place."""
-    for root in places.roots:
-        for folder in _folders(root, file.repository):
-            path = folder / file.path
-            if _size(path) == file.size:
-                yield path
+def local_copy(folders: ModelFolders, file: RemoteFile) -> Path | None:
+    """Find a file of the same length at the same path of its repository in any of the folders."""
+    paths = (folder / file.path for folder in _folders_of(file.repository, folders))
+    return next((path for path in paths if file_size(path) == file.size), None)
 
 
 def user_caches(environment: Mapping[str, str], home: Path) -> tuple[Path, ...]:
@@ -141,75 +142,53 @@ def user_caches(environment: Mapping[str, str], home: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _look_at(name: str, spec: PartSpec, places: ModelFolders) -> PartView:
-    for root in places.roots:
-        part = _complete_part(root, spec)
-        if part is not None:
-            files = {*part.files, *(part.folder / name for name in INDICES)}
-            num_bytes = sum(_size(path) or 0 for path in files)
-            return PartView(name, spec.repository, "complete", root, part.folder, num_bytes)
-    most, root = max(((_num_bytes(root, spec), root) for root in places.roots), key=lambda found: found[0])
-    if most == 0:
-        return PartView(name, spec.repository, "missing", None, None, 0)
-    return PartView(name, spec.repository, "partly", root, None, most)
-
-
-def _complete_part(root: Path, spec: PartSpec) -> ModelPart | None:
-    try:
-        return find_part(root, spec)
-    except (InputError, OSError) as error:
-        logger.debug("%s in %s: %s", spec.folder or spec.repository, root, error)
-        return None
-
-
-def _find_in(places: ModelFolders, spec: PartSpec) -> ModelPart:
-    """The first complete one, else what is wrong with the first that is there."""
-    problem: InputError | None = None
-    for root in places.roots:
-        try:
-            return find_part(root, spec)
-        except InputError as error:
-            if problem is None or problem.code == "model_missing":
-                problem = error
-        except OSError as error:
-            logger.debug("%s cannot be read: %s", root, error)
-    if problem is None or problem.code == "model_missing":
-        raise InputError("model_missing", repository=spec.repository, path=str(places.target))
-    raise problem
-
-
-def _num_bytes(root: Path, spec: PartSpec) -> int:
-    """Bytes of this part below a root, in that of its folders which has the most."""
-    return max((_bytes_below(folder, spec) for folder in _folders(root, spec.repository)), default=0)
-
-
-def _bytes_below(repository: Path, spec: PartSpec) -> int:
-    total = 0
-    for name in {spec.folder, spec.processor or spec.folder}:
-        try:
-            entries = [path.name for path in (repository / name).iterdir()]
-        except OSError:
-            continue
-        for entry in entries:
-            path = PurePosixPath(name, _without_part_ending(entry))
-            total += (_size(repository / name / entry) or 0) if may_be_part_of(spec, path) else 0
-    return total
-
-
-def _without_part_ending(name: str) -> str:
-    return name.removesuffix(PART_ENDING).rpartition(".")[0] if name.endswith(PART_ENDING) else name
-
-
-def _folders(root: Path, repository: str) -> list[Path]:
-    try:
-        return repository_folders(root, repository)
-    except OSError:
-        return []
-
-
-def _size(path: Path) -> int | None:
+def file_size(path: Path) -> int | None:
     """Bytes of a file; None where there is none."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError:
         return None
+
+
+def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
+    part = _search(folders, spec)
+    if isinstance(part, ModelPart):
+        files = {*part.files, *(part.folder / index for index in INDICES)}
+        num_bytes = sum(file_size(path) or 0 for path in files)
+        return PartView(name, "complete", part.folder, num_bytes)
+    found = (_bytes_below(folder, spec) for folder in _folders_of(spec.repository, folders))
+    num_bytes = max(found, default=0)
+    return PartView(name, "partly" if num_bytes else "missing", None, num_bytes)
+
+
+def _search(folders: ModelFolders, spec: PartSpec) -> ModelPart | InputError:
+    """The first complete one, else the problem of the first that is there at all."""
+    problem = InputError("model_missing", repository=spec.repository, path=str(folders.target))
+    for root in folders.roots:
+        try:
+            return find_part(root, spec)
+        except InputError as error:
+            if problem.code == "model_missing" != error.code:
+                problem = error
+        except OSError as error:
+            logger.debug("%s cannot be read: %s", root, error)
+    return problem
+
+
+def _bytes_below(repository: Path, spec: PartSpec) -> int:
+    """Bytes of this part's files, complete or on their way, in one folder of its repository."""
+    total = 0
+    for name in {spec.folder, spec.processor or spec.folder}:
+        with contextlib.suppress(OSError):
+            for path in (repository / name).iterdir():
+                is_partial = path.suffix == PART_ENDING  # then a checksum stands in front of that
+                entry = path.with_suffix("").stem if is_partial else path.name
+                total += (file_size(path) or 0) if may_be_part_of(spec, PurePosixPath(name, entry)) else 0
+    return total
+
+
+def _folders_of(repository: str, folders: ModelFolders) -> Iterator[Path]:
+    """Yields all folders that may hold a repository."""
+    for root in folders.roots:
+        with contextlib.suppress(OSError):
+            yield from repository_folders(root, repository)

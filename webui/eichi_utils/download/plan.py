@@ -1,171 +1,125 @@
-"""What a download has to bring: the hub's list of files beside what is there, before a byte is fetched."""
+"""The comparison of what the hub lists with what is there, before a byte is fetched."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
+from diffusers_helper.files.disk_errors import disk_errors
 from diffusers_helper.weights.model_files import PARTS
 
-from ..download_part import free_bytes, part_path
-from .model_folders import Inventory, ModelFolders, PartView, local_copies, take_inventory
-from .needed_files import Listing, RemoteFile, files_of
+from .model_folders import PART_ENDING, ModelFolders, file_size, local_copy, take_inventory
+from .needed_files import RemoteFile, files_of
 
 RESERVE = 2**30
 """Bytes that stay free: a system whose disk is full to the last byte does not work well."""
-List = Callable[[str], Listing]
+ListFiles = Callable[[str], Sequence[RemoteFile]]
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file of the set.
+    """A file of the set that is there or to be fetched.
 
     Attributes:
-        commit: of its repository.
-        path: where it is, or will be.
-        here: bytes of it that are at that place, as a whole or by half.
-        is_there: as a whole.
-        source: a copy of it on this computer that can be taken instead of fetching it; None: there is none.
+        path: of the complete file.
+        counted_bytes: that need not be fetched.
+        is_there: whether it is complete.
+        source: a copy on this computer that can be used instead of fetching it, or None.
     """
 
     remote: RemoteFile
-    commit: str
     path: Path
-    here: int
+    counted_bytes: int
     is_there: bool
     source: Path | None = None
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name for people."""
         return f"{self.remote.repository}/{self.remote.path}"
-
-    @property
-    def counted_bytes(self) -> int:
-        """That need not come over the line."""
-        return self.remote.size if self.is_there or self.source is not None else self.here
-
-    @property
-    def needed_bytes(self) -> int:
-        """That have to come over the line."""
-        return self.remote.size - self.counted_bytes
-
-    @property
-    def disk_bytes(self) -> int:
-        """That it will take on the disk on top of those there."""
-        if self.is_there or (self.source is not None and _same_disk(self.source, self.path)):
-            return 0
-        return self.remote.size - self.here
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What there is and what is to come, in bytes.
+    """The files to fetch, and sizes.
 
     Attributes:
-        look: what was there when this was made.
         files: of the parts that are not complete; in a check also the app's own files of the others.
-        total_bytes: of the whole set of models.
-        needed_bytes: of them, those that have to come over the line.
-        disk_bytes: that will be written.
-        target: the folder they go to.
-        free_bytes: on its disk.
+        total_bytes: bytes of the whole set of models.
+        needed_bytes: bytes of it that have to be fetched.
     """
 
-    look: Inventory
     files: tuple[PlannedFile, ...]
     total_bytes: int
     needed_bytes: int
-    disk_bytes: int
-    target: Path
-    free_bytes: int
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is to be done."""
-        return self.look.state == "complete"
-
-    @property
-    def fits(self) -> bool:
-        """Whether the disk has room for it, and a little more."""
-        return self.disk_bytes == 0 or self.disk_bytes + RESERVE <= self.free_bytes
-
-    def check_disk(self) -> None:
-        """Raises MachineError where the disk is too small."""
-        if not self.fits:
-            raise MachineError(
-                "download_disk_too_small",
-                needed=gigabytes(self.disk_bytes + RESERVE),
-                free=gigabytes(self.free_bytes),
-                path=str(self.target),
-            )
 
 
-def make_plan(places: ModelFolders, list_files: List, *, check: bool = False) -> DownloadPlan:
-    """Compare what is needed with what is there. Where all is there, the hub is not asked.
+def make_plan(folders: ModelFolders, list_files: ListFiles, *, check: bool = False) -> DownloadPlan:
+    """Compare what is needed with what is there. Where all is there, nothing is listed.
 
     Args:
-        list_files: gives the listing of a repository.
+        list_files: lists a repository.
         check: also plan the app's own files of complete parts, so that their content can be compared.
 
     Raises:
-        MachineError: the hub or the disk says no. And whatever `list_files` raises.
+        MachineError: a repository lacks a file; whatever `list_files` raises.
     """
-    seen = take_inventory(places)
-    listings: dict[str, Listing] = {}
+    listings: dict[str, Sequence[RemoteFile]] = {}
     files: dict[Path, PlannedFile] = {}
     settled = 0
-    for part in seen.parts:
-        if part.state == "complete" and not (check and _is_own(part, places)):
+    for part in take_inventory(folders).parts:
+        spec = PARTS[part.name]
+        is_own = part.folder == folders.target / spec.repository / spec.folder
+        if part.state == "complete" and not (check and is_own):
             settled += part.num_bytes
             continue
-        if part.repository not in listings:
-            listings[part.repository] = list_files(part.repository)
-        listing = listings[part.repository]
-        for remote in files_of(PARTS[part.name], listing):
-            file = _plan_file(places, remote, listing.commit)
+        if spec.repository not in listings:
+            listings[spec.repository] = list_files(spec.repository)
+        for remote in files_of(spec, listings[spec.repository]):
+            file = _plan_file(folders, remote)
             files[file.path] = file
     return DownloadPlan(
-        look=seen,
         files=tuple(sorted(files.values(), key=lambda file: file.remote.size)),
         total_bytes=settled + sum(file.remote.size for file in files.values()),
-        needed_bytes=sum(file.needed_bytes for file in files.values()),
-        disk_bytes=sum(file.disk_bytes for file in files.values()),
-        target=places.target,
-        free_bytes=free_bytes(places.target),
+        needed_bytes=sum(file.remote.size - file.counted_bytes for file in files.values()),
     )
 
 
+def check_room(plan: DownloadPlan, folder: Path) -> None:
+    """Raise MachineError where the disk of `folder` is too small for the plan and a little more."""
+    needed, free = plan.needed_bytes + RESERVE, free_bytes(folder)
+    if plan.needed_bytes and needed > free:
+        raise MachineError(
+            "download_disk_too_small", needed=gigabytes(needed), free=gigabytes(free), path=str(folder)
+        )
+
+
+def part_path(path: Path, file: RemoteFile) -> Path:
+    """The path at which the bytes of a file gather until it is complete: versions of it do not mix."""
+    return path.with_name(f"{path.name}.{(file.checksum or f'{file.size:012}')[:12]}{PART_ENDING}")
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the disk of a folder that need not exist yet.
+
+    Raises:
+        MachineError: the disk is not there.
+    """
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), folder)
+    with disk_errors(folder, folder):
+        return shutil.disk_usage(existing).free
+
+
 def gigabytes(num_bytes: int) -> str:
-    """For sentences: decimal gigabytes, as disks and download pages count."""
+    """Decimal gigabytes, as disks and download pages count, for sentences."""
     return f"{num_bytes / 1e9:.1f}"
 
 
-def _is_own(part: PartView, places: ModelFolders) -> bool:
-    """Whether a complete part lies as this app downloads it, in plain folders of the target."""
-    return part.folder == places.target / part.repository / PARTS[part.name].folder
-
-
-def _plan_file(places: ModelFolders, remote: RemoteFile, commit: str) -> PlannedFile:
-    path = places.target / remote.repository / remote.path
-    if _size(path) == remote.size:
-        return PlannedFile(remote, commit, path, remote.size, is_there=True)
-    here = min(_size(part_path(path, remote)) or 0, remote.size)
-    copies = local_copies(places, remote) if here == 0 else iter(())
-    return PlannedFile(remote, commit, path, here, is_there=False, source=next(copies, None))
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    """Whether a file can have a second name there, as far as that can be told."""
-    folder = next((path for path in other.parents if path.is_dir()), None)
-    try:
-        return folder is not None and one.stat().st_dev == folder.stat().st_dev
-    except OSError:
-        return False
+def _plan_file(folders: ModelFolders, remote: RemoteFile) -> PlannedFile:
+    path = folders.target / remote.repository / remote.path
+    if file_size(path) == remote.size:
+        return PlannedFile(remote, path, remote.size, is_there=True)
+    part_bytes = min(file_size(part_path(path, remote)) or 0, remote.size)
+    source = None if part_bytes else local_copy(folders, remote)
+    return PlannedFile(remote, path, part_bytes if source is None else remote.size, False, source)

@@ -1,0 +1,193 @@
+"""The client of the hub: listings and bytes as the server gives them, and the meaning of its answers."""
+
+import hashlib
+import socket
+import ssl
+import threading
+import time
+from email.utils import formatdate
+
+import huggingface_hub
+import pytest
+
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
+from tests.support.fake_hub import COMMIT, Trouble, git_blob
+from tests.support.tiny import MODELS, VAE_FILE
+from webui.eichi_utils.download import hub as hub_module
+from webui.eichi_utils.download.hub import ConnectionLost, Hub
+from webui.eichi_utils.download.needed_files import RemoteFile
+
+CONTENT = (MODELS / VAE_FILE).read_bytes()
+VAE = RemoteFile(HUNYUAN, VAE_FILE.removeprefix(f"{HUNYUAN}/"), len(CONTENT), COMMIT)
+
+
+def read(offset: int = 0) -> bytes:
+    return b"".join(Hub().read(VAE, offset))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_listing_has_sizes_and_checksums():
+    files = Hub().list_files(FRAMEPACK)
+    assert {file.path for file in files} == {path.name for path in (MODELS / FRAMEPACK).iterdir()}
+    for file in files:
+        data = (MODELS / FRAMEPACK / file.path).read_bytes()
+        is_large = file.path.endswith(".safetensors")
+        checksum = hashlib.sha256(data).hexdigest() if is_large else git_blob(data)
+        assert file == RemoteFile(FRAMEPACK, file.path, len(data), COMMIT, checksum)
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_a_file_is_read_from_its_commit_through_the_redirect(hub, offset):
+    assert read(offset) == CONTENT[offset:]
+    assert hub.asked[0].path == f"/{HUNYUAN}/resolve/{COMMIT}/{VAE.path}"
+    assert [asked.range for asked in hub.asked] == [f"bytes={offset}-" if offset else None] * 2
+
+
+def test_a_server_without_ranges_sends_again_what_is_skipped(hub):
+    hub.trouble[VAE.path] = [Trouble(whole=True)]
+    assert read(1000) == CONTENT[1000:]
+
+
+def test_the_token_is_sent_to_the_hub_alone_once_it_asks_for_one(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    Hub().list_files(FRAMEPACK)
+    hub.token = "hf_secret"
+    client = Hub()
+    client.list_files(HUNYUAN)
+    assert b"".join(client.read(VAE, 0)) == CONTENT
+    assert [(asked.host.partition(":")[0], asked.authorization) for asked in hub.asked] == [
+        ("127.0.0.1", None),
+        ("127.0.0.1", None),
+        ("127.0.0.1", "Bearer hf_secret"),
+        ("127.0.0.1", "Bearer hf_secret"),
+        ("localhost", None),
+    ]
+
+
+@pytest.mark.parametrize("token", ["", "hf_wrong"])
+def test_a_gated_repository_is_refused_with_its_page(hub, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.token = "hf_secret"
+    with pytest.raises(MachineError) as caught:
+        Hub().list_files(HUNYUAN)
+    assert caught.value.code == "download_refused"
+    assert caught.value.values == {"page": f"{hub.url}/{HUNYUAN}"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "download_not_found"), (410, "download_not_found"), (451, "download_status")]
+)
+def test_other_refusals_have_codes_of_their_own(hub, status, code):
+    hub.list_trouble = [Trouble(status=status)]
+    with pytest.raises(MachineError) as caught:
+        Hub().list_files(HUNYUAN)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>Log in to the hotel</html>",
+        b"[]",
+        b'{"id": "a/b", "siblings": [{"rfilename": "a", "size": 1}]}',
+        b'{"id": "a/b", "sha": "c0ffee", "siblings": [{"rfilename": "a", "size": "1"}]}',
+        b'{"id": "a/b", "sha": "c0ffee", "siblings": [{"rfilename": "a", "size": -1}]}',
+        b'{"id": "a/b", "sha": "c0ffee", "siblings": [{"rfilename": "a", "size": 1, "blobId": "../../x"}]}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_a_strange_answer_is_no_listing(hub, answer):
+    hub.list_trouble = [Trouble(content=answer)]
+    with pytest.raises(MachineError, match="download_strange_answer"):
+        Hub().list_files(HUNYUAN)
+
+
+def test_a_file_of_another_size_is_refused_before_a_byte_is_read(hub):
+    hub.trouble[VAE.path] = [Trouble(content=b"<html>")]
+    with pytest.raises(MachineError) as caught:
+        read()
+    assert caught.value.code == "download_wrong_size"
+    sizes = {"size": 6, "expected": VAE.size}
+    assert caught.value.values == sizes | {"file": VAE_FILE, "host": f"127.0.0.1:{hub.port}"}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("header", "pause"), [("7", 7.0), ("x", None), (None, None), ("99999", 600.0)])
+def test_a_busy_server_may_say_how_long_to_wait(hub, status, header, pause):
+    hub.list_trouble = [Trouble(status=status, headers={"Retry-After": header} if header else {})]
+    with pytest.raises(ConnectionLost, match=str(status)) as caught:
+        Hub().list_files(HUNYUAN)
+    assert caught.value.pause == pause
+
+
+def test_a_busy_server_may_name_a_date(hub):
+    date = formatdate(time.time() + 100, usegmt=True)
+    hub.trouble[VAE.path] = [Trouble(status=503, headers={"Retry-After": date})]
+    with pytest.raises(ConnectionLost) as caught:
+        read()
+    assert caught.value.pause == pytest.approx(100, abs=5)
+
+
+def test_an_expired_link_to_the_store_is_worth_another_try(hub):
+    hub.trouble[VAE.path] = [Trouble(status=403)]
+    with pytest.raises(ConnectionLost, match="HTTP 403 Forbidden, localhost"):
+        read()
+
+
+@pytest.mark.parametrize(("is_silent", "reason"), [(False, "reason.ended_early"), (True, "reason.timed_out")])
+def test_bytes_before_a_lost_connection_are_given(hub, monkeypatch, is_silent, reason):
+    monkeypatch.setattr(hub_module, "TIMEOUT", 0.2)
+    go_on = threading.Event()
+    hub.trouble[VAE.path] = [Trouble(break_after=3000, wait_for=go_on if is_silent else None)]
+    stream, pieces = Hub().read(VAE, 0), []
+    with pytest.raises(ConnectionLost) as caught:
+        while True:
+            pieces.append(next(stream))
+    go_on.set()
+    assert b"".join(pieces) == CONTENT[:3000]
+    assert caught.value.reason == reason
+
+
+def test_no_server_is_worth_another_try(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    with pytest.raises(ConnectionLost, match="refused"):
+        Hub().list_files(HUNYUAN)
+
+
+def test_an_untrusted_certificate_is_no_reason_to_wait(hub, monkeypatch):
+    error = ssl.SSLCertVerificationError("x")
+    error.verify_message = "self-signed certificate"
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("of a library") from error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    with pytest.raises(MachineError) as caught:
+        Hub().list_files(HUNYUAN)
+    assert caught.value.code == "download_certificate"
+    assert caught.value.values == {"host": f"127.0.0.1:{hub.port}", "reason": "self-signed certificate"}
+
+
+def test_the_proxy_of_the_environment_is_used(hub, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", hub.url)
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid/")
+    assert Hub().list_files(HUNYUAN)
+    assert hub.asked[0].host == "hub.invalid"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_an_endpoint_it_is_hugging_face(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("HF_ENDPOINT", value)
+    assert Hub().host == "huggingface.co"
+
+
+@pytest.mark.parametrize("value", ["huggingface.co", "ftp://x", "http://", "http://a b", "http://a:x", "\n"])
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch, value):
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    with pytest.raises(InputError, match="download_endpoint"):
+        Hub()

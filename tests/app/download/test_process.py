@@ -1,0 +1,249 @@
+"""The whole download, from a hub on this computer: what comes, and what happens when things break."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.files.only_one import only_one
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
+from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
+from tests.support.tiny import MODELS
+from webui.eichi_utils.download import plan as plan_module
+from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
+from webui.eichi_utils.download.process import LOCK, download
+from webui.eichi_utils.download.progress import DownloadView, Progress
+
+QUICK = (0.0,) * 4
+"""Seconds between tries that take no time."""
+TOKENIZER = "tokenizer/tokenizer.json"
+
+
+def bring(folders: ModelFolders, *, check: bool = False) -> DownloadView:
+    """Download to the end; returns the last view."""
+    views: list[DownloadView] = []
+    progress = Progress(views.append)
+    download(folders, progress, check=check, pauses=QUICK)
+    progress.enter("done")
+    return views[-1]
+
+
+def fail(folders: ModelFolders) -> tuple[str, dict[str, object]]:
+    with pytest.raises(EngineError) as caught:
+        bring(folders)
+    return caught.value.code, caught.value.values
+
+
+def cache_of(folders: ModelFolders) -> Path:
+    """FramePack's repository, as Hugging Face's cache keeps it."""
+    folder = folders.caches[0] / "hub" / f"models--{FRAMEPACK.replace('/', '--')}" / "snapshots" / "c0ffee"
+    return Path(shutil.copytree(MODELS / FRAMEPACK, folder))
+
+
+def damaged(path: Path) -> bytes:
+    data = path.read_bytes()
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+# -- all goes well ---------------------------------------------------------------------------------------
+
+
+def test_all_that_is_needed_comes_and_can_be_used(hub, folders, tmp_path):
+    served = Path(shutil.copytree(MODELS, tmp_path / "served"))
+    for name in ("README.md", "transformer/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"):
+        path = served / HUNYUAN / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"not needed")
+    hub.folder = served
+    view = bring(folders)
+    assert (view.done_bytes, view.total_bytes, view.needed_bytes) == (ALL_BYTES,) * 3
+    assert files_below(folders.own) == files_below(MODELS)
+    assert find_models(folders.own).transformer.folder == folders.own / FRAMEPACK
+    assert hub.sent == ALL_BYTES
+
+
+def test_a_part_that_is_complete_elsewhere_stays_there_untouched(hub, folders):
+    cached = cache_of(folders)
+    before = {path: (path.stat().st_ctime_ns, path.stat().st_nlink) for path in cached.iterdir()}
+    bring(folders)
+    assert {path: (path.stat().st_ctime_ns, path.stat().st_nlink) for path in cached.iterdir()} == before
+    assert not (folders.own / FRAMEPACK).exists()
+    assert take_inventory(folders).state == "complete"
+    asked = len(hub.asked)
+    bring(folders)
+    assert len(hub.asked) == asked
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_files_of_a_partial_cache_are_used_unless_they_are_damaged(hub, folders, is_damaged):
+    cached = cache_of(folders)
+    (cached / "config.json").unlink()
+    if is_damaged:
+        (cached / SHARD).write_bytes(damaged(cached / SHARD))
+    before = files_below(cached)
+    assert bring(folders).done_bytes == ALL_BYTES
+    assert files_below(folders.own) == files_below(MODELS)
+    assert files_below(cached) == before
+    fetched = {Path(asked.path).name for asked in hub.asked if FRAMEPACK in asked.path and asked.sent}
+    assert fetched == ({"config.json", SHARD} if is_damaged else {"config.json"})
+
+
+def test_a_cache_that_hugging_face_wrote_is_used(hub, folders):
+    """The server of these tests speaks as the real one does."""
+    script = "import sys, huggingface_hub\n"
+    script += "for name in sys.argv[2:]: huggingface_hub.hf_hub_download(sys.argv[1], name)"
+    command = [sys.executable, "-c", script, FLUX_REDUX, *hub.files(FLUX_REDUX)]
+    environment = {**os.environ, "HF_HOME": str(folders.caches[0]), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    subprocess.run(command, env=environment, check=True)
+    complete = {part.name for part in take_inventory(folders).parts if part.state == "complete"}
+    assert complete == {"image_encoder"}
+
+
+# -- the connection is lost ------------------------------------------------------------------------------
+
+
+def test_only_the_rest_is_fetched_after_each_break(hub, folders):
+    breaks = [100_000] + [10_000] * 3 * len(QUICK)  # bytes in between renew the patience
+    hub.trouble[SHARD] = [Trouble(break_after=num_bytes) for num_bytes in breaks]
+    assert bring(folders).done_bytes == ALL_BYTES
+    assert hub.ranges_of(SHARD)[:3] == [None, "bytes=100000-", "bytes=110000-"]
+    assert hub.sent == ALL_BYTES
+    assert files_below(folders.own) == files_below(MODELS)
+
+
+def test_a_server_without_ranges_sends_again_and_nothing_is_lost(hub, folders):
+    hub.trouble[SHARD] = [Trouble(break_after=100_000), Trouble(whole=True)]
+    assert bring(folders).done_bytes == ALL_BYTES
+    assert hub.sent == ALL_BYTES + 100_000
+
+
+def test_a_busy_server_is_tried_again(hub, folders):
+    hub.list_trouble = [Trouble(status=503), Trouble(status=429)]
+    hub.trouble[SHARD] = [Trouble(status=503), Trouble(status=429, headers={"Retry-After": "0"})]
+    bring(folders)
+    assert hub.sent == ALL_BYTES
+
+
+@pytest.mark.parametrize("is_listing", [False, True])
+def test_a_server_that_stays_away_is_reported_and_the_next_run_continues(hub, folders, is_listing):
+    errors = [Trouble(status=500)] * (len(QUICK) + 1)
+    if is_listing:
+        hub.list_trouble = errors
+    else:
+        hub.trouble[SHARD] = [Trouble(break_after=100_000), *errors]
+    code, values = fail(folders)
+    assert code == "download_no_connection"
+    assert values == {"host": f"127.0.0.1:{hub.port}", "reason": "HTTP 500 Internal Server Error"}
+    bring(folders)
+    assert hub.sent == ALL_BYTES
+
+
+# -- what comes is wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("repository", "name"), [(FRAMEPACK, SHARD), (HUNYUAN, TOKENIZER)])
+def test_a_damaged_file_is_fetched_again(hub, folders, repository, name):
+    path = MODELS / repository / name
+    hub.trouble[name] = [Trouble(content=damaged(path))]
+    assert bring(folders).done_bytes == ALL_BYTES
+    assert files_below(folders.own) == files_below(MODELS)
+    assert hub.sent == ALL_BYTES + path.stat().st_size
+
+
+def test_a_file_that_comes_damaged_twice_is_named_and_deleted(hub, folders):
+    hub.trouble[SHARD] = [Trouble(content=damaged(MODELS / FRAMEPACK / SHARD))] * 2
+    code, values = fail(folders)
+    assert code == "download_wrong_file"
+    assert values == {"file": f"{FRAMEPACK}/{SHARD}", "host": f"127.0.0.1:{hub.port}"}
+    assert not [name for name in files_below(folders.own) if SHARD in name]
+    assert bring(folders).done_bytes == ALL_BYTES
+
+
+def test_a_log_in_page_is_reported_and_spoils_nothing(hub, folders):
+    hub.trouble[SHARD] = [Trouble(break_after=100_000), Trouble(content=b"<html>", whole=True)]
+    code, values = fail(folders)
+    assert code == "download_wrong_size"
+    assert (values["file"], values["size"], values["expected"]) == (f"{FRAMEPACK}/{SHARD}", 6, SHARD_BYTES)
+    bring(folders)
+    assert hub.ranges_of(SHARD)[-1] == "bytes=100000-"
+
+
+def test_versions_of_a_repository_do_not_mix(hub, folders, tmp_path):
+    hub.trouble[SHARD] = [Trouble(break_after=100_000), Trouble(content=b"<html>", whole=True)]
+    assert fail(folders)[0] == "download_wrong_size"
+    newer = Path(shutil.copytree(MODELS, tmp_path / "newer"))
+    (newer / FRAMEPACK / SHARD).write_bytes(damaged(newer / FRAMEPACK / SHARD))
+    hub.folder = newer
+    bring(folders)
+    assert hub.ranges_of(SHARD)[-1] is None
+    assert (folders.own / FRAMEPACK / SHARD).read_bytes() == (newer / FRAMEPACK / SHARD).read_bytes()
+
+
+def test_a_check_finds_and_mends_damage_that_heads_do_not_show(hub, folders):
+    shutil.copytree(MODELS, folders.own)
+    path = folders.own / FRAMEPACK / SHARD
+    wrong = damaged(path)
+    path.write_bytes(wrong)
+    bring(folders)
+    assert (path.read_bytes(), hub.sent) == (wrong, 0)
+    assert bring(folders, check=True).done_bytes == ALL_BYTES
+    assert files_below(folders.own) == files_below(MODELS)
+    assert hub.sent == SHARD_BYTES
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_of_the_right_length_that_cannot_be_used_is_mended(folders):
+    shutil.copytree(MODELS, folders.own)
+    path = folders.own / FRAMEPACK / "config.json"
+    path.write_bytes(b"x" * path.stat().st_size)
+    bring(folders)
+    assert files_below(folders.own) == files_below(MODELS)
+
+
+# -- the disk and other processes ------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_reported_before_anything_comes(hub, folders, monkeypatch):
+    monkeypatch.setattr(plan_module, "free_bytes", lambda _: ALL_BYTES)
+    assert fail(folders)[0] == "download_disk_too_small"
+    assert hub.sent == 0
+
+
+def test_a_download_continues_when_a_full_disk_has_room_again(hub, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        monkeypatch.setattr(plan_module, "free_bytes", lambda _: 10**12)
+        folders = ModelFolders(disk, tmp_path / "own")
+        assert fail(folders)[0] == "disk_full"
+        subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
+        bring(folders)
+        assert files_below(disk) == files_below(MODELS)
+        assert any(asked.range for asked in hub.asked)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_target_that_is_a_file_is_reported(folders):
+    folders.own.write_bytes(b"")
+    assert fail(folders)[0] == "cannot_write"
+
+
+def test_one_download_at_a_time_writes_to_a_folder(hub, folders):
+    with only_one(folders.own / LOCK, InputError("closing")):
+        assert fail(folders) == ("download_runs_already", {"path": str(folders.own)})
+    assert hub.asked == []
+
+
+def test_an_endpoint_that_is_no_address_is_reported(folders, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "huggingface.co")
+    assert fail(folders)[0] == "download_endpoint"

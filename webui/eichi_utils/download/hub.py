@@ -1,0 +1,214 @@
+"""The client of Hugging Face or a mirror of it: a repository's files, and a file's bytes from anywhere on.
+
+Uses huggingface_hub's listing, session and token, but not its `http_get`: that writes in steps of 10 MiB,
+which a lost connection throws away, empties the file where a server ignores the range, and takes a log-in
+page for a file's beginning. What may pass by itself is a `ConnectionLost`. Knows no disk.
+"""
+
+import contextlib
+import email.utils
+import os
+import re
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from diffusers_helper.errors import InputError, MachineError
+
+from .needed_files import RemoteFile
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+LIBRARY = "endframe-ichi"
+"""The name that the server sees."""
+TIMEOUT = 20.0
+"""Seconds without a byte after which a connection counts as lost."""
+LONGEST_PAUSE = 600.0
+"""Seconds that a server can make us wait."""
+MAX_REASON = 200
+"""Characters of a reason in a sentence."""
+_MAY_PASS = (408, 425, 429, *range(500, 600))
+T = TypeVar("T")
+
+
+class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error)
+    """The network or the server failed in a way that may pass.
+
+    `reason` is for a sentence; `pause` is how many seconds the server asks to wait, None where it doesn't.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        self.reason = " ".join(reason.split())[:MAX_REASON]
+        self.pause = pause
+        super().__init__(self.reason)
+
+
+def hub_endpoint() -> str:
+    """The server's address: `HF_ENDPOINT`, else Hugging Face's.
+
+    Raises:
+        InputError: it is no address.
+    """
+    address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+    try:
+        parts = urllib.parse.urlsplit(address)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_good = False
+    if not is_good or any(character.isspace() for character in address):
+        raise InputError("download_endpoint", value=address[:MAX_REASON])
+    return address.rstrip("/")
+
+
+class Hub:
+    """A client of the server. Not for two threads at a time.
+
+    Raises:
+        InputError: `HF_ENDPOINT` is no address.
+    """
+
+    def __init__(self) -> None:
+        self.endpoint = hub_endpoint()
+        self.host = _host(self.endpoint)
+        self._token: str | None = None
+
+    def list_files(self, repository: str) -> list[RemoteFile]:
+        """List a repository's files at its newest commit.
+
+        Raises:
+            ConnectionLost: another try may help.
+            MachineError: the server refuses, doesn't know the repository, or is no hub.
+        """
+        from huggingface_hub import HfApi
+
+        def ask() -> list[RemoteFile]:
+            api = HfApi(self.endpoint, token=self._token or False, library_name=LIBRARY)
+            info = api.model_info(repository, files_metadata=True, timeout=TIMEOUT)
+            return [_remote_file(repository, info.sha, entry) for entry in info.siblings or ()]
+
+        return self._ask(repository, ask)
+
+    def read(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
+        """Yields a file's bytes from `offset` on as they come.
+
+        Raises:
+            ConnectionLost: another try may help.
+            MachineError: the server refuses, or has another file under this name, or none.
+        """
+        with contextlib.closing(self._ask(file.repository, lambda: self._open(file, offset))) as response:
+            position = offset if response.status_code == 206 else 0  # it cannot begin in the middle
+            end = position + int(response.headers.get("Content-Length", file.size - position))
+            if end != file.size:
+                name = f"{file.repository}/{file.path}"
+                raise MachineError(
+                    "download_wrong_size", file=name, host=self.host, size=end, expected=file.size
+                )
+            try:
+                for data in response.iter_bytes():
+                    new = data[max(offset - position, 0) :]
+                    position += len(data)
+                    if new:
+                        yield new
+            except Exception as error:  # none of ours: a generator sees nothing of its caller's
+                raise ConnectionLost(_describe(error, "reason.ended_early")) from error
+            if position < file.size:
+                raise ConnectionLost("reason.ended_early")
+
+    def _open(self, file: RemoteFile, offset: int) -> Any:
+        """Ask for a file; returns the response, whose body is still to be read."""
+        from huggingface_hub import get_session
+        from huggingface_hub.utils import build_hf_headers
+
+        headers = build_hf_headers(token=self._token or False, library_name=LIBRARY)
+        headers["Accept-Encoding"] = "identity"  # a range of packed bytes would be of no use
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        path = urllib.parse.quote(f"{file.repository}/resolve/{file.commit}/{file.path}")
+        client = get_session()
+        request = client.build_request("GET", f"{self.endpoint}/{path}", headers=headers, timeout=TIMEOUT)
+        response = client.send(request, stream=True)
+        try:
+            return response.raise_for_status()
+        except Exception:
+            response.close()
+            raise
+
+    def _ask(self, repository: str, ask: Callable[[], T]) -> T:
+        """Ask without the token first: a public repository needs none, and refuses one that has expired."""
+        from huggingface_hub import get_token
+
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                problem = self._problem(error, repository)
+                is_refused = getattr(problem, "code", None) == "download_refused"
+                token = get_token() if is_refused and self._token is None else None
+                if token is None:
+                    raise problem from error
+                self._token = token
+
+    def _problem(self, error: Exception, repository: str) -> Exception:
+        """Find what a failed request means; the libraries' HTTP errors hold the response."""
+        if getattr(error, "response", None) is not None:
+            return self._status_problem(error.response, repository)  # type: ignore[attr-defined]
+        if isinstance(error, ValueError | LookupError | TypeError | AttributeError | RecursionError):
+            return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
+        root = _root_cause(error)
+        if isinstance(root, ssl.SSLCertVerificationError):
+            return MachineError("download_certificate", host=self.host, reason=root.verify_message or "?")
+        return ConnectionLost(_describe(error))
+
+    def _status_problem(self, response: Any, repository: str) -> Exception:
+        page, status = f"{self.endpoint}/{repository}", f"{response.status_code} {response.reason_phrase}"
+        match response.status_code:
+            case code if code in _MAY_PASS:
+                return ConnectionLost(f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
+            case _ if (host := _host(str(response.url))) != self.host:  # a store's link is good for an hour
+                return ConnectionLost(f"HTTP {status}, {host}")
+            case 401 | 403:
+                return MachineError("download_refused", page=page)
+            case 404 | 410:
+                return MachineError("download_not_found", page=page)
+        return MachineError("download_status", host=self.host, status=status)
+
+
+def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
+    """Raises ValueError, TypeError or AttributeError where the entry of a listing is none."""
+    size, checksum = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
+    if not isinstance(size, int) or size < 0 or not commit:
+        raise ValueError(f"{size} bytes at {commit}")
+    if checksum is not None and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
+        raise ValueError(checksum)
+    return RemoteFile(repository, entry.rfilename, size, commit, checksum)
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds to wait, from a number or a date; None where it is neither."""
+    with contextlib.suppress(ValueError, TypeError):
+        if text.strip().isdigit():
+            return min(float(text), LONGEST_PAUSE)
+        pause = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        return min(max(pause, 0.0), LONGEST_PAUSE)
+    return None
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _describe(error: Exception, otherwise: str = "") -> str:
+    """The system's reason for a failure, or the key of our words for it; never empty."""
+    root = _root_cause(error)
+    if isinstance(root, TimeoutError):
+        return "reason.timed_out"
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return otherwise or str(error) or type(error).__name__
