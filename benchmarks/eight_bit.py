@@ -1,7 +1,7 @@
 """What weights of 8 bits change: in the demo's videos, and in a step of blocks in the real shapes (CPU).
 
 Each way makes the same videos with the demo's models; what counts is PSNR against the videos of the weights
-as they are. The card's own product in e4m3 runs here, too, with the same numbers. `--bfloat16` takes all ways
+as they are. The GPU's own product in e4m3 runs here, too, with the same numbers. `--bfloat16` takes all ways
 in that dtype as well, which takes four times as long on a processor. Writes
 `benchmarks/results/DATE-cpu-eight_bit.json`.
 

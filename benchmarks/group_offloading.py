@@ -1,11 +1,11 @@
-"""diffusers' own way to run on a small card, for comparison: group offloading of blocks with a stream."""
+"""Group offloading of blocks with a stream, the way of diffusers to run on a small GPU, for comparison."""
 
 import contextlib
 import time
 
 import torch
 
-from benchmarks.step import GIB, ProcessPeak, taken_away
+from benchmarks.measuring import GIB, ProcessPeak, taken_away
 from diffusers_helper.device import Compute
 from diffusers_helper.sampling.denoiser import SectionInputs
 from diffusers_helper.weights.model_files import ModelPart

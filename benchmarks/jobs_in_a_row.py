@@ -1,4 +1,4 @@
-"""Shows that memory is back where it was after each of many jobs (tiny models; a card where there is one).
+"""Shows that memory is back where it was after each of many jobs (tiny models; a GPU where there is one).
 
 python benchmarks/jobs_in_a_row.py [--jobs 10] [--vram-gb 1]
 """
@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.step import process_bytes  # noqa: E402
+from benchmarks.measuring import process_bytes  # noqa: E402
 from demo_models.random_models import build_random_models  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
@@ -58,12 +58,12 @@ def run_job(loader: ModelLoader, folder: Path, number: int) -> dict[str, float]:
     cache = EmbeddingCache(folder / f"cache{number}")
     *_, last = generate(request, Target(folder, "a"), loader, cache, threading.Event())
     assert isinstance(last, Finished)
-    on_card = loader.compute.device.type == "cuda"
+    on_gpu = loader.compute.device.type == "cuda"
     return {
         "job": number + 1,
         "process_mib": round(process_bytes() / MIB, 1),
-        "vram_mib": round(torch.cuda.memory_allocated() / MIB, 3) if on_card else 0,
-        "vram_held_mib": round(torch.cuda.memory_reserved() / MIB, 1) if on_card else 0,
+        "vram_mib": round(torch.cuda.memory_allocated() / MIB, 3) if on_gpu else 0,
+        "vram_held_mib": round(torch.cuda.memory_reserved() / MIB, 1) if on_gpu else 0,
         "threads": threading.active_count(),
     }
 

@@ -1,6 +1,6 @@
 """Milliseconds of a linear layer in each way that weights of 8 bits can be computed with, on one device.
 
-The shapes are those of the real blocks' linear layers, with the tokens of a section of 640x608. What a card
+The shapes are those of the real blocks' linear layers, with the tokens of a section of 640x608. What a GPU
 lacks is left out. Prints a line for each way, by itself and compiled; the error is against float64.
 
     venv/bin/python -m benchmarks.scaled_products [--device cuda] [--tokens 9457] [--no-compile]
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from benchmarks.card import parse_where_a_card_is
+from benchmarks.gpu import parse_gpu_options
 from diffusers_helper.eight_bit.linear import (
     dequantised_product,
     postscaled_fp8_linear,
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
     if options.device != "cpu":
-        options = parse_where_a_card_is(parser)
+        options = parse_gpu_options(parser)
     for outputs, inputs in SHAPES:
         for row in measure(torch.device(options.device), options.tokens, outputs, inputs, options.no_compile):
             print(json.dumps({"outputs": outputs, "inputs": inputs} | row), flush=True)

@@ -1,4 +1,4 @@
-"""A whole job on a card with little free memory: where its time and its memory go, part by part.
+"""A whole job on a GPU with little free memory: where its time and its memory go, part by part.
 
 Random weights in the real shapes of all five models (42 GB, written once); 640x608, sections of one second,
 every step computed, the videos so far written as for the page. Writes
@@ -29,9 +29,10 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from benchmarks.card import parse_where_a_card_is  # noqa: E402
+from benchmarks.gpu import parse_gpu_options  # noqa: E402
+from benchmarks.measuring import GIB, ProcessPeak, process_bytes, taken_away  # noqa: E402
 from benchmarks.random_weights import write_models  # noqa: E402
-from benchmarks.step import GIB, ProcessPeak, make_eight_bit, process_bytes, taken_away  # noqa: E402
+from benchmarks.step import make_eight_bit  # noqa: E402
 from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone  # noqa: E402
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--eight-bit", action="store_true", help="weights of 8 bits, made once")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parse_where_a_card_is(parser)
+    options = parse_gpu_options(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     files, compute = write_models(options.weights), choose_compute("cuda")
     if options.eight_bit:
@@ -91,10 +92,10 @@ def main() -> None:
 def write(rows: list[dict], options: argparse.Namespace) -> None:
     """Print the newest job and write all."""
     print(json.dumps(rows[-1]), flush=True)
-    card = torch.cuda.get_device_name().replace(" ", "-")
+    gpu = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
     way = "-eight-bit" * options.eight_bit + "-eager" * options.eager
-    path = options.out / f"{date.today()}-{card}-section{way}.json"
+    path = options.out / f"{date.today()}-{gpu}-section{way}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 

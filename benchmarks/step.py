@@ -1,7 +1,7 @@
-"""Seconds a denoising step, resident against streamed, on a card with little free memory.
+"""Seconds a denoising step, resident against streamed, on a GPU with little free memory.
 
 Writes random weights in the transformer's real shapes as sharded safetensors files (25.7 GB, once), takes
-the card's memory away with one dummy tensor until `--vram-gib` are free, and measures each way in the same
+the GPU's memory away with one dummy tensor until `--vram-gib` are free, and measures each way in the same
 run. Prints a table and writes `benchmarks/results/DATE-GPU-step.json`.
 
     python benchmarks/step.py --weights DIR [--vram-gib 7.5 5.5 24 all] [--cold] [--ram-gib 16]
@@ -11,7 +11,6 @@ run. Prints a table and writes `benchmarks/results/DATE-GPU-step.json`.
 import argparse
 import contextlib
 import dataclasses
-import gc
 import json
 import logging
 import sys
@@ -26,7 +25,9 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.card import parse_where_a_card_is  # noqa: E402
+from benchmarks.gpu import parse_gpu_options  # noqa: E402
+from benchmarks.group_offloading import measure_group_offloading  # noqa: E402
+from benchmarks.measuring import GIB, ProcessPeak, taken_away  # noqa: E402
 from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
@@ -42,10 +43,9 @@ from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks  
 from diffusers_helper.weights.checkpoint import Checkpoint  # noqa: E402
 from diffusers_helper.weights.model_files import ModelPart  # noqa: E402
 
-GIB = 2**30
 LATENT_FRAMES = 9
 SYSTEM_GIB = 3
-"""What the system of a small machine takes of its RAM."""
+"""GiB that the system of a small machine takes of its RAM."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--eight-bit", action="store_true", help="also with weights of 8 bits, made once")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parse_where_a_card_is(parser)
+    options = parse_gpu_options(parser)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     part = write_transformer(options.weights)
     compute = choose_compute("cuda")
@@ -99,16 +99,14 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     if not options.no_peers:
-        from benchmarks.group_offloading import measure_group_offloading
-
         row, result = measure_group_offloading(part, compute, inputs, noise, sigmas, options.vram_gib[0])
         row["relative_error"] = float((result - reference).norm() / reference.norm())
         rows.append(row | {"width": options.width, "height": options.height})
         print(json.dumps(rows[-1]), flush=True)
     show(rows)
-    card = torch.cuda.get_device_name().replace(" ", "-")
+    gpu = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{date.today()}-{card}-step.json"
+    path = options.out / f"{date.today()}-{gpu}-step.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -193,22 +191,6 @@ def measure(
 
 
 @contextlib.contextmanager
-def taken_away(vram: str, device: torch.device) -> Iterator[int]:
-    """Leave `vram` GiB of the card free (`all` leaves everything); yields the bytes taken."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    dummy = None
-    if vram != "all":
-        free = torch.cuda.mem_get_info()[0]
-        dummy = torch.empty(max(int(free - float(vram) * GIB), 0), dtype=torch.uint8, device=device)
-    try:
-        yield 0 if dummy is None else dummy.numel()
-    finally:
-        del dummy
-        torch.cuda.empty_cache()
-
-
-@contextlib.contextmanager
 def files_in_cache(way: str) -> Iterator[None]:
     """Prepare the file cache as the name of the way says: as it is, empty, or in a machine of little RAM."""
     if "cold" not in way and "RAM" not in way:
@@ -228,42 +210,6 @@ def files_in_cache(way: str) -> Iterator[None]:
     finally:
         ram_tier.read_ram = original
         huge_pages.write_text("0")
-
-
-def process_bytes() -> int:
-    """This process's own memory now: anonymous pages and pinned (which the system counts as shared)."""
-    values = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, rest = line.partition(":")
-        values[key] = rest.split()
-    return (int(values["RssAnon"][0]) + int(values["RssShmem"][0])) * 1024
-
-
-class ProcessPeak:
-    """The most of `process_bytes` within a `with` block, looked at all the time by a thread."""
-
-    INTERVAL = 0.02
-
-    def __init__(self) -> None:
-        self._peak = process_bytes()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "ProcessPeak":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def peak_bytes(self) -> int:
-        """The most so far."""
-        return max(self._peak, process_bytes())
-
-    def _watch(self) -> None:
-        while not self._end.wait(self.INTERVAL):
-            self._peak = max(self._peak, process_bytes())
 
 
 def show(rows: list[dict]) -> None:

@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.card import parse_where_a_card_is  # noqa: E402
+from benchmarks.gpu import parse_gpu_options  # noqa: E402
+from benchmarks.measuring import GIB  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
-from benchmarks.step import GIB  # noqa: E402
 from diffusers_helper.models.architectures import build_empty, make_vae  # noqa: E402
 from diffusers_helper.vae.codec import TILE_LATENTS, Tiling, decode_to, tilings_of  # noqa: E402
 from diffusers_helper.vae.decoder import WindowDecoder  # noqa: E402
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=18)
     parser.add_argument("--no-peers", action="store_true", help="diffusers' decoder in tiles only")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parse_where_a_card_is(parser)
+    options = parse_gpu_options(parser)
     part = write_vae(options.weights)
     vae = build_empty(part, make_vae)
     fill(vae, part.checkpoint, torch.device("cuda"), torch.float16)
@@ -64,9 +64,9 @@ def main() -> None:
         estimate = round(tiling.bytes_to_decode(vae) / GIB, 3)
         note({"decoder": "ours", **measure(vae, tiling, latents), "estimate_gib": estimate})
     note({"decoder": "ours, frames fetched as in a job", **measure_fetched(vae, tilings[0], latents)})
-    card = torch.cuda.get_device_name().replace(" ", "-")
+    gpu = torch.cuda.get_device_name().replace(" ", "-")
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{date.today()}-{card}-vae.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (options.out / f"{date.today()}-{gpu}-vae.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 @torch.inference_mode()
@@ -102,7 +102,7 @@ def measure(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict
 
 @torch.inference_mode()
 def measure_fetched(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict:
-    """The same with each frame brought to the CPU while the card goes on."""
+    """The same with each frame brought to the CPU while the GPU goes on."""
     budget = tiling.bytes_to_decode(vae)
     tile = {"tile": [tiling.height, tiling.width]}
     return {
