@@ -37,49 +37,15 @@ def http(app: App) -> Iterator[httpx.Client]:
 
 # -- values ------------------------------------------------------------------------------------------
 
-ODD: list[Any] = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    2**63,
-    -(10**300),
-    0.5,
-    1e308,
-    "",
-    " ",
-    "x",
-    "0",
-    "1e9",
-    "\0",
-    "\ud800",
-    "\u202e\u732b\U0001f431",
-    "../../etc/passwd",
-    "data:image/png;base64,AAAA",
-    "http://127.0.0.1:1/x.png",
-    "<script>alert(1)</script>",
-    "{0.__class__}",
-    "%s%n",
-    "x" * 10_000,
-    [],
-    {},
-    [None],
-    {"path": None},
-    {"path": 7},
-    {"path": "/etc/passwd"},
-    {"path": "x", "meta": META},
-    {"image": {"path": "x"}},
-    {"video": []},
-    {"__type__": "update", "value": 1},
-    {"section": 0},
-    {"steps": "many"},
-    {"keyframes": [{"section": 0, "image": "/etc/passwd"}]},
-    [[[[[[]]]]]],
-    ["x"] * 1000,
-    {"value": float("inf")},
-]
+NUMBERS: list[Any] = [None, True, False, 0, -1, 1, 2**63, -(10**300), 0.5, 1e308]
+TEXTS = ["", " ", "x", "0", "1e9", "\0", "\ud800", "\u202e\u732b\U0001f431", "%s%n", "x" * 10_000]
+TEXTS += ["../../etc/passwd", "data:image/png;base64,AAAA", "http://127.0.0.1:1/x.png", "{0.__class__}"]
+TEXTS += ["<script>alert(1)</script>"]
+OBJECTS: list[Any] = [{}, {"path": None}, {"path": 7}, {"path": "/etc/passwd"}, {"path": "x", "meta": META}]
+OBJECTS += [{"image": {"path": "x"}}, {"video": []}, {"__type__": "update", "value": 1}, {"section": 0}]
+OBJECTS += [{"keyframes": [{"section": 0, "image": "/etc/passwd"}]}, {"steps": "many"}]
+OBJECTS += [{"value": float("inf")}, [], [None], [[[[[[]]]]]], ["x"] * 1000]
+ODD: list[Any] = [*NUMBERS, *TEXTS, *OBJECTS]
 
 
 def anything(draw: random.Random, depth: int = 0) -> Any:
@@ -254,6 +220,15 @@ def shown(answer: httpx.Response) -> str:
 # -- the calls ---------------------------------------------------------------------------------------
 
 
+def test_a_hundred_odd_calls_are_answered_quietly(app, http):
+    assert call_all(app, 0, CALLS // 10) == []
+    assert http.get("ichi/hello").json()["app"] == "endframe-ichi"
+    assert post(http, "gradio_api/run/queue", {"data": []}).json()["data"] == [[]], "nothing was queued"
+    said = app.said().splitlines()
+    assert said == said[:1], "the terminal stays quiet"
+
+
+@pytest.mark.slow
 def test_a_thousand_calls_leave_the_app_as_it_was(app, http):
     assert call_all(app, 0, CALLS // 10) == [], "the first ones warm it up"
     before = resident(app.pid)
@@ -261,17 +236,13 @@ def test_a_thousand_calls_leave_the_app_as_it_was(app, http):
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         parts = [pool.submit(call_all, app, 1 + part, CALLS // threads) for part in range(threads)]
         assert [wrong for part in parts for wrong in part.result()] == []
-    assert http.get("ichi/hello").json()["app"] == "endframe-ichi"
-    assert post(http, "gradio_api/run/queue", {"data": []}).json()["data"] == [[]], "nothing was queued"
     assert http.get("gradio_api/queue/status").json()["queue_size"] == 0
     wait_until(lambda: resident(app.pid) - before < 80 * MB, f"the memory is as before ({before // MB} MB)")
-    said = app.said().splitlines()
-    assert said == said[:1], "the terminal stays quiet"
     with PageClient(app.url) as page:
         assert page.open().shown["start"], "a page opens as ever"
 
 
-def test_the_log_did_not_grow_without_measure(app):
+def test_log_stays_small(app):
     files = [*(app.home / "logs").glob("*.log")]
     assert files
     assert sum(file.stat().st_size for file in files) < 5 * MB
@@ -294,7 +265,8 @@ def open_page(url: str, begin: threading.Barrier) -> tuple[int, str, dict[str, A
             return loaded.status_code, str(page.shown["prompt"]), json.loads(line.removeprefix("data: "))
 
 
-def test_twenty_pages_at_once_are_served_and_see_the_same_job(app, http, tmp_path):
+@pytest.mark.slow
+def test_twenty_pages_at_once_see_the_same_job(app, http, tmp_path):
     app.keep_settings(**LONG | {"prompt": "A cat for all."})
     cat = tmp_path / "cat.png"
     Image.new("RGB", (96, 64), "red").save(cat)

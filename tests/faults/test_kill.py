@@ -93,8 +93,10 @@ def whole(start, tmp_path_factory) -> tuple[dict[str, bytes], float]:
     return job.finish(process), time.monotonic() - begun
 
 
-@pytest.mark.parametrize("number", range(KILLS))
-def test_a_run_killed_at_any_moment_is_finished_by_the_next(start, whole, tmp_path, number):
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=[pytest.mark.slow] if n != KILLS // 2 else []) for n in range(KILLS)]
+)
+def test_killed_run_is_finished_by_the_next(start, whole, tmp_path, number):
     made, seconds = whole
     job = Job(tmp_path / "job", start)
     process = job.begin()
@@ -107,7 +109,8 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(start, whole, tmp_pa
     assert job.finish() == made
 
 
-def test_runs_killed_at_every_write_make_the_video_together(start, whole, tmp_path):
+@pytest.mark.slow
+def test_runs_killed_at_every_write_make_the_video(start, whole, tmp_path):
     job = Job(tmp_path / "job", start)
     killed = 0
     while (process := job.begin(preloaded.run_until_write, killed + 1)) is not None:
