@@ -1,4 +1,4 @@
-"""The request inside our files: it comes back equal, from anywhere, without the photographs."""
+"""The request embedded in our files comes back equal, from anywhere, without the photographs."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from diffusers_helper.request import GenerationRequest
 from tests.support.random_requests import random_request
 
 SEED = 99
+BLACK = np.zeros((32, 32, 3), np.uint8)
 
 
 def pictures_of(request: GenerationRequest, height: int = 32, width: int = 48) -> dict[str, np.ndarray]:
@@ -30,8 +31,8 @@ def pictures_of(request: GenerationRequest, height: int = 32, width: int = 48) -
     }
 
 
-def record(request: GenerationRequest, pictures: dict[str, np.ndarray], folder: Path) -> list[Path]:
-    """Write a request into an MP4 and a PNG, as a job does."""
+def embed(request: GenerationRequest, pictures: dict[str, np.ndarray], folder: Path) -> list[Path]:
+    """Write a request into an MP4, its start picture and a still, as a job does."""
     packed = pack_request(request, pictures, SEED)
     start = pictures[request.start_picture]
     mp4, png, still = folder / "a.mp4", folder / "a.png", folder / "a_section_001.png"
@@ -42,7 +43,7 @@ def record(request: GenerationRequest, pictures: dict[str, np.ndarray], folder: 
 
 
 def assert_same_video(loaded: GenerationRequest, request: GenerationRequest, pictures: dict[str, np.ndarray]):
-    """Everything that decides the video is equal: values, the pictures' pixels, and which is used where."""
+    """All that decides the video is equal: values, the pictures' pixels, and where each is used."""
     height, width = pictures[request.start_picture].shape[:2]
     unnamed = [
         each.map_images(lambda name: None if name is None else "a picture")
@@ -56,140 +57,99 @@ def assert_same_video(loaded: GenerationRequest, request: GenerationRequest, pic
             assert np.array_equal(read_image(found), pictures[original])
 
 
-def test_any_request_comes_back_from_every_kind_of_file(tmp_path):
-    rng = random.Random(1)
-    for number in range(40):
-        (folder := tmp_path / str(number)).mkdir()
-        request = random_request(rng)
-        pictures = pictures_of(request)
-        for path in record(request, pictures, folder):
-            assert_same_video(load_request(path), request, pictures)
+def code_of(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_request(path)
+    return caught.value.code
 
 
-def test_a_request_comes_back_after_its_file_was_moved_and_renamed(tmp_path, monkeypatch):
-    request = GenerationRequest.from_dict(
-        {"start_image": "a.png", "end_image": "b.png", "keyframes": [{"section": 0, "image": "c.png"}]}
-    )
-    pictures = pictures_of(request)
-    (elsewhere := tmp_path / "別の場所 %d" / "deep").mkdir(parents=True)
-    monkeypatch.chdir(elsewhere)
-    for path in record(request, pictures, tmp_path):
-        moved = path.rename(elsewhere / f"moved 猫{path.suffix}")
-        for name in (moved, Path(moved.name)):
-            assert_same_video(load_request(name), request, pictures)
+ONE = GenerationRequest.from_dict({"start_image": "a.png", "prompt": "猫"})
+KEYFRAMES_ONLY = GenerationRequest.from_dict(
+    {"seconds": 2, "keyframes": [{"section": 0, "image": "a.png"}, {"section": 1, "image": "b.png"}]}
+)
 
 
-def test_keyframes_without_a_start_picture_come_back(tmp_path):
-    frames = [{"section": 0, "image": "a.png"}, {"section": 1, "image": "b.png"}]
-    request = GenerationRequest.from_dict({"seconds": 2, "keyframes": frames})
-    pictures = pictures_of(request)
-    for path in record(request, pictures, tmp_path):
+@pytest.mark.parametrize(
+    "request_", [ONE, KEYFRAMES_ONLY, *map(random_request, map(random.Random, range(12)))]
+)
+def test_a_request_comes_back_from_every_kind_of_file(tmp_path, request_):
+    pictures = pictures_of(request_)
+    for path in embed(request_, pictures, tmp_path):
         loaded = load_request(path)
-        assert loaded.start_image is None
-        assert_same_video(loaded, request, pictures)
+        assert_same_video(loaded, request_, pictures)
+        assert (loaded.start_image is None) == (request_.start_image is None)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX only")
-def test_a_folder_whose_name_is_no_text_does_not_matter(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
-    pictures = pictures_of(request)
-    (folder := tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
-    for path in record(request, pictures, folder):
-        assert_same_video(load_request(path), request, pictures)
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("別の場所 %d", "moved 猫"),
+        *([("http:", "http:a"), (os.fsdecode(b"caf\xe9"), "a")] * (os.name == "posix")),
+    ],
+)
+def test_a_moved_and_renamed_file_holds_its_request(tmp_path, monkeypatch, folder, name):
+    (elsewhere := tmp_path / folder / "deep").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    for path in embed(ONE, pictures_of(ONE), tmp_path):
+        moved = path.rename(elsewhere / f"{name}{path.suffix}")
+        for again in (moved, Path(moved.name)):
+            assert_same_video(load_request(again), ONE, pictures_of(ONE))
 
 
-def test_large_pictures_come_back(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
+@pytest.mark.slow
+def test_large_pictures_and_long_prompts_come_back(tmp_path):
+    request = dataclasses.replace(ONE, prompt="猫" * (30 * 2**20))  # more text than Pillow reads by itself
     pictures = pictures_of(request, 2048, 2048)
-    for path in record(request, pictures, tmp_path):
+    for path in embed(request, pictures, tmp_path)[:2]:
         assert path.stat().st_size > 12 * 2**20
         assert_same_video(load_request(path), request, pictures)
 
 
-def test_a_request_longer_than_a_reader_of_png_usually_takes_comes_back(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png", "prompt": "猫" * (30 * 2**20)})
-    pictures = pictures_of(request)
-    mp4, png, _ = record(request, pictures, tmp_path)
-    for path in (mp4, png):
-        loaded = load_request(path)
-        assert loaded.prompt == request.prompt
-        assert np.array_equal(read_image(loaded.start_image), pictures["a.png"])
-
-
 def test_the_png_is_a_plain_picture_of_the_start(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
-    pictures = pictures_of(request)
-    _, png, _ = record(request, pictures, tmp_path)
-    assert np.array_equal(np.asarray(Image.open(png)), pictures["a.png"])
-    assert "data:image" not in png.read_bytes().decode("latin-1")  # not once more inside itself
+    _, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
+    assert np.array_equal(np.asarray(Image.open(png)), pictures_of(ONE)["a.png"])
+    assert "data:image" not in png.read_bytes().decode("latin-1")  # not embedded in itself
 
 
-def test_the_mp4_is_made_again_even_when_its_end_is_missing(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
-    pictures = pictures_of(request)
-    mp4, *_ = record(request, pictures, tmp_path)
+def test_an_mp4_whose_end_is_missing_holds_its_request(tmp_path):
+    mp4, *_ = embed(ONE, pictures_of(ONE), tmp_path)
     mp4.write_bytes(mp4.read_bytes()[:-200])
-    assert_same_video(load_request(mp4), request, pictures)
+    assert_same_video(load_request(mp4), ONE, pictures_of(ONE))
 
 
-def test_a_request_file_is_known_by_its_content_not_its_name(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
-    pictures = pictures_of(request)
-    mp4, png, _ = record(request, pictures, tmp_path)
-    assert_same_video(load_request(mp4.rename(tmp_path / "b.png")), request, pictures)
-    assert_same_video(load_request(png.rename(tmp_path / "c.json")), request, pictures)
+def test_a_file_is_known_by_its_content_not_its_name(tmp_path):
+    mp4, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
+    assert_same_video(load_request(mp4.rename(tmp_path / "b.png")), ONE, pictures_of(ONE))
+    assert_same_video(load_request(png.rename(tmp_path / "c.json")), ONE, pictures_of(ONE))
     (text := tmp_path / "d.mp4").write_text('{"start_image": "e.png"}')
     assert load_request(text).start_image == str(tmp_path / "e.png")
 
 
-def test_a_file_name_that_looks_like_an_address_is_a_file(tmp_path, monkeypatch):
-    request = GenerationRequest.from_dict({"start_image": "a.png"})
-    pictures = pictures_of(request)
-    mp4, *_ = record(request, pictures, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    mp4.rename("http:a.mp4")
-    assert_same_video(load_request(Path("http:a.mp4")), request, pictures)
-
-
 @pytest.mark.parametrize(
-    "comment", ["", "A cat", "[]", "{}", '{"steps": 4}', "null", "[" * 5000, '{"seed": ']
+    "comment", ["", "A cat", "[]", "{}", '{"steps": 4}', "null", "[" * 5000, '{"seed": ', "caf#"]
 )
-def test_comments_of_others_are_refused(tmp_path, comment):
-    frame = np.zeros((32, 32, 3), np.uint8)
-    write_mp4(tmp_path / "a.mp4", [frame], crf=30, comment=comment)
-    with pytest.raises(InputError) as caught:
-        load_request(tmp_path / "a.mp4")
-    assert caught.value.code == "not_made_by_us"
-
-
-def test_a_comment_in_another_encoding_is_refused(tmp_path):
-    frame = np.zeros((32, 32, 3), np.uint8)
-    write_mp4(tmp_path / "a.mp4", [frame], crf=30, comment="caf#, a comment of another program")
-    content = (tmp_path / "a.mp4").read_bytes().replace(b"caf#", b"caf\xe9")
-    (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        load_request(tmp_path / "a.mp4")
-    assert caught.value.code == "not_made_by_us"
+def test_comments_of_other_programs_are_rejected(tmp_path, comment):
+    path = tmp_path / "a.mp4"
+    write_mp4(path, [BLACK], crf=30, comment=comment)
+    path.write_bytes(path.read_bytes().replace(b"caf#", b"caf\xe9"))  # in another encoding
+    assert code_of(path) == "not_made_by_us"
 
 
 def test_a_bad_value_in_one_of_our_files_is_named(tmp_path):
-    write_png(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8), {"seed": 1, "steps": "many"})
+    write_png(tmp_path / "a.png", BLACK, {"seed": 1, "steps": "many"})
     with pytest.raises(InputError) as caught:
         load_request(tmp_path / "a.png")
     assert (caught.value.code, caught.value.values["field"]) == ("not_a_whole_number", "steps")
 
 
-def test_a_file_that_is_too_large_for_a_request_is_not_read(tmp_path):
+def test_a_file_too_large_for_a_request_is_not_read(tmp_path):
     with (tmp_path / "a.json").open("wb") as file:
         file.truncate(300 * 2**20)  # takes no room on the disk
-    with pytest.raises(InputError) as caught:
-        load_request(tmp_path / "a.json")
-    assert caught.value.code == "request_too_large"
+    assert code_of(tmp_path / "a.json") == "request_too_large"
 
 
-def test_the_comment_is_where_other_programs_look_for_it(tmp_path):
-    request = GenerationRequest.from_dict({"start_image": "a.png", "prompt": "猫"})
-    mp4, png, _ = record(request, pictures_of(request), tmp_path)
+def test_the_comment_is_where_other_programs_read_it(tmp_path):
+    mp4, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
     with av.open(str(mp4)) as container:
         assert json.loads(container.metadata["comment"])["prompt"] == "猫"
     with Image.open(png) as image:
