@@ -14,7 +14,7 @@ PICTURES = {"a.png": np.zeros((16, 16, 3), np.uint8)}
 
 @pytest.mark.parametrize(
     ("change", "is_same"),
-    [({"prompt": "A dog."}, False), ({"steps": 3}, False), ({"loop": True}, False), ({"crf": 30}, True)],
+    [({"prompt": "A dog."}, False), ({"seconds": 3}, False), ({"loop": True}, False), ({"crf": 30}, True)],
 )
 def test_what_decides_the_sections_decides_the_job(change, is_same):
     changed = dataclasses.replace(REQUEST, **change)

@@ -1,7 +1,8 @@
-"""What a job keeps on the disk."""
+"""The sections that a job stores on the disk."""
 
 import contextlib
 import errno
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -43,24 +44,7 @@ def test_a_new_section_stands_in_front_and_fades_into_the_old_one(folder):
     assert values(folder) == [200, 200, 200, 150, 100, 100]
 
 
-def test_only_the_newest_seam_changes_when_more_is_added(folder):
-    for value in (10, 50, 90):
-        add(folder, plain(8, value), FADE if folder.num_sections else ())
-    assert values(folder) == [90] * 6 + [70] + [50] * 4 + [30] + [10] * 6
-    assert folder.num_frames == len(values(folder)) == 18
-
-
-def test_any_span_of_frames_can_be_read(folder):
-    for value in (10, 50, 90):
-        frames = torch.arange(8)[:, None, None, None] + plain(8, value)
-        add(folder, frames, FADE if folder.num_sections else ())
-    everything = values(folder)
-    for start in range(18):
-        for stop in range(start, 19):
-            assert values(folder, start, stop) == everything[start:stop]
-
-
-def test_a_section_is_as_long_as_was_said(folder):
+def test_a_section_of_another_length_is_rejected(folder):
     add(folder, plain(4, 100))
     for count in (4, 6):
         with pytest.raises(ValueError, match="5 frames"):
@@ -74,14 +58,15 @@ def test_sections_may_share_different_numbers_of_frames(folder):
     add(folder, plain(8, 50), (0.5,))
     add(folder, plain(8, 90), FADE)
     add(folder, plain(8, 130), (0.75, 0.25))
-    everything = [130] * 6 + [120, 100] + [90] * 4 + [70] + [50] * 5 + [30] + [10] * 7
-    assert values(folder) == everything
-    assert folder.num_frames == len(everything)
-    for start in range(len(everything)):
-        assert values(folder, start, start + 9) == everything[start : start + 9]
+    whole = [130] * 6 + [120, 100] + [90] * 4 + [70] + [50] * 5 + [30] + [10] * 7
+    assert values(folder) == whole
+    assert folder.num_frames == len(whole)
+    for start, stop in itertools.combinations_with_replacement(range(len(whole) + 1), 2):
+        assert values(folder, start, stop) == whole[start:stop]
+    assert isinstance(next(folder.frames()), np.ndarray)
 
 
-def test_pixels_are_rounded_not_cut(folder):
+def test_pixels_are_rounded_not_truncated(folder):
     add(folder, plain(3, 99.6))
     assert values(folder) == [100, 100, 100]
 
@@ -96,13 +81,7 @@ def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
         assert file.metadata() == {"seed": "1"}
 
 
-def test_frames_of_one_section_are_read_one_at_a_time(folder):
-    add(folder, plain(8, 1))
-    frames = folder.frames()
-    assert isinstance(next(frames), np.ndarray)
-
-
-def test_latents_come_back_as_they_were_added(folder):
+def test_latents_are_read_as_they_were_added(folder):
     latents = torch.randn(1, 16, 5, 2, 3)
     folder.add_latents(latents, False, [1, 0, 1])
     assert torch.equal(folder.latents(0, 16), latents)
@@ -115,27 +94,27 @@ CLOSINGS = (False, False, True)
 
 @contextlib.contextmanager
 def opened(path, mark=MARK, is_final=CLOSINGS):
-    """A folder that is gone on with; gives it and the number of a damaged section."""
+    """A folder that is resumed, and the number of a damaged section."""
     with JobFolder(path, 16, 24, 3) as folder:
         yield folder, folder.resume(mark, is_final)
 
 
-def add_sections(folder, count, closing=()):
+def add_sections(folder, count, final=()):
     for number in range(folder.num_latents, count):
         latents = torch.full((1, 16, 5, 2, 3), float(number))
-        folder.add_latents(latents, number in closing, [1, number])
+        folder.add_latents(latents, number in final, [1, number])
         add(folder, plain(8, 10 * number), FADE if number else ())
 
 
 @pytest.fixture
 def two_sections(tmp_path):
-    """A folder that some earlier run has left with two sections."""
+    """A folder that an earlier run has left with two sections."""
     with opened(tmp_path / "b.job") as (folder, _):
         add_sections(folder, 2)
     return folder.path
 
 
-def test_what_was_made_is_there_again(two_sections):
+def test_stored_sections_are_resumed(two_sections):
     with opened(two_sections) as (folder, damaged):
         assert damaged is None
         assert (folder.num_latents, folder.num_sections, folder.num_frames) == (2, 2, 13)
@@ -146,18 +125,18 @@ def test_what_was_made_is_there_again(two_sections):
         assert values(folder)[:7] == [20] * 6 + [15]
 
 
-def test_a_section_that_is_sampled_but_not_decoded_is_there_again(two_sections):
+def test_a_sampled_section_is_resumed_without_its_frames(two_sections):
     (two_sections / "section_001.frames").unlink()
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_latents, folder.num_sections) == (None, 2, 1)
 
 
-def test_sections_of_an_earlier_version_share_the_most_frames_and_are_gone_on_with(two_sections):
+def test_sections_of_an_earlier_version_share_the_most_frames(two_sections):
     path = two_sections / "section_001.frames"
-    facts = read_metadata(path)
-    size = facts["frames"] * 16 * 24 * 3
-    assert facts.pop("shared") == 3
-    write_checksummed(path, [path.read_bytes()[:size]], facts)
+    metadata = read_metadata(path)
+    size = metadata["frames"] * 16 * 24 * 3
+    assert metadata.pop("shared") == 3
+    write_checksummed(path, [path.read_bytes()[:size]], metadata)
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_sections, folder.num_frames) == (None, 2, 13)
         folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
@@ -165,8 +144,8 @@ def test_sections_of_an_earlier_version_share_the_most_frames_and_are_gone_on_wi
         assert values(folder) == [30] * 6 + [20, 15] + [10] * 4 + [5] + [0] * 6
 
 
-def test_frames_that_cannot_be_made_take_nobodys_place(two_sections):
-    """Sections that cannot be used now stay until one that is whole takes their place."""
+def test_frames_that_cannot_be_made_replace_nothing(two_sections):
+    """Sections that cannot be used now stay until an intact one replaces them."""
 
     def fail():
         yield from plain(3, 7)
@@ -187,7 +166,7 @@ def test_frames_that_cannot_be_made_take_nobodys_place(two_sections):
 
 @pytest.mark.parametrize(("kind", "latents"), [("latents", 1), ("frames", 2)])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
-def test_a_damaged_file_is_told_and_made_again(two_sections, kind, latents, damage):
+def test_a_damaged_file_is_reported_and_deleted(two_sections, kind, latents, damage):
     path = two_sections / f"section_001.{kind}"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -201,7 +180,6 @@ def test_a_damaged_file_is_told_and_made_again(two_sections, kind, latents, dama
     with opened(two_sections) as (folder, damaged):
         assert (damaged, folder.num_latents, folder.num_sections) == (1, latents, 1)
         assert not path.exists()
-        add_sections(folder, 3)
 
 
 def test_nothing_behind_a_damaged_section_is_used(two_sections):
@@ -211,40 +189,36 @@ def test_nothing_behind_a_damaged_section_is_used(two_sections):
 
 
 @pytest.mark.parametrize("other", [("b", "m", 7), ("a", "n", 7), ("a", "m", 8)])
-def test_sections_of_another_job_are_not_taken(two_sections, other):
+def test_sections_of_another_job_are_not_used(two_sections, other):
     with JobFolder(two_sections, 16, 24, 3) as folder:
         assert stored_fingerprint(two_sections) == MARK
         folder.resume(JobFingerprint(*other), CLOSINGS)
         assert (folder.num_latents, folder.num_sections) == (0, 0)
 
 
-def test_sections_that_the_plan_leaves_out_are_not_taken(two_sections):
+def test_sections_that_the_plan_leaves_out_are_not_used(two_sections):
     with opened(two_sections, is_final=(False, True)) as (folder, damaged):
         assert (damaged, folder.num_latents, folder.num_sections) == (None, 1, 1)
-        add_sections(folder, 2, closing=(1,))
+    with opened(two_sections) as (folder, _):
+        assert folder.num_sections == 2  # nothing was made, nothing is lost
+    with opened(two_sections, is_final=(False, True)) as (folder, _):
+        add_sections(folder, 2, final=(1,))
     with opened(two_sections, is_final=(False, True)) as (folder, _):
         assert folder.num_sections == 2
     with opened(two_sections) as (folder, _):
         assert folder.num_sections == 1
 
 
-def test_who_leaves_before_anything_new_is_made_loses_nothing(two_sections):
-    with opened(two_sections, is_final=(False, True)) as (folder, _):
-        assert folder.num_sections == 1
+def test_a_new_section_replaces_all_that_depends_on_the_old_one(two_sections):
     with opened(two_sections) as (folder, _):
-        assert folder.num_sections == 2
-
-
-def test_a_new_section_takes_the_place_of_all_that_was_made_on_top_of_the_old_one(two_sections):
-    with opened(two_sections) as (folder, _):
-        add_sections(folder, 3, closing=(2,))
+        add_sections(folder, 3, final=(2,))
     with opened(two_sections, is_final=(False, True)) as (folder, _):
         folder.add_latents(torch.zeros(1, 16, 5, 2, 3), True, [1])
         left = {path.name for path in two_sections.glob("section_*")}
         assert left == {"section_000.latents", "section_000.frames", "section_001.latents"}
 
 
-def test_a_file_that_cannot_be_read_now_costs_nothing(two_sections, monkeypatch):
+def test_a_file_that_cannot_be_read_now_is_kept(two_sections, monkeypatch):
     is_open = Path.open
 
     def too_many(path: Path, *arguments: str):
@@ -261,7 +235,7 @@ def test_a_file_that_cannot_be_read_now_costs_nothing(two_sections, monkeypatch)
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._section_000.frames"])
-def test_what_file_managers_leave_is_in_nobodys_way(two_sections, name):
+def test_files_of_file_managers_are_ignored(two_sections, name):
     (two_sections / name).write_bytes(b"x")
     with opened(two_sections) as (folder, _):
         assert folder.num_sections == 2
@@ -290,7 +264,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         pass
 
 
-def test_what_a_killed_run_left_by_half_is_cleared_but_nothing_else(tmp_path):
+def test_partial_files_are_deleted_but_no_foreign_ones(tmp_path):
     path = tmp_path / "b.job"
     path.mkdir()
     for name in ("section_000.frames", "section_000.latents.part", "request.json.part", "closed_000.mp4"):
