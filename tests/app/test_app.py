@@ -9,26 +9,12 @@ from typing import Any
 import pytest
 
 from diffusers_helper.errors import MachineError
+from tests.support.page_options import options
 from tests.support.queue import SOON
-from webui.eichi_utils.app import STARTERS, AppState, PageOptions, open_app
+from webui.eichi_utils.app import STARTERS, AppState, open_app
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.form import DEFAULTS
 from webui.eichi_utils.instance import remember_address
-
-
-def options(home: Path, **values: Any) -> PageOptions:
-    plain = {
-        "server": "127.0.0.1",
-        "port": 8001,
-        "share": False,
-        "in_browser": False,
-        "language": None,
-        "login": None,
-        "home": home,
-        "output": None,
-        "engine": EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download"),
-    }
-    return PageOptions(**plain | values)
 
 
 class Opened:
@@ -39,7 +25,8 @@ class Opened:
 
     def __call__(self, home: Path, **values: Any) -> AppState:
         stack = ExitStack()
-        app: AppState = stack.enter_context(open_app(options(home, **values)))
+        engine = EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download")
+        app: AppState = stack.enter_context(open_app(options(home, engine=engine, **values)))
         stack.callback(lambda: app.queue.close(SOON))
         self._stacks.append(stack)
         return app
@@ -71,7 +58,7 @@ def settings_file(home: Path) -> Path:
 # -- one app in one folder ---------------------------------------------------------------------------
 
 
-def test_a_second_app_in_the_same_folder_is_refused_and_told_where_the_first_is(opened, tmp_path):
+def test_second_app_in_a_folder_is_refused_with_the_address(opened, tmp_path):
     opened(tmp_path)
     remember_address(tmp_path, "http://127.0.0.1:8001/")
     with pytest.raises(MachineError) as caught:
@@ -83,7 +70,7 @@ def test_a_second_app_in_the_same_folder_is_refused_and_told_where_the_first_is(
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", '{"url": null}', "\0"])
-def test_a_second_app_is_refused_even_where_the_first_left_no_word(opened, tmp_path, content):
+def test_second_app_is_refused_without_a_usable_address(opened, tmp_path, content):
     opened(tmp_path)
     if content is not None:
         write(tmp_path / "temp" / "app.json", content)
@@ -92,7 +79,7 @@ def test_a_second_app_is_refused_even_where_the_first_left_no_word(opened, tmp_p
     assert caught.value.code == "app_runs_already"
 
 
-def test_a_refused_second_app_takes_nothing_from_the_first(opened, tmp_path):
+def test_refused_second_app_deletes_no_uploads(opened, tmp_path):
     app = opened(tmp_path)
     picture = write(app.uploads / "a" / "cat.png", "x")
     with pytest.raises(MachineError):
@@ -100,19 +87,19 @@ def test_a_refused_second_app_takes_nothing_from_the_first(opened, tmp_path):
     assert picture.is_file()
 
 
-def test_another_folder_takes_another_app(opened, tmp_path):
+def test_two_folders_take_two_apps(opened, tmp_path):
     first, second = opened(tmp_path / "a"), opened(tmp_path / "b")
     assert first.server_id != second.server_id
     assert first.uploads != second.uploads
 
 
-def test_the_folder_is_free_again_when_the_app_has_ended(opened, tmp_path):
+def test_folder_is_free_after_the_app_has_ended(opened, tmp_path):
     opened(tmp_path)
     opened.end()
     assert opened(tmp_path).home == tmp_path
 
 
-def test_a_folder_that_cannot_be_made_is_named(opened, tmp_path):
+def test_folder_that_cannot_be_created_is_named(opened, tmp_path):
     file = write(tmp_path / "file", "x")
     with pytest.raises(MachineError) as caught:
         opened(file / "home")
@@ -123,7 +110,7 @@ def test_a_folder_that_cannot_be_made_is_named(opened, tmp_path):
 # -- what is left of earlier runs --------------------------------------------------------------------
 
 
-def test_uploads_and_copies_that_a_killed_run_left_are_deleted(opened, tmp_path):
+def test_files_of_a_killed_run_are_deleted(opened, tmp_path):
     upload = write(tmp_path / "temp" / "uploads" / "0123" / "private.png", "x")
     copy = write(tmp_path / "temp" / "jobs" / "job_0123456789abcdef" / "0.png", "x")
     opened(tmp_path)
@@ -131,7 +118,7 @@ def test_uploads_and_copies_that_a_killed_run_left_are_deleted(opened, tmp_path)
     assert not copy.exists()
 
 
-def test_uploads_do_not_stay_when_the_app_ends(opened, tmp_path):
+def test_uploads_are_deleted_at_the_end(opened, tmp_path):
     app = opened(tmp_path)
     write(app.uploads / "0123" / "private.png", "x")
     opened.end()
@@ -152,7 +139,7 @@ def test_videos_settings_and_presets_stay(opened, tmp_path):
 # -- settings and presets ----------------------------------------------------------------------------
 
 
-def test_a_first_start_has_defaults_and_prompts_to_begin_with(opened, tmp_path):
+def test_first_start_has_defaults_and_starters(opened, tmp_path):
     app = opened(tmp_path)
     assert {key: app.settings.load()[key] for key in DEFAULTS} == DEFAULTS
     assert len(app.presets.names()) == len(STARTERS)
@@ -160,7 +147,7 @@ def test_a_first_start_has_defaults_and_prompts_to_begin_with(opened, tmp_path):
     assert app.take_notices() == []
 
 
-def test_the_startup_prompt_stands_on_the_page_at_every_start(opened, tmp_path):
+def test_startup_prompt_is_set_at_every_start(opened, tmp_path):
     app = opened(tmp_path)
     app.presets.save("mine", "A dog runs.")
     app.presets.mark_startup("mine")
@@ -169,14 +156,14 @@ def test_the_startup_prompt_stands_on_the_page_at_every_start(opened, tmp_path):
     assert opened(tmp_path).settings.load()["prompt"] == "A dog runs."
 
 
-def test_without_a_startup_prompt_the_last_one_comes_back(opened, tmp_path):
+def test_last_prompt_returns_without_a_startup_prompt(opened, tmp_path):
     opened(tmp_path).remember(prompt="Something else.")
     opened.end()
     assert opened(tmp_path).settings.load()["prompt"] == "Something else."
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\0", '{"steps": NaN}'])
-def test_a_broken_settings_file_is_set_aside_and_said_once(opened, tmp_path, content):
+def test_broken_settings_are_set_aside_with_one_notice(opened, tmp_path, content):
     path = write(settings_file(tmp_path), content)
     app = opened(tmp_path)
     assert app.settings.load()["steps"] == DEFAULTS["steps"]
@@ -185,28 +172,28 @@ def test_a_broken_settings_file_is_set_aside_and_said_once(opened, tmp_path, con
     assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == content
 
 
-def test_a_broken_presets_file_is_set_aside_and_said_too(opened, tmp_path):
+def test_broken_presets_are_set_aside_with_a_notice(opened, tmp_path):
     write(tmp_path / "presets" / "prompt_presets.json", "no JSON")
     app = opened(tmp_path)
     assert [notice.code for notice in app.take_notices()] == ["file_set_aside"]
     assert len(app.presets.names()) == len(STARTERS)
 
 
-def test_the_forerunners_settings_are_taken_over(opened, tmp_path):
+def test_forerunner_settings_are_read(opened, tmp_path):
     write(settings_file(tmp_path), {"output_folder": "cats"})
     app = opened(tmp_path)
     assert app.output_folder(app.settings.load()["output_folder"]) == tmp_path / "cats"
     assert app.take_notices() == []
 
 
-def test_settings_that_cannot_be_written_spoil_nothing(opened, tmp_path):
+def test_unwritable_settings_hold_while_the_app_runs(opened, tmp_path):
     app = opened(tmp_path)
     write(tmp_path / "settings", "a file where the folder would be")
     app.remember(steps=20)
     assert app.settings.load()["steps"] == 20, "as long as the app runs"
 
 
-def test_nonsense_is_not_remembered(opened, tmp_path):
+def test_invalid_settings_are_not_remembered(opened, tmp_path):
     app = opened(tmp_path)
     app.remember(steps=None, prompt="A cat.", language="xx", mode="loop")
     known = app.settings.load()
@@ -232,7 +219,7 @@ def test_nonsense_is_not_remembered(opened, tmp_path):
         (None, None, "C", "ja"),
     ],
 )
-def test_the_language_is_the_command_lines_else_the_last_ones_else_the_systems(
+def test_language_is_option_else_setting_else_system(
     opened, tmp_path, monkeypatch, command, kept, system, expected
 ):
     monkeypatch.setattr("sys.platform", "linux")
@@ -243,13 +230,13 @@ def test_the_language_is_the_command_lines_else_the_last_ones_else_the_systems(
     assert app.translator(None).language == app.translator("xx").language == expected
 
 
-def test_a_language_of_the_command_line_stays(opened, tmp_path):
+def test_language_option_is_remembered(opened, tmp_path):
     opened(tmp_path, language="zh-tw")
     opened.end()
     assert opened(tmp_path).language == "zh-tw"
 
 
-def test_each_page_has_words_of_its_own_language(opened, tmp_path):
+def test_each_page_has_its_own_language(opened, tmp_path):
     app = opened(tmp_path, language="ja")
     assert [app.translator(code).language for code in ("en", "ja", "zh-tw")] == ["en", "ja", "zh-tw"]
 
@@ -257,6 +244,6 @@ def test_each_page_has_words_of_its_own_language(opened, tmp_path):
 # -- the output folder -------------------------------------------------------------------------------
 
 
-def test_the_output_folder_of_the_command_line_wins(opened, tmp_path):
+def test_output_folder_option_wins(opened, tmp_path):
     app = opened(tmp_path, output=tmp_path / "elsewhere")
     assert app.output_folder("cats") == app.output_folder("../..") == tmp_path / "elsewhere"

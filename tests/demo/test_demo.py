@@ -10,7 +10,7 @@ import pytest
 
 from diffusers_helper.media.embedded_request import load_request, write_png
 from diffusers_helper.weights.model_files import find_models
-from tests.support.fake_app import pretend_app
+from tests.support.fake_app import fake_app
 from webui import endframe_ichi
 from webui.eichi_utils.app import SETTINGS_FIELDS, demo_fields
 from webui.eichi_utils.download.model_folders import ModelFolders
@@ -88,19 +88,19 @@ def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch,
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
     setup = Preflight(CheckOptions(engine, tmp_path), engine.folders)
-    with pretend_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
+    with fake_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
         assert app.forced_resolution == forced
 
 
 PAGES = """
 import sys, tempfile
 from pathlib import Path
-from tests.support.fake_app import pretend_app
+from tests.support.fake_app import fake_app
 from webui.eichi_utils.page.page import build_page
 
 for demo in (True, False):
     home = Path(tempfile.mkdtemp())
-    with pretend_app(home, lambda *_: iter(()), demo=demo) as app:
+    with fake_app(home, lambda *_: iter(()), demo=demo) as app:
         parts = build_page(app).get_config_file()["components"]
         print([part["props"]["value"] for part in parts if part["props"].get("elem_id") == "demo"])
 """

@@ -36,7 +36,7 @@ def whole(command):
     return contents(output)
 
 
-def test_a_disk_too_small_for_the_sections_is_noticed_before_the_work(command):
+def test_disk_too_small_for_sections_is_refused_early(command):
     with small_disk(command.home, 200):
         sentence = command.refuse({}, status=1)
         assert " are needed in " in sentence
@@ -44,7 +44,7 @@ def test_a_disk_too_small_for_the_sections_is_noticed_before_the_work(command):
         assert not list((command.home / "temp" / "headless").iterdir())
 
 
-def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
+def test_disk_too_small_for_the_video_is_refused_early(command):
     with small_disk(command.folder / "disk", 16) as disk:
         sentence = command.refuse({}, output=disk.folder, status=1)
         assert " are needed in " in sentence
@@ -56,7 +56,7 @@ def test_a_disk_too_small_for_the_video_is_noticed_before_the_work(command):
     [(4, 0), (40, 0), (200, 0), (260, 1), (340, 1)],
 )
 @pytest.mark.usefixtures("blind")
-def test_a_disk_that_fills_up_with_sections_keeps_those_that_were_finished(command, whole, kilobytes, done):
+def test_full_disk_keeps_finished_sections(command, whole, kilobytes, done):
     with small_disk(command.home, kilobytes) as disk:
         answer = command(REQUEST, "--save-latents")
         assert answer.status == 1
@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_with_sections_keeps_those_that_were_finished(comma
 
 @pytest.mark.usefixtures("blind")
 @pytest.mark.parametrize("kilobytes", [4, 20, 40, 60, 100])
-def test_a_disk_that_fills_up_with_the_video_leaves_no_half_of_a_file(command, whole, kilobytes):
+def test_full_disk_leaves_no_half_of_a_video(command, whole, kilobytes):
     with small_disk(command.folder / "disk", kilobytes) as disk:
         answer = command(REQUEST, "--save-latents", output=disk.folder)
         assert answer.status == 1
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_with_the_video_leaves_no_half_of_a_file(command, w
         assert contents(disk.folder) == whole
 
 
-def test_a_disk_that_becomes_read_only_can_be_mended_and_the_video_finished(command, whole, monkeypatch):
+def test_video_is_finished_after_a_read_only_disk(command, whole, monkeypatch):
     with small_disk(command.folder / "disk", 20000) as disk:
         original = machine_errors.machine_errors
 
@@ -114,7 +114,7 @@ def test_a_disk_that_becomes_read_only_can_be_mended_and_the_video_finished(comm
         assert contents(disk.folder) == whole
 
 
-def test_a_video_that_a_player_holds_can_be_finished_when_it_is_closed(command, whole, monkeypatch):
+def test_video_is_finished_after_a_player_held_it(command, whole, monkeypatch):
     replace = Path.replace
 
     def held(self, target):

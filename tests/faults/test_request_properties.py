@@ -1,7 +1,6 @@
-"""Requests that nobody would think of: each becomes a valid request or a sentence, and each valid one comes
-back from the files that carry it.
+"""Random requests: each is accepted or explained in a sentence, and comes back from the files that carry it.
 
-The same examples at every run, and a bounded number of them.
+The same examples at every run.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 
 
 def bounded(examples: int) -> settings:
-    """So many examples, the same at every run, however long one takes on a busy machine."""
+    """Returns settings for so many examples, the same at every run, however long one takes."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -47,7 +46,7 @@ def bounded(examples: int) -> settings:
 
 HALVES = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800", "\ud83d"])
 TEXTS = st.one_of(st.text(st.characters(codec=None, exclude_categories=()), max_size=12), HALVES)
-"""Any characters, and halves of them."""
+"""Strategy for any characters, and halves of them."""
 NUMBERS = st.one_of(
     st.integers(),
     st.integers(-(10**400), 10**400),
@@ -60,7 +59,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=4,
 )
-"""Whatever JSON can hold, and what Python's parser takes beyond it."""
+"""Strategy for whatever JSON can hold, and what Python's parser takes beyond it."""
 PICTURES = st.one_of(
     VALUES,
     st.sampled_from(
@@ -88,11 +87,11 @@ FULL = st.fixed_dictionaries(
         "keyframes": FRAMES,
     },
 )
-"""Known keys with any value."""
+"""Strategy for known keys with any value."""
 
 
 def sentence_of(error: InputError) -> list[str]:
-    """What is said of an error in each language; it must be a sentence that can be shown and sent."""
+    """Returns the sentence of an error in each language, which must be one that can be shown and sent."""
     said = [error_text(error.code, error.values, words) for words in WORDS]
     for text in said:
         assert text.strip()
@@ -103,8 +102,8 @@ def sentence_of(error: InputError) -> list[str]:
     return said
 
 
-def taken_or_refused(values: object) -> GenerationRequest | None:
-    """The request that values make, which must be usable; None for a refusal, which must be sayable."""
+def accepted_or_explained(values: object) -> GenerationRequest | None:
+    """Returns the request that values make, which must be usable; None for an error, with words for it."""
     try:
         request = GenerationRequest.from_dict(values)
     except InputError as error:
@@ -119,31 +118,40 @@ def taken_or_refused(values: object) -> GenerationRequest | None:
     return request
 
 
+@pytest.mark.slow
 @bounded(150)
 @given(VALUES)
-def test_any_value_is_a_request_or_a_sentence(values):
-    taken_or_refused(values)
+def test_any_json_value_is_accepted_or_explained(values):
+    accepted_or_explained(values)
+
+
+@pytest.mark.slow
+@bounded(60)
+@given(FULL)
+def test_any_values_of_known_keys_are_accepted_or_explained(values):
+    accepted_or_explained(values)
 
 
 @bounded(60)
-@given(FULL)
-def test_known_keys_with_any_values_are_a_request_or_a_sentence(values):
-    taken_or_refused(values)
+@given(st.sampled_from(FIELDS), VALUES)
+def test_any_value_of_a_field_is_accepted_or_explained(name, value):
+    accepted_or_explained({"start_image": "a.png", name: value})
 
 
+@pytest.mark.slow
 @bounded(500)
 @given(st.sampled_from([*FIELDS, "keyframes[0]"]), VALUES, st.sampled_from(KEYFRAME_FIELDS))
-def test_each_key_alone_with_any_value_is_a_request_or_a_sentence(name, value, frame_name):
+def test_any_value_of_one_key_is_accepted_or_explained(name, value, frame_name):
     if name == "keyframes[0]":
         frame = {"section": 0, "prompt": "x", frame_name: value}
-        taken_or_refused({"start_image": "a.png", "keyframes": [frame]})
+        accepted_or_explained({"start_image": "a.png", "keyframes": [frame]})
     else:
-        taken_or_refused({"start_image": "a.png", name: value})
+        accepted_or_explained({"start_image": "a.png", name: value})
 
 
 @bounded(80)
 @given(TEXTS, VALUES)
-def test_an_unknown_key_is_a_sentence_that_names_a_known_one(name, value):
+def test_unknown_key_is_explained_with_a_known_one(name, value):
     if name in FIELDS:
         return
     with pytest.raises(InputError) as caught:
@@ -156,59 +164,59 @@ def test_an_unknown_key_is_a_sentence_that_names_a_known_one(name, value):
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 
 
-def parsed_or_refused(text: str | bytes) -> None:
+def parsed_or_explained(text: str | bytes) -> None:
     try:
         values = parse_request_json(text)
     except InputError as error:
         sentence_of(error)
         return
-    taken_or_refused(values)
+    accepted_or_explained(values)
 
 
 @bounded(200)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_request_or_a_sentence(content):
-    parsed_or_refused(content)
+def test_any_bytes_are_accepted_or_explained(content):
+    parsed_or_explained(content)
 
 
 @bounded(200)
 @given(st.one_of(TEXTS, st.text('{}[]",:0123456789eE+-.\\u dtrufalsn\n', max_size=60)))
-def test_any_text_is_a_request_or_a_sentence(text):
-    parsed_or_refused(text)
+def test_any_text_is_accepted_or_explained(text):
+    parsed_or_explained(text)
 
 
 @bounded(100)
 @given(
     st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3), st.booleans(), st.integers(0, 99), ENCODINGS
 )
-def test_a_file_that_is_cut_or_in_another_encoding_is_a_request_or_a_sentence(values, plain, cut, encoding):
+def test_cut_or_recoded_file_is_accepted_or_explained(values, plain, cut, encoding):
     text = json.dumps(values, ensure_ascii=plain)
     content = text.encode(encoding, "replace")
     for piece in (content, content[:cut], content[cut:], content + content[:cut]):
-        parsed_or_refused(piece)
+        parsed_or_explained(piece)
 
 
 @bounded(100)
 @given(st.sampled_from(FIELDS), VALUES, VALUES)
-def test_of_a_key_that_stands_twice_the_last_value_counts(name, first, last):
+def test_last_of_two_equal_keys_counts(name, first, last):
     text = f'{{"start_image": "a.png", "{name}": {json.dumps(first)}, "{name}": {json.dumps(last)}}}'
     alone = json.dumps({"start_image": "a.png", name: last})
-    assert taken_or_refused(parse_request_json(text)) == taken_or_refused(parse_request_json(alone))
+    assert accepted_or_explained(parse_request_json(text)) == accepted_or_explained(parse_request_json(alone))
 
 
 @bounded(30)
 @given(st.sampled_from("[{"), st.integers(1, 100_000), st.sampled_from(FIELDS))
-def test_lists_and_objects_inside_each_other_are_a_request_or_a_sentence(sign, depth, name):
+def test_deep_nesting_is_accepted_or_explained(sign, depth, name):
     inner = sign * depth if sign == "[" else '{"a":' * depth
     close = "]" * depth if sign == "[" else "1" + "}" * depth
     for text in (inner, inner + close, f'{{"{name}": {inner}{close}}}', f'{{"{name}": {inner}'):
-        parsed_or_refused(text)
+        parsed_or_explained(text)
 
 
 @bounded(100)
 @given(st.sampled_from(FIELDS), st.integers(1, 10_000), st.sampled_from(["", "-", "0.", "1e", "-1e-"]))
-def test_numbers_of_any_length_are_a_request_or_a_sentence(name, digits, begin):
-    parsed_or_refused(f'{{"start_image": "a.png", "{name}": {begin}{"9" * digits}}}')
+def test_numbers_of_any_length_are_accepted_or_explained(name, digits, begin):
+    parsed_or_explained(f'{{"start_image": "a.png", "{name}": {begin}{"9" * digits}}}')
 
 
 # -- there and back ----------------------------------------------------------------------------------
@@ -216,7 +224,7 @@ def test_numbers_of_any_length_are_a_request_or_a_sentence(name, digits, begin):
 
 @st.composite
 def requests(draw: Any) -> GenerationRequest:
-    """Any valid request; its pictures are called by names."""
+    """Draws any valid request; its pictures are called by names."""
     texts = st.text(st.characters(codec="utf-8"), max_size=60)
     seconds = draw(st.floats(0, 120, exclude_min=True))
     section_seconds = draw(st.sampled_from([0.5, 1.0]))
@@ -254,10 +262,11 @@ def requests(draw: Any) -> GenerationRequest:
     )
 
 
+@pytest.mark.slow
 @bounded(150)
 @given(requests())
-def test_every_valid_request_is_taken_as_what_it_is(request_):
-    assert taken_or_refused(request_.to_dict()) == request_
+def test_valid_request_survives_json(request_):
+    assert accepted_or_explained(request_.to_dict()) == request_
 
 
 @bounded(25)
@@ -268,7 +277,7 @@ def test_every_valid_request_is_taken_as_what_it_is(request_):
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**63 - 1),
 )
-def test_a_request_comes_back_from_a_video_and_a_picture(request_, height, width, noise, seed):
+def test_request_survives_video_and_picture(request_, height, width, noise, seed):
     names = dict.fromkeys([request_.start_image, request_.end_image, *(k.image for k in request_.keyframes)])
     random = np.random.default_rng(noise)
     pictures = {

@@ -1,4 +1,4 @@
-"""The app without a page and without models: its stores in a fresh folder, its jobs made by a pretender."""
+"""The app without a page and without models: its stores in a fresh folder, its jobs faked by `run`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from webui.eichi_utils.settings.settings import SettingsStore
 
 
 @contextlib.contextmanager
-def pretend_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
+def fake_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
     """An app in English whose jobs `run` makes; leaving the block ends it."""
     queue = JobQueue(run, home / "temp" / "jobs")
     engine = EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download")

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone, Stopped
-from tests.support.fake_app import add_job, ended, pretend_app, wait_for
+from tests.support.fake_app import add_job, ended, fake_app, wait_for
 from tests.support.queue import SOON
 from webui.eichi_utils.app import AppState
 from webui.eichi_utils.jobs.queue import JobSpec
@@ -54,7 +54,7 @@ def pretender() -> Pretender:
 
 @pytest.fixture
 def app(tmp_path, pretender) -> Iterator[AppState]:
-    with pretend_app(tmp_path, pretender) as app:
+    with fake_app(tmp_path, pretender) as app:
         yield app
 
 

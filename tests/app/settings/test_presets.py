@@ -135,7 +135,7 @@ def test_blank_prompt_is_refused(theirs, prompt):
     assert theirs.prompt_of("cat") == TWICE
 
 
-def test_old_name_that_is_invalid_today_can_be_changed_and_deleted(path):
+def test_old_invalid_name_can_be_changed_and_deleted(path):
     store = opened(path, {"presets": [{"name": "a\n", "prompt": "x"}]})
     assert store.save("a\n", "y") is True
     assert store.prompt_of("a\n") == "y"

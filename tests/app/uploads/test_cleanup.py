@@ -1,4 +1,4 @@
-"""What stays in the folder of uploads, and what goes."""
+"""The folder of uploads: files that stay and files that are deleted."""
 
 import os
 import threading
@@ -28,25 +28,25 @@ def put(folder: Path, name: str, hours: float, size: int = 10) -> Path:
     return path
 
 
-def test_what_is_older_than_it_may_be_goes_and_the_rest_stays(folder):
+def test_old_files_are_deleted(folder):
     old, young = put(folder, "old", 49), put(folder, "young", 47)
     UploadKeeper(folder).tidy()
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_where_there_is_too_much_the_oldest_goes_first_and_only_as_much_as_must(folder):
+def test_oldest_files_are_deleted_where_there_is_too_much(folder):
     files = [put(folder, str(hours), hours, 100) for hours in range(5)]
     UploadKeeper(folder, max_bytes=300).tidy()
     assert [file.exists() for file in files] == [True, True, True, False, False]
 
 
-def test_what_came_just_now_stays_as_long_as_there_is_room(folder):
+def test_new_files_stay_while_there_is_room(folder):
     files = [put(folder, str(number), 0.01 * number, 100) for number in range(10)]
     UploadKeeper(folder, max_bytes=1000).tidy()
     assert all(file.exists() for file in files)
 
 
-def test_what_a_page_uses_counts_as_new(folder):
+def test_touched_files_count_as_new(folder):
     old = put(folder, "old", 49)
     touch([str(old), None, str(folder / "gone.png"), "a\0b"])
     UploadKeeper(folder).tidy()
@@ -54,7 +54,7 @@ def test_what_a_page_uses_counts_as_new(folder):
     assert not (folder / "gone.png").exists(), "nothing is made"
 
 
-def test_a_half_upload_goes_but_not_while_one_is_on_its_way(folder):
+def test_half_upload_is_deleted_unless_one_is_arriving(folder):
     folder.mkdir()
     half, keeper = folder / "tmpabc", UploadKeeper(folder)
     half.write_bytes(b"x")
@@ -65,7 +65,7 @@ def test_a_half_upload_goes_but_not_while_one_is_on_its_way(folder):
     assert not half.exists()
 
 
-def test_a_folder_without_files_goes_when_no_upload_can_be_about_to_use_it(folder):
+def test_old_empty_folder_is_deleted(folder):
     new, old = folder / "new", folder / "old"
     for path in (new, old):
         path.mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_a_folder_without_files_goes_when_no_upload_can_be_about_to_use_it(folde
     assert (new.exists(), old.exists()) == (True, False)
 
 
-def test_no_link_is_followed(folder, tmp_path):
+def test_links_are_not_followed(folder, tmp_path):
     outside = put(tmp_path / "videos", "mine", 1000)
     folder.mkdir()
     try:
@@ -88,7 +88,7 @@ def test_no_link_is_followed(folder, tmp_path):
     assert outside.exists()
 
 
-def test_a_second_name_of_a_video_takes_no_room_from_pictures(folder, tmp_path):
+def test_hard_link_of_a_video_counts_no_bytes(folder, tmp_path):
     video = put(tmp_path / "videos", "mine", 0, 1000)
     picture, copy = put(folder, "picture", 1, 100), folder / "copy" / "mine.mp4"
     copy.parent.mkdir()
@@ -101,7 +101,7 @@ def test_a_second_name_of_a_video_takes_no_room_from_pictures(folder, tmp_path):
     assert copy.exists()
 
 
-def test_a_file_that_cannot_be_deleted_spoils_nothing(folder, monkeypatch):
+def test_undeletable_file_does_not_stop_the_rest(folder, monkeypatch):
     old, other = put(folder, "old", 49), put(folder, "other", 50)
     real = Path.unlink
 
@@ -115,12 +115,12 @@ def test_a_file_that_cannot_be_deleted_spoils_nothing(folder, monkeypatch):
     assert (old.exists(), other.exists()) == (True, False)
 
 
-def test_without_a_folder_there_is_nothing_to_do(folder):
+def test_missing_folder_is_not_made(folder):
     UploadKeeper(folder).tidy()
     assert not folder.exists()
 
 
-def test_it_tidies_now_and_then_until_the_end(folder, monkeypatch):
+def test_tidying_repeats_until_the_end(folder, monkeypatch):
     monkeypatch.setattr("webui.eichi_utils.uploads.cleanup.TIDY_SECONDS", 0.01)
     end, old = threading.Event(), put(folder, "old", 49)
     UploadKeeper(folder).start(end)
@@ -129,7 +129,7 @@ def test_it_tidies_now_and_then_until_the_end(folder, monkeypatch):
     wait_until(lambda: "uploads" not in {thread.name for thread in threading.enumerate()}, "the thread ends")
 
 
-def test_a_refused_file_takes_its_folder_along_and_nothing_else(folder):
+def test_deleted_upload_takes_only_its_own_folder(folder):
     alone, first = put(folder, "alone", 0), put(folder, "first", 0)
     second = first.with_name("second.png")
     second.write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Files that the page was given: what they are, whatever they are called."""
+"""Files that the page was given: recognised by their content, whatever they are called."""
 
 import dataclasses
 import json
@@ -57,7 +57,7 @@ def refusal(path: str) -> InputError:
 # -- what gradio hands over --------------------------------------------------------------------------
 
 
-def test_the_path_of_an_upload_is_found_in_whatever_holds_it(uploads):
+def test_upload_path_is_found_in_any_gradio_value(uploads):
     path = upload(uploads, "a.png", b"x")
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     assert uploaded_path(file, uploads) == path
@@ -67,27 +67,27 @@ def test_the_path_of_an_upload_is_found_in_whatever_holds_it(uploads):
 
 
 @pytest.mark.parametrize("file", [None, {}, {"path": None}, {"image": None}, {"url": "x"}])
-def test_where_there_is_no_upload_there_is_no_path(uploads, file):
+def test_value_without_upload_has_no_path(uploads, file):
     assert uploaded_path(file, uploads) is None
     assert uploaded_paths([file], uploads) == []
 
 
 @pytest.mark.parametrize("file", ["a.png", "", 7, True, [], ["a.png"], {"image": "a.png"}, {"video": 7}])
-def test_what_is_nothing_that_holds_an_upload_is_refused(uploads, file):
+def test_value_of_another_type_is_refused(uploads, file):
     for read in (uploaded_path, lambda file, folder: uploaded_paths([file], folder)):
         with pytest.raises(InputError) as caught:
             read(file, uploads)
         assert caught.value.code == "image_missing"
 
 
-def test_no_files_are_no_paths(uploads):
+def test_no_files_have_no_paths(uploads):
     assert uploaded_paths(None, uploads) == uploaded_paths([], uploads) == []
 
 
 @pytest.mark.parametrize(
     "inside", ["{outside}", "{uploads}/../outside.png", "{uploads}x/a.png", "/etc/passwd"]
 )
-def test_a_file_of_this_computer_that_was_not_uploaded_is_refused(uploads, tmp_path, inside):
+def test_path_outside_of_uploads_is_refused(uploads, tmp_path, inside):
     outside = upload(tmp_path, "outside.png", b"x")
     path = inside.format(outside=outside, uploads=uploads)
     for file in ({"path": path}, {"image": {"path": path}}):
@@ -99,12 +99,12 @@ def test_a_file_of_this_computer_that_was_not_uploaded_is_refused(uploads, tmp_p
 @pytest.mark.parametrize(
     "path", ["data:image/png;base64,AA", "a\0b", 7, ["a"], "x" * 10**5, "http://evil.example/x"]
 )
-def test_what_is_no_path_of_an_upload_is_refused(uploads, path):
+def test_malformed_path_is_refused(uploads, path):
     with pytest.raises(InputError):
         uploaded_path({"path": path}, uploads)
 
 
-def test_a_link_among_the_uploads_leads_nowhere(uploads, tmp_path):
+def test_link_out_of_uploads_is_refused(uploads, tmp_path):
     outside = upload(tmp_path, "outside.png", b"x")
     try:
         (uploads / "link.png").symlink_to(outside)
@@ -118,7 +118,7 @@ def test_a_link_among_the_uploads_leads_nowhere(uploads, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_a_picture_that_browsers_show_is_used_as_it_is(uploads, kind):
+def test_picture_that_browsers_show_is_used_as_it_is(uploads, kind):
     path = uploads / f"a.{kind.lower()}"
     Image.fromarray(PICTURE).save(path, kind)
     assert checked_picture(str(path)) == str(path)
@@ -126,7 +126,7 @@ def test_a_picture_that_browsers_show_is_used_as_it_is(uploads, kind):
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "JPEG2000"])
-def test_a_picture_that_browsers_do_not_show_becomes_a_png_with_the_same_pixels(uploads, kind):
+def test_other_picture_becomes_a_png_of_the_same_pixels(uploads, kind):
     path = uploads / "my.scan.dat"
     options = {"irreversible": False} if kind == "JPEG2000" else {}
     Image.fromarray(PICTURE).save(path, kind, **options)
@@ -153,7 +153,7 @@ def test_a_picture_that_browsers_do_not_show_becomes_a_png_with_the_same_pixels(
     ],
     ids=["json", "html", "svg", "text", "cut png", "cut gif", "zeros", "empty"],
 )
-def test_what_is_no_picture_is_refused_whatever_it_is_called(uploads, content):
+def test_file_that_is_no_picture_is_refused_and_deleted(uploads, content):
     with pytest.raises(InputError):
         checked_picture(upload(uploads, "cat.png", content))
     assert not uploads.exists() or not [*uploads.iterdir()], (
@@ -164,7 +164,7 @@ def test_what_is_no_picture_is_refused_whatever_it_is_called(uploads, content):
 # -- requests inside of files ------------------------------------------------------------------------
 
 
-def test_our_own_videos_and_pictures_carry_their_request(uploads):
+def test_own_video_and_picture_carry_their_request(uploads):
     mp4, png = uploads / "a.mp4", uploads / "a.png"
     write_mp4(mp4, [PICTURE], crf=40, comment=json.dumps(REQUEST))
     write_png(png, PICTURE, {key: value for key, value in REQUEST.items() if key != "start_image"})
@@ -173,25 +173,25 @@ def test_our_own_videos_and_pictures_carry_their_request(uploads):
     assert carried_request(str(png)) == expected
 
 
-def test_a_foreign_video_is_not_ours(uploads):
+def test_foreign_video_is_refused(uploads):
     for comment in ("", "holiday", "[1, 2]", '{"title": "x"}'):
         assert refusal(video(uploads, comment)).code == "not_made_by_us"
 
 
-def test_a_plain_picture_is_not_ours(uploads):
+def test_plain_picture_is_refused(uploads):
     path = uploads / "a.png"
     Image.fromarray(PICTURE).save(path)
     assert refusal(str(path)).code == "not_made_by_us"
 
 
 @pytest.mark.parametrize("name", ["request.json", "REQUEST.JSON"])
-def test_a_request_file_is_no_upload(uploads, name):
+def test_request_file_is_refused(uploads, name):
     assert refusal(upload(uploads, name, json.dumps(REQUEST))).code == "not_made_by_us"
 
 
 @pytest.mark.parametrize("name", ["cat.png", "cat.mp4", "cat", "cat.txt"])
 @pytest.mark.parametrize("content", [json.dumps(REQUEST), "<html></html>", "text", b"\xff\xfe", b""])
-def test_a_text_is_no_picture_and_no_video_whatever_it_is_called(uploads, name, content):
+def test_text_is_refused_whatever_its_name(uploads, name, content):
     assert isinstance(refusal(upload(uploads, name, content)), InputError)
 
 
@@ -206,7 +206,7 @@ def test_a_text_is_no_picture_and_no_video_whatever_it_is_called(uploads, name, 
         {"start_image": URI, "end_image": "http://evil.example/a.png"},
     ],
 )
-def test_a_video_that_names_files_of_this_computer_is_refused(uploads, values):
+def test_video_that_names_local_files_is_refused(uploads, values):
     secret = uploads / "secret.png"
     Image.fromarray(PICTURE).save(secret)
     comment = json.dumps(REQUEST | values).replace("{secret}", secret.as_posix())
@@ -214,7 +214,7 @@ def test_a_video_that_names_files_of_this_computer_is_refused(uploads, values):
     assert (error.code, error.values) == ("not_made_by_us", {"path": "theirs.mp4"})
 
 
-def test_a_picture_that_names_another_file_of_this_computer_is_refused(uploads):
+def test_picture_that_names_local_files_is_refused(uploads):
     secret = uploads / "secret.png"
     Image.fromarray(PICTURE).save(secret)
     png = uploads / "a.png"
@@ -224,11 +224,11 @@ def test_a_picture_that_names_another_file_of_this_computer_is_refused(uploads):
 
 
 @pytest.mark.parametrize("comment", [{"seed": -1}, {"steps": "x"}, {"nonsense": 1}])
-def test_a_request_that_is_wrong_is_refused_by_what_is_wrong(uploads, comment):
+def test_invalid_request_is_refused_with_its_field(uploads, comment):
     assert "field" in refusal(video(uploads, json.dumps(REQUEST | comment))).values
 
 
-def test_a_refusal_names_the_file_and_not_where_it_lies(uploads):
+def test_refusal_holds_the_name_and_no_folder(uploads):
     for path in (video(uploads, "", "a.mp4"), upload(uploads, "b.mp4", b"\0\0\0\x18ftypmp42broken")):
         error = refusal(path)
         assert error.values["path"] == Path(path).name
@@ -249,10 +249,10 @@ def test_a_refusal_names_the_file_and_not_where_it_lies(uploads):
         ("a.mp4.png", False),
     ],
 )
-def test_videos_are_known_by_their_ending(name, expected):
+def test_videos_are_recognised_by_extension(name, expected):
     assert is_video(name) is expected
 
 
-def test_the_same_video_once_more_has_another_seed_and_nothing_else():
+def test_new_seed_changes_nothing_else():
     request = GenerationRequest.from_dict(REQUEST)
     assert with_new_seed(request) == dataclasses.replace(request, seed=None)
