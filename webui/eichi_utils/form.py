@@ -17,7 +17,6 @@ from typing import Any
 from diffusers_helper.errors import InputError
 from diffusers_helper.files.atomic import atomic_write
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
-from diffusers_helper.sections import SectionSize, count_sections
 
 from .settings.settings import Field
 
@@ -89,16 +88,12 @@ def normalized(values: Values) -> Values:
 
 
 def count_rows(values: Values) -> int:
-    """How many sections the length has; 0 where the length is no number."""
+    """The number of sections that the length has; 0 where the length is no number."""
+    length = {key: values.get(key) for key in ("seconds", "section_seconds")}
     try:
-        request = _check(_length_only(values), "x")
+        return GenerationRequest.from_dict({"start_image": "x", **length}).num_sections
     except InputError:
         return 0
-    return count_sections(request.seconds, SectionSize.of(request.section_seconds))
-
-
-def _length_only(values: Values) -> Values:
-    return {key: _plain(values.get(key)) for key in ("seconds", "section_seconds")}
 
 
 def section_image(rows: Mapping[int, Row], section: int, copies: bool) -> str | None:
@@ -120,32 +115,13 @@ def to_requests(values: Values, pictures: Pictures, hidden: Mapping[str, Any]) -
     starts: tuple[str | None, ...] = pictures.start or ((None,) if has_keyframe_picture else ())
     if not starts:
         raise InputError("choose_start_image")
-    return [_to_request(values, start, pictures.end, keyframes, hidden) for start in starts]
-
-
-def _to_request(
-    values: Values,
-    start: str | None,
-    end: str | None,
-    keyframes: list[dict[str, object]],
-    hidden: Mapping[str, Any],
-) -> GenerationRequest:
-    made: Values = {key: _plain(values[key]) for key in _SAME}
+    made = {key: "" if values[key] is None else values[key] for key in _SAME}  # "" is no number to any check
     made |= {key: hidden[key] for key in HIDDEN_SETTINGS if hidden.get(key) is not None}
-    made |= {"start_image": start, "end_image": end, "keyframes": keyframes}
-    made["loop"] = values["mode"] == LOOP
-    made["all_padding"] = _plain(values["all_padding"], empty=-1) if values["use_all_padding"] else None
+    made |= {"start_image": None, "end_image": pictures.end, "keyframes": keyframes}
+    padding = -1 if values["all_padding"] is None else values["all_padding"]
+    made |= {"loop": values["mode"] == LOOP, "all_padding": padding if values["use_all_padding"] else None}
     made["seed"] = None if values["random_seed"] else _seed(values["seed"])
-    return GenerationRequest.from_dict(made)
-
-
-def _check(values: Values, start: str) -> GenerationRequest:
-    return GenerationRequest.from_dict(values | {"start_image": start})
-
-
-def _plain(value: object, empty: object = "") -> object:
-    """A field's value; an emptied number field becomes something that no check takes for a number."""
-    return empty if value is None else value
+    return [GenerationRequest.from_dict(made | {"start_image": start}) for start in starts]
 
 
 def _seed(value: object) -> object:
@@ -199,16 +175,16 @@ def from_request(
     Raises:
         InputError: a picture inside the request is damaged.
     """
-    values: Values = {key: getattr(request, key) for key in _SAME}
-    values["mode"] = LOOP if request.loop else NORMAL
-    values["use_all_padding"] = request.all_padding is not None
-    values["all_padding"] = (
-        FIELDS["all_padding"].default if request.all_padding is None else request.all_padding
-    )
-    values["random_seed"] = request.seed is None
-    values["seed"] = "0" if request.seed is None else str(request.seed)
-    values["use_keyframes"] = bool(request.keyframes)
-    values["copy_keyframes"] = False  # each row comes back by itself
+    padding, seed = request.all_padding, request.seed
+    values: Values = {key: getattr(request, key) for key in _SAME} | {
+        "mode": LOOP if request.loop else NORMAL,
+        "use_all_padding": padding is not None,
+        "all_padding": DEFAULTS["all_padding"] if padding is None else padding,
+        "random_seed": seed is None,
+        "seed": str(seed or 0),
+        "use_keyframes": bool(request.keyframes),
+        "copy_keyframes": False,  # each row comes back by itself
+    }
     named = request.map_images(lambda image: _as_file(image, folder))
     changed = {key: value for key, value in vars(request).items() if value != getattr(_NEW, key)}
     hidden = {key: changed[key] for key in HIDDEN_SETTINGS if key in changed}

@@ -66,11 +66,8 @@ def add_api(app: AppState) -> None:
         """Throw an unfinished job away; whether there was one of that id."""
         return app.queue.discard(job)
 
-    gr.api(generate, api_name="generate", concurrency_limit=None)
-    gr.api(queue, api_name="queue", concurrency_limit=None)
-    gr.api(stop, api_name="stop", concurrency_limit=None)
-    gr.api(finish, api_name="finish", concurrency_limit=None)
-    gr.api(discard, api_name="discard", concurrency_limit=None)
+    for endpoint in (generate, queue, stop, finish, discard):
+        gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=None)
 
 
 async def _ended(app: AppState, job_id: str) -> JobView | None:

@@ -161,7 +161,7 @@ def take_picture(uploads: Path, file: Any, words: Translator) -> tuple[str | Non
 def restore_single_start(page: Page, data: Data) -> Updates:
     """Show the single start image again where the several ones were taken away."""
     paths = uploaded_paths(data[page.form.inputs.start_images], page.app.uploads)
-    return {} if paths else as_updates(page.form.with_start(None))
+    return {} if paths else as_updates(page.form.with_starts([]))
 
 
 def open_files(page: Page, data: Data) -> Updates:
@@ -174,12 +174,11 @@ def open_files(page: Page, data: Data) -> Updates:
             delete_upload(path)
         raise InputError("video_among_pictures")
     shown = [checked_picture(path) for path in paths]
-    if len(shown) == 1:
-        return {page.message: messages.NOTHING, **as_updates(page.form.with_start(shown[0]))}
     if not shown:
         return {}
     text = page.words(data)("page.several_chosen", count=len(shown))
-    return {page.message: messages.note(text), **as_updates(page.form.with_start_images(shown))}
+    message = messages.note(text) if len(shown) > 1 else messages.NOTHING
+    return {page.message: message, **as_updates(page.form.with_starts(shown))}
 
 
 def _carries_request(path: str) -> bool:

@@ -88,7 +88,7 @@ def continue_from_video(page: Page, data: Data) -> Updates:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, flush=False) as part:
         Image.fromarray(frame).save(part, "PNG")
-    changes = page.form.with_start(str(path)) | {page.form.inputs.end: {"value": None}}
+    changes = page.form.with_starts([str(path)]) | {page.form.inputs.end: {"value": None}}
     return {page.message: messages.note(page.words(data)("page.continued")), **as_updates(changes)}
 
 

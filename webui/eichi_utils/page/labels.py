@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 from ..text.translations import Translator
 
 _Widget = TypeVar("_Widget")
-Choices = list[tuple[str, Any]]
 
 
 class Labels:
@@ -36,8 +35,7 @@ class Labels:
 
 
 def _texts(keys: dict[str, Any], words: Translator) -> dict[str, Any]:
-    return {name: _text(key, words) for name, key in keys.items()}
-
-
-def _text(key: str | Choices, words: Translator) -> str | Choices:
-    return words(key) if isinstance(key, str) else [(words(label), value) for label, value in key]
+    return {
+        name: words(key) if isinstance(key, str) else [(words(label), value) for label, value in key]
+        for name, key in keys.items()
+    }

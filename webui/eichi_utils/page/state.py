@@ -12,36 +12,17 @@ from ..download.download import DownloadView
 from ..download.plan import free_bytes, gigabytes
 from ..jobs.queue import JobView, QueueView
 from ..machine.check import line_text, worst_level
-from ..machine.rules import MODEL_BYTES
+from ..machine.rules import MODEL_BYTES, CheckLine
 from ..preflight import PreflightView
 from ..text.durations import format_duration
 from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
 
 WORDS = (
-    "setup.download",
-    "live.title",
-    "live.empty",
-    "live.download",
-    "live.lost",
-    "live.copy_details",
-    "live.copied",
-    "live.close",
-    "live.progress",
-    "live.preview",
-    "live.queue",
-    "live.show",
-    "live.up",
-    "live.remove",
-    "live.unfinished",
-    "live.finish",
-    "live.short",
-    "live.short_info",
-    "live.discard",
-    "live.discard_sure",
-    "live.choose_file",
-    "live.paste_picture",
-    "live.take_away",
+    *("setup.download", "live.title", "live.empty", "live.download", "live.lost", "live.copy_details"),
+    *("live.copied", "live.close", "live.progress", "live.preview", "live.queue", "live.show", "live.up"),
+    *("live.remove", "live.unfinished", "live.finish", "live.short", "live.short_info", "live.discard"),
+    *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away"),
 )
 """The words that never change while a page is open."""
 SHOWN_PROMPT = 120
@@ -58,48 +39,37 @@ def page_state(
         server: a name of this run of the app, so that a page notices when it was started anew.
         sound: whether the page should sound when a job ends.
     """
-    ended = _all_ended(view)
+    running = view.running
+    ended = sorted((*view.unfinished, *view.ended), key=lambda job: job.ended, reverse=True)
     newest = next((job for job in ended if job.state != "interrupted"), None)
     failed = next((job for job in ended if job.failure), None)  # stays until a page closes it
+    with_video = [job for job in (running, *ended) if job is not None and job.video is not None]
     return {
         "server": server,
         "version": view.version,
-        "title": _title(view, words),
+        "title": words("live.page_title_running", percent=round(running.progress.fraction * 100))
+        if running
+        else words("live.page_title"),
         "sound": sound,
         "words": {key: words(key) for key in WORDS},
         "setup": _preflight(setup, words),
-        "job": _job(view.running, words) if view.running else None,
-        "results": _results(view, words),
-        "failure": _failure(failed, words) if failed else None,
-        "ended": {"id": newest.id, "good": newest.state == "done", "text": _ended(newest, words)}
-        if newest
-        else None,
+        "job": running and _job(running, words),
+        "results": [_result(job, words) for job in with_video],  # the first one is shown
+        "failure": failed and _failure(failed, words),
+        "ended": newest and _ended(newest, words),
         "unfinished": [_unfinished(job, words) for job in view.unfinished],
         "queue": _queue(view, words),
     }
 
 
-def _all_ended(view: QueueView) -> list[JobView]:
-    """What does not run or wait, newest first."""
-    return sorted((*view.unfinished, *view.ended), key=lambda job: job.ended, reverse=True)
-
-
-def _title(view: QueueView, words: Translator) -> str:
-    if view.running is None:
-        return words("live.page_title")
-    return words("live.page_title_running", percent=round(view.running.progress.fraction * 100))
-
-
 def _job(job: JobView, words: Translator) -> dict[str, Any]:
     progress = job.progress
-    has_left = progress.seconds_left is not None and not job.stopping
+    left = None if job.stopping else progress.seconds_left
     return {
         "id": job.id,
         "label": _label(job, words),
         "status": _status(job, words),
-        "left": words("live.left", time=format_duration(progress.seconds_left or 0, words))
-        if has_left
-        else "",
+        "left": "" if left is None else words("live.left", time=format_duration(left, words)),
         "fraction": round(progress.fraction, 4),
         "stopping": job.stopping,
         "has_video": job.video is not None,
@@ -127,12 +97,6 @@ def _status(job: JobView, words: Translator) -> str:
         return words("live.status", section=section, stage=stage)
     step = words("live.step", step=progress.step, steps=progress.steps)
     return words("live.status", section=section, stage=step)
-
-
-def _results(view: QueueView, words: Translator) -> list[dict[str, Any]]:
-    """What there is to look at, first what a page shows by itself."""
-    jobs = [job for job in (view.running, *_all_ended(view)) if job is not None and job.video is not None]
-    return [_result(job, words) for job in jobs]
 
 
 def _result(job: JobView, words: Translator) -> dict[str, Any]:
@@ -192,8 +156,9 @@ def _kept(job: JobView, words: Translator) -> str:
     return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
 
 
-def _ended(job: JobView, words: Translator) -> str:
-    return words(f"live.ended_{job.state}", name=job.name)
+def _ended(job: JobView, words: Translator) -> dict[str, Any]:
+    text = words(f"live.ended_{job.state}", name=job.name)
+    return {"id": job.id, "good": job.state == "done", "text": text}
 
 
 def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
@@ -241,18 +206,19 @@ def _preflight(view: PreflightView, words: Translator) -> dict[str, Any] | None:
     download = _download(view, words)
     if not lines and download is None:
         return None
+    count = words("setup.title_check", count=len(lines))
     return {
-        "title": words("setup.title_download", size=MODEL_GB)
-        if download
-        else words("setup.title_check", count=len(lines)),
+        "title": words("setup.title_download", size=MODEL_GB) if download else count,
         "open": worst_level(lines) == "fails" or view.download.state != "idle",
-        "lines": [
-            dict(zip(("text", "advice"), line_text(line, words), strict=True))
-            | {"level": line.level, "mark": words(f"check.mark.{line.level}")}
-            for line in lines
-        ],
+        "lines": [_line(line, words) for line in lines],
         "download": download,
     }
+
+
+def _line(line: CheckLine, words: Translator) -> dict[str, Any]:
+    text, advice = line_text(line, words)
+    mark = words(f"check.mark.{line.level}")
+    return {"text": text, "advice": advice, "level": line.level, "mark": mark}
 
 
 def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:

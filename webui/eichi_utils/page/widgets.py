@@ -1,6 +1,6 @@
 """The page's fields as one thing: reading them all, filling them all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,19 +94,12 @@ class PageForm:
 
     def restored(self, request: Restored) -> Changes:
         """Changes that bring a whole request back, pictures included."""
-        start = request.pictures.start[0] if request.pictures.start else None
         end = {self.inputs.end: {"value": request.pictures.end}}
-        return self.filled(request.values) | self.with_start(start) | end
+        return self.filled(request.values) | self.with_starts(request.pictures.start) | end
 
-    def with_start(self, path: str | None) -> Changes:
-        """Changes that put one start image in place of whatever is there."""
-        return self._with_starts(path, None)
-
-    def with_start_images(self, paths: list[str]) -> Changes:
-        """Changes that put several start images in place of one."""
-        return self._with_starts(None, paths)
-
-    def _with_starts(self, single: str | None, several: list[str] | None) -> Changes:
+    def with_starts(self, paths: Sequence[str]) -> Changes:
+        """Changes that put one start image, several, or none in place of whatever is there."""
+        single, several = (None, paths) if len(paths) > 1 else ("".join(paths) or None, None)
         return {
             self.inputs.start: {"value": single, "visible": several is None},
             self.inputs.start_images: {"value": several, "visible": several is not None},

@@ -97,19 +97,19 @@ def _draw_rows(
                 scale=3,
             )
 
+        def with_row(rows: dict[int, Row], **values: Any) -> dict[int, Row]:
+            return rows | {section: dataclasses.replace(rows.get(section, Row()), **values)}
+
         def set_image(file: Any, rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any, str]:
-            path, said = take_picture(file, words_of(plan.language))
-            row = dataclasses.replace(rows.get(section, Row()), image=path)
+            path, text = take_picture(file, words_of(plan.language))
             drawn = path is None or (plan.copies and section in (RED, BLUE))
-            return rows | {section: row}, _redrawn(plan) if drawn else plan, said
+            return with_row(rows, image=path), _redrawn(plan) if drawn else plan, text
 
         def clear_image(rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any]:
-            row = dataclasses.replace(rows.get(section, Row()), image=None)
-            return rows | {section: row}, _redrawn(plan) if plan.copies else plan
+            return with_row(rows, image=None), _redrawn(plan) if plan.copies else plan
 
         def set_prompt(text: object, rows: dict[int, Row]) -> dict[int, Row]:
-            row = dataclasses.replace(rows.get(section, Row()), prompt=text if isinstance(text, str) else "")
-            return rows | {section: row}
+            return with_row(rows, prompt=text if isinstance(text, str) else "")
 
         image.upload(set_image, [image, part.rows, part.plan], [part.rows, part.plan, message], **RAW)
         image.clear(clear_image, [part.rows, part.plan], [part.rows, part.plan], **RAW)
