@@ -19,12 +19,30 @@ from tests.support.random_requests import random_request
 
 MINIMAL = {"start_image": "a.png"}
 DEFAULTS = {
-    "start_image": "a.png", "end_image": None, "end_frame_strength": 1.0, "prompt": "", "seed": None,
-    "negative_prompt": "", "seconds": 1.0, "section_seconds": 1.0, "steps": 16, "teacache": True,
-    "teacache_threshold": 0.40, "distilled_guidance_scale": 10.0, "guidance_scale": 1.0, "loop": False,
-    "guidance_rescale": 0.0, "all_padding": None, "close_after": None, "keyframes": [], "crf": 16,
-    "resolution": 640, "width": None, "height": None,
-    "keep_section_videos": False, "save_section_stills": False,
+    "start_image": "a.png",
+    "end_image": None,
+    "end_frame_strength": 1.0,
+    "prompt": "",
+    "seed": None,
+    "negative_prompt": "",
+    "seconds": 1.0,
+    "section_seconds": 1.0,
+    "steps": 16,
+    "teacache": True,
+    "teacache_threshold": 0.40,
+    "distilled_guidance_scale": 10.0,
+    "guidance_scale": 1.0,
+    "loop": False,
+    "guidance_rescale": 0.0,
+    "all_padding": None,
+    "close_after": None,
+    "keyframes": [],
+    "crf": 16,
+    "resolution": 640,
+    "width": None,
+    "height": None,
+    "keep_section_videos": False,
+    "save_section_stills": False,
 }
 
 

@@ -1,4 +1,4 @@
-"""What pages show of the jobs: every state in every language, and never one job under another's name."""
+"""The state that pages show: every one in every language, and no job under another's name."""
 
 import json
 import re
@@ -133,7 +133,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", sorted(VIEWS))
-def test_every_state_can_be_told_in_every_language(name, language):
+def test_every_state_has_words_in_every_language(name, language):
     state = state_of(VIEWS[name], Translator(language))
     sent = json.loads(json.dumps(state))
     assert sent == state, "nothing but JSON, which the browser gets"
@@ -144,21 +144,11 @@ def test_every_state_can_be_told_in_every_language(name, language):
 
 @pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
 def test_another_language_changes_words_and_nothing_else(language):
+    texts = {"title", "words", "text", "status", "left", "label", "caption", "state_text", "notices", "kept"}
+
     def without_words(state: object) -> object:
-        shown = (
-            "title",
-            "words",
-            "text",
-            "status",
-            "left",
-            "label",
-            "caption",
-            "state_text",
-            "notices",
-            "kept",
-        )
         if isinstance(state, dict):
-            return {key: without_words(value) for key, value in state.items() if key not in shown}
+            return {key: without_words(value) for key, value in state.items() if key not in texts}
         return [without_words(value) for value in state] if isinstance(state, list) else state
 
     english, other = (state_of(VIEWS["all at once"], Translator(code)) for code in ("en", language))
@@ -166,7 +156,7 @@ def test_another_language_changes_words_and_nothing_else(language):
     assert english["words"] != other["words"]
 
 
-def test_the_page_gets_all_words_that_its_files_ask_for():
+def test_the_page_gets_the_words_of_its_files():
     named = (path.read_text("utf-8") for path in STATIC.iterdir() if path.suffix in (".html", ".js"))
     asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
     asked |= {f"live.{action}" for action in ("show", "up", "remove", "finish", "short", "discard")}
@@ -174,6 +164,12 @@ def test_the_page_gets_all_words_that_its_files_ask_for():
 
 
 # -- the running job ---------------------------------------------------------------------------------
+
+
+def running(**values: Any) -> dict[str, Any]:
+    """The state of a running job, as the page shows it."""
+    shown: dict[str, Any] = state_of(view(job(1, "running", **values)))["job"]
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -187,18 +183,45 @@ def test_the_page_gets_all_words_that_its_files_ask_for():
         (Progress("saving", 2, 3, 16, 16), "writing the video"),
     ],
 )
-def test_the_status_says_what_the_job_is_at(progress, status):
-    assert state_of(view(job(1, "running", progress=progress)))["job"]["status"] == status
+def test_the_status_is_what_the_job_does(progress, status):
+    assert running(progress=progress)["status"] == status
 
 
-def test_a_job_that_is_asked_to_stop_says_so_and_promises_no_time():
-    shown = state_of(view(job(1, "running", stopping=True)))["job"]
+def test_a_stopping_job_promises_no_time():
+    shown = running(stopping=True)
     assert (shown["stopping"], shown["left"]) == (True, "")
     assert shown["status"].startswith("Stopping after this step. No section is finished yet")
-    progress = replace(job(1, "running").progress, sections=3, sections_done=2)
-    shown = state_of(view(job(1, "running", stopping=True, progress=progress)))["job"]
+    shown = running(stopping=True, progress=replace(job(1, "running").progress, sections=3, sections_done=2))
     kept = "2 of 3 sections, the last 2.3 s of the video"
     assert shown["status"] == f"Stopping after this step. Kept: {kept}."
+
+
+def test_the_time_left_is_shown_where_it_is_known():
+    progress = job(1, "running").progress
+    lefts = [running(progress=replace(progress, seconds_left=left))["left"] for left in (95.0, 0.0, None)]
+    assert lefts == ["about 1 min 40 s left", "about 1 s left", ""]
+
+
+def test_the_window_title_is_the_progress():
+    assert state_of(view(job(1, "running")))["title"] == "46% - Endframe Ichi"
+    assert state_of(view(ended=[done(1)]))["title"] == "Endframe Ichi"
+
+
+def test_everything_shown_of_the_running_job_is_its_own():
+    shown = state_of(VIEWS["all at once"])["job"]
+    assert (shown["id"], shown["label"]) == (f"{1:016x}", "261124_000001: Prompt 1.")
+    assert shown["preview"] == f"ichi/jobs/{1:016x}/preview/3"
+    assert running(preview_number=0)["preview"] is None
+    others = [f"{number:016x}" for number in range(2, 6)]
+    assert not any(other in text for other in others for text in texts_in(shown))
+
+
+def test_a_long_prompt_becomes_one_short_line():
+    label = running(prompt="A cat\n\n yawns. " * 50)["label"]
+    assert "\n" not in label
+    assert len(label) == len("261124_000001: ") + SHOWN_PROMPT
+    assert label.endswith("\u2026")
+    assert running(prompt=" \n")["label"] == "261124_000001"
 
 
 # -- unfinished jobs ---------------------------------------------------------------------------------
@@ -213,14 +236,14 @@ def unfinished(number: int, state: Any, done: int, **values: Any) -> JobView:
     ("done", "actions"),
     [(0, ["finish", "discard"]), (1, ["finish", "short", "discard"]), (3, ["finish", "discard"])],
 )
-def test_an_unfinished_job_says_what_is_kept_and_what_can_be_done(done, actions):
+def test_an_unfinished_job_shows_what_is_kept_and_its_actions(done, actions):
     (shown,) = state_of(view(unfinished=[unfinished(1, "interrupted", done)]))["unfinished"]
     assert (shown["actions"], shown["state_text"]) == (actions, "interrupted")
     kept = f"Kept: {done} of 4 sections, the last {(36 * done - 3) / 30:.1f} s of the video."
     assert shown["kept"] == (kept if done else "No section was finished yet.")
 
 
-def test_an_unfinished_job_is_told_once_and_its_video_can_be_seen():
+def test_an_unfinished_job_is_shown_once_with_its_video():
     kept = unfinished(1, "stopped", 2, video=KEPT, frames=69, ended=5.0)
     shown = state_of(view(unfinished=[kept], ended=[replace(done(2), ended=3.0)]))
     assert shown["queue"] == []
@@ -229,103 +252,34 @@ def test_an_unfinished_job_is_told_once_and_its_video_can_be_seen():
     assert shown["ended"]["id"] == kept.id
 
 
-def test_a_failure_of_a_job_that_can_go_on_is_told():
-    job = replace(failed(1), can_finish=True, ended=2.0)
-    shown = state_of(view(unfinished=[job], ended=[replace(done(2), ended=3.0)]))
-    assert shown["failure"]["id"] == job.id
-
-
-def test_the_time_left_stands_there_only_where_it_is_known():
-    progress = job(1, "running").progress
-    lefts = [
-        state_of(view(job(1, "running", progress=replace(progress, seconds_left=seconds))))["job"]["left"]
-        for seconds in (95.0, 0.0, None)
-    ]
-    assert lefts == ["about 1 min 40 s left", "about 1 s left", ""]
-
-
-def test_the_title_of_the_window_tells_how_far_the_running_job_is():
-    assert state_of(view(job(1, "running")))["title"] == "46% - Endframe Ichi"
-    assert state_of(view(ended=[done(1)]))["title"] == "Endframe Ichi"
-
-
-def test_a_preview_is_named_by_its_job_and_its_number():
-    shown = state_of(view(job(5, "running")))["job"]
-    assert shown["preview"] == "ichi/jobs/0000000000000005/preview/3"
-    assert state_of(view(job(5, "running", preview_number=0)))["job"]["preview"] is None
-
-
-def test_all_that_is_shown_of_the_running_job_is_its_own():
-    state = state_of(VIEWS["all at once"])
-    running = f"{1:016x}"
-    assert state["job"]["id"] == running
-    assert "261124_000001" in state["job"]["label"]
-    assert "Prompt 1." in state["job"]["label"]
-    assert running in state["job"]["preview"]
-    others = [f"{number:016x}" for number in range(2, 6)]
-    assert not any(other in text for other in others for text in texts_in(state["job"]))
-
-
-def test_a_long_prompt_is_shortened_and_stands_in_one_line():
-    long = "A cat\n\n yawns. " * 50
-    label = state_of(view(job(1, "running", prompt=long)))["job"]["label"]
-    assert "\n" not in label
-    assert len(label) == len("261124_000001: ") + SHOWN_PROMPT
-    assert label.endswith("\u2026")
-
-
-def test_a_job_without_a_prompt_is_called_by_its_name():
-    assert state_of(view(job(1, "running", prompt=" \n")))["job"]["label"] == "261124_000001"
-
-
 # -- results -----------------------------------------------------------------------------------------
 
 
-def results(*jobs: JobView, running: JobView | None = None) -> list[str]:
-    return [result["id"][-1] for result in state_of(view(running, ended=jobs))["results"]]
+def test_results_come_newest_first_and_only_with_a_video():
+    with_video = job(4, "running", video=Path("a.mp4"), frames=36)
+    ended = [done(3), failed(2), failed(1, KEPT), job(5, "stopped")]
+    for current, expected in ((job(4, "running"), "31"), (with_video, "431")):
+        results = state_of(view(current, ended=ended))["results"]
+        assert "".join(result["id"][-1] for result in results) == expected
+        assert [result["complete"] for result in results] == [number == "3" for number in expected]
 
 
-def test_the_newest_result_comes_first():
-    assert results(done(3), done(2), done(1)) == ["3", "2", "1"]
-
-
-def test_the_last_result_stays_until_the_running_job_has_a_video():
-    assert results(done(1), running=job(2, "running")) == ["1"]
-    assert results(done(1), running=job(2, "running", video=Path("a.mp4"), frames=36)) == ["2", "1"]
-
-
-def test_jobs_without_a_video_are_no_results():
-    assert results(failed(3), job(2, "stopped"), done(1)) == ["1"]
-
-
-def test_a_result_is_complete_only_when_its_job_is_done():
-    ended = [done(3), failed(2, KEPT), job(1, "stopped", video=KEPT, frames=36)]
-    running = job(4, "running", video=Path("a.mp4"), frames=36)
-    shown = state_of(view(running, ended=ended))["results"]
-    assert [result["complete"] for result in shown] == [False, True, False, False]
-
-
-def test_a_video_gets_another_address_when_it_has_become_longer():
-    addresses = [
-        state_of(view(job(2, "running", video=Path("a.mp4"), frames=frames)))["results"][0]["video"]
-        for frames in (36, 72)
-    ]
-    assert addresses == [f"ichi/jobs/{2:016x}/video/{frames}.mp4?running" for frames in (36, 72)]
-
-
-def test_the_caption_tells_what_the_video_is():
-    captions = [
-        state_of(view(running, ended=ended))["results"][0]["caption"]
+def test_a_longer_video_has_another_address_and_caption():
+    shown = [
+        state_of(view(running, ended=ended))["results"][0]
         for running, ended in (
-            (job(1, "running", video=Path("a.mp4"), frames=36), ()),
-            (None, [done(2)]),
-            (None, [job(3, "stopped", video=KEPT, frames=36)]),
+            *((job(1, "running", video=Path("a.mp4"), frames=frames), ()) for frames in (36, 72)),
+            (None, [done(1)]),
+            (None, [job(1, "stopped", video=KEPT, frames=36)]),
         )
     ]
-    assert captions == [
+    endings = ("36.mp4?running", "72.mp4?running", "109.mp4?done", "36.mp4?stopped")
+    assert [result["video"] for result in shown] == [f"ichi/jobs/{1:016x}/video/{name}" for name in endings]
+    assert [result["caption"] for result in shown] == [
         "261124_000001: so far, the last 1.2 s",
-        "261124_000002: 109 frames, 3.63 s, 640 x 608, seed 2, made in 1 min 0 s",
-        "261124_000003: not finished, the last 1.2 s were kept",
+        "261124_000001: so far, the last 2.4 s",
+        "261124_000001: 109 frames, 3.63 s, 640 x 608, seed 1, made in 1 min 0 s",
+        "261124_000001: not finished, the last 1.2 s were kept",
     ]
 
 
@@ -333,28 +287,28 @@ def test_the_caption_tells_what_the_video_is():
 
 
 def test_the_newest_failure_stays_when_later_jobs_end_well():
-    assert state_of(view(job(2, "running"), ended=[failed(1)]))["failure"]["id"] == f"{1:016x}"
-    assert state_of(view(ended=[done(3), failed(2), failed(1)]))["failure"]["id"] == f"{2:016x}"
-    assert state_of(view(ended=[done(2)]))["failure"] is None
+    ended = [replace(done(3), ended=3.0), replace(failed(2), ended=2.0), failed(1)]
+    for queue in (
+        view(job(4, "running"), ended=ended),
+        view(unfinished=[replace(ended[1], can_finish=True)], ended=[ended[0]]),
+    ):
+        assert state_of(queue)["failure"] == {
+            "id": f"{2:016x}",
+            "title": "261124_000002 failed",
+            "details": "Traceback <b>",
+            "text": ENGLISH("error.out_of_memory"),
+        }
 
 
-def test_a_failure_tells_which_job_why_and_what_helps_those_who_help():
-    shown = state_of(view(ended=[failed(1)]))["failure"]
-    assert shown["title"] == "261124_000001 failed"
-    assert shown["text"] == ENGLISH("error.out_of_memory")
-    assert shown["details"] == "Traceback <b>"
-
-
-def test_a_stopped_job_is_no_failure():
-    state = state_of(view(ended=[job(1, "stopped")]))
-    assert state["failure"] is None
-    assert state["ended"] == {"id": f"{1:016x}", "good": False, "text": "261124_000001 is stopped."}
-
-
-def test_what_ended_last_is_announced():
+def test_the_newest_end_is_announced_and_a_stop_is_no_failure():
     assert state_of(view())["ended"] is None
-    ended = state_of(view(ended=[done(2), failed(1)]))["ended"]
-    assert ended == {"id": f"{2:016x}", "good": True, "text": "261124_000002 is finished."}
+    for ended, good, text in (
+        ([done(2), failed(1)], True, "261124_000002 is finished."),
+        ([job(1, "stopped")], False, "261124_000001 is stopped."),
+    ):
+        state = state_of(view(ended=ended))
+        assert state["ended"] == {"id": ended[0].id, "good": good, "text": text}
+        assert (state["failure"] is None) == (len(ended) == 1)
 
 
 # -- the list of jobs --------------------------------------------------------------------------------
@@ -365,43 +319,28 @@ def test_a_single_job_makes_no_list():
         assert state_of(queue)["queue"] == []
 
 
-def test_the_list_has_the_running_job_then_those_that_wait_then_those_that_ended():
-    queue = state_of(view(job(5, "running"), [job(6), job(7)], [done(4), failed(3)]))["queue"]
-    assert [item["id"][-1] for item in queue] == ["5", "6", "7", "4", "3"]
-    assert [item["state"] for item in queue] == ["running", "waiting", "waiting", "done", "failed"]
-    assert [item["state_text"] for item in queue] == ["running", "waiting", "waiting", "finished", "failed"]
-
-
-def test_each_job_offers_only_what_can_be_done_with_it():
+def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
+    waiting = [job(6, prompt="", has_thumbnail=False), job(7)]
     ended = [done(4), failed(3), failed(2, KEPT), job(1, "stopped")]
-    queue = state_of(view(job(5, "running", video=Path("a.mp4")), [job(6), job(7)], ended))["queue"]
-    actions = {item["id"][-1]: item["actions"] for item in queue}
-    assert actions == {
-        "5": [],
-        "6": ["remove"],
-        "7": ["up", "remove"],
-        "4": ["show"],
-        "3": [],
-        "2": ["show"],
-        "1": [],
-    }
-
-
-def test_every_job_that_can_be_shown_is_among_the_results():
-    state = state_of(VIEWS["all at once"])
+    state = state_of(view(job(5, "running", video=Path("a.mp4")), waiting, ended))
+    assert [(item["id"][-1], item["state_text"], item["actions"]) for item in state["queue"]] == [
+        ("5", "running", []),
+        ("6", "waiting", ["remove"]),
+        ("7", "waiting", ["up", "remove"]),
+        ("4", "finished", ["show"]),
+        ("3", "failed", []),
+        ("2", "failed", ["show"]),
+        ("1", "stopped", []),
+    ]
     shown = {item["id"] for item in state["queue"] if "show" in item["actions"]}
     assert shown <= {result["id"] for result in state["results"]}
-
-
-def test_a_job_without_prompt_or_thumbnail_says_so():
-    item = state_of(view(waiting=[job(1, prompt="", has_thumbnail=False), job(2)]))["queue"][0]
-    assert (item["prompt"], item["thumbnail"]) == ("(no prompt)", None)
+    assert (state["queue"][1]["prompt"], state["queue"][1]["thumbnail"]) == ("(no prompt)", None)
 
 
 # -- with a real queue -------------------------------------------------------------------------------
 
 
-def test_no_page_ever_shows_one_jobs_progress_under_anothers_name(tmp_path):
+def test_no_job_is_ever_shown_under_anothers_name(tmp_path):
     """Jobs run while pages look all the time; each state must be of one job throughout."""
     picture = tmp_path / "cat.png"
     Image.new("RGB", (32, 32)).save(picture)
@@ -435,7 +374,7 @@ def test_no_page_ever_shows_one_jobs_progress_under_anothers_name(tmp_path):
 
 
 def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
-    """One look; tells what there was to see."""
+    """Look once; gives the kinds of things that were shown."""
     state = state_of(queue.view())
     shown = state["job"]
     if shown is not None:
