@@ -65,7 +65,7 @@ def test_our_own_files_cut_short_are_refused(command):
         (b"{'prompt': 'single quotes'}", "not valid JSON (Expecting property name"),
         ('{"prompt": "猫"}'.encode("utf-16"), "not a text in UTF-8"),
         (b"[" * 10_000, "inside each other"),
-        (b"[1]", "must be one JSON object, like"),
+        (b"[1]", "must be one JSON object {"),
         ({"steps": True}, '"steps" must be a whole number from 1 to 100, not true'),
         ({"seconds": 0}, '"seconds" must be more than 0 and at most 120, not 0'),
         ({"width": 100}, '"width" must be a multiple of 16, not 100; 96 would do'),
@@ -165,7 +165,7 @@ def test_a_folder_without_models_is_refused(command, models):
     assert f"There is no folder {missing} with models" in command.refuse({}, models=missing)
     assert "There is no folder" in command.refuse({}, models=Path(START))
     assert "File name too long" in command.refuse({}, models=command.folder / ("a" * 300))
-    for repository in (REDUX, TRANSFORMER, HUNYUAN):
+    for repository in (TRANSFORMER, REDUX, HUNYUAN):
         shutil.rmtree(models / repository)
         assert f"The model {repository} is not in {models}; download it" in command.refuse({}, models=models)
 

@@ -185,10 +185,7 @@ def test_a_seed_is_taken_to_its_last_digit(seed):
 @pytest.mark.parametrize(
     ("seed", "code"),
     [
-        *(
-            (seed, "not_a_whole_number")
-            for seed in ("", " ", "-1", "1.5", "1e5", "abc", "1_000", "1 2", "0x1f")
-        ),
+        *((seed, "not_a_whole_number") for seed in ("", " ", "-1", "1.5", "1e5", "abc", "1_000", "0x1f")),
         *((seed, "not_a_whole_number") for seed in ("1 2", "\uff11\uff12", "\u0663", None, "9" * 10**6)),
         *((seed, "out_of_range") for seed in (str(MAX_SEED + 1), "9" * 19)),
     ],

@@ -6,9 +6,9 @@ The same examples at every run.
 import dataclasses
 import json
 import math
+import random
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,19 +20,19 @@ from diffusers_helper.media.embedded_request import load_request, pack_request, 
 from diffusers_helper.media.images import read_image, to_data_uri
 from diffusers_helper.media.video import write_mp4
 from diffusers_helper.plan import make_plan
-from diffusers_helper.request import GenerationRequest, Keyframe, parse_request_json
-from diffusers_helper.sections import SectionSize, count_sections
+from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, Keyframe, parse_request_json
+from tests.support.random_requests import random_request
 from webui.eichi_utils.text.error_text import error_text
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 WORDS = [Translator(language) for language in LANGUAGES]
-FIELDS = [field.name for field in dataclasses.fields(GenerationRequest)]
+FIELDS = [*REQUEST_FIELDS]
 KEYFRAME_FIELDS = [field.name for field in dataclasses.fields(Keyframe)]
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def bounded(examples: int) -> settings:
-    """Returns settings for so many examples, the same at every run, however long one takes."""
+    """So many examples, the same at every run, however long one takes on a busy machine."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -46,7 +46,7 @@ def bounded(examples: int) -> settings:
 
 HALVES = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800", "\ud83d"])
 TEXTS = st.one_of(st.text(st.characters(codec=None, exclude_categories=()), max_size=12), HALVES)
-"""Strategy for any characters, and halves of them."""
+"""Any characters, and halves of them."""
 NUMBERS = st.one_of(
     st.integers(),
     st.integers(-(10**400), 10**400),
@@ -59,7 +59,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=4,
 )
-"""Strategy for whatever JSON can hold, and what Python's parser takes beyond it."""
+"""Whatever JSON can hold, and what Python's parser takes beyond it."""
 PICTURES = st.one_of(
     VALUES,
     st.sampled_from(
@@ -90,24 +90,23 @@ FULL = st.fixed_dictionaries(
 """Strategy for known keys with any value."""
 
 
-def sentence_of(error: InputError) -> list[str]:
-    """Returns the sentence of an error in each language, which must be one that can be shown and sent."""
-    said = [error_text(error.code, error.values, words) for words in WORDS]
-    for text in said:
+def check_sentence(error: InputError) -> None:
+    """Check that each language has a sentence for the error that can be shown and sent."""
+    for words in WORDS:
+        text = error_text(error.code, error.values, words)
         assert text.strip()
         assert text[-1] in ".?。？!！", text
         assert len(text) < 1000
         text.encode("utf-8")
         assert not any(f"{{{name}}}" in text for name in error.values)
-    return said
 
 
 def accepted_or_explained(values: object) -> GenerationRequest | None:
-    """Returns the request that values make, which must be usable; None for an error, with words for it."""
+    """The usable request that values make; None for a refusal, which has a sentence."""
     try:
         request = GenerationRequest.from_dict(values)
     except InputError as error:
-        sentence_of(error)
+        check_sentence(error)
         return None
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
@@ -118,30 +117,26 @@ def accepted_or_explained(values: object) -> GenerationRequest | None:
     return request
 
 
+def parsed_or_explained(text: str | bytes) -> None:
+    try:
+        values = parse_request_json(text)
+    except InputError as error:
+        check_sentence(error)
+        return
+    accepted_or_explained(values)
+
+
 @pytest.mark.slow
 @bounded(150)
-@given(VALUES)
-def test_any_json_value_is_accepted_or_explained(values):
+@given(st.one_of(VALUES, FULL))
+def test_any_value_is_accepted_or_explained(values):
     accepted_or_explained(values)
-
-
-@pytest.mark.slow
-@bounded(60)
-@given(FULL)
-def test_any_values_of_known_keys_are_accepted_or_explained(values):
-    accepted_or_explained(values)
-
-
-@bounded(60)
-@given(st.sampled_from(FIELDS), VALUES)
-def test_any_value_of_a_field_is_accepted_or_explained(name, value):
-    accepted_or_explained({"start_image": "a.png", name: value})
 
 
 @pytest.mark.slow
 @bounded(500)
 @given(st.sampled_from([*FIELDS, "keyframes[0]"]), VALUES, st.sampled_from(KEYFRAME_FIELDS))
-def test_any_value_of_one_key_is_accepted_or_explained(name, value, frame_name):
+def test_each_key_with_any_value_is_accepted_or_explained(name, value, frame_name):
     if name == "keyframes[0]":
         frame = {"section": 0, "prompt": "x", frame_name: value}
         accepted_or_explained({"start_image": "a.png", "keyframes": [frame]})
@@ -150,139 +145,79 @@ def test_any_value_of_one_key_is_accepted_or_explained(name, value, frame_name):
 
 
 @bounded(80)
-@given(TEXTS, VALUES)
+@given(TEXTS.filter(lambda name: name not in FIELDS), VALUES)
 def test_unknown_key_is_explained_with_a_known_one(name, value):
-    if name in FIELDS:
-        return
     with pytest.raises(InputError) as caught:
         GenerationRequest.from_dict({"start_image": "a.png", name: value})
     assert caught.value.code == "unknown_key"
     assert caught.value.values["nearest"] in FIELDS
-    sentence_of(caught.value)
+    check_sentence(caught.value)
 
 
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+JSON_LIKE = st.text('{}[]",:0123456789eE+-.\\u dtrufalsn\n', max_size=60)
+NUMBERS_OF_ANY_LENGTH = st.builds(
+    lambda name, begin, digits: f'{{"start_image": "a.png", "{name}": {begin}{"9" * digits}}}',
+    st.sampled_from(FIELDS),
+    st.sampled_from(["", "-", "0.", "1e", "-1e-"]),
+    st.integers(1, 10_000),
+)
 
 
-def parsed_or_explained(text: str | bytes) -> None:
-    try:
-        values = parse_request_json(text)
-    except InputError as error:
-        sentence_of(error)
-        return
-    accepted_or_explained(values)
-
-
-@bounded(200)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_accepted_or_explained(content):
-    parsed_or_explained(content)
-
-
-@bounded(200)
-@given(st.one_of(TEXTS, st.text('{}[]",:0123456789eE+-.\\u dtrufalsn\n', max_size=60)))
-def test_any_text_is_accepted_or_explained(text):
+@pytest.mark.slow
+@bounded(500)
+@given(st.one_of(st.binary(max_size=200), TEXTS, JSON_LIKE, NUMBERS_OF_ANY_LENGTH))
+def test_any_file_is_accepted_or_explained(text):
     parsed_or_explained(text)
 
 
+@pytest.mark.slow
 @bounded(100)
-@given(
-    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3), st.booleans(), st.integers(0, 99), ENCODINGS
-)
-def test_cut_or_recoded_file_is_accepted_or_explained(values, plain, cut, encoding):
-    text = json.dumps(values, ensure_ascii=plain)
-    content = text.encode(encoding, "replace")
-    for piece in (content, content[:cut], content[cut:], content + content[:cut]):
-        parsed_or_explained(piece)
+@given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3), st.integers(0, 99), ENCODINGS)
+def test_a_cut_or_reencoded_file_is_accepted_or_explained(values, cut, encoding):
+    for plain in (False, True):
+        content = json.dumps(values, ensure_ascii=plain).encode(encoding, "replace")
+        for piece in (content, content[:cut], content[cut:], content + content[:cut]):
+            parsed_or_explained(piece)
 
 
 @bounded(100)
 @given(st.sampled_from(FIELDS), VALUES, VALUES)
-def test_last_of_two_equal_keys_counts(name, first, last):
+def test_the_last_value_of_a_doubled_key_counts(name, first, last):
     text = f'{{"start_image": "a.png", "{name}": {json.dumps(first)}, "{name}": {json.dumps(last)}}}'
     alone = json.dumps({"start_image": "a.png", name: last})
     assert accepted_or_explained(parse_request_json(text)) == accepted_or_explained(parse_request_json(alone))
 
 
+@pytest.mark.slow
 @bounded(30)
 @given(st.sampled_from("[{"), st.integers(1, 100_000), st.sampled_from(FIELDS))
-def test_deep_nesting_is_accepted_or_explained(sign, depth, name):
+def test_nested_lists_and_objects_are_accepted_or_explained(sign, depth, name):
     inner = sign * depth if sign == "[" else '{"a":' * depth
     close = "]" * depth if sign == "[" else "1" + "}" * depth
     for text in (inner, inner + close, f'{{"{name}": {inner}{close}}}', f'{{"{name}": {inner}'):
         parsed_or_explained(text)
 
 
-@bounded(100)
-@given(st.sampled_from(FIELDS), st.integers(1, 10_000), st.sampled_from(["", "-", "0.", "1e", "-1e-"]))
-def test_numbers_of_any_length_are_accepted_or_explained(name, digits, begin):
-    parsed_or_explained(f'{{"start_image": "a.png", "{name}": {begin}{"9" * digits}}}')
-
-
 # -- there and back ----------------------------------------------------------------------------------
 
-
-@st.composite
-def requests(draw: Any) -> GenerationRequest:
-    """Draws any valid request; its pictures are called by names."""
-    texts = st.text(st.characters(codec="utf-8"), max_size=60)
-    seconds = draw(st.floats(0, 120, exclude_min=True))
-    section_seconds = draw(st.sampled_from([0.5, 1.0]))
-    sections = count_sections(seconds, SectionSize.of(section_seconds))
-    frames = draw(st.lists(st.integers(0, sections - 1), unique=True, max_size=3))
-    pictures = [draw(st.booleans()) for _ in frames]
-    prompts = [draw(texts) if is_picture else draw(texts.filter(str.strip)) for is_picture in pictures]
-    rows = zip(frames, pictures, prompts, strict=True)
-    keyframes = tuple(
-        Keyframe(section, f"key {section}.png" if is_picture else None, prompt)
-        for section, is_picture, prompt in rows
-    )
-    return GenerationRequest(
-        start_image="start.png" if not any(pictures) or draw(st.booleans()) else None,
-        end_image=draw(st.sampled_from([None, "end.png"])),
-        end_frame_strength=draw(st.floats(0, 1)),
-        prompt=draw(texts),
-        negative_prompt=draw(texts),
-        seed=draw(st.one_of(st.none(), st.integers(0, 2**63 - 1))),
-        seconds=seconds,
-        section_seconds=section_seconds,
-        steps=draw(st.integers(1, 100)),
-        teacache=draw(st.booleans()),
-        teacache_threshold=draw(st.floats(0, 10)),
-        distilled_guidance_scale=draw(st.floats(0, 32)),
-        guidance_scale=draw(st.floats(0, 32)),
-        guidance_rescale=draw(st.floats(0, 1)),
-        all_padding=draw(st.one_of(st.none(), st.floats(0, 10))),
-        loop=draw(st.booleans()),
-        keyframes=keyframes,
-        resolution=draw(st.integers(64, 1536)),
-        crf=draw(st.integers(1, 51)),
-        keep_section_videos=draw(st.booleans()),
-        save_section_stills=draw(st.booleans()),
-    )
+REQUESTS = st.integers(0, 2**32).map(lambda seed: random_request(random.Random(seed)))
 
 
-@pytest.mark.slow
 @bounded(150)
-@given(requests())
-def test_valid_request_survives_json(request_):
+@given(REQUESTS)
+def test_every_valid_request_is_taken_as_it_is(request_):
     assert accepted_or_explained(request_.to_dict()) == request_
 
 
+@pytest.mark.slow
 @bounded(25)
-@given(
-    requests(),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(0, 2**32 - 1),
-    st.integers(0, 2**63 - 1),
-)
-def test_request_survives_video_and_picture(request_, height, width, noise, seed):
-    names = dict.fromkeys([request_.start_image, request_.end_image, *(k.image for k in request_.keyframes)])
-    random = np.random.default_rng(noise)
+@given(REQUESTS, st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1))
+def test_a_request_comes_back_from_a_video_and_a_picture(request_, height, width, noise, seed):
+    draw = np.random.default_rng(noise)
     pictures = {
-        name: random.integers(0, 256, (16 * height, 16 * width, 3), dtype=np.uint8)
-        for name in names
+        name: draw.integers(0, 256, (16 * height, 16 * width, 3), dtype=np.uint8)
+        for name in dict.fromkeys(all_images(request_))
         if name is not None
     }
     packed = pack_request(request_, pictures, seed)
@@ -294,8 +229,7 @@ def test_request_survives_video_and_picture(request_, height, width, noise, seed
         write_mp4(video, [start], crf=40, comment=json.dumps(packed, ensure_ascii=False))
         write_png(other, np.zeros_like(start), packed)
         write_png(own, start, without_start(packed))
-        assert load_request(video) == expected
-        assert load_request(other) == expected
+        assert load_request(video) == load_request(other) == expected
         loaded = load_request(own)
         assert dataclasses.replace(loaded, start_image=expected.start_image) == expected
         for found, name in zip(all_images(loaded), all_images(request_), strict=True):

@@ -2,31 +2,31 @@
 
 import random
 
-from diffusers_helper.request import GenerationRequest
+from diffusers_helper.request import GenerationRequest, field_limits
+
+WHOLE = ("steps", "resolution", "crf")
+NUMBERS = ("teacache_threshold", "end_frame_strength", "distilled_guidance_scale", "guidance_rescale")
+FLAGS = ("teacache", "loop", "keep_section_videos", "save_section_stills")
+PIECES = (
+    *("", "A cat.", "猫が歩く。", "é", "👩\u200d👩\u200d👧", '"', "'", "\\", "\n", "\r\n", "\t", "\0"),
+    *("\x1b[31m", "\x7f", "{", "}", "%s", "=", ";", "#", "<b>", "\u2028", "\ufeff", "\U0010ffff", " "),
+    "x" * 300,
+)
+"""Pieces of text that make a file format stumble."""
 
 
 def random_request(rng: random.Random) -> GenerationRequest:
     """Any valid request."""
-    section_seconds = rng.choice([1, 0.5])
-    values = {
-        "prompt": random_text(rng),
-        "negative_prompt": random_text(rng),
+    values = {name: rng.randint(*map(int, field_limits(name))) for name in WHOLE}
+    values |= {name: rng.uniform(*field_limits(name)) for name in NUMBERS}
+    values |= {name: rng.random() < 0.5 for name in FLAGS}
+    values |= {name: random_text(rng) for name in ("prompt", "negative_prompt")}
+    values |= {
         "seed": rng.choice([None, 0, rng.randrange(2**63)]),
         "seconds": rng.choice([1, 0.1, rng.uniform(0.01, 120)]),
-        "section_seconds": section_seconds,
-        "steps": rng.randint(1, 100),
-        "teacache": rng.random() < 0.5,
-        "teacache_threshold": rng.uniform(0, 10),
-        "end_frame_strength": rng.random(),
-        "distilled_guidance_scale": rng.uniform(0, 32),
+        "section_seconds": rng.choice([1, 0.5]),
         "guidance_scale": rng.choice([1, rng.uniform(0, 32)]),
-        "guidance_rescale": rng.random(),
         "all_padding": rng.choice([None, 0, rng.uniform(0, 10)]),
-        "loop": rng.random() < 0.5,
-        "resolution": rng.randint(64, 1536),
-        "crf": rng.randint(1, 51),
-        "keep_section_videos": rng.random() < 0.5,
-        "save_section_stills": rng.random() < 0.5,
         "start_image": rng.choice([None, "start.png"]),
         "end_image": rng.choice([None, "end.png"]),
     }
@@ -42,22 +42,4 @@ def random_request(rng: random.Random) -> GenerationRequest:
 
 
 def random_text(rng: random.Random) -> str:
-    """Text with whatever makes a file format stumble."""
-    pieces = [
-        "",
-        "A cat.",
-        "猫が歩く。",
-        "é",
-        "👩‍👩‍👧",
-        '"',
-        "'",
-        "\\",
-        "\n",
-        "\r\n",
-        "\t",
-        "\0",
-        "\x1b[31m",
-        "\x7f",
-    ]
-    pieces += ["{", "}", "%s", "=", ";", "#", "<b>", "\u2028", "\ufeff", "\U0010ffff", " ", "x" * 300]
-    return "".join(rng.choice(pieces) for _ in range(rng.randint(0, 12)))
+    return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 12)))
