@@ -1,7 +1,8 @@
 """The layers of one model, run in order: some stay on the device, the others pass through a ring."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 import torch
 from torch import nn
@@ -11,12 +12,12 @@ from ..memory import empty_cache
 from ..weights.checkpoint import Checkpoint
 from .layout import Layer
 from .reader import ChunkReader
-from .ring import CHUNK_BYTES, WeightRing
+from .ring import WeightRing
 
 logger = logging.getLogger(__name__)
 
 NUM_SLOTS = 3
-"""The least slots of a ring: one is used, one is there, one is filled."""
+"""The least slots of a ring: one in use, one ready, one being filled."""
 EXAMPLE_BIAS = 0.02
 
 
@@ -41,11 +42,11 @@ class StreamedLayers:
             make_module: builds an empty module of a layer's kind.
         """
         self.layers = list(layers)
-        self.checkpoint = checkpoint
+        self._checkpoint = checkpoint
         self.num_slots = NUM_SLOTS
-        """Slots of the ring that is opened next."""
+        """The slots of the ring that is opened next."""
         self._make_module = make_module
-        self._device = device
+        self.device = device
         self._resident: dict[int, nn.Module] = {}
         self._ring: WeightRing | None = None
         self._slots: list[dict[str, nn.Module]] = []
@@ -65,7 +66,7 @@ class StreamedLayers:
 
     @property
     def streamed(self) -> list[int]:
-        """Indices of the layers that pass through the ring."""
+        """The indices of the layers that pass through the ring."""
         return [index for index in range(len(self.layers)) if index not in self._resident]
 
     @property
@@ -81,19 +82,10 @@ class StreamedLayers:
             MachineError: a file cannot be read.
             torch.OutOfMemoryError: there is not enough room.
         """
-        reader = ChunkReader(self.checkpoint.signatures)
-        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
-        try:
+        with closing(ChunkReader(self._checkpoint.signatures)) as reader:
             for index in indices:
                 layer = self.layers[index]
-                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self._device)
-                for chunk in layer.chunks(CHUNK_BYTES):
-                    part = staging[: chunk.num_bytes]
-                    reader.read(chunk, part)
-                    buffer[chunk.offset : chunk.offset + chunk.num_bytes].copy_(part)
-                self._resident[index] = self._bind(layer, buffer)
-        finally:
-            reader.close()
+                self._resident[index] = self._bind(layer, reader.read_layer(layer, self.device))
 
     def evict_half(self) -> None:
         """Stream every other layer that stayed until now."""
@@ -101,13 +93,15 @@ class StreamedLayers:
         self.close_ring()
         for index in indices[::2]:
             del self._resident[index]
-        empty_cache(self._device)
+        empty_cache(self.device)
         logger.info("out of memory: %d layers stay now, %d did", len(self._resident), len(indices))
 
-    def keep_in_ram(self, buffers: Mapping[int, torch.Tensor]) -> None:
-        """Serve some of the streamed layers from flat CPU buffers instead of their files, for good."""
+    def keep_in_ram(self, indices: Sequence[int]) -> None:
+        """Read some of the streamed layers into RAM and serve them from there, whatever ring they pass."""
         self.close_ring()
-        self._kept = dict(buffers)
+        with closing(ChunkReader(self._checkpoint.signatures)) as reader:
+            for index in indices:
+                self._kept[index] = reader.read_layer(self.layers[index], torch.device("cpu"))
 
     def close_ring(self) -> None:
         """Free all slots; the next pass opens a ring again."""
@@ -117,7 +111,7 @@ class StreamedLayers:
             self._ring = None
 
     def __iter__(self) -> Iterator[tuple[int, nn.Module]]:
-        """One pass: each layer's index and its module, valid until the next one is asked for."""
+        """Yield each layer's index and its module, valid until the next one is asked for: one pass."""
         if self._ring is not None and (self._ring.position != 0 or self._ring.has_failed):
             self.close_ring()  # the last pass was broken off
         for index, layer in enumerate(self.layers):
@@ -133,11 +127,11 @@ class StreamedLayers:
     @torch.inference_mode(False)
     @torch.no_grad()
     def examples(self) -> dict[str, nn.Module]:
-        """One layer of each kind on the device, beside all others, with random weights."""
+        """Make one layer of each kind on the device, beside all others, with random weights."""
         examples = {}
         for layer in self.layers:
             if layer.kind not in examples:
-                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self._device)
+                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self.device)
                 for name, tensor in layer.views(buffer).items():
                     tensor.copy_(_example_of(name, tensor))
                 examples[layer.kind] = self._bind(layer, buffer)
@@ -147,7 +141,7 @@ class StreamedLayers:
     def _open_ring(self) -> WeightRing:
         by_position = {self.streamed.index(index): buffer for index, buffer in self._kept.items()}
         layers = [self.layers[index] for index in self.streamed]
-        ring = WeightRing(layers, self.num_slots, self._device, self.checkpoint.signatures, by_position)
+        ring = WeightRing(layers, self.num_slots, self.device, self._checkpoint.signatures, by_position)
         self._ring = ring
         examples = {layer.kind: layer for layer in layers}
         self._slots = [
@@ -166,7 +160,7 @@ class StreamedLayers:
 
 
 def _example_of(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Numbers with which a layer does about what it does with its own: norms and scales are 1."""
+    """Draw numbers with which a layer does about what it does with its own: norms and scales are 1."""
     if tensor.ndim == 1 and not name.endswith("bias"):
         return torch.ones_like(tensor, dtype=torch.float32)
     deviation = EXAMPLE_BIAS if tensor.ndim == 1 else tensor[0].numel() ** -0.5

@@ -1,5 +1,6 @@
-"""Where a layer's tensors lie: in the checkpoint's files and in one flat buffer. Moves no byte itself."""
+"""The layout of a layer: its tensors in the files and in one flat buffer. Moves no byte itself."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,8 +14,8 @@ ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
-class Place:
-    """One tensor inside the flat buffer of a layer."""
+class TensorLayout:
+    """The position of one tensor inside the flat buffer of a layer."""
 
     name: str
     shape: tuple[int, ...]
@@ -23,17 +24,14 @@ class Place:
 
     @property
     def num_bytes(self) -> int:
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes of a stored tensor (`source_offset` from the file's beginning) and where they go.
+    """Bytes of a stored tensor (`source_offset` from the file's beginning) and their target in the buffer.
 
-    `stored` and `dtype` tell whether they must be converted on the way.
+    They are converted on the way where `dtype` is not the stored one.
     """
 
     stored: StoredTensor
@@ -46,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pieces that fill one stretch of the flat buffer, copied there at once."""
+    """The pieces that fill one stretch of the flat buffer, copied there at once."""
 
     offset: int
     num_bytes: int
@@ -55,24 +53,24 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a model: its flat buffer's layout and the files that fill it."""
+    """A layer of a model: its flat buffer's layout and the stored tensors that fill it."""
 
     kind: str
-    places: tuple[Place, ...]
+    tensors: tuple[TensorLayout, ...]
     stored: tuple[StoredTensor, ...]
 
     @property
     def num_bytes(self) -> int:
-        last = self.places[-1]
+        last = self.tensors[-1]
         return _aligned(last.offset + last.num_bytes)
 
     def views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The layer's tensors as views of a flat uint8 buffer."""
+        """Return the layer's tensors as views of a flat uint8 buffer."""
         return {
-            place.name: buffer[place.offset : place.offset + place.num_bytes]
-            .view(place.dtype)
-            .reshape(place.shape)
-            for place in self.places
+            tensor.name: buffer[tensor.offset : tensor.offset + tensor.num_bytes]
+            .view(tensor.dtype)
+            .reshape(tensor.shape)
+            for tensor in self.tensors
         }
 
     def chunks(self, max_bytes: int) -> list[Chunk]:
@@ -88,19 +86,20 @@ class Layer:
         return chunks
 
     def _pieces(self, max_bytes: int) -> Iterable[Piece]:
-        for place, stored in zip(self.places, self.stored, strict=True):
-            source_size = stored.num_bytes * place.dtype.itemsize // max(place.num_bytes, 1)
-            count = place.num_bytes // place.dtype.itemsize
-            step = max_bytes // max(place.dtype.itemsize, source_size)
+        for tensor, stored in zip(self.tensors, self.stored, strict=True):
+            itemsize = tensor.dtype.itemsize
+            source_size = stored.num_bytes * itemsize // max(tensor.num_bytes, 1)
+            count = tensor.num_bytes // itemsize
+            step = max_bytes // max(itemsize, source_size)
             for first in range(0, count, step):
                 number = min(step, count - first)
                 yield Piece(
                     stored=stored,
                     source_offset=stored.offset + first * source_size,
                     source_bytes=number * source_size,
-                    target_offset=place.offset + first * place.dtype.itemsize,
-                    target_bytes=number * place.dtype.itemsize,
-                    dtype=place.dtype,
+                    target_offset=tensor.offset + first * itemsize,
+                    target_bytes=number * itemsize,
+                    dtype=tensor.dtype,
                 )
 
 
@@ -116,16 +115,15 @@ def describe_layer(
 
     Args:
         names: the stored name of each of the module's tensors that is to be streamed.
-        dtype: what the tensors are converted to, but for those in `fixed_dtypes`.
+        dtype: the dtype that tensors are converted to, but for those in `fixed_dtypes`.
     """
-    places, stored, offset = [], [], 0
+    tensors, stored, offset = [], [], 0
     for name, tensor in module.state_dict().items():
         if name in names:
-            place = Place(name, tuple(tensor.shape), fixed_dtypes.get(name, dtype), offset)
-            places.append(place)
+            tensors.append(TensorLayout(name, tuple(tensor.shape), fixed_dtypes.get(name, dtype), offset))
             stored.append(checkpoint.tensors[names[name]])
-            offset = _aligned(offset + place.num_bytes)
-    return Layer(kind, tuple(places), tuple(stored))
+            offset = _aligned(offset + tensors[-1].num_bytes)
+    return Layer(kind, tuple(tensors), tuple(stored))
 
 
 def _aligned(offset: int) -> int:

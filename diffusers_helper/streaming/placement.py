@@ -1,4 +1,4 @@
-"""Which layers stay where: in VRAM, in RAM, or in their files. Pure functions of numbers.
+"""The placement of layers: in VRAM, in RAM, or in their files. Pure functions of numbers.
 
 The operating system's file cache is the RAM tier by itself, as long as all of it fits: a cycle that is
 larger than the cache finds nothing in it. Only then, and only where reading is what takes the time, is a
@@ -13,14 +13,14 @@ from ..limits import GIB, HIDDEN_READ_FRACTION, RAM_RESERVE_BYTES, RAM_RESERVE_F
 
 @dataclass(frozen=True)
 class RamPlan:
-    """Indices of the layers to keep in RAM, and why."""
+    """The indices of the layers to keep in RAM, and the reason for the log."""
 
     kept: tuple[int, ...]
     reason: str
 
 
 def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
-    """Indices of items, spread evenly over all, whose sizes add up to at most `budget`; all if they fit."""
+    """Choose items, spread evenly over all, with sizes of at most `budget` in all; returns their indices."""
     total = sum(sizes)
     if total <= budget:
         return list(range(len(sizes)))
@@ -36,12 +36,12 @@ def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def plan_vram(sizes: Sequence[int], free: int, reserved: int, num_slots: int) -> list[int]:
-    """Indices of the layers that stay in VRAM.
+    """Choose the layers that stay in VRAM; returns their indices.
 
     Args:
         sizes: bytes of each layer.
         free: VRAM that may be used now.
-        reserved: what the job needs beside the layers: activations and everything that is always there.
+        reserved: bytes that the job needs beside the layers, for activations above all.
         num_slots: buffers of the ring, each as large as the largest layer, needed unless all layers stay.
     """
     budget = free - reserved

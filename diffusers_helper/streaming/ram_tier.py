@@ -7,19 +7,17 @@ import torch
 
 from ..ram import read_ram
 from .layers import StreamedLayers
-from .layout import Layer
 from .placement import plan_ram
-from .reader import ChunkReader
-from .ring import CHUNK_BYTES, THREADS
+from .ring import THREADS
 
 logger = logging.getLogger(__name__)
 
 DECIDING_PASS = 2
-"""The first pass may find the files cold; how it goes on shows in the second."""
+"""The first pass may find the files cold; the speed of later ones shows in the second."""
 
 
 class RamTier:
-    """Decides after the second pass, for good."""
+    """Decides after the second pass, for the whole job: layers kept in RAM outlive a section's ring."""
 
     def __init__(self) -> None:
         self._passes = 0
@@ -27,13 +25,13 @@ class RamTier:
         self._read_before = 0
         self._seconds_before = 0.0
 
-    def after_pass(self, layers: StreamedLayers, result: torch.Tensor, begin: float) -> None:
-        """Look at a pass that began at `begin` (of `time.perf_counter`) and gave `result`."""
+    def after_pass(self, layers: StreamedLayers, begin: float) -> None:
+        """Look at a pass that began at `begin` (of `time.perf_counter`)."""
         self._passes += 1
         if self._passes > DECIDING_PASS or layers.ring is None:
             return
-        if result.is_cuda:
-            torch.cuda.synchronize(result.device)
+        if layers.device.type == "cuda":
+            torch.cuda.synchronize(layers.device)
         step_seconds = time.perf_counter() - begin
         if layers.ring is not self._ring:  # a new one counts from zero
             self._ring, self._read_before, self._seconds_before = layers.ring, 0, 0.0
@@ -44,24 +42,9 @@ class RamTier:
             self._decide(layers, step_seconds, read * THREADS / max(took, 1e-9))
 
     def _decide(self, layers: StreamedLayers, step_seconds: float, bytes_per_second: float) -> None:
-        streamed = layers.streamed
-        sizes = [layers.layers[place].num_bytes for place in streamed]
-        ram = read_ram()
+        streamed, ram = layers.streamed, read_ram()
+        sizes = [layers.layers[index].num_bytes for index in streamed]
         plan = plan_ram(sizes, ram.available, ram.total, bytes_per_second, step_seconds)
         logger.info("weights in RAM: %s", plan.reason)
         if plan.kept:
-            reader = ChunkReader(layers.checkpoint.signatures)
-            try:
-                layers.keep_in_ram(
-                    {streamed[i]: read_whole(layers.layers[streamed[i]], reader) for i in plan.kept}
-                )
-            finally:
-                reader.close()
-
-
-def read_whole(layer: Layer, reader: ChunkReader) -> torch.Tensor:
-    """A layer's flat buffer `(num_bytes,)` uint8 on the CPU."""
-    buffer = torch.empty(layer.num_bytes, dtype=torch.uint8)
-    for chunk in layer.chunks(CHUNK_BYTES):
-        reader.read(chunk, buffer[chunk.offset : chunk.offset + chunk.num_bytes])
-    return buffer
+            layers.keep_in_ram([streamed[position] for position in plan.kept])

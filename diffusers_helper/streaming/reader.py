@@ -8,11 +8,14 @@ import torch
 
 from ..errors import MachineError
 from ..weights.checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly
-from .layout import Chunk, Piece
+from .layout import Chunk, Layer, Piece
+
+CHUNK_BYTES = 16 * 2**20
+"""Bytes that are read at a time, and sent to a GPU at once."""
 
 
 class ChunkReader:
-    """Reads chunks for one thread, which owns the file handles; counts what it took."""
+    """Reads chunks for one thread, which owns the file handles; counts bytes and seconds. Close it."""
 
     def __init__(self, signatures: dict[Path, FileSignature]) -> None:
         self.bytes_read = 0
@@ -33,6 +36,15 @@ class ChunkReader:
             offset = piece.target_offset - chunk.offset
             self._read_piece(piece, buffer[offset : offset + piece.target_bytes])
         self.seconds += time.perf_counter() - begin
+
+    def read_layer(self, layer: Layer, device: torch.device) -> torch.Tensor:
+        """Read a layer into a flat buffer `(num_bytes,)` uint8 on a device, in chunks."""
+        buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=device)
+        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        for chunk in layer.chunks(CHUNK_BYTES):
+            self.read(chunk, staging[: chunk.num_bytes])
+            buffer[chunk.offset : chunk.offset + chunk.num_bytes].copy_(staging[: chunk.num_bytes])
+        return buffer
 
     def close(self) -> None:
         for file in self._files.values():
@@ -60,7 +72,7 @@ class ChunkReader:
         self.bytes_read += piece.source_bytes
 
     def _open(self, path: Path) -> FileIO:
-        """The open file, if it still is the one whose header was read."""
+        """Return the open file, if it still is the one whose header was read."""
         file = self._files.get(path)
         if file is None:
             file = self._files[path] = path.open("rb", buffering=0)

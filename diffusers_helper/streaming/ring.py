@@ -18,14 +18,13 @@ import torch
 
 from ..weights.checkpoint import FileSignature
 from .layout import Chunk, Layer
-from .reader import ChunkReader
+from .reader import CHUNK_BYTES, ChunkReader
 
-CHUNK_BYTES = 16 * 2**20
 THREADS = min(max(os.cpu_count() or 1, 4), 12)
 """The number of readers. Compiled, blocks of the first kind pass by at 32 GB/s on a fast GPU, for which 6
 are too few."""
 STAGING_BUFFERS = 2
-"""Buffers of each thread: one is read into while the other is sent."""
+"""The buffers of each thread: one is read into while the other is sent."""
 
 
 class _Load:
@@ -129,12 +128,12 @@ class WeightRing:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a layer that is to come could not be loaded."""
+        """True if a layer that is to come could not be loaded."""
         return any(load.error is not None for load in self._loads)
 
     @property
     def traffic(self) -> tuple[int, float]:
-        """Bytes read from files so far, and the seconds of all threads together that it took."""
+        """The bytes read from files so far, and the seconds of all threads together that it took."""
         return sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
 
     def acquire(self) -> int:
@@ -188,7 +187,7 @@ class WeightRing:
                 del job, load, kept  # an error's traceback has this frame, and with it the slot
 
     def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
-        """A thread's buffers in turn, each with the event after which it is free.
+        """Yield a thread's buffers in turn, each with the event after which it is free.
 
         PyTorch keeps pinned memory for the next ring: only a process's first one waits for the driver.
         """
@@ -217,7 +216,7 @@ class WeightRing:
 
 
 def _pinned(num_bytes: int) -> torch.Tensor:
-    """A buffer that a GPU can fetch from by itself; a plain one where the system grants no pinned memory."""
+    """Allocate a buffer that a GPU can fetch from by itself; a plain one if pinned memory is refused."""
     try:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
     except RuntimeError:

@@ -1,5 +1,7 @@
 """An embedding table that stays in its file: the few rows that a text needs are read when it needs them."""
 
+from contextlib import closing
+
 import torch
 from torch import nn
 
@@ -18,19 +20,16 @@ class RowLookup(nn.Module):
         self._dtype = dtype
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Rows `(..., dim)` of the ids `(...)`, on their device."""
+        """Return the rows `(..., dim)` of the ids `(...)`, on their device."""
         rows, width = self._stored.shape
         wanted, back = torch.unique(ids.cpu(), return_inverse=True)
         if len(wanted) and int(wanted[-1]) >= rows:
             raise IndexError(f"row {int(wanted[-1])} of {rows}")
         table = torch.empty(len(wanted), width, dtype=self._dtype)
-        reader = ChunkReader(self._checkpoint.signatures)
         source, target = self._stored.num_bytes // rows, width * self._dtype.itemsize
-        try:
+        with closing(ChunkReader(self._checkpoint.signatures)) as reader:
             for number, row in enumerate(wanted.tolist()):
                 offset = self._stored.offset + row * source
                 piece = Piece(self._stored, offset, source, 0, target, self._dtype)
                 reader.read(Chunk(0, target, (piece,)), table[number].view(torch.uint8))
-        finally:
-            reader.close()
         return table[back].to(ids.device)

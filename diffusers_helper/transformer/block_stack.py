@@ -61,12 +61,12 @@ class BlockStack(nn.Module):
             if not self.computed:
                 return self.cache.apply(hidden_states), encoder_hidden_states
         before, begin = hidden_states, time.perf_counter()
-        for place, block in self.layers:
-            set_modulation(block, self.layers.layers[place].kind, products[place])
+        for index, block in self.layers:
+            set_modulation(block, self.layers.layers[index].kind, products[index])
             hidden_states, encoder_hidden_states = self.attention.guard(
                 partial(self._run, block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary)
             )
-        self.ram.after_pass(self.layers, hidden_states, begin)
+        self.ram.after_pass(self.layers, begin)
         if self.cache is not None:
             self.cache.remember(before, hidden_states)
         return hidden_states, encoder_hidden_states

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -10,7 +11,6 @@ from torch import nn
 
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.streaming.layout import Layer, describe_layer
-from diffusers_helper.streaming.ram_tier import read_whole
 from diffusers_helper.streaming.reader import ChunkReader
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.weights.checkpoint import Checkpoint
@@ -37,10 +37,8 @@ class SmallLayers:
 
     def buffers(self, *indices: int) -> dict[int, torch.Tensor]:
         """Flat CPU buffers of some layers."""
-        reader = ChunkReader(self.checkpoint.signatures)
-        buffers = {index: read_whole(self.layers[index], reader) for index in indices}
-        reader.close()
-        return buffers
+        with closing(ChunkReader(self.checkpoint.signatures)) as reader:
+            return {index: reader.read_layer(self.layers[index], CPU) for index in indices}
 
     def take(self, ring: WeightRing, index: int) -> None:
         """Take the next layer out of a ring and check that it is `index`."""

@@ -157,7 +157,7 @@ def test_layers_kept_in_ram_serve_every_section_and_change_no_bit(tmp_path, monk
 
     monkeypatch.setattr(ram_tier, "plan_ram", lambda *_: RamPlan((0, 2, 3), "asked to"))
     monkeypatch.setattr(
-        StreamedLayers, "keep_in_ram", lambda self, buffers: (kept.append([*buffers]), keep(self, buffers))
+        StreamedLayers, "keep_in_ram", lambda self, indices: (kept.append(indices), keep(self, indices))
     )
     monkeypatch.setattr(vram_budget.VramBudget, "close_ring", watch)
     for name, limit in (("a", 0), ("b", None)):

@@ -103,7 +103,7 @@ def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path,
         if len(self.layers) > 2 and self.num_resident:  # in inference mode
             self.evict_half()
         elif len(self.layers) > 2 and not self.num_resident and not self._kept:
-            self.keep_in_ram({})
+            self.keep_in_ram([])
         yield from original(self)
 
     monkeypatch.setattr(StreamedLayers, "__iter__", move)
