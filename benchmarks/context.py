@@ -32,7 +32,8 @@ from diffusers_helper.pipeline import generate
 from diffusers_helper.plan import Plan, Section, decoded_tiles, join_weights, make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import TILE_BLEND, TILE_LATENTS, TILE_STRIDE, SectionSize
-from diffusers_helper.vae.codec import decode_latents, tilings_of
+from diffusers_helper.vae.codec import decode_latents
+from diffusers_helper.vae.tiling import tilings_of
 from diffusers_helper.weights.model_files import find_models
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -62,7 +62,7 @@ def main() -> None:
         folder = options.weights.with_name(options.weights.name + "-8bit")
         files = dataclasses.replace(files, transformer=make_eight_bit(files.transformer, folder))
     compute = dataclasses.replace(compute, compiles=compute.compiles and not options.eager)
-    loader = ModelLoader(files, compute, choices=options.weights / "attention.json")
+    loader = ModelLoader(files, compute)
     with (
         tempfile.TemporaryDirectory() as folder,
         taken_away(options.vram_gib, loader.compute.device) as taken,

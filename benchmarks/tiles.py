@@ -22,8 +22,9 @@ from benchmarks.context import DEMO, LUMA, RANDOM, ROOT, demo_latents
 from demo_models.judging.measure import SMALLEST_STEP, psnr
 from diffusers_helper.models.architectures import build_empty, make_vae
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.vae.codec import TILE_LATENTS, Tiling, tilings_of
+from diffusers_helper.vae.codec import TILE_LATENTS
 from diffusers_helper.vae.decoder import WindowDecoder
+from diffusers_helper.vae.tiling import Tiling, tilings_of
 from diffusers_helper.weights.filling import fill
 from diffusers_helper.weights.model_files import find_models
 

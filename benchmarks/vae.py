@@ -26,8 +26,9 @@ from benchmarks.gpu import parse_gpu_options  # noqa: E402
 from benchmarks.measuring import GIB  # noqa: E402
 from benchmarks.random_weights import write_vae  # noqa: E402
 from diffusers_helper.models.architectures import build_empty, make_vae  # noqa: E402
-from diffusers_helper.vae.codec import TILE_LATENTS, Tiling, decode_to, tilings_of  # noqa: E402
+from diffusers_helper.vae.codec import TILE_LATENTS, decode_to  # noqa: E402
 from diffusers_helper.vae.decoder import WindowDecoder  # noqa: E402
+from diffusers_helper.vae.tiling import Tiling, tilings_of  # noqa: E402
 from diffusers_helper.weights.filling import fill  # noqa: E402
 
 

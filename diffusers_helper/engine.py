@@ -135,9 +135,8 @@ class Engine:
     def _loader_of(self, files: ModelFiles) -> ModelLoader:
         """The loader of these files, the last video's where they are the same."""
         if self._loader is None or self._loader.files != files:
-            choices = self.config.cache / "attention.json"
             attention = SAGE if self.config.sage_attention else None
-            self._loader = ModelLoader(files, self._compute, choices=choices, attention=attention)
+            self._loader = ModelLoader(files, self._compute, attention=attention)
         return self._loader
 
 

@@ -1,10 +1,7 @@
-"""Kernels of ours in the place of torch's operations: only where Triton is, and only after they were right.
-
-Whatever Triton does, the app works, and says nothing.
-"""
+"""Optional implementations in place of PyTorch's own: used only where they run and compute the same."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,25 +13,56 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def triton_or_torch(
-    own: _T, load: Callable[[], _T], try_out: Callable[[_T, torch.device], None], device: torch.device
-) -> _T:
-    """What `load` imports, if the device is a card and `try_out` raises nothing there; else torch's `own`.
+def agrees(
+    name: str,
+    compute: Callable[[], Sequence[torch.Tensor]],
+    expected: Sequence[torch.Tensor],
+    tolerance: float,
+) -> bool:
+    """Return whether `compute` runs and gives the expected tensors, to a relative error of `tolerance`.
+
+    Any failure is logged, none is raised but one.
 
     Raises:
-        torch.OutOfMemoryError: there is too little memory to try; nothing is decided by that.
+        torch.OutOfMemoryError: there is too little memory to try, which decides nothing.
+    """
+    try:
+        errors = [relative_error(f, e) for f, e in zip(compute(), expected, strict=True)]
+    except Exception as failure:  # a compiler, or what is missing or broken, may raise anything
+        if is_out_of_memory(failure):
+            raise
+        reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        logger.info("%s cannot be used: %s", name, reason[:300])
+        return False
+    is_right = all(error <= tolerance for error in errors)  # false for NaN
+    if not is_right:
+        logger.info("%s cannot be used: wrong by %s", name, ", ".join(f"{error:.3g}" for error in errors))
+    return is_right
+
+
+def triton_or_torch(
+    native: _T,
+    load: Callable[[], _T],
+    sample: Callable[[_T, torch.device], Sequence[torch.Tensor]],
+    tolerance: float,
+    device: torch.device,
+) -> _T:
+    """Return the kernels that `load` imports where they work on a GPU, else `native`.
+
+    Args:
+        sample: computes something with either of them, to compare the results.
+
+    Raises:
+        torch.OutOfMemoryError: there is too little memory to try, which decides nothing.
     """
     if device.type != "cuda":
-        return own
-    try:
-        kernels = load()
-        try_out(kernels, device)
-    except ImportError:
-        return own
-    except Exception as error:  # a compiler may raise anything
-        if is_out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        logger.info("kernels of %s cannot be used: %s", load.__module__, reason[:300])
-        return own
-    return kernels
+        return native
+    expected = sample(native, device)
+    works = agrees(f"kernels of {load.__module__}", lambda: sample(load(), device), expected, tolerance)
+    return load() if works else native
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the norm of the difference in units of the expected tensor's norm."""
+    expected = expected.float()
+    return float((found.float() - expected).norm() / expected.norm())

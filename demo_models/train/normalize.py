@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from diffusers_helper.vae.codec import LATENT_RGB, LATENT_RGB_BIAS
+from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo

@@ -1,29 +1,60 @@
-"""The transformer's blocks with weights of 8 bits, written for a compiler.
+"""The transformer's blocks with 8-bit weights, written for a compiler.
 
 The numbers are those of diffusers' blocks (`transformer_hunyuan_video.py`) but for the rounding. There, each
-layer makes its tokens 8 bits for itself; here that is done once for all layers that see the same tokens, in
-one pass together with the norm or the activation before it. Measured in `benchmarks/README.md`.
+layer quantizes its tokens for itself; here that is done once for all layers that see the same tokens, in one
+pass together with the norm or the activation before it. Measured in `benchmarks/README.md`.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..kernels import triton_or_torch
 from ..transformer.compiling import COMPILED_FORWARD, States
 from .linear import QUANTIZED_INPUT, ScaledLinear
-from .tokens import TokenOps, Tokens, choose_token_ops, quantise_tokens
+from .tokens import TORCH_OPS, TokenOps, Tokens, quantise_tokens
+
+SELF_TEST_TOLERANCE = 0.02
+"""The largest relative error of a kernel: a number halfway between two of e4m3 may become either."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
 def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
-    """Have a compiler take a block as it is written here, where all of its layers multiply in e4m3."""
+    """Have a compiler take this module's version of a block, if all of its layers multiply in e4m3."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
     if all(isinstance(layer, ScaledLinear) and layer.compiled_product in QUANTIZED_INPUT for layer in layers):
         forward = {"double": _double_block, "single": _single_block}[kind]
         setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
+
+
+@cache
+def choose_token_ops(device: torch.device) -> TokenOps:
+    """Return the fastest operations on a device, chosen once."""
+    return triton_or_torch(TORCH_OPS, _load_kernels, _sample, SELF_TEST_TOLERANCE, device)
+
+
+def _load_kernels() -> TokenOps:
+    from .token_kernels import KERNELS
+
+    return KERNELS
+
+
+def _sample(ops: TokenOps, device: torch.device) -> list[torch.Tensor]:
+    """Compute each operation on random numbers."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def randn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+    first, second, hidden = randn(6, 96), randn(3, 96), randn(6, 160)
+    angles = randn(6, 32, dtype=torch.float32)
+    normed = ops.quantise_normed(first, second, randn(96), randn(96))
+    activated = ops.quantise_activated(first, hidden)
+    rotated = ops.norm_and_rotate(first, second, randn(32), randn(32), angles.cos(), angles.sin())
+    return [normed.dequantise(), activated.dequantise(), rotated]
 
 
 def _double_block(

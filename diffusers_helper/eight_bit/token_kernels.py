@@ -1,7 +1,7 @@
-"""`eight_bit_tokens.TokenOps` for a card: one kernel each. Importing it needs Triton.
+"""The Triton kernels of `tokens.TokenOps`. Importing it needs Triton.
 
-A program holds a whole token (or some heads of it) in its registers, so that memory is read once and written
-once. Everything is computed in float32. A compiler takes the kernels into its graphs as they are.
+A program holds a whole token (or some of its heads) in registers, so that memory is read once and written
+once. Everything is computed in float32. A compiler takes the kernels into its graphs unchanged.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ from triton import language as tl
 from .tokens import E4M3, LARGEST, NORM_EPSILON, SMALLEST_SCALE, TokenOps, Tokens
 
 ELEMENTS_A_WARP = 2048
-"""Of a token: 64 for each thread. Tried out on an H100, as the two below: a tenth is at stake."""
+"""The elements of a token for each warp, 64 a thread. This and the next two are tuned on an H100 (10 %)."""
 MOST_WARPS = 8
 HEADS = 16
-"""Heads of one program."""
+"""The number of heads in one program."""
 
 
 def quantise_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
-    """`eight_bit_tokens.quantise_normed`."""
+    """Do `tokens.quantise_normed` in one kernel."""
     first, second = first.contiguous(), second.contiguous()
     count, width = first.shape[0] + second.shape[0], first.shape[1]
     numbers, token_scale = _empty_tokens(first, count, width)
@@ -47,7 +47,7 @@ def quantise_normed(
 
 
 def quantise_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
-    """`eight_bit_tokens.quantise_activated`."""
+    """Do `tokens.quantise_activated` in one kernel."""
     before, hidden = before.contiguous(), hidden.contiguous()
     count, before_width, hidden_width = hidden.shape[0], before.shape[1], hidden.shape[1]
     numbers, token_scale = _empty_tokens(hidden, count, before_width + hidden_width)
@@ -77,7 +77,7 @@ def norm_and_rotate(
     cosine: torch.Tensor,
     sine: torch.Tensor,
 ) -> torch.Tensor:
-    """`eight_bit_tokens.norm_and_rotate`."""
+    """Do `tokens.norm_and_rotate` in one kernel."""
     first, second = first.contiguous(), second.contiguous()
     count, width, size = first.shape[0] + second.shape[0], first.shape[1], first_weight.shape[0]
     result = torch.empty(count, width, dtype=first.dtype, device=first.device)
@@ -111,7 +111,7 @@ def _empty_tokens(like: torch.Tensor, count: int, width: int) -> tuple[torch.Ten
 
 
 def _power_of_2(number: int) -> int:
-    """The smallest that is not less."""
+    """Return the smallest power of 2 that is not less."""
     return 1 << max(number - 1, 0).bit_length()
 
 
@@ -137,7 +137,7 @@ def _quantise_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < width
-    value = _of_both(first, second, row, first_count, width, column)
+    value = _load_row(first, second, row, first_count, width, column)
     away = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
     normed = away * tl.rsqrt(tl.sum(away * away, 0) / width + epsilon)
     factor = 1 + tl.load(scale + column, mask=inside, other=0.0).to(tl.float32)
@@ -166,13 +166,13 @@ def _quantise_activated(  # noqa: PLR0913
     inside = column < hidden_width
     value = tl.load(hidden + row * hidden_width + column, mask=inside, other=0.0).to(tl.float32)
     active = value * tl.sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value))
-    place = tl.arange(0, before_block)
-    fits = place < before_width
-    beside = tl.load(before + row * before_width + place, mask=fits, other=0.0).to(tl.float32)
+    position = tl.arange(0, before_block)
+    fits = position < before_width
+    beside = tl.load(before + row * before_width + position, mask=fits, other=0.0).to(tl.float32)
     largest = tl.maximum(tl.max(tl.abs(active), 0), tl.max(tl.abs(beside), 0))
     one = tl.maximum(largest / largest_number, smallest_scale)
     tl.store(token_scale + row, one)
-    tl.store(target + place, (beside / one).to(numbers.dtype.element_ty), mask=fits)
+    tl.store(target + position, (beside / one).to(numbers.dtype.element_ty), mask=fits)
     tl.store(target + before_width + column, (active / one).to(numbers.dtype.element_ty), mask=inside)
 
 
@@ -191,22 +191,22 @@ def _norm_and_rotate(  # noqa: PLR0913
     heads: tl.constexpr,
     epsilon: tl.constexpr,
 ):
-    """Some heads of one token: the columns of `(heads, size)` lie one behind the other."""
+    """Norm and rotate some heads of one token, whose columns `(heads, size)` are consecutive."""
     row = tl.program_id(0).to(tl.int64)
-    place = tl.arange(0, size)
+    position = tl.arange(0, size)
     head = tl.program_id(1) * heads + tl.arange(0, heads)
-    column = head[:, None] * size + place[None, :]
+    column = head[:, None] * size + position[None, :]
     inside = column < width
-    in_first = place < tl.where(row < first_count, size, 0)
-    in_second = place < tl.where(row < first_count, 0, size)
-    value = _of_both(first, second, row, first_count, width, column)
-    weight = tl.load(first_weight + place, mask=in_first, other=0.0).to(tl.float32)
-    weight += tl.load(second_weight + place, mask=in_second, other=0.0).to(tl.float32)
+    in_first = position < tl.where(row < first_count, size, 0)
+    in_second = position < tl.where(row < first_count, 0, size)
+    value = _load_row(first, second, row, first_count, width, column)
+    weight = tl.load(first_weight + position, mask=in_first, other=0.0).to(tl.float32)
+    weight += tl.load(second_weight + position, mask=in_second, other=0.0).to(tl.float32)
     spread = tl.rsqrt(tl.sum(value * value, 1) / size + epsilon)
     normed = value * spread[:, None] * weight[None, :]
     even, odd = tl.split(tl.reshape(normed, (heads, size // 2, 2)))
-    cosines = tl.load(cosine + row * size + place, mask=in_first, other=1.0)
-    sines = tl.load(sine + row * size + place, mask=in_first, other=0.0)
+    cosines = tl.load(cosine + row * size + position, mask=in_first, other=1.0)
+    sines = tl.load(sine + row * size + position, mask=in_first, other=0.0)
     even_cosine, odd_cosine = tl.split(tl.reshape(cosines, (size // 2, 2)))
     even_sine, odd_sine = tl.split(tl.reshape(sines, (size // 2, 2)))
     rotated_even = even * even_cosine[None, :] - odd * even_sine[None, :]
@@ -216,8 +216,8 @@ def _norm_and_rotate(  # noqa: PLR0913
 
 
 @triton.jit
-def _of_both(first, second, row, first_count, width, column):
-    """Values of a row of two tensors that lie one behind the other, float32; 0 beyond its width."""
+def _load_row(first, second, row, first_count, width, column):
+    """Load a row of two concatenated tensors as float32, with 0 beyond its width."""
     in_first = column < tl.where(row < first_count, width, 0)
     in_second = column < tl.where(row < first_count, 0, width)
     value = tl.load(first + row * width + column, mask=in_first, other=0.0)

@@ -1,37 +1,35 @@
-"""Tokens of 8 bits for the card's own products: a number of e4m3 for each value, a scale for each token.
+"""8-bit tokens for the GPU's own e4m3 products: an e4m3 number for each value, a scale for each token.
 
-A block makes them at three places, always together with something else, which `TokenOps` names: a card does
-each in one pass over its memory, in kernels of ours (`eight_bit_token_kernel.py`); without Triton the same is
-written in torch's operations.
+A block makes them in three ways, each joined with another operation, which `TokenOps` names. Here they are in
+PyTorch's operations; `token_kernels.py` does each in one pass over the GPU's memory.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-from ..kernels import triton_or_torch
-
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 NORM_EPSILON = 1e-6
-"""Of all norms of the blocks, over tokens and over heads."""
-TRIAL_ERROR = 0.02
-"""The most that a kernel may be away: a number at the border between two of e4m3 may become either."""
+"""The epsilon of all norms of the blocks, over tokens and over heads."""
 
 
 class Tokens(NamedTuple):
-    """`numbers` `(n, width)` e4m3 and their `scale` `(n, 1)` float32."""
+    """Quantized tokens: `numbers` `(n, width)` e4m3 and their `scale` `(n, 1)` float32."""
 
     numbers: torch.Tensor
     scale: torch.Tensor
 
+    def dequantise(self) -> torch.Tensor:
+        """Return the tokens in float32."""
+        return self.numbers.float() * self.scale
+
 
 class TokenOps(NamedTuple):
-    """What a block does to tokens; see the functions of the same names below."""
+    """The operations of a block on tokens; see the functions of the same names below."""
 
     quantise_normed: Callable[..., Tokens]
     quantise_activated: Callable[..., Tokens]
@@ -39,9 +37,9 @@ class TokenOps(NamedTuple):
 
 
 def quantise_tokens(x: torch.Tensor) -> Tokens:
-    """Tokens `(..., width)`, flattened to `(n, width)`, in 8 bits; the largest number of each is 448.
+    """Quantize tokens `(..., width)`, flattened to `(n, width)`; the largest number of each is 448.
 
-    Computed in float32 and kept in the tokens' dtype between: on an 8 GB card, float32 would be too large.
+    Computed in float32, but held in the tokens' dtype: float32 would be too large for an 8 GB GPU.
     """
     tokens = x.reshape(-1, x.shape[-1])
     largest = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
@@ -53,14 +51,14 @@ def quantise_tokens(x: torch.Tensor) -> Tokens:
 def quantise_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
-    """Tokens `(n, width)` and `(m, width)`, one behind the other, normed and modulated by `(width,)`."""
+    """Norm, modulate by `(width,)` and quantize tokens `(n, width)` and `(m, width)`, concatenated."""
     both = torch.cat([first, second])
     normed = functional.layer_norm(both, both.shape[-1:], eps=NORM_EPSILON)
     return quantise_tokens(normed * (1 + scale) + shift)
 
 
 def quantise_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
-    """Tokens of `before` `(n, w)`, where w may be 0, and beside them GELU of `hidden` `(n, h)`."""
+    """Quantize `before` `(n, w)`, where w may be 0, concatenated with GELU of `hidden` `(n, h)`."""
     return quantise_tokens(torch.cat([before, functional.gelu(hidden, approximate="tanh")], dim=1))
 
 
@@ -72,10 +70,10 @@ def norm_and_rotate(
     cosine: torch.Tensor,
     sine: torch.Tensor,
 ) -> torch.Tensor:
-    """Queries or keys `(n, heads * head_dim)` and `(m, ...)`, one behind the other, each head normed.
+    """Norm each head of queries or keys `(n, heads * head_dim)` and `(m, ...)`, concatenated.
 
-    The `first` are rotated by their places, given as diffusers does: `(n, head_dim)` float32, each value
-    twice, for neighbours that make a pair (RoPE, arXiv 2104.09864). Weights are `(head_dim,)`.
+    The `first` are rotated (RoPE, arXiv 2104.09864) by angles as diffusers gives them: `(n, head_dim)`
+    float32, each twice, for the two neighbours of a pair. Weights are `(head_dim,)`.
     """
     size = len(first_weight)
     heads = functional.rms_norm(first.unflatten(1, (-1, size)), (size,), first_weight, NORM_EPSILON)
@@ -86,43 +84,4 @@ def norm_and_rotate(
     return torch.cat([rotated.to(first.dtype), others]).flatten(1)
 
 
-OPS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)
-
-
-@cache
-def choose_token_ops(device: torch.device) -> TokenOps:
-    """The fastest on a device, decided once: the kernels only after they have computed something right."""
-    return triton_or_torch(OPS, _load_kernels, _try_out, device)
-
-
-def _load_kernels() -> TokenOps:
-    from .token_kernels import KERNELS
-
-    return KERNELS
-
-
-def _try_out(ops: TokenOps, device: torch.device) -> None:
-    """Raises ArithmeticError where a result is not what it must be."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def randn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
-
-    first, second, hidden = randn(6, 96), randn(3, 96), randn(6, 160)
-    angles = randn(6, 32, dtype=torch.float32)
-    given: dict[str, tuple[torch.Tensor, ...]] = {
-        "quantise_normed": (first, second, randn(96), randn(96)),
-        "quantise_activated": (first, hidden),
-        "norm_and_rotate": (first, second, randn(32), randn(32), angles.cos(), angles.sin()),
-    }
-    for name, arguments in given.items():
-        found, wanted = (_whole(getattr(each, name)(*arguments)) for each in (ops, OPS))
-        error = float((found - wanted).norm() / wanted.norm())
-        if not error < TRIAL_ERROR:
-            raise ArithmeticError(f"{name} is wrong by {error:.3g}")
-
-
-def _whole(result: Tokens | torch.Tensor) -> torch.Tensor:
-    if isinstance(result, Tokens):
-        return result.numbers.float() * result.scale
-    return result.float()
+TORCH_OPS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)

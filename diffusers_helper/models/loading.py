@@ -7,7 +7,6 @@ layers in their files as far as memory is short: see `streamed_transformer`.
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..device import Compute
 from ..memory import empty_cache
-from ..transformer.attention import SAGE, AttentionChooser, AttentionShape
+from ..transformer.attention import SAGE, AttentionChooser
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..vae.decoder import WindowDecoder
 from ..weights.filling import fill, match_tensors
@@ -45,19 +44,17 @@ class ModelLoader:
         files: ModelFiles,
         compute: Compute,
         runner: EagerBlocks | None = None,
-        choices: Path | None = None,
         attention: str | None = None,
     ) -> None:
         """
         Args:
             runner: runs the transformer's blocks; None for the one that `compute` asks for.
-            choices: file in which the choice of an attention is kept.
             attention: one that is used wherever it works, however fast others are.
         """
         self.files = files
         self.compute = compute
         self._attention = AttentionChooser(
-            compute.device, compute.transformer, compiles=compute.compiles, path=choices, requested=attention
+            compute.device, compute.transformer, compiles=compute.compiles, requested=attention
         )
         self._runner = runner or (CompiledBlocks() if compute.compiles else EagerBlocks())
 
@@ -115,8 +112,7 @@ class ModelLoader:
     def transformer(self, tokens: int) -> Iterator[StreamedTransformer]:
         """The transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
         config = self.files.transformer.config
-        shape = AttentionShape(tokens, config["num_attention_heads"], config["attention_head_dim"])
-        backend = self._attention.choose(shape)
+        backend = self._attention.choose(config["num_attention_heads"], config["attention_head_dim"])
         runner = EagerBlocks() if backend == SAGE else self._runner
         with (
             self._clean_up(),

@@ -15,7 +15,7 @@ from ..plan import Section
 from ..request import GenerationRequest
 from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X
 from ..transformer.teacache import TeaCache
-from ..vae.codec import preview_latents
+from ..vae.preview import preview_latents
 from .denoiser import Guidance, SectionDenoiser, SectionInputs
 from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
 

@@ -1,6 +1,5 @@
-"""All transformer blocks as one module: where steps are left out, and weights come and go."""
+"""All transformer blocks as one module, which skips steps and gets its weights block by block."""
 
-import logging
 import time
 from collections.abc import Hashable
 from functools import partial
@@ -16,11 +15,9 @@ from .compiling import EagerBlocks, States
 from .modulation import ModulationTable, set_modulation
 from .teacache import TeaCache
 
-logger = logging.getLogger(__name__)
-
 
 class BlockStack(nn.Module):
-    """Stands where the model has its blocks. With a TeaCache in `cache`, it may leave them all out.
+    """The one block that takes the place of all; with a TeaCache in `cache` it may skip them.
 
     Before each call, `key` must name products in `table`.
     """
@@ -43,7 +40,7 @@ class BlockStack(nn.Module):
         self.cache: TeaCache | None = None
         self.key: Hashable = None
         self.computed = True
-        """Whether the last call ran the blocks."""
+        """True if the last call ran the blocks, False if it skipped them."""
 
     def forward(
         self,
@@ -72,7 +69,7 @@ class BlockStack(nn.Module):
         return hidden_states, encoder_hidden_states
 
     def fall_back_to_eager(self, reason: str) -> bool:
-        """Call blocks as they are, with PyTorch's own attention, from now on; whether that is a change."""
+        """Call blocks eagerly, with PyTorch's own attention, from now on; return whether that is new."""
         is_change = self.runner.is_compiling or self.attention.backend != NATIVE
         self.runner = EagerBlocks()
         if self.attention.backend != NATIVE:
@@ -80,6 +77,6 @@ class BlockStack(nn.Module):
         return is_change
 
     def _run(self, block: nn.Module, *arguments: Any) -> States:
-        """Call a block; as it is where another attention has taken over, for which none was compiled yet."""
+        """Call a block, eagerly where the attention was replaced by one that no graph was compiled for."""
         is_ready = not self.attention.is_replaced or self.runner.is_ready(self.attention.backend)
         return self.runner(block, *arguments) if is_ready else block(*arguments)

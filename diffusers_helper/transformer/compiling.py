@@ -1,77 +1,78 @@
-"""Running the transformer's blocks: compiled where the machine can, as they are everywhere else.
+"""Running the transformer's blocks: compiled where the machine can, eagerly everywhere else.
 
 A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
-and modulation are its inputs, and the numbers of tokens are left open. Whatever the compiler does, the app
-works, and tells the log only: what does not compile, or whose compiled numbers are wrong, runs as it is.
+and modulation are its inputs, and the numbers of tokens are left open. Blocks that do not compile, or whose
+compiled numbers are wrong, run eagerly; the reason is only logged.
 """
 
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..kernels import agrees
 from ..memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 States = tuple[torch.Tensor, torch.Tensor]
 TOLERANCE = 0.1
-"""The most that compiled numbers may be away from the block's own, relatively. The compiler rounds at other
-places: in bfloat16 that makes 0.005, in 8 bits more. What is wrong is wrong by much more (measured: an
-attention left out 0.35, garbled 0.5)."""
+"""The largest relative error of compiled blocks. The compiler rounds elsewhere, which makes 0.005 in bfloat16
+and more in 8 bits; real faults are larger (measured: attention left out 0.35, garbled 0.5)."""
 COMPILED_FORWARD = "compiled_forward"
-"""A block with a function of this name is compiled as that is written: of the block and its arguments."""
+"""The attribute of a block that holds a function of it and its arguments, which is compiled in its place."""
 
 
 def keep_compiled(folder: Path) -> None:
-    """Let compiled graphs lie in `folder`, for the next time that the app runs. Call it before any is made.
+    """Store compiled graphs in `folder` for the next start. Call it before anything is compiled.
 
-    The compiler gets one process, this one: each further one would import torch, for some seconds less.
+    The compiler works in this process alone: each further one would import torch to save a few seconds.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # the VAE's kernel
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # our kernels
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 class EagerBlocks:
-    """Calls blocks as they are."""
+    """Calls blocks eagerly."""
 
     is_compiling = False
 
     def __call__(self, block: nn.Module, *arguments: Any) -> States:
-        """What `block(*arguments)` gives."""
+        """Return `block(*arguments)`."""
         return block(*arguments)
 
     def is_ready(self, attention: str) -> bool:  # noqa: ARG002
-        """Whether `prepare` has nothing to do for blocks with such an attention."""
+        """Return whether `prepare` has nothing to do for blocks with this attention backend."""
         return True
 
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
-        """Get ready to run such blocks: one of each kind, with weights, and arguments of the usual sizes."""
+        """Get ready for such blocks: one of each kind, with weights, and arguments of the usual sizes."""
 
     def disable(self, reason: str) -> None:
-        """Call blocks as they are from now on."""
+        """Call blocks eagerly from now on."""
 
 
 class CompiledBlocks(EagerBlocks):
-    """Compiles each kind of block when it meets the first one. Keep one for as long as the app runs."""
+    """Compiles each kind of block when the first one is called. Keep one object while the app runs."""
 
     def __init__(self, backend: str | Callable = "inductor") -> None:
         self._backend = backend
         self._compiled: Callable[..., States] | None = None
         self._ready: set[str] = set()
         self.is_compiling = True
-        """False once that was given up."""
+        """False after `disable`."""
 
     def __call__(self, block: nn.Module, *arguments: Any) -> States:
-        """What `block(*arguments)` gives, but for the rounding.
+        """Return `block(*arguments)`, but for the rounding.
 
         Raises:
-            torch.OutOfMemoryError: there is too little memory; nothing is given up for that.
+            torch.OutOfMemoryError: there is too little memory, which is no reason to disable compiling.
         """
         failure = None
         if self.is_compiling:
@@ -83,7 +84,7 @@ class CompiledBlocks(EagerBlocks):
                     raise torch.OutOfMemoryError(str(cause)) from error
                 failure = f"{type(error).__name__}: {error}"
         states = block(*arguments)
-        if failure is not None:  # what fails as it is, too, is not the compiler's fault
+        if failure is not None:  # what also fails eagerly is not the compiler's fault
             self.disable(failure)
         return states
 
@@ -98,10 +99,9 @@ class CompiledBlocks(EagerBlocks):
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
         """Compile these blocks and compare them with themselves."""
         for block in blocks:
-            found, wanted = self(block, *arguments), block(*arguments)
-            worst = max(_relative_error(f, w) for f, w in zip(found, wanted, strict=True))
-            if not worst <= TOLERANCE:
-                self.disable(f"{type(block).__name__} is {worst:.2g} away from itself")
+            name = f"compiled {type(block).__name__}"
+            if not agrees(name, partial(self, block, *arguments), block(*arguments), TOLERANCE):
+                self.disable(f"{name} is wrong")
         self._ready.add(attention)
 
     def disable(self, reason: str) -> None:
@@ -115,10 +115,5 @@ def _call(block: nn.Module, *arguments: Any) -> States:
 
 
 def _plain(value: Any) -> Any:
-    """A state `(1, n, dim)` that may be a piece of a longer one, as if it were none: the graph is made for
-    strides, too."""
+    """Return a state `(1, n, dim)` with the strides of a tensor of its own, for which the graph is made."""
     return value[0].contiguous()[None] if isinstance(value, torch.Tensor) and value.ndim == 3 else value
-
-
-def _relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found.float() - wanted.float()).norm() / wanted.float().norm())

@@ -1,6 +1,7 @@
 """Parts of the transformer that get the same inputs at every step of a section, and compute once."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,12 +9,12 @@ from torch import nn
 
 
 class Memoized(nn.Module):
-    """Gives what `inner` gave the last `size` times for the very same tensors (and equal other arguments).
+    """Keeps the last `size` results of `inner`, by the identity of tensors and equality of other arguments.
 
     The tensors must not change, and nobody may write into the result.
     """
 
-    def __init__(self, inner: nn.Module, size: int) -> None:
+    def __init__(self, inner: Callable, size: int) -> None:
         super().__init__()
         self.inner = inner
         self._size = size
@@ -35,18 +36,12 @@ class Memoized(nn.Module):
 
 
 class HostMask(nn.Module):
-    """The context embedder, for a mask on the CPU: the model reads the prompt's length from it, and would
-    wait for a card to tell."""
+    """The context embedder with the mask kept on the CPU: reading its length from a GPU would synchronise."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self._move = Memoized(_Move(), size=2)
+        self._move = Memoized(torch.Tensor.to, size=2)
 
     def forward(self, states: torch.Tensor, timestep: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.inner(states, timestep, self._move(mask, states.device))
-
-
-class _Move(nn.Module):
-    def forward(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        return tensor.to(device)

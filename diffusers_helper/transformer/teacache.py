@@ -1,9 +1,10 @@
-"""TeaCache (arXiv 2411.19108): leaving out a step's blocks while their input hardly changes."""
+"""TeaCache (arXiv 2411.19108): skips the blocks at steps at which their input hardly changes."""
 
+import numpy as np
 import torch
 
 POLYNOMIAL = (733.226126, -401.131952, 67.5869174, -3.149878, 0.0961237896)
-"""Fitted for HunyuanVideo: relative change of the input to change of the output, highest power first."""
+"""The fit for HunyuanVideo of the output's relative change to the input's, highest power first."""
 
 
 class TeaCache:
@@ -21,7 +22,7 @@ class TeaCache:
         self._residual: torch.Tensor | None = None
 
     def should_compute(self, modulated_input: torch.Tensor) -> bool:
-        """Look at this step's modulated input of the first block; call once a step."""
+        """Return whether the blocks must run, by the first block's modulated input; call it once a step."""
         is_edge = self._step in (0, self.steps - 1)
         if not is_edge and self._previous_input is not None:
             self._accumulated += _estimate_change(modulated_input, self._previous_input)
@@ -37,14 +38,11 @@ class TeaCache:
         self._residual = after - before
 
     def apply(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """What the blocks would give, had they added the same as last time."""
+        """Return the blocks' output as if they added the same as last time."""
         assert self._residual is not None, "the first step is always computed"
         return hidden_states + self._residual
 
 
 def _estimate_change(current: torch.Tensor, previous: torch.Tensor) -> float:
     relative = ((current - previous).abs().mean() / previous.abs().mean()).item()
-    estimate = 0.0
-    for coefficient in POLYNOMIAL:
-        estimate = estimate * relative + coefficient
-    return estimate
+    return float(np.polyval(POLYNOMIAL, relative))

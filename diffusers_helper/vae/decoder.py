@@ -1,15 +1,15 @@
 """The VAE's decoder: diffusers' layers and numbers, in a fifth of the memory and of the time.
 
-Knows one window of frames and nothing of tiles or of how windows are joined; diffusers' `vae.decode` does
-that, with this module in the place of its `decoder`. What is different:
+Knows one window of frames, but neither tiles nor how windows are joined: diffusers' `vae.decode` does that,
+with this module in the place of its `decoder`. The differences:
 
 - Feature maps lie as frames with the channels last, `(t, c, h, w)`. A 3-D convolution is one 2-D convolution
   over three frames side by side in the channels, for which cuDNN's kernels are up to twice as fast.
 - A layer computes a strip of rows at a time. GroupNorm's statistics are taken over the whole window first, so
   that strips change nothing.
-- Doubling a picture and convolving it is one step: of the nine places of a kernel on a doubled picture only
-  four hold different pixels, so the weights of the others are added up beforehand.
-- The largest map, the doubled picture with which the last level begins, is never stored but computed twice.
+- Upsampling and convolving are one step: of a kernel's nine pixels on a doubled picture only four differ, so
+  the weights of the others are added up in advance.
+- The largest map, the upsampled one with which the last level begins, is never stored but computed twice.
 - In the attention every frame sees those before it: frame by frame, without a mask of tokens x tokens.
 """
 
@@ -38,7 +38,7 @@ STATISTICS_EPS = 1e-6
 
 
 class WindowDecoder(nn.Module):
-    """Takes the place of `AutoencoderKLHunyuanVideo.decoder`, whose weights it takes over, rearranged."""
+    """The replacement of `AutoencoderKLHunyuanVideo.decoder`, made from its weights, rearranged."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -50,56 +50,55 @@ class WindowDecoder(nn.Module):
             self.middle.extend([] if attention is None else [FrameAttention(attention)])
             self.middle.append(ResnetBlock(resnet))
         levels = [Level(block) for block in decoder.up_blocks]
-        # What a shortcut passes by is not needed a second time.
+        # Where there is a shortcut convolution, the input is read strip by strip and needs no storing.
         levels[-2].stores = decoder.up_blocks[-1].resnets[0].conv_shortcut is None
         self.levels = nn.ModuleList(levels)
         self.norm_out = Norm(decoder.conv_norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
-        self._keeps_rooms = False
-        self._rooms: FeatureBuffers | None = None
+        self._keeps_buffers = False
+        self._feature_buffers: FeatureBuffers | None = None
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode latents `(1, c, t, h, w)` to pixels `(1, 3, 4t - 3, 8h, 8w)`."""
         frames = latents[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        maps: FeatureMap = self.resnet_in(self.conv_in(StoredMap(frames, self._rooms_for(latents))))
+        maps: FeatureMap = self.resnet_in(self.conv_in(StoredMap(frames, self._buffers_for(latents))))
         for layer in (*self.middle, *self.levels):
             maps = layer(maps)
-        maps.rooms = None  # pixels stay
+        maps.buffers = None  # pixels stay
         pixels = self.conv_out(maps, self.norm_out.activation(maps)).values
         return pixels.transpose(0, 1)[None]
 
     @contextmanager
     def reusing_buffers(self) -> Iterator[None]:
-        """In the block, memory for the largest maps is kept from one window to the next. At its end it goes
-        back to the card."""
-        self._keeps_rooms = True
+        """Keep the memory for the largest maps between windows; free it at the end of the block."""
+        self._keeps_buffers = True
         try:
             yield
         finally:
-            self._keeps_rooms, self._rooms = False, None
+            self._keeps_buffers, self._feature_buffers = False, None
             empty_cache(self.norm_out.weight.device)
 
-    def _rooms_for(self, latents: torch.Tensor) -> FeatureBuffers | None:
-        """Those that there are, if they suffice, else new ones."""
-        if not self._keeps_rooms:
+    def _buffers_for(self, latents: torch.Tensor) -> FeatureBuffers | None:
+        """Return the present buffers if they suffice, else new ones."""
+        if not self._keeps_buffers:
             return None
         size: tuple[int, ...] = tuple(latents.shape[2:])
         for level in self.levels:
             assert isinstance(level, Level)
             size = level.size_after(*size)
         num_bytes = prod(size) * self.norm_out.weight.numel() * latents.element_size()
-        if self._rooms is None or self._rooms.num_bytes < num_bytes:
-            self._rooms = None
+        if self._feature_buffers is None or self._feature_buffers.num_bytes < num_bytes:
+            self._feature_buffers = None
             empty_cache(latents.device)  # so that each gets a piece of its own
-            self._rooms = FeatureBuffers(num_bytes, latents.device)
-        return self._rooms
+            self._feature_buffers = FeatureBuffers(num_bytes, latents.device)
+        return self._feature_buffers
 
 
 class Level(nn.Module):
     """diffusers' HunyuanVideoUpBlock3D."""
 
     stores = True
-    """Whether its doubled maps are kept; else they are computed whenever they are read."""
+    """True if the upsampled map is stored, False if it is computed whenever it is read."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class Level(nn.Module):
         self.upsampler = None if block.upsamplers is None else UpsamplingConv(block.upsamplers[0])
 
     def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
-        """Frames, height and width of what becomes of maps of such a size."""
+        """Return frames, height and width of the result for a map of this size."""
         if self.upsampler is None:
             return count, height, width
         return self.upsampler.size_after(count, height, width)
@@ -135,13 +134,13 @@ class Norm(nn.Module):
         self._groups, self._eps = norm.num_groups, norm.eps
 
     def activation(self, maps: FeatureMap, nonlinear: bool = True) -> Activation:
-        """The norm of these maps, and SiLU behind it, for pieces of them."""
+        """Return the norm of a map, followed by SiLU, to apply to pieces of it."""
         return Activation(*self._affine(maps), nonlinear)
 
     def _affine(self, maps: FeatureMap) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the norm does to each channel: a factor and a summand, float32 `(c, 1, 1)`."""
+        """Return the norm as a factor and a summand for each channel, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
-        sums = card_channel_sums if maps.example.is_cuda else channel_sums
+        sums = cuda_channel_sums if maps.example.is_cuda else channel_sums
         total, squares = sums(maps.pieces())
         size = count * height * width * channels // self._groups
         mean, square = (sums.view(self._groups, -1).sum(1) / size for sums in (total, squares))
@@ -152,7 +151,7 @@ class Norm(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """diffusers' HunyuanVideoResnetBlockCausal3D. The maps that it gets may be overwritten."""
+    """diffusers' HunyuanVideoResnetBlockCausal3D. Overwrites its input."""
 
     def __init__(self, resnet: Any) -> None:
         super().__init__()
@@ -167,7 +166,7 @@ class ResnetBlock(nn.Module):
         return result
 
     def _first_half(self, maps: FeatureMap) -> tuple[StoredMap, StoredMap]:
-        """The first convolution, and what the second one's result is added to."""
+        """Return the first convolution's result and the map that the second one's is added to."""
         if self.shortcut is None:
             assert isinstance(maps, StoredMap)
             return self.conv1(maps, self.norm1.activation(maps)), maps
@@ -207,21 +206,21 @@ class FrameAttention(nn.Module):
 
 
 def channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each channel's sum and sum of squares over pieces `(t, c, r, w)` of maps, float64 `(c,)`."""
+    """Return each channel's sum and sum of squares over pieces `(t, c, r, w)` of a map, float64 `(c,)`."""
     sums = [_piece_sums(piece) for piece in pieces]
     total, squares = torch.stack(sums).sum(0)
     return total, squares
 
 
-def card_channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """`channel_sums` of a card: one pass and one launch a piece, in float32 whatever the maps are in."""
+def cuda_channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do `channel_sums` on a GPU: one pass and one launch a piece, in float32 whatever the map's dtype is."""
     stats = [(p.numel() // p.shape[1], torch.batch_norm_stats(p, STATISTICS_EPS)) for p in pieces]
     mean = torch.stack([mean for _, (mean, _) in stats]).double()
     variance = torch.stack([deviation for _, (_, deviation) in stats]).double().pow(-2) - STATISTICS_EPS
     most = stats[0][0]
     sizes = mean.new_full((len(stats), 1), most)
     for number, (size, _) in enumerate(stats):
-        if size != most:  # set on the card: a list from here would have it waited for
+        if size != most:  # a list would be copied from the CPU, which waits for the GPU
             sizes[number].fill_(size)
     return (mean * sizes).sum(0), ((variance + mean.square()) * sizes).sum(0)
 

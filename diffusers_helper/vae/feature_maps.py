@@ -1,9 +1,9 @@
-"""The VAE decoder's maps and convolutions: frames with the channels last, read in strips of rows."""
+"""The VAE decoder's feature maps and convolutions: frames with the channels last, read in strips of rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 from weakref import ref
@@ -12,23 +12,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .windows import Activation, WindowSpec, choose_unfold_frames
+from ..kernels import triton_or_torch
+from .windows import Activation, UnfoldFrames, WindowSpec, unfold_frames
 
 STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
-"""About how large the input of one convolution is, frames side by side: large enough to keep a card busy, and
-to compute few rows twice; on a CPU small enough for its caches."""
+"""Bytes of one convolution's input, frames side by side: enough to keep a GPU busy and to compute few rows
+twice; on a CPU few enough for its caches."""
 LARGEST_PIECE = 2**31 - 1
-"""Numbers that a card's statistics are fast for: more have no index of 32 bits."""
+"""The most numbers that a GPU's statistics are fast for: more have no 32-bit index."""
 TAPS = 3
-"""Frames that a convolution sees: its own and two before; before the first one lies the first one."""
+"""Causal: its own frame and two earlier ones; the first frame is repeated at the start."""
+SELF_TEST_TOLERANCE = 2e-3
+"""The largest relative error of the kernel against PyTorch's own float16 numbers."""
 
 
 class FeatureBuffers:
-    """Memory for the largest maps of a window, two at a time, that is kept for the next window.
+    """Memory for a window's two largest maps, kept for the next window.
 
-    An allocator would put small tensors that stay into what such maps leave, and then have no room for the
-    next ones though most of it is free; or it would give all of it back to the card and fetch it again, which
-    takes a fifth as long as decoding itself (measured).
+    The allocator would put small tensors that stay into the gap that a map leaves, and then lack room for the
+    next map; or free all of it and allocate it again, which takes a fifth of the decoding time (measured).
     """
 
     COUNT = 2
@@ -56,32 +58,32 @@ class FeatureBuffers:
 
 
 class FeatureMap(ABC):
-    """Feature maps of a window, read in strips of rows. `shape` is frames, channels, height, width."""
+    """A window's feature map, read in strips of rows. `shape` is frames, channels, height, width."""
 
     shape: tuple[int, int, int, int]
     example: torch.Tensor
-    """Has the maps' device and dtype."""
-    rooms: FeatureBuffers | None
+    """A tensor of the map's device and dtype."""
+    buffers: FeatureBuffers | None
     smaller = 1.0
-    """So many times smaller strips are to be, because reading one takes memory, too."""
+    """Divides the strip size: computing a row needs memory as well."""
 
     @abstractmethod
     def rows(self, top: int, bottom: int) -> torch.Tensor:
-        """Rows `(t, c, bottom - top, w)`, channels last."""
+        """Return rows `(t, c, bottom - top, w)`, channels last."""
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """All rows, in as few pieces as there is memory for."""
+        """Yield all rows, in as few pieces as the memory allows."""
         return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
 
     def empty(self, channels: int) -> "StoredMap":
-        """Room for other maps of the same size."""
+        """Return an uninitialised map of the same size."""
         count, _, height, width = self.shape
         shape = count, height, width, channels
-        made = None if self.rooms is None else self.rooms.make(shape, self.example.dtype)
-        return made or StoredMap(self.example.new_empty(shape).permute(0, 3, 1, 2), self.rooms)
+        made = None if self.buffers is None else self.buffers.make(shape, self.example.dtype)
+        return made or StoredMap(self.example.new_empty(shape).permute(0, 3, 1, 2), self.buffers)
 
     def strips(self, smaller: float | None = None) -> Iterator[range]:
-        """Strips of rows from top to bottom, of an even number where there are several."""
+        """Yield strips of rows from top to bottom, of an even number of rows if there are several strips."""
         count, channels, height, width = self.shape
         row = count * channels * width * TAPS * self.example.element_size()
         most = STRIP_BYTES[self.example.device.type] / (smaller or self.smaller)
@@ -94,11 +96,11 @@ class FeatureMap(ABC):
 class StoredMap(FeatureMap):
     """A map in memory: `values` `(t, c, h, w)`, channels last."""
 
-    def __init__(self, values: torch.Tensor, rooms: FeatureBuffers | None = None) -> None:
+    def __init__(self, values: torch.Tensor, buffers: FeatureBuffers | None = None) -> None:
         count, channels, height, width = values.shape
         self.shape = (count, channels, height, width)
         self.values = self.example = values
-        self.rooms = rooms
+        self.buffers = buffers
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         return self.values[:, :, top:bottom]
@@ -116,11 +118,11 @@ class LazyUpsample(FeatureMap):
     def __init__(self, source: StoredMap, conv: "UpsamplingConv") -> None:
         count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
         self.shape = (count, conv.channels, height, width)
-        self.example, self.rooms = source.values, source.rooms
+        self.example, self.buffers = source.values, source.buffers
         self._source = source
         self._conv = conv
         self._newest: tuple[range, torch.Tensor] | None = None
-        """What was read last: which rows of the source, and theirs `(t, 2 * rows, w, c)`."""
+        """The rows of the source that were read last, and their result `(t, 2 * rows, w, c)`."""
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         """Return the rows; those shared with the strip read before are not computed again."""
@@ -134,7 +136,7 @@ class LazyUpsample(FeatureMap):
         return rows.permute(0, 3, 1, 2)[:, :, top - 2 * wanted.start : bottom - 2 * wanted.start]
 
     def _copy_known(self, wanted: range, rows: torch.Tensor) -> int:
-        """Copy the beginning that was in the newest rows; returns how many of the source's rows that is."""
+        """Copy the first rows that the last read made too; return how many of the source's rows these are."""
         if self._newest is None or wanted.start not in self._newest[0]:
             return 0
         there, newest = self._newest
@@ -143,7 +145,7 @@ class LazyUpsample(FeatureMap):
         return known
 
     def stored(self) -> StoredMap:
-        """All of them, computed once."""
+        """Return the whole map, computed once."""
         maps, source = self.empty(self.shape[1]), self._source.values
         for strip in self.strips():
             rows = maps.values[:, :, strip.start : strip.stop].permute(0, 2, 3, 1)
@@ -153,8 +155,7 @@ class LazyUpsample(FeatureMap):
 
 @dataclass(frozen=True)
 class Strip:
-    """A strip of a convolution's result, as yet without its bias, what was there before it, and where both
-    lie."""
+    """A strip of a convolution's result without its bias, with the input rows that it was computed from."""
 
     rows: slice
     result: torch.Tensor
@@ -162,7 +163,7 @@ class Strip:
     source: torch.Tensor
 
     def view_of(self, maps: StoredMap) -> torch.Tensor:
-        """This strip of maps."""
+        """Return this strip's rows of a map."""
         return maps.values[:, :, self.rows]
 
     def put_into(self, maps: StoredMap) -> None:
@@ -187,30 +188,30 @@ class Conv(nn.Module):
 
 
 class CausalConv(Conv):
-    """That of kernel 3: edges repeated, two frames of the past."""
+    """The convolution of kernel 3: edges repeated, two frames of the past."""
 
     def forward(self, maps: FeatureMap, activation: Activation | None = None) -> StoredMap:
-        """Convolve all maps, after the activation."""
+        """Convolve the whole map, after the activation."""
         result = maps.empty(self.channels)
         for strip in self.strips(maps, activation):
             strip.put_into(result)
         return result
 
     def strips(self, maps: FeatureMap, activation: Activation | None = None) -> Iterator[Strip]:
-        """Convolve strip by strip."""
+        """Yield the convolution strip by strip."""
         height = maps.shape[2]
-        unfold_frames = choose_unfold_frames(self.weight.device)
+        unfold = choose_unfold_frames(self.weight.device)
         for strip in maps.strips():
             top, bottom = max(strip.start - 1, 0), min(strip.stop + 1, height)
             seen = maps.rows(top, bottom)
-            cut = WindowSpec(len(seen), TAPS, strip.start == top, strip.stop == bottom)
-            result = functional.conv2d(unfold_frames(seen, cut, activation), self.weight)
+            spec = WindowSpec(len(seen), TAPS, strip.start == top, strip.stop == bottom)
+            result = functional.conv2d(unfold(seen, spec, activation), self.weight)
             source = seen[:, :, strip.start - top : strip.stop - top]
             yield Strip(slice(strip.start, strip.stop), result, self.bias, source)
 
 
 class PointConv(Conv):
-    """That of kernel 1: the same product at every pixel."""
+    """The convolution of kernel 1: the same product at every pixel."""
 
     def forward(self, frames: torch.Tensor, result: torch.Tensor) -> None:
         """Fill `(t, c, r, w)`."""
@@ -218,8 +219,8 @@ class PointConv(Conv):
 
 
 class UpsamplingConv(nn.Module):
-    """diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2, each frame but the first two frames
-    (where time is doubled, too), then comes a convolution of kernel 3."""
+    """diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2 and, if it doubles time, each frame
+    but the first becomes two; a convolution of kernel 3 follows."""
 
     bias: torch.Tensor
 
@@ -240,7 +241,7 @@ class UpsamplingConv(nn.Module):
             self.register_buffer(f"weight_{parity}", channels_last(weight))
 
     def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
-        """Frames, height and width of the result for maps of such a size."""
+        """Return frames, height and width of the result for a map of this size."""
         return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
 
     def forward(self, source: torch.Tensor, top: int, bottom: int, result: torch.Tensor) -> None:
@@ -248,33 +249,58 @@ class UpsamplingConv(nn.Module):
         `top` to `bottom` of the source."""
         count, _, height, _ = source.shape
         seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
-        cut = partial(WindowSpec, is_top=top == 0, is_bottom=bottom == height)
+        spec = partial(WindowSpec, is_top=top == 0, is_bottom=bottom == height)
         if not self.doubles_time:
-            self._convolve(seen, cut(count, TAPS), 0, result)
+            self._convolve(seen, spec(count, TAPS), 0, result)
         else:
-            self._convolve(seen, cut(count, TAPS - 1), 0, result[0::2])
+            self._convolve(seen, spec(count, TAPS - 1), 0, result[0::2])
             if count > 1:
-                self._convolve(seen, cut(count - 1, TAPS - 1), 1, result[1::2])
+                self._convolve(seen, spec(count - 1, TAPS - 1), 1, result[1::2])
 
-    def _convolve(self, seen: torch.Tensor, cut: WindowSpec, parity: int, result: torch.Tensor) -> None:
+    def _convolve(self, seen: torch.Tensor, spec: WindowSpec, parity: int, result: torch.Tensor) -> None:
         """Fill frames `(n, rows, columns, channels)` of the result."""
-        window = choose_unfold_frames(seen.device)(seen, cut, None)
+        window = choose_unfold_frames(seen.device)(seen, spec, None)
         corners = channels_last(functional.conv2d(window, self.get_buffer(f"weight_{parity}")))
         # Corner (row, column) of each pixel lies as many pixels further down and to the right.
         frame, _, down, right = corners.stride()
         rows, columns = (side // 2 for side in result.shape[1:3])
         moved = corners.as_strided(
-            (cut.count, rows, 2, columns, 2, self.channels),
+            (spec.count, rows, 2, columns, 2, self.channels),
             (frame, down, down + 2 * self.channels, right, right + self.channels, 1),
         )
         torch.add(moved, self.bias, out=result.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)))
 
 
 def _fold(weight: torch.Tensor, dim: int, parity: int) -> torch.Tensor:
-    """Three places along a side of a doubled picture are two of the picture itself: add up two of them."""
+    """Add up two of three weights along a side: on a doubled picture they meet the same pixel."""
     first, second, third = weight.unbind(dim)
     return torch.stack([first + second, third] if parity else [first, second + third], dim)
 
 
 def channels_last(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def choose_unfold_frames(device: torch.device) -> UnfoldFrames:
+    """Return the fastest implementation on a device, chosen once."""
+    native: UnfoldFrames = unfold_frames
+    return triton_or_torch(native, _load_kernel, _sample, SELF_TEST_TOLERANCE, device)
+
+
+def _load_kernel() -> UnfoldFrames:
+    from .window_kernel import unfold_frames_at_once
+
+    return unfold_frames_at_once
+
+
+def _sample(unfold: UnfoldFrames, device: torch.device) -> list[torch.Tensor]:
+    """Unfold random frames."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    seen = randn(3, 5, 7, 32).half().permute(0, 3, 1, 2)
+    activation = Activation(randn(32, 1, 1), randn(32, 1, 1))
+    return [unfold(seen, WindowSpec(2, 3, is_top=True, is_bottom=False), activation)]

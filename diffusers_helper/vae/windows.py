@@ -1,26 +1,18 @@
-"""What a causal convolution of the VAE's decoder looks at: frames side by side, normed, with their edges.
+"""The input of a causal convolution in the VAE's decoder: frames side by side, normed, with padded edges.
 
-Two ways to the same numbers: torch's own operations, seven passes over the memory, and where Triton is there
-a kernel that makes one. Whatever Triton does, the decoder works, and says nothing.
+Here it is made in PyTorch's operations, in seven passes over the memory; `window_kernel.py` makes one.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import torch
 from torch.nn import functional
 
-from ..kernels import triton_or_torch
-
-TRIAL_ERROR = 2e-3
-"""The most that the kernel may be away from torch's own float16 numbers, relatively."""
-
 
 @dataclass(frozen=True)
 class Activation:
-    """What a norm does to each channel, float32 `(c, 1, 1)`, and SiLU behind it."""
+    """A norm as a factor and a summand for each channel, float32 `(c, 1, 1)`, followed by SiLU."""
 
     factor: torch.Tensor
     summand: torch.Tensor
@@ -33,7 +25,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """A piece of maps: `count` new frames, `taps` of them side by side, and where the picture ends."""
+    """The window to unfold: `count` new frames, `taps` side by side, and which edges are the picture's."""
 
     count: int
     taps: int
@@ -42,57 +34,27 @@ class WindowSpec:
 
 
 UnfoldFrames = Callable[[torch.Tensor, WindowSpec, Activation | None], torch.Tensor]
-"""Makes `(count, taps * c, rows + 2, w + 2)`, channels last, of frames `seen` `(n, c, r, w)`.
+"""Unfolds frames `seen` `(n, c, r, w)` into `(count, taps * c, rows + 2, w + 2)`, channels last.
 
-`seen` ends with the new frames; before them come those of the past, and before the first one lies the first
-one again. It has a row more above and below, except where the picture ends: there, as left and right, the
-edge is repeated.
+`seen` ends with the new frames; the past ones come before them, and the first is repeated in front. It has a
+row more above and below, except at the picture's edges: there, as left and right, the edge is repeated.
 """
 
 
-def unfold_frames(seen: torch.Tensor, cut: WindowSpec, activation: Activation | None) -> torch.Tensor:
-    """`UnfoldFrames` in torch's own operations."""
+def unfold_frames(seen: torch.Tensor, spec: WindowSpec, activation: Activation | None) -> torch.Tensor:
+    """Do `UnfoldFrames` in PyTorch's operations."""
     _, channels, rows, width = seen.shape
     active = seen if activation is None else activation(seen)
-    height = rows + cut.is_top + cut.is_bottom
-    window = seen.new_empty(cut.count, height, width + 2, cut.taps, channels)
-    inner = window[:, int(cut.is_top) : rows + cut.is_top, 1:-1]
-    first = len(seen) - cut.count - (cut.taps - 1)
-    for number in range(cut.count):
-        for tap in range(cut.taps):
+    height = rows + spec.is_top + spec.is_bottom
+    window = seen.new_empty(spec.count, height, width + 2, spec.taps, channels)
+    inner = window[:, int(spec.is_top) : rows + spec.is_top, 1:-1]
+    first = len(seen) - spec.count - (spec.taps - 1)
+    for number in range(spec.count):
+        for tap in range(spec.taps):
             inner[number, :, :, tap] = active[max(first + number + tap, 0)].permute(1, 2, 0)
-    if cut.is_top:
+    if spec.is_top:
         window[:, 0] = window[:, 1]
-    if cut.is_bottom:
+    if spec.is_bottom:
         window[:, -1] = window[:, -2]
     window[:, :, 0], window[:, :, -1] = window[:, :, 1], window[:, :, -2]
     return window.flatten(3).permute(0, 3, 1, 2)
-
-
-@cache
-def choose_unfold_frames(device: torch.device) -> UnfoldFrames:
-    """The fastest way on a device, decided once: the kernel only after it has made a window right."""
-    own: UnfoldFrames = unfold_frames
-    return triton_or_torch(own, _load_kernel, _try_out, device)
-
-
-def _load_kernel() -> UnfoldFrames:
-    from .window_kernel import unfold_frames_at_once
-
-    return unfold_frames_at_once
-
-
-def _try_out(way: UnfoldFrames, device: torch.device) -> None:
-    """Raises ArithmeticError where a window is not what it must be."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def randn(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device)
-
-    seen = randn(3, 5, 7, 32).half().permute(0, 3, 1, 2)
-    activation = Activation(randn(32, 1, 1), randn(32, 1, 1))
-    arguments: tuple[Any, ...] = (seen, WindowSpec(2, 3, is_top=True, is_bottom=False), activation)
-    found, wanted = way(*arguments).float(), unfold_frames(*arguments).float()
-    error = float((found - wanted).norm() / wanted.norm())
-    if not error < TRIAL_ERROR:
-        raise ArithmeticError(f"a window is wrong by {error:.3g}")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from diffusers_helper.device import can_compile, choose_compute
+from diffusers_helper.eight_bit.block import choose_token_ops
 from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
-from diffusers_helper.eight_bit.tokens import OPS, _whole, choose_token_ops
+from diffusers_helper.eight_bit.tokens import TORCH_OPS, Tokens
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import MachineError
 from diffusers_helper.models import vram_budget
@@ -19,12 +20,14 @@ from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
-from diffusers_helper.transformer.attention import AttentionChooser, AttentionShape, attend
+from diffusers_helper.transformer.attention import NATIVE, AttentionChooser, attend
 from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from diffusers_helper.transformer.teacache import TeaCache
-from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents, tilings_of
-from diffusers_helper.vae.decoder import WindowDecoder, card_channel_sums
-from diffusers_helper.vae.windows import Activation, WindowSpec, choose_unfold_frames, unfold_frames
+from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents
+from diffusers_helper.vae.decoder import WindowDecoder, cuda_channel_sums
+from diffusers_helper.vae.feature_maps import choose_unfold_frames
+from diffusers_helper.vae.tiling import tilings_of
+from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
 from diffusers_helper.weights.model_files import find_models
 from tests.support import eight_bit_blocks
 from tests.support.tiny import MODELS
@@ -132,11 +135,11 @@ def test_every_attention_can_be_compiled(name):
     assert error(compiled(*states), wanted) < 0.01
 
 
-def test_an_attention_is_chosen(tmp_path):
-    path = tmp_path / "attention.json"
-    shape = AttentionShape(3000, 4, 128)
-    chosen = AttentionChooser(torch.device("cuda", 0), torch.bfloat16, path=path).choose(shape)
-    assert list(json.loads(path.read_text()).values()) == [chosen or "native"]
+def test_the_chosen_attention_is_correct():
+    device = torch.device("cuda", 0)
+    chosen = AttentionChooser(device, torch.bfloat16).choose(heads=4, head_dim=128)
+    states = [torch.randn(1, 3000, 4, 128, device=device, dtype=torch.bfloat16) for _ in range(3)]
+    assert error(attend(states, chosen or NATIVE), attend(states, "_native_math")) < 0.02
 
 
 def test_the_vaes_windows_are_the_same_however_they_are_made():
@@ -167,7 +170,7 @@ def test_statistics_of_maps_and_of_their_strips_are_exact():
     maps = maps.contiguous(memory_format=torch.channels_last)
     wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
     for pieces in ([maps], maps.split(2), maps.split(20, 2)):
-        assert all(error(f, w) < 1e-6 for f, w in zip(card_channel_sums(pieces), wanted, strict=True))
+        assert all(error(f, w) < 1e-6 for f, w in zip(cuda_channel_sums(pieces), wanted, strict=True))
 
 
 def test_frames_come_when_they_are_made_and_before_what_is_queued_behind_them():
@@ -220,17 +223,21 @@ def test_tokens_of_eight_bits_are_the_same_however_they_are_made():
     device, (first, second) = torch.device("cuda", 0), (randn(300, 3072), randn(41, 3072))
     ops, angles = choose_token_ops(device), torch.randn(300, 64, device=device).repeat_interleave(2, dim=1)
     if can_compile(device):
-        assert ops is not OPS
+        assert ops is not TORCH_OPS
     given = {
         "quantise_normed": (first, second, randn(3072), randn(3072)),
         "quantise_activated": (first, randn(300, 12288)),
         "norm_and_rotate": (first, second, randn(128), randn(128), angles.cos(), angles.sin()),
     }
     for name, arguments in given.items():
-        found, wanted = getattr(ops, name)(*arguments), getattr(OPS, name)(*arguments)
-        assert error(_whole(found), _whole(wanted)) < 0.02, name
-    found, wanted = (way.quantise_activated(first[:, :0], first[:, :100]) for way in (ops, OPS))
-    assert error(_whole(found), _whole(wanted)) < 0.02
+        found, wanted = getattr(ops, name)(*arguments), getattr(TORCH_OPS, name)(*arguments)
+        assert error(numbers_of(found), numbers_of(wanted)) < 0.02, name
+    found, wanted = (way.quantise_activated(first[:, :0], first[:, :100]) for way in (ops, TORCH_OPS))
+    assert error(found.dequantise(), wanted.dequantise()) < 0.02
+
+
+def numbers_of(result):
+    return result.dequantise() if isinstance(result, Tokens) else result
 
 
 @torch.inference_mode()

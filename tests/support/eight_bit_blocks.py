@@ -18,7 +18,7 @@ KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTra
 
 
 def make_block(kind, product=rowwise_fp8_linear, dtype=torch.float32, device=CPU):
-    """One with weights of 8 bits, which a card of its own would compute with `product`."""
+    """Make a block with 8-bit weights, whose layers compute with `product`."""
     torch.manual_seed(1)
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
     for name, parameter in block.named_parameters():
@@ -43,7 +43,7 @@ def scaled(linear, product):
 
 
 def states(hidden=20, text=7, dtype=torch.float32):
-    """A block's arguments."""
+    """Make a block's arguments."""
     torch.manual_seed(2)
     angles = torch.randn(hidden, HEAD_DIM // 2).repeat_interleave(2, dim=1)
     first, second = torch.randn(1, hidden, WIDTH, dtype=dtype), torch.randn(1, text, WIDTH, dtype=dtype)

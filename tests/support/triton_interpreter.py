@@ -1,4 +1,4 @@
-"""Kernels without a card: Triton's interpreter runs them on the CPU, in a process of its own."""
+"""Kernels without a GPU: Triton's interpreter runs them on the CPU, in a process of its own."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ NEEDS_TRITON = pytest.mark.skipif(
 
 
 def assert_equal(script: str) -> None:
-    """Run a script that compares numbers, and prints "equal" when it comes to its end."""
+    """Run a script that compares numbers and prints "equal" at its end."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Tokens of 8 bits: which way to make them is taken, and that all ways agree."""
+"""8-bit tokens: the self-test shows each operation's errors, and the kernels agree with PyTorch's."""
 
 import sys
 import types
@@ -6,86 +6,40 @@ import types
 import pytest
 import torch
 
-from diffusers_helper.eight_bit import tokens as eight_bit_tokens
-from diffusers_helper.eight_bit.tokens import OPS, TokenOps, Tokens, choose_token_ops, quantise_normed
+from diffusers_helper.eight_bit import block
+from diffusers_helper.eight_bit.block import choose_token_ops
+from diffusers_helper.eight_bit.tokens import TORCH_OPS, TokenOps, Tokens
 from tests.support.triton_interpreter import NEEDS_TRITON, assert_equal
 
-CARD = torch.device("cuda")
 
-
-@pytest.fixture(autouse=True)
-def tried_on_a_cpu(monkeypatch):
-    original = eight_bit_tokens._try_out
-    monkeypatch.setattr(eight_bit_tokens, "_try_out", lambda ops, _device: original(ops, torch.device("cpu")))
-    choose_token_ops.cache_clear()
-    yield
-    choose_token_ops.cache_clear()
-
-
-def offer(monkeypatch, **ways):
-    """Kernels that are torch's operations, but for `ways`."""
-    module = types.ModuleType("eight_bit_token_kernel")
-    module.KERNELS = TokenOps(**(OPS._asdict() | ways))
-    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit.token_kernels", module)
-    return module.KERNELS
-
-
-def test_a_cpu_uses_torchs_own_operations():
-    assert choose_token_ops(torch.device("cpu")) is OPS
-
-
-def test_without_triton_a_card_uses_torchs_own_operations(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit.token_kernels", None)
-    assert choose_token_ops(CARD) is OPS
-
-
-def test_kernels_that_are_right_are_used(monkeypatch):
-    kernels = offer(monkeypatch, quantise_normed=lambda *given: quantise_normed(*given))
-    assert choose_token_ops(CARD) is kernels
-
-
-@pytest.mark.parametrize("name", OPS._fields)
-@pytest.mark.parametrize("error", [RuntimeError("cannot find a C compiler"), AssertionError()])
-def test_kernels_that_do_not_compile_are_not_used(monkeypatch, name, error):
-    def way(*_arguments):
-        raise error
-
-    offer(monkeypatch, **{name: way})
-    assert choose_token_ops(CARD) is OPS
-
-
-@pytest.mark.parametrize("name", OPS._fields)
-@pytest.mark.parametrize("factor", [1.05, torch.nan])
-def test_kernels_that_are_wrong_are_not_used(monkeypatch, name, factor):
-    def way(*arguments):
-        right = getattr(OPS, name)(*arguments)
+@pytest.mark.parametrize("name", TORCH_OPS._fields)
+@pytest.mark.parametrize(("factor", "is_used"), [(1, True), (1.05, False)])
+def test_token_kernels_are_used_only_if_every_operation_is_right(monkeypatch, name, factor, is_used):
+    def operation(*arguments):
+        right = getattr(TORCH_OPS, name)(*arguments)
         return Tokens(right.numbers, right.scale * factor) if isinstance(right, Tokens) else right * factor
 
-    offer(monkeypatch, **{name: way})
-    assert choose_token_ops(CARD) is OPS
-
-
-def test_running_out_of_memory_is_no_reason_against_kernels(monkeypatch):
-    def way(*_arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    offer(monkeypatch, quantise_activated=way)
-    with pytest.raises(torch.OutOfMemoryError):
-        choose_token_ops(CARD)
+    module = types.ModuleType("token_kernels")
+    module.KERNELS = TokenOps(**(TORCH_OPS._asdict() | {name: operation}))
+    monkeypatch.setitem(sys.modules, "diffusers_helper.eight_bit.token_kernels", module)
+    sample = block._sample
+    monkeypatch.setattr(block, "_sample", lambda ops, _device: sample(ops, torch.device("cpu")))
+    chosen = choose_token_ops.__wrapped__(torch.device("cuda"))
+    assert chosen is (module.KERNELS if is_used else TORCH_OPS)
 
 
 KERNEL = """
 import torch
-from diffusers_helper import eight_bit_token_kernel
-from diffusers_helper.eight_bit.tokens import E4M3, OPS, Tokens, _whole
+from diffusers_helper.eight_bit import token_kernels
+from diffusers_helper.eight_bit.tokens import E4M3, TORCH_OPS, Tokens
 
-KERNELS = eight_bit_token_kernel.KERNELS
-eight_bit_token_kernel.E4M3 = torch.float32  # the interpreter cannot round to 8 bits, PyTorch can
+KERNELS = token_kernels.KERNELS
+token_kernels.E4M3 = torch.float32  # the interpreter cannot round to 8 bits, PyTorch can
 
 def check(name, *given):
-    found, wanted = getattr(KERNELS, name)(*given), getattr(OPS, name)(*given)
-    found = Tokens(found.numbers.to(E4M3), found.scale) if isinstance(found, Tokens) else found
-    found, wanted = _whole(found), _whole(wanted)
+    found, wanted = getattr(KERNELS, name)(*given), getattr(TORCH_OPS, name)(*given)
+    if isinstance(found, Tokens):
+        found, wanted = Tokens(found.numbers.to(E4M3), found.scale).dequantise(), wanted.dequantise()
     assert found.shape == wanted.shape, name
     off = float((found - wanted).norm() / wanted.norm())
     assert off < 0.003, (name, off)  # a number at a border may become either
@@ -120,5 +74,5 @@ print("equal")
 
 
 @NEEDS_TRITON
-def test_the_kernels_agree_with_torchs_own_operations():
+def test_the_kernels_agree_with_pytorchs_operations():
     assert_equal(KERNEL)

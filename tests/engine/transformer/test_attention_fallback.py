@@ -1,4 +1,4 @@
-"""The attention that a job's blocks use: switched on, gone afterwards, and what happens where it fails."""
+"""The attention backend of a job: active during it, and replaced where it fails."""
 
 import pytest
 import torch
@@ -10,10 +10,10 @@ from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from tests.support.tiny import load_latents, make_loader, make_request, run
 
 
-def test_a_jobs_attention_is_gone_after_it():
+def test_a_jobs_attention_backend_is_active_only_during_it():
     loader = make_loader()
     for chosen, wanted in (("_native_math", "_native_math"), (None, "native")):
-        loader._attention.choose = lambda _shape, chosen=chosen: chosen
+        loader._attention.choose = lambda *_, chosen=chosen: chosen
         with loader.transformer(500) as transformer:
             assert transformer.attention == wanted
             assert _AttentionBackendRegistry._active_backend == AttentionBackendName(wanted)
@@ -24,21 +24,21 @@ def test_a_jobs_attention_is_gone_after_it():
     ("chosen", "requested", "notices"),
     [("xformers", None, []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
 )
-def test_a_way_that_fails_in_the_job_is_no_end_of_it(tmp_path, chosen, requested, notices):
-    """None of these works here; the first two fail when they are switched on, the other in a block."""
+def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, chosen, requested, notices):
+    """None of these works here; the first two fail when they are activated, the other in a block."""
     options = {"save_latents": True}
     list(run(make_request(seconds=2), tmp_path / "out", name="wanted", **options))
     loader = make_loader()
-    loader._attention.choose = lambda _shape: chosen
+    loader._attention.choose = lambda *_: chosen
     loader._attention.requested = requested
     events = run(make_request(seconds=2), tmp_path / "out", name="found", loader=loader, **options)
     assert [event.code for event in events if isinstance(event, Notice)] == notices
     found, wanted = (load_latents(tmp_path / "out" / f"{name}.safetensors") for name in ("found", "wanted"))
     assert torch.equal(found, wanted)
-    assert loader._attention._excluded == {chosen}
+    assert loader._attention._usable == {chosen: False}
 
 
-def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monkeypatch):
+def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypatch):
     calls = []
 
     def fail_later(self, work):
@@ -49,7 +49,7 @@ def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monk
 
     monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
     loader = make_loader()
-    loader._attention.choose = lambda _shape: "_native_math"
+    loader._attention.choose = lambda *_: "_native_math"
     loader._attention.requested = "_native_math"
     events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
     codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
@@ -58,7 +58,7 @@ def test_a_way_that_was_asked_for_and_fails_in_the_middle_is_told(tmp_path, monk
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a bug")])
-def test_what_is_not_the_attentions_fault_is_raised(error):
+def test_other_failures_are_raised(error):
     def fail():
         calls.append(active.backend)
         raise error
@@ -71,7 +71,7 @@ def test_what_is_not_the_attentions_fault_is_raised(error):
     assert not active.failed
 
 
-class NeedsOwnAttention(torch.nn.Module):
+class NeedsNativeAttention(torch.nn.Module):
     """A block that fails with any attention but PyTorch's own."""
 
     def forward(self, hidden, text):
@@ -81,18 +81,18 @@ class NeedsOwnAttention(torch.nn.Module):
         return hidden * 2, text
 
 
-def test_an_attention_that_fails_while_blocks_are_compiled_does_not_cost_compiling():
+def test_a_backend_that_fails_while_compiling_keeps_blocks_compiled():
     torch._dynamo.reset()
     runner, states = CompiledBlocks("eager"), (torch.ones(2), torch.ones(2))
     with attention.ActiveAttention("_native_math") as active:
-        active.guard(lambda: runner.prepare([NeedsOwnAttention()], states, active.backend))
+        active.guard(lambda: runner.prepare([NeedsNativeAttention()], states, active.backend))
         assert (active.backend, active.failed) == ("native", True)
     assert runner.is_compiling
     assert runner.is_ready("native")
     assert not runner.is_ready("_native_math")
 
 
-def test_an_attention_that_fails_while_a_job_compiles_gives_way():
+def test_a_backend_that_fails_in_a_jobs_compilation_is_replaced():
     loader, prepared = make_loader(), []
 
     class Runner(EagerBlocks):
@@ -102,21 +102,21 @@ def test_an_attention_that_fails_while_a_job_compiles_gives_way():
                 raise RuntimeError("no kernel")
 
     loader._runner = Runner()
-    loader._attention.choose = lambda _shape: "_native_math"
+    loader._attention.choose = lambda *_: "_native_math"
     with loader.transformer(500) as transformer:
         transformer.prepare_blocks(500, loader.compute)
         assert transformer.attention == "native"
     assert prepared == ["_native_math", "native"]
-    assert loader._attention._excluded == {"_native_math"}
+    assert loader._attention._usable == {"_native_math": False}
 
 
-def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
-    """Which would take half a minute in the middle of a step, and be tried by nobody."""
+def test_a_backend_that_fails_in_a_job_causes_no_compilation():
+    """That would take half a minute in the middle of a step, unchecked."""
     runner, compiled = CompiledBlocks(), []
     runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
     loader = make_loader()
     loader._runner = runner
-    loader._attention.choose = lambda _shape: "_native_math"
+    loader._attention.choose = lambda *_: "_native_math"
     runner._ready = {"_native_math"}
     with loader.transformer(500) as transformer:
         stack = transformer.stack
@@ -128,4 +128,4 @@ def test_a_job_whose_attention_fails_in_the_middle_goes_on_without_compiling():
         runner._ready.add("native")
         assert stack._run(torch.nn.Identity(), 1) == 1
         assert compiled == [1, 1]
-    assert loader._attention._excluded == set()
+    assert loader._attention._usable == {}

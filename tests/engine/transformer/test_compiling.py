@@ -16,6 +16,7 @@ from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit.conversion import convert
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import StageStarted
+from diffusers_helper.kernels import relative_error
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.vram_budget import VramBudget
@@ -26,7 +27,6 @@ from diffusers_helper.transformer.compiling import (
     TOLERANCE,
     CompiledBlocks,
     EagerBlocks,
-    _relative_error,
 )
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation
 from diffusers_helper.weights.checkpoint import Checkpoint
@@ -214,13 +214,13 @@ def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attent
     runner, events = CompiledBlocks(), []
     runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {attention}
     loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
-    loader._attention.choose = lambda _shape: None if attention == "native" else attention
+    loader._attention.choose = lambda *_: None if attention == "native" else attention
     with pytest.raises(MachineError, match="not_a_number_in_latents"):
         for event in run(make_request(), tmp_path / "out", loader=loader):
             events.append(event)
     assert sampled_sections(events) == [0, 0]
     assert runner.is_compiling
-    assert loader._attention._excluded == set()
+    assert loader._attention._usable == {}
 
 
 def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monkeypatch):
@@ -246,11 +246,11 @@ def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):
     wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
     monkeypatch.setattr(BlockStack, "_run", go_wrong)
     loader = loader_of(EagerBlocks())
-    loader._attention.choose = lambda _shape: "_native_math"
+    loader._attention.choose = lambda *_: "_native_math"
     found, events = make(loader, tmp_path, seconds=2, steps=2)
     assert torch.equal(found, wanted)
     assert sampled_sections(events) == [0, 0, 1]
-    assert loader._attention._excluded == {"_native_math"}
+    assert loader._attention._usable == {"_native_math": False}
 
 
 @pytest.mark.usefixtures("fresh")
@@ -328,5 +328,5 @@ def test_examples_do_what_blocks_do():
             values.weight.data.zero_()
             values.bias.data.zero_()
             without = block(*states, temb, None, rotary)
-            worst = max(_relative_error(w, v) for w, v in zip(without, whole, strict=True))
+            worst = max(relative_error(w, v) for w, v in zip(without, whole, strict=True))
             assert worst > 2 * TOLERANCE, kind

@@ -7,17 +7,9 @@ import torch
 from diffusers_helper.errors import MachineError
 from diffusers_helper.vae import codec as vae_module
 from diffusers_helper.vae import decoder as vae_decoder
-from diffusers_helper.vae.codec import (
-    LATENT_RGB,
-    LATENT_RGB_BIAS,
-    SMALLEST_TILE,
-    Tiling,
-    decode_latents,
-    decode_to,
-    preview_latents,
-    tilings_of,
-    watch_for_black,
-)
+from diffusers_helper.vae.codec import decode_latents, decode_to, watch_for_black
+from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS, preview_latents
+from diffusers_helper.vae.tiling import SMALLEST_TILE, Tiling, tilings_of
 from tests.support.tiny import make_loader
 
 GIB = 2**30
@@ -172,7 +164,7 @@ def test_whoever_fails_the_decoders_rooms_go_back_to_the_card(failure, monkeypat
         raise failure
 
     with make_loader().vae() as vae:
-        monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._rooms))
+        monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._feature_buffers))
         for size, may_shrink in ((2, True), (40, False)):
             left.clear()
             with pytest.raises(type(failure)) as caught:

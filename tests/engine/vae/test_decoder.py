@@ -9,9 +9,8 @@ import torch
 
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.vae import decoder as vae_decoder
-from diffusers_helper.vae import feature_maps as vae_maps
+from diffusers_helper.vae import feature_maps
 from diffusers_helper.vae import windows as vae_windows
-from diffusers_helper.vae.codec import Tiling
 from diffusers_helper.vae.decoder import WindowDecoder
 from diffusers_helper.vae.feature_maps import (
     STRIP_BYTES,
@@ -21,6 +20,7 @@ from diffusers_helper.vae.feature_maps import (
     StoredMap,
     UpsamplingConv,
 )
+from diffusers_helper.vae.tiling import Tiling
 from tests.support.tiny import MODELS
 
 CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
@@ -92,7 +92,7 @@ def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, room
         assert all(got for part, got in rooms if part > 0.6)
     assert any(got for _, got in rooms)
     assert not any(got for part, got in rooms if part < 0.25)
-    assert ours._rooms is None
+    assert ours._feature_buffers is None
 
 
 @torch.inference_mode()
@@ -101,7 +101,7 @@ def test_rooms_are_given_back_also_when_decoding_fails(vae):
     with pytest.raises(RuntimeError), ours.reusing_buffers():
         ours(torch.randn(1, 16, 2, 4, 6))
         ours(torch.randn(1, 3, 2, 4, 6))
-    assert ours._rooms is None
+    assert ours._feature_buffers is None
 
 
 @torch.inference_mode()
@@ -146,7 +146,7 @@ def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
 @torch.inference_mode()
 def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
     strips_of(strip)
-    monkeypatch.setattr(vae_maps, "LARGEST_PIECE", 2 * 16 * 9 * 5)
+    monkeypatch.setattr(feature_maps, "LARGEST_PIECE", 2 * 16 * 9 * 5)
     stored = StoredMap(torch.randn(5, 16, 9, 5).contiguous(memory_format=torch.channels_last))
     doubled = LazyUpsample(stored, UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]))
     assert [len(piece) for piece in stored.pieces()] == [2, 2, 1]
@@ -166,7 +166,7 @@ def test_a_cards_statistics_are_those_of_the_cpu(monkeypatch):
     maps = 30 + torch.randn(3, 16, 40, 40) * torch.arange(16)[:, None, None]
     for rows in ([40], [12, 12, 12, 4], [38, 2]):
         wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
-        for found, exact in zip(vae_decoder.card_channel_sums(maps.split(rows, 2)), wanted, strict=True):
+        for found, exact in zip(vae_decoder.cuda_channel_sums(maps.split(rows, 2)), wanted, strict=True):
             assert found.dtype == torch.float64
             assert error(found, exact) < 1e-6
         for found, exact in zip(vae_decoder.channel_sums(maps.split(rows, 2)), wanted, strict=True):
@@ -194,7 +194,7 @@ def test_no_convolution_sees_more_than_a_strip(vae, strips_of, monkeypatch, stri
         windows.append(vae_windows.unfold_frames(seen, cut, activation))
         return windows[-1]
 
-    monkeypatch.setattr(vae_maps, "choose_unfold_frames", lambda _device: unfold_frames)
+    monkeypatch.setattr(feature_maps, "choose_unfold_frames", lambda _device: unfold_frames)
     WindowDecoder(vae.decoder)(torch.randn(1, 16, 2, 4, 6))
     for window in windows:
         row = window.numel() * 4 // window.shape[2]
