@@ -30,7 +30,7 @@ ALL_BYTES = sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_fil
 
 @dataclass
 class Trouble:
-    """What goes wrong with one request for a file.
+    """The trouble with one request for a file.
 
     Attributes:
         status: this answer instead of the file, with these headers.
@@ -50,9 +50,8 @@ class Trouble:
 
 @dataclass
 class Asked:
-    """One request: its path, the range and the token that it named, and how many bytes of a file it got."""
+    """A request with its range and token, and the number of bytes that it got of a file."""
 
-    method: str
     host: str
     path: str
     range: str | None
@@ -67,12 +66,10 @@ class FakeHub:
         self.folder = folder
         self.asked: list[Asked] = []
         self.trouble: dict[str, list[Trouble]] = {}
-        """By the end of a file's path, what happens to the next requests for it, one after another."""
+        """The trouble with the next requests for a file, by the end of its path."""
         self.list_trouble: list[Trouble] = []
         self.token: str | None = None
-        """Who does not name it is refused."""
-        self.commit = COMMIT
-        self._lock = threading.Lock()
+        """The token without which every request is refused; None: none is needed."""
         hub = self
 
         class Handler(_Handler):
@@ -92,16 +89,9 @@ class FakeHub:
         self._server.shutdown()
         self._server.server_close()
 
-    def note(self, asked: Asked) -> None:
-        with self._lock:
-            self.asked.append(asked)
-
     def next_trouble(self, path: str) -> Trouble:
-        with self._lock:
-            for end, troubles in self.trouble.items():
-                if path.endswith(end) and troubles:
-                    return troubles.pop(0)
-        return Trouble()
+        troubles = (troubles for end, troubles in self.trouble.items() if path.endswith(end) and troubles)
+        return next(troubles, [Trouble()]).pop(0)
 
     def files(self, repository: str) -> dict[str, Path]:
         base = self.folder / repository
@@ -113,17 +103,10 @@ class FakeHub:
         """Bytes of files sent so far."""
         return sum(asked.sent for asked in self.asked)
 
-    def sent_of(self, end: str) -> int:
-        """Bytes sent of the files whose path ends so."""
-        return sum(asked.sent for asked in self.asked if asked.path.endswith(end))
-
     def ranges_of(self, end: str) -> list[str | None]:
         """The ranges that the store was asked for."""
-        return [
-            asked.range
-            for asked in self.asked
-            if asked.path.startswith("/store/") and asked.path.endswith(end)
-        ]
+        asked = (asked for asked in self.asked if asked.path.startswith("/store/"))
+        return [request.range for request in asked if request.path.endswith(end)]
 
 
 def describe(path: Path, name: str) -> dict[str, Any]:
@@ -148,13 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)  # a proxy is asked for a whole address
         path = urllib.parse.unquote(parts.path)
         headers = self.headers
-        asked = Asked(self.command, headers["Host"], path, headers.get("Range"), headers.get("Authorization"))
-        self.server_hub.note(asked)
+        asked = Asked(headers["Host"], path, headers.get("Range"), headers.get("Authorization"))
+        self.server_hub.asked.append(asked)
         with contextlib.suppress(ConnectionError):
             self._answer(asked, path)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def _answer(self, asked: Asked, path: str) -> None:
         hub = self.server_hub
@@ -177,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         files = hub.files(repository)
         siblings = [describe(path, name) for name, path in files.items()]
-        value = {"id": repository, "sha": hub.commit, "siblings": siblings}
+        value = {"id": repository, "sha": COMMIT, "siblings": siblings}
         self._send(200 if files else 404, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
     def _resolve(self, asked: Asked, repository: str, name: str) -> None:
@@ -186,18 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             self._send(404, {"X-Error-Code": "EntryNotFound"}, b"")
             return
-        entry = describe(path, name)
-        headers = {"X-Repo-Commit": hub.commit, "X-Linked-Size": str(entry["size"])}
-        if "lfs" not in entry:
-            self._send_file(asked, path, hub.next_trouble(name), headers | {"ETag": f'"{entry["blobId"]}"'})
+        if "lfs" not in describe(path, name):
+            self._send_file(asked, path, hub.next_trouble(name))
             return
-        headers["X-Linked-ETag"] = f'"{entry["lfs"]["sha256"]}"'
-        headers["Location"] = f"{hub.store}/store/{repository}/{urllib.parse.quote(name)}"
-        self._send(302, headers, b"")
+        self._send(302, {"Location": f"{hub.store}/store/{repository}/{urllib.parse.quote(name)}"}, b"")
 
-    def _send_file(
-        self, asked: Asked, path: Path, trouble: Trouble, headers: dict[str, str] | None = None
-    ) -> None:
+    def _send_file(self, asked: Asked, path: Path, trouble: Trouble) -> None:
         if trouble.status is not None:
             self._send(trouble.status, trouble.headers, b"")
             return
@@ -207,14 +181,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
             return
         self.send_response(206 if start else 200)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
-        if self.command == "GET":
-            self._send_body(asked, data[start:], trouble)
+        self._send_body(asked, data[start:], trouble)
 
     def _send_body(self, asked: Asked, data: bytes, trouble: Trouble) -> None:
         now = data if trouble.break_after is None else data[: trouble.break_after]
@@ -232,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """The requests are in `asked`."""

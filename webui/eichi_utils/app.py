@@ -189,7 +189,7 @@ def _setup(options: PageOptions) -> Preflight:
     setup = Preflight(
         CheckOptions(options.engine, options.output or options.home / DEFAULT_OUTPUT), options.engine.folders
     )
-    setup.look_again()
+    setup.check_again()
     return setup
 
 

@@ -1,85 +1,77 @@
-"""What has to be right before a first video: the check of this computer, and the download of the models.
+"""The preflight before a first video: the check of this computer, and the download of the models.
 
-Looks once at the start and again when a download has ended, in threads of its own; pages watch frozen views.
+Both are checked at the start and again when a download has ended, in threads; pages see frozen views.
 Knows no page and no torch.
 """
 
-import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .download.download import Download, DownloadView
 from .download.model_folders import Inventory, ModelFolders, take_inventory
 from .machine.check import CheckOptions, check_lines
 from .machine.rules import CheckLine
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class PreflightView:
-    """The setup at one moment. `lines` and `models` are None until they were looked at."""
+    """The preflight at one moment. `lines` and `models` are None until they were checked."""
 
     version: int
     lines: tuple[CheckLine, ...] | None
     models: Inventory | None
-    places: ModelFolders
+    folders: ModelFolders
     download: DownloadView
 
 
 class Preflight:
     """The check and the download. Every method may be called from any thread."""
 
-    def __init__(self, options: CheckOptions, places: ModelFolders) -> None:
-        self.download = Download(places)
+    def __init__(self, options: CheckOptions, folders: ModelFolders) -> None:
+        self.download = Download(folders)
         self._options = options
-        self._places = places
         self._lock = threading.Lock()
-        self._looks = 0
-        self._lines: tuple[CheckLine, ...] | None = None
-        self._models: Inventory | None = None
+        self._view = PreflightView(0, None, None, folders, self.download.view())
 
     @property
     def version(self) -> int:
-        """Rises with every change."""
-        with self._lock:
-            return self._looks + self.download.version
+        """A number that rises with every change."""
+        return self.view().version
 
     @property
     def uses_demo(self) -> bool:
-        """Whether the demo's models make the videos as things stand."""
+        """True while the demo's models make the videos."""
         return self._options.engine.uses_demo
 
     def view(self) -> PreflightView:
-        """The setup as it is at this moment."""
+        """Return the preflight as it is at this moment."""
         with self._lock:
             download = self.download.view()
-            version = self._looks + download.version
-            return PreflightView(version, self._lines, self._models, self._places, download)
+            return replace(self._view, version=self._view.version + download.version, download=download)
 
-    def look_again(self) -> None:
+    def check_again(self) -> None:
         """Check everything anew, in a thread; returns at once."""
-        threading.Thread(target=self._look, name="setup", daemon=True).start()
+        threading.Thread(target=self._check, name="preflight", daemon=True).start()
 
     def start_download(self) -> bool:
-        """Begin the download or go on with it; everything is checked anew when it has ended."""
+        """Begin the download or continue it; everything is checked anew when it has ended."""
         begun = self.download.start()
         if begun:
-            threading.Thread(target=self._look_after_download, name="setup", daemon=True).start()
+            threading.Thread(target=self._check_after_download, name="preflight", daemon=True).start()
         return begun
 
-    def _look_after_download(self) -> None:
-        version = self.download.version
-        while self.download.view().is_running:
-            version = self.download.wait(version, timeout=60)
-        self._look()
+    def _check_after_download(self) -> None:
+        view = self.download.view()
+        while view.is_running:
+            self.download.wait(view.version, timeout=60)
+            view = self.download.view()
+        self._check()
 
-    def _look(self) -> None:
-        models = take_inventory(self._places)
+    def _check(self) -> None:
+        self._change(models=take_inventory(self._view.folders))
+        self._change(lines=tuple(check_lines(self._options)))
+
+    def _change(self, **values: Any) -> None:
         with self._lock:
-            self._models = models
-            self._looks += 1
-        lines = tuple(check_lines(self._options))
-        with self._lock:
-            self._lines = lines
-            self._looks += 1
+            self._view = replace(self._view, version=self._view.version + 1, **values)

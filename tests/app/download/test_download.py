@@ -49,7 +49,7 @@ def hold(hub: FakeHub) -> threading.Event:
 
 
 def is_held(folders: ModelFolders) -> bool:
-    """Whether all that the hub sent before it was held has arrived."""
+    """True when all that the hub sent before it was held has arrived."""
     return any(path.stat().st_size == HELD_AFTER for path in folders.own.rglob(f"{SHARD}.*.part"))
 
 

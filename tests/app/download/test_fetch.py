@@ -3,9 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,12 +47,6 @@ def test_a_wrong_byte_and_a_byte_too_many_are_noticed(target, file, content):
     assert not append(target, content, file).is_right
 
 
-def test_another_version_is_not_continued(target):
-    append(target, CONTENT[:1000])
-    newer = RemoteFile("a/b", "c", 10, checksum=hashlib.sha256(b"0123456789").hexdigest())
-    assert append(target, b"0123456789", newer).is_right
-
-
 @pytest.mark.parametrize("can_link", [True, False])
 def test_a_copy_on_this_computer_is_used(target, tmp_path, monkeypatch, can_link):
     def refuse(*_: object) -> None:
@@ -81,35 +72,6 @@ def test_a_copy_that_became_shorter_is_not_written_to(target, tmp_path):
 
 def test_a_copy_that_is_gone_is_fetched(target, tmp_path):
     assert append(target, CONTENT, source=tmp_path / "gone").is_right
-
-
-def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
-    (tmp_path / "folder").write_bytes(b"a file")
-    with pytest.raises(MachineError, match="cannot_write"):
-        append(tmp_path / "folder" / "c", b"")
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A disk of 16 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def test_what_fits_on_a_full_disk_is_kept(small_disk, tmp_path):
-    with pytest.raises(MachineError) as caught:
-        append(small_disk / "c", CONTENT)
-    assert caught.value.code == "disk_full"
-    assert caught.value.values == {"path": str(small_disk)}
-    there = part_path(small_disk / "c", LARGE).read_bytes()
-    assert 0 < len(there) < len(CONTENT)
-    part_path(tmp_path / "c", LARGE).write_bytes(there)
-    assert append(tmp_path / "c", CONTENT[len(there) :]).is_right
 
 
 def test_a_disk_that_takes_less_than_asked_is_asked_again(target):

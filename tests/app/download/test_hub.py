@@ -4,8 +4,6 @@ import hashlib
 import socket
 import ssl
 import threading
-import time
-from email.utils import formatdate
 
 import huggingface_hub
 import pytest
@@ -104,30 +102,15 @@ def test_a_strange_answer_is_no_listing(hub, answer):
         Hub().list_files(HUNYUAN)
 
 
-def test_a_file_of_another_size_is_refused_before_a_byte_is_read(hub):
-    hub.trouble[VAE.path] = [Trouble(content=b"<html>")]
-    with pytest.raises(MachineError) as caught:
-        read()
-    assert caught.value.code == "download_wrong_size"
-    sizes = {"size": 6, "expected": VAE.size}
-    assert caught.value.values == sizes | {"file": VAE_FILE, "host": f"127.0.0.1:{hub.port}"}
-
-
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(("header", "pause"), [("7", 7.0), ("x", None), (None, None), ("99999", 600.0)])
+@pytest.mark.parametrize(
+    ("header", "pause"), [("7", 7.0), ("x", None), ("99999", 600.0), ("Wed, 21 Oct 2065 07:28:00 GMT", 600.0)]
+)
 def test_a_busy_server_may_say_how_long_to_wait(hub, status, header, pause):
-    hub.list_trouble = [Trouble(status=status, headers={"Retry-After": header} if header else {})]
+    hub.list_trouble = [Trouble(status=status, headers={"Retry-After": header})]
     with pytest.raises(ConnectionLost, match=str(status)) as caught:
         Hub().list_files(HUNYUAN)
     assert caught.value.pause == pause
-
-
-def test_a_busy_server_may_name_a_date(hub):
-    date = formatdate(time.time() + 100, usegmt=True)
-    hub.trouble[VAE.path] = [Trouble(status=503, headers={"Retry-After": date})]
-    with pytest.raises(ConnectionLost) as caught:
-        read()
-    assert caught.value.pause == pytest.approx(100, abs=5)
 
 
 def test_an_expired_link_to_the_store_is_worth_another_try(hub):

@@ -390,8 +390,8 @@ def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
-    places = ModelFolders(None, tmp_path)
-    setup = replace(EMPTY_PREFLIGHT, places=places, models=take_inventory(places))
+    folders = ModelFolders(None, tmp_path)
+    setup = replace(EMPTY_PREFLIGHT, folders=folders, models=take_inventory(folders))
     shown = page_state(view(), setup, Translator(language), server="s", sound=True)
     assert f"{MODEL_GB} GB" in shown["setup"]["title"]
     assert str(tmp_path) in shown["setup"]["download"]["text"]
@@ -401,7 +401,7 @@ def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
 def test_a_connection_error_is_shown_in_the_pages_language(language, tmp_path):
     words = Translator(language)
     waiting = DownloadView(1, state="waiting", last_error="reason.ended_early")
-    setup = replace(EMPTY_PREFLIGHT, places=ModelFolders(None, tmp_path), download=waiting)
+    setup = replace(EMPTY_PREFLIGHT, folders=ModelFolders(None, tmp_path), download=waiting)
     shown = page_state(view(), setup, words, server="s", sound=True)
     assert shown["setup"]["download"]["status"] == words(
         "download.waiting", reason=words("reason.ended_early")
@@ -414,6 +414,6 @@ def test_a_disk_that_cannot_be_read_leaves_its_free_room_open(tmp_path, monkeypa
 
     monkeypatch.setattr(state_module, "free_bytes", fail)
     folders = ModelFolders(None, tmp_path)
-    setup = replace(EMPTY_PREFLIGHT, places=folders, models=take_inventory(folders))
+    setup = replace(EMPTY_PREFLIGHT, folders=folders, models=take_inventory(folders))
     offer = page_state(view(), setup, Translator("en"), server="s", sound=True)["setup"]["download"]["text"]
     assert "? GB" in offer

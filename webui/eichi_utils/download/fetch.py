@@ -141,7 +141,7 @@ class PartFile:
 
     @property
     def is_right(self) -> bool:
-        """Whether size and checksum are the file's."""
+        """True if size and checksum are the file's."""
         is_complete = self.num_bytes == self._remote.size
         return is_complete and self._remote.checksum in (None, self._digest.hexdigest())
 

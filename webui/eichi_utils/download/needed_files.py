@@ -1,4 +1,4 @@
-"""Which files of the models' repositories are needed, and no others. Knows no disk and no network.
+"""The choice of the files that are needed of the models' repositories. Knows no disk and no network.
 
 The same weights may lie there in several formats (`.bin`, fp16 variants, one file beside its shards). Of each
 part only those are taken which `diffusers_helper.weights.model_files` finds again.

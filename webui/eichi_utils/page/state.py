@@ -241,12 +241,12 @@ def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
 
 
 def _download_offer(view: PreflightView, words: Translator) -> str:
-    places = view.places
+    folders = view.folders
     try:
-        free = gigabytes(free_bytes(places.target))
+        free = gigabytes(free_bytes(folders.target))
     except MachineError:
         free = "?"
-    return words("setup.offer", size=MODEL_GB, path=places.target, free=free)
+    return words("setup.offer", size=MODEL_GB, path=folders.target, free=free)
 
 
 def _download_status(download: DownloadView, words: Translator) -> str:
