@@ -1,4 +1,4 @@
-"""Embeddings on the disk: found again, bounded, harmless."""
+"""The cache of embeddings on the disk: found again, bounded, harmless."""
 
 import os
 import shutil
@@ -16,16 +16,13 @@ def cache(tmp_path):
     return EmbeddingCache(tmp_path / "cache")
 
 
-def test_what_was_put_is_got_back(cache):
+def test_tensors_are_read_as_they_were_put(cache):
+    assert cache.get("a") is None
     tensors = {"embeds": torch.randn(5, 8, dtype=torch.float16), "num_dropped": torch.tensor(3)}
     cache.put("a", tensors)
     found = EmbeddingCache(cache.folder).get("a")
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
-
-
-def test_what_was_not_put_is_not_there(cache):
-    assert cache.get("a") is None
 
 
 def test_a_damaged_entry_counts_as_none_and_can_be_put_again(cache):
@@ -37,7 +34,7 @@ def test_a_damaged_entry_counts_as_none_and_can_be_put_again(cache):
     assert cache.get("a") is not None
 
 
-def test_the_entry_unused_longest_goes_first(tmp_path):
+def test_the_least_recently_used_entry_is_evicted(tmp_path):
     cache = EmbeddingCache(tmp_path / "cache", max_bytes=3 * 4200)
     for age, name in enumerate("abc"):
         cache.put(name, {"x": torch.ones(1000)})
@@ -47,11 +44,11 @@ def test_the_entry_unused_longest_goes_first(tmp_path):
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
 
 
-def test_halves_that_a_killed_run_has_left_go_but_not_what_is_just_written(cache):
+def test_stale_partial_files_are_deleted_but_no_new_ones(cache):
     cache.folder.mkdir(parents=True, exist_ok=True)
     old, new = (cache.folder / f"{name}.safetensors.part" for name in ("old", "new"))
-    for half in (old, new):
-        half.write_bytes(b"half")
+    for part in (old, new):
+        part.write_bytes(b"half")
     os.utime(old, (1, 1))
     cache.put("a", {"x": torch.ones(1)})
     assert (old.exists(), new.exists()) == (False, True)
@@ -64,7 +61,7 @@ def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
     assert cache.get("a") is None
 
 
-def test_a_key_tells_content_dtype_and_weights_apart(tmp_path):
+def test_a_key_differs_by_content_dtype_and_weights(tmp_path):
     files = find_models(MODELS)
     part = files.transformer
     other = find_models(copy_models(tmp_path / "m", LAST_SHARD, proj_out__bias=1.0)).transformer
@@ -79,7 +76,7 @@ def test_a_key_tells_content_dtype_and_weights_apart(tmp_path):
     assert embedding_key(b"a", [part], torch.float32) in keys
 
 
-def test_weights_changed_in_place_are_noticed_even_with_the_old_time(tmp_path):
+def test_weights_changed_in_place_are_noticed_despite_their_old_time(tmp_path):
     shutil.copytree(MODELS, tmp_path / "m")
     path = tmp_path / "m" / "hunyuanvideo-community/HunyuanVideo/text_encoder_2/model.safetensors"
     before = embedding_key(b"a", [find_models(tmp_path / "m").text_encoder_2], torch.float32)

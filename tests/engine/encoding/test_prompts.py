@@ -1,4 +1,4 @@
-"""Tokenizers, as the published folders have them."""
+"""Tokenizers as in the published folders."""
 
 import json
 
@@ -18,16 +18,10 @@ def test_the_llama_tokenizer_keeps_its_spaces():
     assert tokenizer.padding_side == "right"
 
 
-def test_a_clip_tokenizer_of_vocabulary_and_merges_works_without_a_tokenizer_json(tmp_path):
+def test_a_clip_tokenizer_needs_no_tokenizer_json(tmp_path):
     characters = [chr(code) for code in range(33, 127)]
-    words = [
-        *characters,
-        *(c + "</w>" for c in characters),
-        "ca",
-        "cat</w>",
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
+    endings = [f"{character}</w>" for character in characters]
+    words = [*characters, *endings, "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
@@ -39,7 +33,7 @@ def test_a_clip_tokenizer_of_vocabulary_and_merges_works_without_a_tokenizer_jso
     assert ids == [start, vocabulary["a</w>"], vocabulary["cat</w>"]] + [end] * 74
 
 
-def test_a_broken_tokenizer_is_told(tmp_path):
+def test_a_broken_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError) as caught:
         load_tokenizer(tmp_path)

@@ -20,29 +20,29 @@ def test_sigmas_fall_from_one_to_zero_and_are_shifted_towards_noise():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 16, 100])
-def test_the_model_is_asked_once_a_step_at_each_sigma_but_zero(steps):
-    asked = []
+def test_the_model_is_evaluated_once_at_each_sigma_but_zero(steps):
+    evaluated = []
 
     def predict(x, sigma):
-        asked.append(float(sigma))
+        evaluated.append(float(sigma))
         return torch.zeros_like(x)
 
     sigmas = flow_sigmas(steps, 1.0)
     results = list(sample_unipc(predict, torch.ones(1, 1, 1, 2, 2), sigmas))
     assert len(results) == steps
-    assert asked == sigmas[:-1].tolist()
+    assert evaluated == sigmas[:-1].tolist()
 
 
-def test_a_model_that_knows_the_answer_gives_the_answer():
-    answer = torch.randn(1, 16, 3, 4, 4)
-    *_, result = sample_unipc(lambda *_: answer, torch.randn(1, 16, 3, 4, 4), flow_sigmas(8, 1.0))
-    assert torch.equal(result, answer)
+def test_a_constant_prediction_is_the_result():
+    data = torch.randn(1, 16, 3, 4, 4)
+    *_, result = sample_unipc(lambda *_: data, torch.randn(1, 16, 3, 4, 4), flow_sigmas(8, 1.0))
+    assert torch.equal(result, data)
 
 
 def _gaussian_error(steps: int) -> float:
-    """Distance from the exact solution at sigma = e^-3 for data spread as N(1, 1/4).
+    """Distance from the exact solution at sigma = e^-3 for data distributed as N(1, 1/4).
 
-    In equal steps of lambda. The best prediction is known there, and so is the path: it keeps each
+    In equal steps of lambda. The optimal prediction is known there, and so is the path: it keeps each
     point's quantile.
     """
     spread = 0.5
