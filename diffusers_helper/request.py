@@ -20,7 +20,7 @@ MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
 MAX_SECTIONS = 1000
-"""More than any length has."""
+"""Sections, more than any length has."""
 MAX_VALUES = 100_000
 """Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
@@ -250,7 +250,7 @@ def field_limits(name: str) -> tuple[float, float]:
 
 
 def is_data_uri(image: str) -> bool:
-    """Whether a picture's name holds the picture itself (`data:image/...;base64,...`)."""
+    """Return whether a picture's name holds the picture itself (`data:image/...;base64,...`)."""
     return image.startswith("data:")
 
 

@@ -24,7 +24,7 @@ INSIDE = Path(__file__).with_name("inside.js")
 LEFT_BEHIND = (
     "^AbortError: signal is aborted|Connection errored out|Failed to fetch|^TypeError: network error"
 )
-"""What Gradio says of its open questions when its page is left or the app has ended: sooner or later."""
+"""Messages of Gradio's open requests when its page is left or the app has ended."""
 
 
 def pattern(key: str, **values: str) -> str:
@@ -43,7 +43,7 @@ def like(key: str, **values: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the (English) page announces before Start."""
+    """The estimate of the (English) page before Start."""
 
     frames: int
     seconds: float
@@ -64,7 +64,7 @@ class QueueRow:
 
 
 class Trouble:
-    """What must never happen on a page: errors, and anything asked of another host than the app's own."""
+    """Problems that no page may have: errors, and requests to another host than the app's own."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.found: list[str] = []
@@ -130,7 +130,7 @@ class Screen:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """What is done in this block makes the page ask the server; at its end, it has its answer."""
+        """Wait at the end of the block for the answers to what the page asked the server in it."""
         before = self.page.evaluate("inside.asked()")
         yield
         self.page.wait_for_function("before => inside.asked() > before && inside.isSettled()", arg=before)
@@ -192,7 +192,7 @@ class Screen:
             self._input(field).press("Tab")
 
     def value(self, field: str) -> str:
-        """What stands in a field."""
+        """The text in a field."""
         return self._input(field).input_value()
 
     def tick(self, field: str, on: bool = True) -> None:
@@ -231,7 +231,7 @@ class Screen:
         return self.page.locator("#message .ichi-message p")
 
     def outlook(self) -> Outlook:
-        """What the page says will come; it knows the size as soon as there is a start image."""
+        """The page's estimate, which has a size as soon as there is a start image."""
         number, length = r"(\d+)", r"([\d.]+)"
         text = self.page.locator("#outlook p").inner_text()
         found = re.match(
@@ -247,7 +247,7 @@ class Screen:
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def record(self) -> None:
-        """From now on, write down everything that the live half shows."""
+        """Record everything that the live half shows from now on."""
         self.page.evaluate("inside.record()")
 
     def recorded(self) -> list[dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""Which browser the tests drive. Run as a script, it says so with its exit status (0: there is one).
-
-Knows no app and no test.
-"""
+"""The browser that the tests drive. As a script, its exit status is 0 where there is one."""
 
 import os
 import shutil
@@ -15,7 +12,7 @@ from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 NO_BROWSER = "There is no browser to test with: install Chromium, or name one in the variable CHROMIUM."
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "msedge")
 CHANNELS = ("chrome", "msedge")
-"""What playwright finds by itself where it is installed, but not on the PATH (Windows, macOS)."""
+"""Browsers that playwright finds by itself though they are not on the PATH (Windows, macOS)."""
 
 
 def find_program(playwright: Playwright) -> str | None:

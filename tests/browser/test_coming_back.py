@@ -121,7 +121,7 @@ def test_the_same_video_is_made_again_from_what_came_back(screen: Screen, app: A
     assert np.array_equal(read_last_frame(again), read_last_frame(recorded))
 
 
-def test_a_picture_of_ours_on_the_start_image_says_what_it_carries(screen: Screen, recorded: Path):
+def test_our_picture_as_start_image_says_it_carries_settings(screen: Screen, recorded: Path):
     screen.choose_start(recorded.with_suffix(".png"))
     expect(screen.message).to_have_text(WORDS("page.picture_carries_settings"))
     assert screen.picture("start-image")

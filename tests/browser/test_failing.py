@@ -1,4 +1,4 @@
-"""What stands on the page when something is wrong: a sentence that says what to do, and details to copy."""
+"""Errors on the page: a sentence with what to do, and details to copy."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 
 def copied(screen: Screen, button: str) -> str:
-    """What is in the clipboard after a button is clicked."""
+    """The clipboard's text after a button is clicked."""
     screen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     screen.page.locator(button).click()
     expect(screen.page.locator(button)).to_have_text(WORDS("live.copied"))
@@ -100,7 +100,7 @@ def test_an_emptied_or_impossible_field_is_named(screen: Screen, pictures):
     expect(screen.message).to_contain_text(f'"{WORDS("field.seed")}" ')
 
 
-def test_a_job_that_fails_says_why_and_gives_details_without_the_prompt(screen: Screen, pictures):
+def test_a_failed_job_gives_its_reason_without_the_prompt(screen: Screen, pictures):
     screen.choose_start(pictures["red"])
     screen.set("prompt", "my secret wish")
     screen.start()

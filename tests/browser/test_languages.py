@@ -19,7 +19,7 @@ NAMES = (
     "outputs",
     "The woman turns around and smiles.",
 )
-"""What is the same in every language."""
+"""Texts that are the same in every language."""
 CLOSE_BUTTON = {"ja": "閉じる", "zh-tw": "關閉"}
 
 
@@ -92,9 +92,7 @@ def test_the_language_is_remembered(screen: Screen, app: App, open_tab):
     assert other.page.evaluate("document.documentElement.lang") == "zh-Hant-TW"
 
 
-def test_a_running_job_and_its_result_are_told_in_the_language_of_the_page(
-    open_with, app: App, open_tab, pictures
-):
+def test_a_job_and_its_result_are_in_the_pages_language(open_with, app: App, open_tab, pictures):
     screen = open_with(resolution=96, steps=40)
     screen.choose_start(pictures["red"])
     screen.start()

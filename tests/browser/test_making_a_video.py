@@ -1,4 +1,4 @@
-"""From a picture to a video that plays: what is announced, what is shown meanwhile, what comes of it."""
+"""The way from a picture to a video that plays: the estimate, the progress, the result."""
 
 import re
 from collections.abc import Iterator
@@ -85,13 +85,13 @@ def played(screen: Screen) -> dict[str, float]:
     return known
 
 
-def test_the_first_job_of_a_machine_tells_how_long_the_next_one_takes(first: First):
+def test_the_first_job_gives_an_estimate_of_the_next(first: First):
     duration = like("page.outlook_duration", time=r"\d+ .*")
     assert not duration.search(first.announced.text)
     expect(first.screen.page.locator("#outlook p")).to_have_text(duration)
 
 
-def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
+def test_one_picture_and_one_click_make_a_video(first: First):
     announced, size = first.announced, (first.announced.width, first.announced.height)
     assert (announced.frames, announced.seconds, announced.sections) == (37, 1.23, 1)
     values = {"name": first.video.stem, "width": str(size[0]), "height": str(size[1]), "seconds": "1.23"}
@@ -103,7 +103,7 @@ def test_a_newcomer_makes_a_video_with_one_picture_and_one_click(first: First):
     assert first.screen.trouble.found == []
 
 
-def test_a_loop_of_half_second_sections_is_exactly_what_was_announced(open_with, app: App, pictures):
+def test_a_loop_of_half_second_sections_is_as_estimated(open_with, app: App, pictures):
     screen = open_with(section_seconds=0.5, seconds=1, mode="loop")
     screen.choose_start(pictures["yellow"])
     announced = screen.outlook()
@@ -112,7 +112,7 @@ def test_a_loop_of_half_second_sections_is_exactly_what_was_announced(open_with,
     assert frames_and_size(app.videos()[-1]) == (announced.frames, announced.width, announced.height)
 
 
-def test_once_a_job_has_run_the_page_says_about_how_long_it_will_take(open_with, pictures, watched):
+def test_after_a_job_the_page_estimates_the_duration(open_with, pictures, watched):
     assert watched
     screen = open_with(**LONGER)
     screen.choose_start(pictures["red"])
@@ -141,7 +141,7 @@ def test_a_preview_of_the_latents_is_shown(watched):
     assert len({now["preview"] for now in watched if now["running"] and now["preview"]}) > 2
 
 
-def test_the_last_result_stays_until_the_new_video_has_something_to_show(watched):
+def test_the_last_result_stays_until_the_new_video_appears(watched):
     shown = list(dict.fromkeys(now["video"] for now in watched))
     last, *new = shown
     assert last
@@ -158,7 +158,7 @@ def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
     assert any(SO_FAR.fullmatch(now["caption"]) for now in watched)
 
 
-def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(open_with, app: App, pictures):
+def test_stop_is_shown_at_once_and_keeps_finished_sections(open_with, app: App, pictures):
     screen = open_with(resolution=96, steps=2, seconds=5)
     screen.choose_start(pictures["red"])
     screen.start()
@@ -175,9 +175,7 @@ def test_stop_says_at_once_that_it_will_and_keeps_what_is_finished(open_with, ap
     assert frames_and_size(kept)[0] in (33, 69, 105)
 
 
-def test_two_tabs_show_the_same_job_and_a_stop_in_either_acts_at_the_next_step(
-    open_with, app: App, pictures, open_tab
-):
+def test_two_tabs_show_the_same_job_and_each_can_stop_it(open_with, app: App, pictures, open_tab):
     screen = open_with(**ENDLESS)
     screen.choose_start(pictures["red"])
     screen.start()

@@ -26,7 +26,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def isolation() -> list[str]:
-    """What runs a program in a network of its own, with no way out; nothing where that is not permitted."""
+    """The command that runs a program without a network; empty where that is not permitted."""
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:
         return []
     python = [sys.executable, "-c", RAISE_LOOPBACK]

@@ -7,7 +7,7 @@ from tests.support.app import App
 
 
 def names(screen: Screen) -> list[str]:
-    """What the list of presets offers."""
+    """The presets in the list."""
     box = screen.page.locator("#preset input")
     box.click()
     expect(screen.page.locator("[role=option]").first).to_be_visible()
@@ -72,7 +72,7 @@ def test_using_a_preset_needs_a_choice(screen: Screen):
     expect(screen.message).to_have_text(WORDS("error.choose_preset"))
 
 
-def test_the_marked_preset_stands_in_the_prompt_at_the_next_start(screen: Screen, app: App, open_tab):
+def test_the_marked_preset_is_the_prompt_at_the_next_start(screen: Screen, app: App, open_tab):
     screen.open_presets()
     save(screen, "Begin", "It begins.")
     screen.tick("startup-preset")

@@ -24,7 +24,7 @@ def wait_for_states(screen: Screen, *expected: str) -> None:
     screen.wait_until(lambda: tuple(states(screen)) == expected, f"the jobs are {expected}")
 
 
-def test_several_pictures_given_through_open_become_a_video_each(screen: Screen, app: App, pictures):
+def test_several_opened_pictures_become_a_video_each(screen: Screen, app: App, pictures):
     screen.open_files(pictures["red"], pictures["green"], pictures["blue"])
     expect(screen.message).to_have_text(WORDS("page.several_chosen", count=3))
     expect(screen.page.locator("#several-images .thumbnail-item")).to_have_count(3)
@@ -46,13 +46,13 @@ def test_several_pictures_given_through_open_become_a_video_each(screen: Screen,
     assert square[0] == square[1]
 
 
-def test_several_pictures_dropped_anywhere_become_several_start_images(screen: Screen, pictures):
+def test_pictures_dropped_anywhere_become_start_images(screen: Screen, pictures):
     screen.drop(pictures["red"], pictures["green"])
     expect(screen.page.locator("#several-images .thumbnail-item")).to_have_count(2)
     assert screen.outlook().text.endswith(WORDS("page.outlook_videos", count=2))
 
 
-def test_several_pictures_dropped_on_the_start_image_become_several_start_images(screen: Screen, pictures):
+def test_pictures_dropped_on_the_start_image_become_several(screen: Screen, pictures):
     screen.drop(pictures["red"], pictures["green"], on="#start-image button.upload-container")
     expect(screen.page.locator("#several-images .thumbnail-item")).to_have_count(2)
 
@@ -79,7 +79,7 @@ def test_emptied_several_pictures_give_their_place_back(screen: Screen, pictures
     expect(screen.page.locator("#several-images")).to_be_hidden()
 
 
-def test_waiting_jobs_can_be_moved_up_and_removed_and_the_running_one_stopped(open_with, app: App, pictures):
+def test_jobs_can_be_moved_up_removed_and_stopped(open_with, app: App, pictures):
     screen = open_with(**ENDLESS)
     before = [row.prompt for row in screen.queue()]
     screen.choose_start(pictures["red"])

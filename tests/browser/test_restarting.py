@@ -1,4 +1,4 @@
-"""What is the same after the app was ended and started again, and what an open page makes of it."""
+"""A restart of the app: the settings that come back, and pages that were open."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_the_settings_come_back_as_they_were_left(screen: Screen, app: App, open
     assert [tab.is_ticked(field) for field in ticks] == [False, False, True, False]
 
 
-def test_an_open_page_says_that_the_app_is_gone_and_comes_back_with_it(screen: Screen, app: App):
+def test_an_open_page_reports_a_lost_app_and_comes_back_with_it(screen: Screen, app: App):
     screen.trouble.allow(NO_ANSWER)
     screen.page.evaluate("window.isOld = true")
     app.stop()

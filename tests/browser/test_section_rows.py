@@ -28,7 +28,7 @@ def put_picture(screen: Screen, section: int, path) -> None:
 
 
 def pictured(screen: Screen) -> list[str]:
-    """For each row the name of its picture's file."""
+    """The name of each row's picture file."""
     count = screen.page.locator(".ichi-row").count()
     return [screen.picture(f"section-{number}").rpartition("/")[2] for number in range(count)]
 
@@ -56,7 +56,7 @@ def test_rows_keep_what_they_hold_while_the_length_changes(rows: Screen, picture
     assert rows.page.locator("#section-1 textarea").input_value() == "It turns."
 
 
-def test_a_loop_copies_red_to_the_even_and_blue_to_the_odd_sections(rows: Screen, pictures):
+def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictures):
     rows.set("seconds", 5)
     expect_rows(rows, 4)
     rows.choose("mode", "loop")
@@ -79,7 +79,7 @@ def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_pa
     rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
 
 
-def test_the_video_is_made_with_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
+def test_the_video_uses_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
     rows.choose("mode", "loop")
     put_picture(rows, 0, pictures["red"])
     rows.wait_until(lambda: pictured(rows)[0] == "red.png", "the picture is shown")

@@ -14,7 +14,7 @@ def test_a_second_start_on_the_same_port_says_where_the_app_is(app: App):
     assert (second.returncode, second.stderr) == (0, f"{WORDS('page.already_running', url=app.url)}\n")
 
 
-def test_a_second_start_in_the_same_folder_leads_to_the_app_that_has_it(app: App):
+def test_a_second_start_in_a_folder_opens_the_running_app(app: App):
     second = app.run("--lang", "en", port=free_port())
     assert (second.returncode, second.stderr) == (0, f"{WORDS('page.already_running', url=app.url)}\n")
 

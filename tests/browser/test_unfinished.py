@@ -59,7 +59,7 @@ def discard(screen: Screen) -> None:
     expect(rows(screen)).to_have_count(before - 1)
 
 
-def test_what_was_stopped_says_what_is_kept_and_is_finished_with_one_click(clean: Screen, app: App, pictures):
+def test_a_stopped_job_is_finished_with_one_click(clean: Screen, app: App, pictures):
     begin(clean, pictures["red"])
     stop(clean)
     expect(rows(clean)).to_have_count(1)
@@ -74,7 +74,7 @@ def test_what_was_stopped_says_what_is_kept_and_is_finished_with_one_click(clean
     assert not list(app.outputs.glob("*_unfinished.mp4")), "the whole video took its place"
 
 
-def test_finishing_short_makes_a_video_that_begins_at_the_start_image(clean: Screen, app: App, pictures):
+def test_a_short_finish_begins_at_the_start_image(clean: Screen, app: App, pictures):
     begin(clean, pictures["green"])
     stop(clean)
     before = set(app.videos())
@@ -97,9 +97,7 @@ def test_only_a_second_click_throws_away(clean: Screen, app: App, pictures):
     assert not list((app.home / "temp" / "jobs").glob("job_*"))
 
 
-def test_after_a_crash_the_job_stands_there_with_its_picture_and_the_queue_goes_on(
-    clean: Screen, app: App, pictures
-):
+def test_after_a_crash_the_job_is_back_and_the_queue_goes_on(clean: Screen, app: App, pictures):
     begin(clean, pictures["red"])
     clean.choose_start(pictures["green"])
     clean.set("seconds", 1)

@@ -32,7 +32,7 @@ SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 
 
 def bounded(examples: int) -> settings:
-    """So many examples, the same at every run, however long one takes on a busy machine."""
+    """Settings for so many examples, the same at every run, however long one takes."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -46,7 +46,7 @@ def bounded(examples: int) -> settings:
 
 HALVES = st.sampled_from(["\ud800", "x\udfff", "\udc00\ud800", "\ud83d"])
 TEXTS = st.one_of(st.text(st.characters(codec=None, exclude_categories=()), max_size=12), HALVES)
-"""Any characters, and halves of them."""
+"""Strategy for any characters, and halves of them."""
 NUMBERS = st.one_of(
     st.integers(),
     st.integers(-(10**400), 10**400),
@@ -59,7 +59,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=4,
 )
-"""Whatever JSON can hold, and what Python's parser takes beyond it."""
+"""Strategy for whatever JSON can hold, and what Python's parser takes beyond it."""
 PICTURES = st.one_of(
     VALUES,
     st.sampled_from(

@@ -10,7 +10,7 @@ from tests.support.app import App
 
 
 def state(app: App) -> dict[str, Any]:
-    """What the live half of a page would show now."""
+    """The state that the live half of a page would show now."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{app.url}ichi/events?lang=en", timeout=30) as answer:
         shown: dict[str, Any] = json.loads(answer.readline().removeprefix(b"data: "))

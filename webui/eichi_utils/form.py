@@ -1,4 +1,4 @@
-"""What the page's fields hold, as plain values by name, and the request that they make.
+"""The page's fields as plain values by name, and the request that they make.
 
 The page turns its values into one `GenerationRequest` here, once; a request that comes back from a video
 is turned into values here, too. Knows no widget.
@@ -67,7 +67,7 @@ HIDDEN_SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in FIELDS an
 
 @dataclass(frozen=True)
 class Row:
-    """What the page holds for one section: a picture's path and a prompt."""
+    """The picture's path and the prompt of one section's row."""
 
     image: str | None = None
     prompt: str = ""
@@ -147,7 +147,7 @@ def _keyframes(values: Values, rows: Mapping[int, Row]) -> list[dict[str, object
 
 
 def copies_pictures(values: Values) -> bool:
-    """Whether the red and the blue picture count for all even and odd sections."""
+    """Return whether the red and the blue picture count for all even and odd sections."""
     return values["mode"] == LOOP and bool(values["copy_keyframes"])
 
 

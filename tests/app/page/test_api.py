@@ -82,7 +82,7 @@ def test_only_these_endpoints_are_offered(client):
     assert set(endpoints) == {"/generate", "/queue", "/stop", "/finish", "/discard"}
 
 
-def test_a_program_gets_the_video_that_it_asked_for(client, app, cat):
+def test_a_program_gets_its_video(client, app, cat):
     path = client.predict(
         handle_file(str(cat)), "A cat.", 1, handle_file(str(cat)), SMALL, api_name="/generate"
     )
@@ -118,11 +118,7 @@ def test_wrong_values_are_refused_in_a_sentence(client, cat, tmp_path):
         (cat, 1, SMALL | inner, WORDS("error.no_paths_from_clients")),
         (no_picture, 1, SMALL, "no_picture.png is not a picture that can be read"),
     ):
-        assert (
-            refusal(client, handle_file(str(image)), "A cat.", seconds, None, settings)
-            .removeprefix("The picture ")
-            .startswith(sentence)
-        )
+        assert sentence in refusal(client, handle_file(str(image)), "A cat.", seconds, None, settings)
 
 
 @pytest.mark.parametrize("place", ["start_image", "end_image"])
@@ -157,7 +153,7 @@ def test_stopping_a_job_that_is_not_there_does_nothing(client, job):
 
 
 @pytest.mark.usefixtures("idle")
-def test_the_queue_answers_while_many_programs_wait_for_their_videos(client, cat):
+def test_the_queue_answers_while_many_programs_wait(client, cat):
     arguments = (handle_file(str(cat)), "A cat.", 60, None, LONG)
     for _ in range(12):
         client.submit(*arguments, api_name="/generate")

@@ -1,4 +1,4 @@
-"""What the page does when something on it is used: a running app, without a browser."""
+"""The page's handlers in a running app, without a browser."""
 
 import io
 import json
@@ -44,7 +44,7 @@ FIELDS_SHOWN = {
     "random-seed": False,
     "seed": str(2**53 + 1),
 }
-"""What the page shows of that request."""
+"""The fields that show this request."""
 SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
 NOBODYS = "0123456789abcdef"
 

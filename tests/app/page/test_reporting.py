@@ -1,4 +1,4 @@
-"""What is told of a handler that fails: never what the user wrote."""
+"""The report of a handler that fails holds no text of the user."""
 
 import html
 import logging
@@ -22,7 +22,7 @@ DATA = {
 
 
 def page(tmp_path: Any) -> Page:
-    """As much of a page as a failure needs."""
+    """A page with as much as a failure needs."""
     inputs = SimpleNamespace(prompt="prompt", message="message")
     rows = SimpleNamespace(rows="rows")
     form: Any = SimpleNamespace(inputs=inputs, hidden_settings="hidden", keyframes=rows, language="language")
@@ -35,7 +35,7 @@ def page(tmp_path: Any) -> Page:
     "error",
     [ValueError(f"odd: {PROMPT!r}, {NEGATIVE}, {ROW}"), InputError("unknown_key", field=ROW, nearest="seed")],
 )
-def test_no_text_of_the_user_is_in_the_details_or_told_to_the_log(tmp_path, caplog, error):
+def test_no_text_of_the_user_is_in_the_details_or_the_log(tmp_path, caplog, error):
     def fails(_page: Page, _data: Any) -> dict[Any, Any]:
         raise error
 

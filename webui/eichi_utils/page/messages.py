@@ -12,7 +12,7 @@ from ..text.translations import Translator
 
 NOTHING = ""
 _numbers = itertools.count(1)
-"""Of messages: the same one again is another, or gradio would not draw it anew after it was closed."""
+"""Numbers of messages: gradio draws a closed one again only where it differs."""
 
 
 def note(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The app's own addresses below `/ichi/`: live state, previews, videos, and what is done to a waiting job.
+"""The app's own routes below `/ichi/`: live state, previews, videos, actions on jobs and the download.
 
 Serves files of jobs by the job's id, never by a path. Everything that changes something demands a header
 that a foreign web page cannot send without being asked first.
@@ -21,7 +21,7 @@ from .state import page_state
 
 STREAM_SCRIPT = Path(__file__).resolve().parents[2] / "static" / "stream.js"
 LOOK_SECONDS = 0.15
-"""How often the queue's version is looked at for each open page."""
+"""Seconds between two looks at the queue's version, for each open page."""
 SIGN_OF_LIFE_SECONDS = 15
 OWN_HEADER = "X-Endframe-Ichi"
 NO_STORE = {"Cache-Control": "no-store"}
@@ -45,13 +45,13 @@ def make_routes(app: AppState) -> list[BaseRoute]:
 
 
 class _Routes:
-    """What answers."""
+    """The handlers of the routes."""
 
     def __init__(self, app: AppState) -> None:
         self._app = app
 
     async def hello(self, _: Request) -> Response:
-        """Who this is: a second start finds the first by it."""
+        """Identify the app, so that a second start finds the first."""
         return JSONResponse({"app": "endframe-ichi", "server": self._app.server_id}, headers=NO_STORE)
 
     async def events(self, request: Request) -> Response:
@@ -60,7 +60,7 @@ class _Routes:
         return StreamingResponse(_states(self._app, words), media_type="text/event-stream", headers=NO_STORE)
 
     async def stream_script(self, _: Request) -> Response:
-        """What lets all tabs of a browser listen to one stream: a worker needs an address of its own."""
+        """The worker that lets all tabs of a browser share a stream; workers need an address of their own."""
         return FileResponse(STREAM_SCRIPT, media_type="text/javascript", headers=NO_STORE)
 
     async def no_heartbeat(self, _: Request) -> Response:

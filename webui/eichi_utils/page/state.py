@@ -150,7 +150,7 @@ def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
 
 
 def _kept(job: JobView, words: Translator) -> str:
-    """What is finished of a job: always the end of its video."""
+    """The finished part of a job, which is always the end of its video."""
     done, sections = job.progress.sections_done, job.progress.sections
     seconds = kept_frames(job.request.section_size, done) / FPS
     return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
@@ -164,7 +164,7 @@ def _ended(job: JobView, words: Translator) -> dict[str, Any]:
 def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
     """The running job, those that wait in their order, then those that ended, newest first.
 
-    A single job is not worth a list: nothing is told twice.
+    A single job is not worth a list.
     """
     if len(view.ended) + len(view.waiting) + (view.running is not None) < 2:
         return []

@@ -1,4 +1,4 @@
-"""What is seen first: start image, end image, prompt, length, what will come out, Start and Stop."""
+"""The part seen first: start image, end image, prompt, length, the estimate, Start and Stop."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -19,7 +19,7 @@ ROW_HEIGHT = 120
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What the rows look like; they are drawn again when this changes.
+    """The look of the rows, which are drawn again when it changes.
 
     `count` is 0 where they are switched off; `drawn` rises when their pictures must be drawn anew.
     """
@@ -48,7 +48,7 @@ TakePicture = Callable[[Any, Translator], tuple[str | None, str]]
 def build_keyframe_rows(
     labels: Labels, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
 ) -> KeyframeRows:
-    """Lay this part out where it is called. `message` is the widget for what has to be said."""
+    """Lay this part out where it is called. `message` is the widget for messages."""
     use = labels.add(
         gr.Checkbox(FIELDS["use_keyframes"].default, elem_id="use-keyframes"),
         label="page.use_keyframes",

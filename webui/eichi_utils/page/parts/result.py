@@ -24,7 +24,7 @@ class Result:
 
 
 def build_setup() -> None:
-    """What has to be right before a first video; takes no room where everything is."""
+    """Lay out the preflight, which takes no room where everything is well."""
     gr.HTML(_static("setup.html"), padding=False)
 
 
