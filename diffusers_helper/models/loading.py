@@ -1,12 +1,12 @@
-"""Putting models into memory and out again: each is in a `with` block, and nobody else places anything.
+"""The loader of models: each is in memory for the length of a `with` block, and nobody else loads any.
 
-What is not needed is not read. The two large models, the text encoder and the transformer, keep their
-layers in their files as far as memory is short: see `streamed_transformer`.
+Only what is needed is read. The two large models, the text encoder and the transformer, keep their layers
+in their files as far as memory is short.
 """
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,15 +83,11 @@ class ModelLoader:
         with self._clean_up(), stream_text_encoder(self.files.text_encoder, self.compute) as model:
             yield model
 
-    @contextmanager
-    def text_encoder_2(self) -> Iterator["CLIPTextModel"]:
-        with self._loaded(self.files.text_encoder_2, make_text_encoder_2, self.compute.encoders) as model:
-            yield model
+    def text_encoder_2(self) -> AbstractContextManager["CLIPTextModel"]:
+        return self._loaded(self.files.text_encoder_2, make_text_encoder_2, self.compute.encoders)
 
-    @contextmanager
-    def image_encoder(self) -> Iterator["SiglipVisionModel"]:
-        with self._loaded(self.files.image_encoder, make_image_encoder, self.compute.encoders) as model:
-            yield model
+    def image_encoder(self) -> AbstractContextManager["SiglipVisionModel"]:
+        return self._loaded(self.files.image_encoder, make_image_encoder, self.compute.encoders)
 
     @contextmanager
     def vae(self) -> Iterator["AutoencoderKLHunyuanVideo"]:

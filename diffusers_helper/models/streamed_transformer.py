@@ -19,6 +19,7 @@ from ..eight_bit.linear import fixed_dtypes, use_best_product
 from ..memory import empty_cache, is_out_of_memory
 from ..streaming.layers import StreamedLayers
 from ..streaming.layout import describe_layer
+from ..streaming.ram_tier import RamTier
 from ..transformer.attention import NATIVE, ActiveAttention
 from ..transformer.block_stack import BlockStack
 from ..transformer.compiling import EagerBlocks
@@ -47,7 +48,7 @@ FALLBACK_DIVISOR = 8
 
 @dataclass(frozen=True)
 class StreamedTransformer:
-    """The FramePack transformer, ready to be asked: diffusers' model with the stack of its blocks inside."""
+    """The FramePack transformer, ready to run: diffusers' model with the stack of its blocks inside."""
 
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
@@ -60,11 +61,11 @@ class StreamedTransformer:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether `prepare_blocks` has nothing to do."""
+        """True if `prepare_blocks` has nothing to do."""
         return self.stack.runner.is_ready(self.attention)
 
     def prepare_blocks(self, tokens: int, compute: Compute) -> None:
-        """Compile the blocks where that is to be done: so that the first step takes no longer than others.
+        """Compile the blocks where they are to be: the first step takes no longer than others then.
 
         Where the memory does not suffice for one of each kind beside the others, this is done with fewer
         tokens, which the graphs leave open; where not even for that, this job's blocks are not compiled.
@@ -72,7 +73,7 @@ class StreamedTransformer:
         try:
             self._try_to_compile(tokens, compute)
         finally:
-            empty_cache(compute.device)  # else small tensors that stay cut up the large pieces that this left
+            empty_cache(compute.device)  # else small tensors that stay split the large segments left by this
 
     def _try_to_compile(self, tokens: int, compute: Compute) -> None:
         for count in (tokens, tokens // FALLBACK_DIVISOR):
@@ -84,12 +85,9 @@ class StreamedTransformer:
             logger.info("out of memory while compiling for %d tokens", count)
         self.stack.runner = EagerBlocks()
 
+    @torch.inference_mode()
     def _prepare_blocks(self, tokens: int, compute: Compute) -> None:
         examples = self.stack.layers.examples()
-        with torch.inference_mode():
-            self._prepare_examples(examples, tokens, compute)
-
-    def _prepare_examples(self, examples: dict[str, nn.Module], tokens: int, compute: Compute) -> None:
         config, device = self.model.config, compute.device
         hidden = config.num_attention_heads * config.attention_head_dim
         generator = torch.Generator(device).manual_seed(0)
@@ -154,7 +152,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
         if compute.compiles:
             use_fused_forward(template, kind, compute.device)
 
-    def stream(modules: dict[str, nn.Module]) -> StreamedLayers:
+    def stream(modules: dict[str, nn.Module], after_pass: RamTier | None = None) -> StreamedLayers:
         layers = [
             describe_layer(
                 kind,
@@ -166,17 +164,22 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
             )
             for kind, prefix, _ in blocks
         ]
-        return StreamedLayers(layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device)
+
+        def make_module(kind: str) -> nn.Module:
+            return copy.deepcopy(modules[kind])
+
+        return StreamedLayers(layers, make_module, checkpoint, compute.device, after_pass)
 
     first_block = copy.deepcopy(templates["double"])
-    stack = BlockStack(stream(templates), ModulationTable(stream({**linears})), first_block, runner)
+    table = ModulationTable(stream({**linears}))
+    stack = BlockStack(stream(templates, RamTier()), table, first_block, runner)
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack
 
 
 def _compute_once_a_section(model: Any) -> None:
-    """Have the model's frame do at each step only what depends on the step, and wait for no card.
+    """Have the model's frame do at each step only what depends on the step, and wait for no GPU.
 
     Positions come in four tensors: of the latents, the clean latents and both histories.
     """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..device import Compute
-from ..limits import GIB, RAM_RESERVE_BYTES, RAM_RESERVE_FRACTION, SPARE_BYTES, VAE_BYTES
+from ..limits import GIB, SPARE_BYTES, VAE_BYTES, ram_reserve
 from ..memory import empty_cache, free_vram, is_out_of_memory
 from ..ram import read_ram
 from ..streaming.layers import NUM_SLOTS, StreamedLayers
@@ -50,8 +50,7 @@ class VramBudget:
 
     def load_resident(self) -> None:
         """Load as many layers to stay as leave room for computing; fewer where memory runs out before."""
-        free = self._free_bytes()
-        reserved = self._reserved_bytes()
+        free, reserved = self._free_bytes(), self._reserved_bytes()
         sizes = [layer.num_bytes for layer in self._layers.layers]
         resident = plan_vram(sizes, free, reserved, NUM_SLOTS)
         logger.info(
@@ -121,14 +120,14 @@ class VramBudget:
         """Bytes left for computing before layers may stay."""
         if self._compute.device.type == "cuda":
             return max(self._activation_bytes, VAE_BYTES) + SPARE_BYTES
-        return self._activation_bytes + max(RAM_RESERVE_BYTES, int(RAM_RESERVE_FRACTION * read_ram().total))
+        return self._activation_bytes + ram_reserve(read_ram().total)
 
     def _free_bytes(self) -> int:
         return free_vram(self._compute.device, self._compute.memory_limit)
 
 
 def vae_budget(compute: Compute) -> int:
-    """Bytes that the VAE may take now to encode or decode."""
+    """Return the bytes that the VAE may take now to encode or decode."""
     free = free_vram(compute.device, compute.memory_limit)
     if compute.device.type == "cuda":
         return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
@@ -136,7 +135,7 @@ def vae_budget(compute: Compute) -> int:
 
 
 def count_tokens(latent_frames: int, height: int, width: int) -> int:
-    """Tokens of a section for latents of `height` x `width`: its own, the history's, the text's."""
+    """Count a section's tokens for latents of `height` x `width`: its own, the history's, the text's."""
     full = -(-height // 2) * -(-width // 2)
     history = 2 * full + -(-height // 4) * -(-width // 4) + 4 * -(-height // 8) * -(-width // 8)
     return latent_frames * full + history + TEXT_TOKENS

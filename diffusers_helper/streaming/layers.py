@@ -1,6 +1,7 @@
 """The layers of one model, run in order: some stay on the device, the others pass through a ring."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -36,19 +37,22 @@ class StreamedLayers:
         make_module: Callable[[str], nn.Module],
         checkpoint: Checkpoint,
         device: torch.device,
+        after_pass: Callable[["StreamedLayers", float], None] | None = None,
     ) -> None:
         """
         Args:
             make_module: builds an empty module of a layer's kind.
+            after_pass: called after each whole pass with the layers and its begin (of `time.perf_counter`).
         """
         self.layers = list(layers)
         self._checkpoint = checkpoint
         self.num_slots = NUM_SLOTS
         """The slots of the ring that is opened next."""
+        self.ring: WeightRing | None = None
         self._make_module = make_module
+        self._after_pass = after_pass
         self.device = device
         self._resident: dict[int, nn.Module] = {}
-        self._ring: WeightRing | None = None
         self._slots: list[dict[str, nn.Module]] = []
         self._kept: dict[int, torch.Tensor] = {}
 
@@ -68,10 +72,6 @@ class StreamedLayers:
     def streamed(self) -> list[int]:
         """The indices of the layers that pass through the ring."""
         return [index for index in range(len(self.layers)) if index not in self._resident]
-
-    @property
-    def ring(self) -> WeightRing | None:
-        return self._ring
 
     @torch.inference_mode(False)
     def load_resident(self, indices: Sequence[int]) -> None:
@@ -106,23 +106,26 @@ class StreamedLayers:
     def close_ring(self) -> None:
         """Free all slots; the next pass opens a ring again."""
         self._slots = []
-        if self._ring is not None:
-            self._ring.__exit__(None, None, None)
-            self._ring = None
+        if self.ring is not None:
+            self.ring.__exit__(None, None, None)
+            self.ring = None
 
     def __iter__(self) -> Iterator[tuple[int, nn.Module]]:
         """Yield each layer's index and its module, valid until the next one is asked for: one pass."""
-        if self._ring is not None and (self._ring.position != 0 or self._ring.has_failed):
+        if self.ring is not None and (self.ring.position != 0 or self.ring.has_failed):
             self.close_ring()  # the last pass was broken off
+        begin = time.perf_counter()
         for index, layer in enumerate(self.layers):
             module = self._resident.get(index)
             if module is not None:
                 yield index, module
                 continue
-            ring = self._ring or self._open_ring()
+            ring = self.ring or self._open_ring()
             slot = ring.acquire()
             yield index, self._slots[slot][layer.kind]
             ring.release()
+        if self._after_pass is not None:
+            self._after_pass(self, begin)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -142,7 +145,7 @@ class StreamedLayers:
         by_position = {self.streamed.index(index): buffer for index, buffer in self._kept.items()}
         layers = [self.layers[index] for index in self.streamed]
         ring = WeightRing(layers, self.num_slots, self.device, self._checkpoint.signatures, by_position)
-        self._ring = ring
+        self.ring = ring
         examples = {layer.kind: layer for layer in layers}
         self._slots = [
             {kind: self._bind(layer, slot) for kind, layer in examples.items()} for slot in ring.slots

@@ -8,7 +8,7 @@ fixed part of the layers kept in RAM.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..limits import GIB, HIDDEN_READ_FRACTION, RAM_RESERVE_BYTES, RAM_RESERVE_FRACTION
+from ..limits import GIB, HIDDEN_READ_FRACTION, ram_reserve
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def plan_ram(
     facts = f"reading {streamed / GIB:.1f} GiB takes {reading:.1f} s, a step {step_seconds:.1f} s"
     if reading <= HIDDEN_READ_FRACTION * step_seconds:
         return RamPlan((), f"{facts}: reading is hidden")
-    room = free - max(RAM_RESERVE_BYTES, int(RAM_RESERVE_FRACTION * total))
+    room = free - ram_reserve(total)
     if room >= streamed:
         return RamPlan((), f"{facts}, and the file cache has room for all of it")
     kept = tuple(spread_evenly(sizes, room))

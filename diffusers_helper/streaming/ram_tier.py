@@ -21,11 +21,9 @@ class RamTier:
 
     def __init__(self) -> None:
         self._passes = 0
-        self._ring: object = None
-        self._read_before = 0
-        self._seconds_before = 0.0
+        self._before: tuple[object, tuple[int, float]] = None, (0, 0.0)
 
-    def after_pass(self, layers: StreamedLayers, begin: float) -> None:
+    def __call__(self, layers: StreamedLayers, begin: float) -> None:
         """Look at a pass that began at `begin` (of `time.perf_counter`)."""
         self._passes += 1
         if self._passes > DECIDING_PASS or layers.ring is None:
@@ -33,11 +31,10 @@ class RamTier:
         if layers.device.type == "cuda":
             torch.cuda.synchronize(layers.device)
         step_seconds = time.perf_counter() - begin
-        if layers.ring is not self._ring:  # a new one counts from zero
-            self._ring, self._read_before, self._seconds_before = layers.ring, 0, 0.0
-        num_bytes, seconds = layers.ring.traffic
-        read, took = num_bytes - self._read_before, seconds - self._seconds_before
-        self._read_before, self._seconds_before = num_bytes, seconds
+        (ring, before), self._before = self._before, (layers.ring, layers.ring.traffic)
+        read, took = self._before[1]
+        if ring is layers.ring:  # a new one counts from zero
+            read, took = read - before[0], took - before[1]
         if self._passes == DECIDING_PASS and read:
             self._decide(layers, step_seconds, read * THREADS / max(took, 1e-9))
 

@@ -1,6 +1,5 @@
 """All transformer blocks as one module, which skips steps and gets its weights block by block."""
 
-import time
 from collections.abc import Hashable
 from functools import partial
 from typing import Any
@@ -9,7 +8,6 @@ import torch
 from torch import nn
 
 from ..streaming.layers import StreamedLayers
-from ..streaming.ram_tier import RamTier
 from .attention import NATIVE, ActiveAttention
 from .compiling import EagerBlocks, States
 from .modulation import ModulationTable, set_modulation
@@ -36,7 +34,6 @@ class BlockStack(nn.Module):
         self.table = table
         self.runner = runner
         self.attention = ActiveAttention(NATIVE)
-        self.ram = RamTier()
         self.cache: TeaCache | None = None
         self.key: Hashable = None
         self.computed = True
@@ -57,13 +54,12 @@ class BlockStack(nn.Module):
             self.computed = self.cache.should_compute(self._first_norm(hidden_states, emb=temb)[0])
             if not self.computed:
                 return self.cache.apply(hidden_states), encoder_hidden_states
-        before, begin = hidden_states, time.perf_counter()
+        before = hidden_states
         for index, block in self.layers:
             set_modulation(block, self.layers.layers[index].kind, products[index])
             hidden_states, encoder_hidden_states = self.attention.guard(
                 partial(self._run, block, hidden_states, encoder_hidden_states, temb, attention_mask, rotary)
             )
-        self.ram.after_pass(self.layers, begin)
         if self.cache is not None:
             self.cache.remember(before, hidden_states)
         return hidden_states, encoder_hidden_states

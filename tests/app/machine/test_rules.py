@@ -10,10 +10,8 @@ import pytest
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.limits import GIB
-from diffusers_helper.models import streamed_transformer
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu
-from webui.eichi_utils.machine import rules
 from webui.eichi_utils.machine.check import line_text
 from webui.eichi_utils.machine.facts import FolderFacts, MachineFacts, ModelsFacts, TorchFacts, TorchReport
 from webui.eichi_utils.machine.rules import check_machine
@@ -279,7 +277,3 @@ def test_every_sentence_belongs_to_the_line_of_a_computer():
     tested = {f"check.{line}" for facts, _ in COMPUTERS.values() for line in lines_of(facts)}
     written = {key.removesuffix(".do") for key in WORDS if key.startswith("check.")}
     assert tested == {key for key in written if not key.startswith(("check.mark.", "check.result."))}
-
-
-def test_the_reserved_vram_is_the_engines():
-    assert streamed_transformer.VAE_BYTES + streamed_transformer.SPARE_BYTES == rules.VRAM_RESERVED

@@ -14,8 +14,9 @@ from diffusers_helper.limits import (
     GIB,
     HIDDEN_READ_FRACTION,
     OLDEST_CAPABILITY,
-    RAM_RESERVE_BYTES,
-    RAM_RESERVE_FRACTION,
+    SPARE_BYTES,
+    VAE_BYTES,
+    ram_reserve,
 )
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu, Version, build_for, oldest_driver
@@ -28,8 +29,8 @@ OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 VRAM_GOOD = 5 * GIB
 VRAM_LEAST = 9 * GIB // 2
 """Bytes of VRAM: a step takes 4.2 GiB at 640x608, and CUDA itself about half of one (reported only)."""
-VRAM_RESERVED = 25 * GIB // 4
-"""Bytes of VRAM that the engine leaves free before layers may stay: its `VAE_BYTES` and `SPARE_BYTES`."""
+VRAM_RESERVED = VAE_BYTES + SPARE_BYTES
+"""Bytes of VRAM that the engine leaves free before layers may stay."""
 BLOCK_BYTES = 169 * GIB // 10
 """Bytes of the transformer's blocks, which are read in every step."""
 PROCESS_BYTES = 2 * GIB
@@ -228,7 +229,7 @@ def _ram_for_models(facts: MachineFacts, memory: SystemMemory, shown: dict[str, 
     free_vram = gpu.free if gpu.free is not None else VRAM_GOOD
     free_vram = min(free_vram, facts.memory_limit or free_vram)
     streamed = max(_block_bytes(facts) - max(free_vram - VRAM_RESERVED, 0), 0)
-    room = memory.available - PROCESS_BYTES - max(RAM_RESERVE_BYTES, int(RAM_RESERVE_FRACTION * memory.total))
+    room = memory.available - PROCESS_BYTES - ram_reserve(memory.total)
     if room >= streamed:
         return good("ram", **shown)
     speed = facts.models.bytes_per_second if facts.models is not None else None
