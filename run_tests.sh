@@ -1,10 +1,24 @@
 #!/usr/bin/env bash
-# Checks style, types and behaviour, in the app's virtual environment. Fails if one of them fails.
-#   bash run_tests.sh [arguments of pytest, paths counted from here]
+# Checks style, types, import layers and behaviour, in the app's virtual environment. Fails if one of them fails.
+#   bash run_tests.sh [--all | --slow] [arguments of pytest, paths counted from here]
+# Without an option the slow tests are left out; --all runs them, too, --slow runs them alone.
 set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$root/scripts/environment.sh"
 source "$root/scripts/browser.sh"
+
+marks=() only_slow=''
+case "${1:-}" in
+--all)
+    marks=(-m 'not gpu')
+    shift
+    ;;
+--slow)
+    marks=(-m 'slow and not gpu')
+    only_slow=yes
+    shift
+    ;;
+esac
 
 make_environment
 install_once app "$root/requirements.txt"
@@ -16,16 +30,19 @@ cd "$root"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 failed=''
-check() { # NAME MODULE [ARGUMENT ...]
+check() { # NAME COMMAND [ARGUMENT ...]
     local name=$1
     shift
     printf '\n== %s\n' "$name"
-    "$environment_python" -m "$@" || failed="$failed, $name"
+    "$@" || failed="$failed, $name"
 }
-check 'ruff check' ruff check .
-check 'ruff format' ruff format --check .
-check mypy mypy
-check pytest pytest -n logical --maxprocesses 4 --dist loadfile "$@"
+if [ -z "$only_slow" ]; then
+    check 'ruff check' "$environment_python" -m ruff check .
+    check 'ruff format' "$environment_python" -m ruff format --check .
+    check mypy "$environment_python" -m mypy
+    check 'import layers' "$environment/bin/lint-imports" --no-cache
+fi
+check pytest "$environment_python" -m pytest -n logical --maxprocesses 4 --dist loadfile "${marks[@]}" "$@"
 
 if [ -n "$failed" ]; then
     fail "Failed: ${failed#, }"
