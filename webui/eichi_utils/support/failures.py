@@ -1,4 +1,4 @@
-"""What went wrong, as a code with values for a sentence, and as details for a report.
+"""A failure as a code with values for a sentence, and as details for a report.
 
 Every failure of the app comes through here. Speaks no language and knows neither pages nor jobs.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from diffusers_helper.errors import EngineError, InputError, MachineError
+from diffusers_helper.errors import EngineError, ErrorCode, InputError, MachineError
 
 from .redaction import redact
 
@@ -21,23 +21,25 @@ LIBRARIES = ("torch", "diffusers", "transformers", "gradio", "numpy", "pillow", 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something ended. `code` and `values` make the sentence `error.<code>`; `details` are for support.
+    """The reason why something ended. `code` and `values` make the sentence `error.<code>`.
 
-    The details hold no picture and none of the texts that were to be hidden.
+    `details` are for support; they hold no picture and none of the user's own texts.
     """
 
-    code: str
+    code: ErrorCode
     values: dict[str, object]
     details: str
 
 
 def as_engine_error(error: BaseException) -> EngineError:
-    """The same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
+    """Returns the same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
     if isinstance(error, EngineError):
         return error
     if isinstance(error, MemoryError):
         return MachineError("out_of_memory")
-    return MachineError("unexpected", reason=shorten(error), place=_place(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return MachineError("unexpected", reason=shorten(error), place=place)
 
 
 def shorten(error: BaseException) -> str:
@@ -46,7 +48,7 @@ def shorten(error: BaseException) -> str:
 
 
 def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
-    """All that is known of a failure. Nothing of it keeps the error, and so what its frames hold, alive.
+    """Describe a failure without keeping the error, and so what its frames hold, alive.
 
     Args:
         hide: the user's own texts (prompts), which must not get into the details.
@@ -54,29 +56,25 @@ def describe_failure(error: BaseException, hide: Iterable[str] = ()) -> Failure:
     known = as_engine_error(error)
     lines = "".join(traceback.format_exception(error))
     details = redact(f"{versions()}\n\n{lines}", hide)  # before the cut: half a text is no match
-    if len(details) > MAX_DETAILS:  # where it began and where it failed tell the most
-        details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
-    return Failure(known.code, dict(known.values), details)
+    return Failure(known.code, dict(known.values), cut(details, MAX_DETAILS))
+
+
+def cut(text: str, longest: int) -> str:
+    """Cut the middle out of a text that is too long: where it begins and ends matters most."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}\n[...]\n{text[-longest // 2 :]}"
 
 
 def loggable(error: InputError) -> str:
-    """What a log may hold of a request that was refused: its code, and which field it is about.
+    """Returns what a log may hold of a refused request: the error's code and the field that it is about.
 
-    Its values hold what was written, private texts among it, and nobody has said yet which those are; a key
-    that is unknown may be such a text itself.
+    The values hold what was written, private texts among it; an unknown key may be such a text itself.
     """
     field = error.values.get("nearest" if error.code == "unknown_key" else "field")
     return error.code if field is None else f"{error.code} ({field})"
 
 
-def _place(error: BaseException) -> str:
-    """The file and line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-
-
 def versions() -> str:
-    """Python, the system and the libraries, without importing any of them."""
+    """Returns the versions of Python, the system and the libraries, without importing any of them."""
     found = [f"Python {platform.python_version()}", platform.platform()]
     for name in LIBRARIES:
         try:
