@@ -33,7 +33,7 @@ def test_an_unfinished_job_goes_on_behind_its_sections(tmp_path):
     runner = JobRunner(EngineOptions(MODELS, tmp_path / "cache", "cpu", None))
     queue = JobQueue(runner, tmp_path / "temp")
     (job,) = queue.view().unfinished
-    assert (job.progress.sections_done, job.prompt) == (1, "A cat.")
+    assert (job.progress.sections_done, job.request.prompt) == (1, "A cat.")
     before = (folder / "work" / "section_000.latents").stat().st_mtime_ns
     assert queue.finish(job.id)
     wait_until(queue, lambda view: view.running and view.running.progress.section == 1)

@@ -12,8 +12,9 @@ from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import EngineOptions
-from webui.eichi_utils.jobs.queue import JobQueue, JobView, QueueView, Run
-from webui.eichi_utils.jobs.speed_history import SpeedBook
+from webui.eichi_utils.jobs.job import Job, Run
+from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.speed_history import SpeedHistory
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.preflight import Preflight
 from webui.eichi_utils.settings.presets import PresetStore
@@ -30,7 +31,7 @@ def fake_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
         "queue": queue,
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
-        "speed": SpeedBook(home / "settings" / "speed.json"),
+        "speed": SpeedHistory(home / "settings" / "speed.json"),
         "setup": Preflight(CheckOptions(engine, home / "outputs"), ModelFolders(None, home / "hf_download")),
         "language": "en",
     }
@@ -60,8 +61,8 @@ def wait_for(app: AppState, is_so: Callable[[QueueView], Any]) -> Any:
     raise AssertionError(app.queue.view())
 
 
-def ended(app: AppState, job_id: str) -> JobView:
+def ended(app: AppState, job_id: str) -> Job:
     """The job when it is over."""
     jobs = wait_for(app, lambda view: [job for job in (*view.ended, *view.unfinished) if job.id == job_id])
-    job: JobView = jobs[0]
+    job: Job = jobs[0]
     return job

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from diffusers_helper.events import (
     Finished,
 )
-from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, QueueView
+from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.queue import JobQueue, QueueView
 
 SOON = 20
 """Seconds that nothing here needs, unless it waits for ever."""

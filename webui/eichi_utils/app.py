@@ -17,14 +17,14 @@ from diffusers_helper.request import GenerationRequest
 from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .form import FIELDS
 from .instance import only_app
+from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, job_size
 from .jobs.headless_folders import delete_stale
 from .jobs.log import logged
-from .jobs.queue import Clock, JobQueue
+from .jobs.queue import JobQueue
 from .jobs.runner import JobRunner
-from .jobs.speed_history import SpeedBook
+from .jobs.speed_history import SpeedHistory
 from .machine.check import CheckOptions
 from .output import resolve_output
-from .page.estimate import job_work
 from .preflight import Preflight
 from .settings.presets import PresetStore
 from .settings.settings import Field, SettingsStore
@@ -75,7 +75,7 @@ class AppState:
     queue: JobQueue
     settings: SettingsStore
     presets: PresetStore
-    speed: SpeedBook
+    speed: SpeedHistory
     setup: Preflight
     language: str
     given_output: Path | None = None
@@ -106,7 +106,7 @@ class AppState:
 
     def take_notices(self) -> list[Notice]:
         """Returns the notices about files that could not be read, each only once."""
-        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices, *self.speed.notices]
+        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices]
         new = [notice for notice in known if notice not in self._reported]
         self._reported.extend(new)
         return new
@@ -152,10 +152,10 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(
             home=home,
-            queue=JobQueue(logged(runner), jobs, lambda *job: _clock(app, runner, *job), paused=True),
+            queue=JobQueue(logged(runner), jobs, lambda *job: _start_eta(app, runner, *job), paused=True),
             settings=settings,
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
-            speed=SpeedBook(home / "settings" / "speed.json"),
+            speed=SpeedHistory(home / "settings" / "speed.json"),
             setup=_setup(options),
             language=language,
             given_output=options.output,
@@ -193,13 +193,13 @@ def _setup(options: PageOptions) -> Preflight:
     return setup
 
 
-def _clock(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Clock:
-    """Returns the clock of a job that begins: the machine's name is known from now on."""
+def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Eta:
+    """Return the remaining time of a job that begins: the machine's name is known from now on."""
     if runner.machine_key != app.machine_key:
         app.remember(machine=runner.machine_key)
-    return app.speed.clock(
-        runner.machine_key, job_work(request, planned.plan, (planned.height, planned.width))
-    )
+    size = job_size(request, planned.plan, planned.height, planned.width)
+    typical = TYPICAL_DEMO if app.setup.uses_demo else TYPICAL
+    return app.speed.start_eta(runner.machine_key, size, typical)
 
 
 def _delete_uploads(home: Path) -> None:

@@ -1,216 +1,200 @@
-"""The clock of a running job, against jobs whose true end is known."""
+"""The remaining time of a job, against jobs whose true end is known."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import pytest
 
-from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone
-from webui.eichi_utils.jobs.eta import Pace, TimeLeft, Work
+from diffusers_helper.events import Event, Finished, Resumed, SectionDone, StageStarted, StepDone
+from diffusers_helper.plan import make_plan
+from diffusers_helper.request import GenerationRequest
+from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, JobSize, Speed, job_size
 
 PREVIEW = np.zeros((1, 1, 3), np.uint8)
-WORK = Work(sections=6, steps=16, volume=1000, teacache_threshold=None, passes=1)
-TEACACHE = Work(sections=6, steps=16, volume=1000, teacache_threshold=0.4, passes=1)
-FAST_AND_SLOW = [number in (0, 15) or number % 2 == 0 for number in range(16)]
+SIZE = JobSize(steps=16, step_values=1000, decoded_values=(1000, 1200, 1200, 2100), skips_steps=False)
+TEACACHE = replace(SIZE, skips_steps=True)
+EVERY_OTHER = tuple(number in (0, 15) or number % 2 == 0 for number in range(16))
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a job goes: its times in seconds, which steps are computed, and naps (at a step: seconds)."""
+    """The course of a job: its seconds, which steps are computed, and delays by (section, step)."""
 
-    work: Work = WORK
+    size: JobSize = SIZE
     overhead: float = 20.0
     computed: float = 4.0
     skipped: float = 0.4
-    window: float = 9.0
+    decoding: float = 4e-3
     saving: float = 3.0
     pattern: tuple[bool, ...] = (True,) * 16
-    first_step: float = 0.0
-    naps: dict[tuple[int, int], float] = field(default_factory=dict)
+    delays: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def events(self) -> list[tuple[float, Event]]:
+        now = 0.0
+        happened: list[tuple[float, Event]] = [
+            (now, StageStarted("prompt")),
+            (now, StageStarted("compiling")),
+        ]
+        now += self.overhead
+        sections, steps = len(self.size.decoded_values), self.size.steps
+        for section, values in enumerate(self.size.decoded_values):
+            happened.append((now, StageStarted("sampling", section)))
+            for step in range(1, steps + 1):
+                is_computed = self.pattern[step - 1]
+                now += self.computed if is_computed else self.skipped
+                now += self.delays.get((section, step), 0)
+                happened.append((now, StepDone(section, sections, step, steps, is_computed, PREVIEW)))
+            happened.append((now, StageStarted("decoding", section)))
+            now += self.decoding * values + self.delays.get((section, steps + 1), 0)
+            happened.append((now, SectionDone(section, sections, 33)))
+        happened.append((now, StageStarted("saving")))
+        return [*happened, (now + self.saving, Finished(None, 1, 1.0, 64, 64, 1.0))]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment after an event: the clock's answer, and the truth."""
+    """A moment after an event: the position, the answer, and the truth."""
 
-    section: int
-    step: int
-    now: float
-    told: float | None
+    position: tuple[int, int]
+    left: float | None
+    fraction: float
     true: float
 
-
-def events(course: Course) -> list[tuple[float, Event]]:
-    now = 1000.0
-    happened: list[tuple[float, Event]] = [(now, StageStarted("images"))]
-    now += course.overhead
-    sections, steps = course.work.sections, course.work.steps
-    for section in range(sections):
-        happened.append((now, StageStarted("sampling", section)))
-        for step in range(1, steps + 1):
-            is_computed = course.pattern[step - 1]
-            now += course.computed if is_computed else course.skipped
-            now += course.first_step if (section, step) == (0, 1) else 0
-            now += course.naps.get((section, step), 0)
-            happened.append((now, StepDone(section, sections, step, steps, is_computed, PREVIEW)))
-        happened.append((now, StageStarted("decoding", section)))
-        now += course.window * (1 if section == 0 else 2) + course.naps.get((section, steps + 1), 0)
-        happened.append((now, SectionDone(section, sections, 33)))
-    happened.append((now, StageStarted("saving")))
-    happened.append((now + course.saving, Finished(None, 1, 1.0, 64, 64, 1.0)))
-    return happened
+    @property
+    def error(self) -> float:
+        """How wrong the seconds are, as a part of the truth; three seconds are forgiven."""
+        assert self.left is not None
+        return max(abs(self.left - self.true) - 3, 0) / max(self.true, 1)
 
 
-def follow(course: Course, clock: TimeLeft) -> list[Moment]:
-    """What the clock tells just after each event, beside the truth."""
-    moments = []
-    happened = events(course)
-    section = step = 0
+def follow(course: Course, eta: Eta) -> tuple[list[Moment], Eta]:
+    """The moments after each event, and the remaining time at the end."""
+    moments, happened = [], course.events()
     for now, event in happened:
-        clock.event(now, event)
-        if isinstance(event, StepDone):
-            section, step = event.section, event.step
-        elif isinstance(event, SectionDone):
-            section, step = event.section + 1, 0
-        moments.append(Moment(section, step, now, clock.seconds_left(now), happened[-1][0] - now))
-    return moments
+        eta = eta.apply(event, now)
+        true = happened[-1][0] - now
+        moments.append(Moment((eta.section, eta.step), eta.seconds_left(now), eta.fraction(now), true))
+    return moments[:-1], eta
 
 
-def error(moment: Moment, slack: float = 0.0) -> float:
-    """How wrong the clock is, as a part of the truth; `slack` seconds are forgiven."""
-    assert moment.told is not None
-    return max(abs(moment.told - moment.true) - slack, 0) / max(moment.true, 1)
+def known(course: Course) -> Eta:
+    """The remaining time of a job on a machine that has made this one before."""
+    return Eta(course.size, follow(course, Eta(course.size))[1].speed, is_typical=False)
 
 
-def learnt(course: Course) -> Pace:
-    clock = TimeLeft(course.work)
-    follow(course, clock)
-    return clock.pace()
+@pytest.mark.parametrize("pattern", [(True,) * 16, EVERY_OTHER], ids=["all steps", "TeaCache"])
+@pytest.mark.parametrize(
+    ("typical", "decoding", "saving"),
+    [(TYPICAL, 4e-3, 3.0), (TYPICAL, 8e-3, 3.0), (TYPICAL_DEMO, 4e-2, 10.0), (TYPICAL_DEMO, 6e-2, 10.0)],
+)
+def test_a_first_job_is_near_from_its_third_step_on(typical, decoding, saving, pattern):
+    size = SIZE if all(pattern) else TEACACHE
+    course = Course(size, decoding=decoding, saving=saving, pattern=pattern)
+    moments, _ = follow(course, Eta(size, typical))
+    assert [moment.left for moment in moments if moment.position <= (0, 1)] == [None] * 4
+    after = [moment for moment in moments if moment.position >= (0, 3)]
+    assert max(moment.error for moment in after) < 0.3
+    assert all(abs(moment.fraction - (1 - moment.true / course.events()[-1][0])) < 0.2 for moment in after)
 
 
-def test_at_a_constant_pace_it_is_exact_after_the_first_section():
-    moments = [moment for moment in follow(Course(), TimeLeft(WORK)) if moment.section >= 1]
-    assert len(moments) > 80
-    assert max(error(moment, slack=Course().saving) for moment in moments) < 0.05
+@pytest.mark.parametrize("pattern", [(True,) * 16, EVERY_OTHER], ids=["all steps", "TeaCache"])
+def test_after_an_earlier_job_it_is_near_from_the_beginning(pattern):
+    course = Course(SIZE if all(pattern) else TEACACHE, pattern=pattern)
+    moments, _ = follow(course, known(course))
+    assert max(moment.error for moment in moments) < 0.15
 
 
-def test_with_fast_and_slow_steps_it_is_near_from_the_second_section_on():
-    course = Course(TEACACHE, pattern=tuple(FAST_AND_SLOW))
-    moments = [moment for moment in follow(course, TimeLeft(TEACACHE)) if moment.section >= 1]
-    assert max(error(moment, slack=course.saving) for moment in moments) < 0.25
+def test_seconds_and_fraction_agree_and_neither_turns_back():
+    course = Course()
+    moments, _ = follow(course, known(course))
+    whole = course.events()[-1][0]
+    assert all(moment.fraction == pytest.approx(1 - moment.left / whole, abs=1e-6) for moment in moments)
+    assert all(a.fraction <= b.fraction + 1e-9 for a, b in itertools.pairwise(moments))
+    assert all(a.left >= b.left - 1e-9 for a, b in itertools.pairwise(moments))
 
 
-def test_with_sections_that_skip_differently_it_is_still_near():
-    slower = {(section, step): 3.6 for section in (1, 3, 5) for step in (2, 4)}
-    course = Course(TEACACHE, pattern=tuple(FAST_AND_SLOW), naps=slower)  # as if two more were computed
-    moments = [moment for moment in follow(course, TimeLeft(TEACACHE)) if moment.section in (2, 3, 4)]
-    assert max(error(moment, slack=course.saving) for moment in moments) < 0.25
+@pytest.mark.parametrize("delayed", [(0, 1), (0, 2), (0, 8), (2, 8), (1, 17), (2, 17)])
+def test_an_hour_asleep_changes_nothing_afterwards(delayed):
+    course = Course(delays={delayed: 3600.0})
+    moments, _ = follow(course, known(Course()))
+    section, step = delayed
+    after = [moment for moment in moments if moment.position > (section + 1, step % 17)]
+    assert len(after) > 5
+    assert max(moment.error for moment in after) < 0.05
 
 
-@pytest.mark.parametrize("nap", [(0, 1), (0, 2), (0, 8), (2, 8), (0, 17), (1, 17), (3, 17)])
-def test_an_hour_of_sleep_in_the_middle_does_not_poison_the_rest(nap):
-    course = Course(naps={nap: 3600.0})
-    until = max(moment.true for moment in follow(course, TimeLeft(WORK)) if moment.true < 3600)
-    awake = [m for m in follow(course, TimeLeft(WORK)) if m.true <= until and m.told is not None]
-    assert len(awake) > 30
-    assert max(error(moment, slack=course.saving) for moment in awake) < 0.15
+def test_a_slow_first_step_is_not_taken_for_the_speed():
+    moments, _ = follow(Course(delays={(0, 1): 40.0}), Eta(SIZE))
+    shown = [moment for moment in moments if moment.left is not None]
+    assert shown[0].position == (0, 2)
+    assert shown[0].error < 0.3
 
 
-def test_a_slow_first_step_is_not_taken_for_the_pace():
-    moments = follow(Course(first_step=40.0), TimeLeft(WORK))
-    told = [moment for moment in moments if moment.told is not None]
-    assert (told[0].section, told[0].step) == (0, 2)
-    assert error(told[0]) < 0.15
+def test_a_machine_that_is_slower_today_is_followed_within_two_steps():
+    moments, _ = follow(Course(computed=12.0), known(Course()))
+    assert all(moment.error < 0.1 for moment in moments if moment.position >= (0, 2))
 
 
-def test_without_earlier_jobs_it_says_nothing_before_it_has_a_pace():
-    moments = follow(Course(), TimeLeft(WORK))
-    assert [m.told for m in moments if (m.section, m.step) <= (0, 1)] == [None] * 3
+def test_late_work_is_expected_to_need_as_long_again():
+    eta = known(Course()).apply(StageStarted("decoding", 3), 0.0)
+    expected = [eta.seconds_left(now) for now in (0.0, 8.0, 8.4, 12.0)]
+    assert expected == pytest.approx([11.4, 3.4, 3.0, 6.6])
+    assert eta.fraction(12.0) == eta.fraction(8.4)
 
 
-def test_the_first_guess_is_already_near():
-    moments = follow(Course(), TimeLeft(WORK))
-    assert max(error(moment, slack=3) for moment in moments if moment.told is not None) < 0.2
+def test_loading_counts_down_and_is_no_step():
+    eta = known(Course())
+    whole = eta.seconds_left(0.0)
+    assert eta.seconds_left(5.0) == pytest.approx(whole - 5)
+    eta = eta.apply(StageStarted("sampling", 0), 60.0)
+    assert eta.seconds_left(60.0) == pytest.approx(whole - 20)
 
 
-def test_with_earlier_jobs_it_knows_from_the_beginning():
-    moments = follow(Course(), TimeLeft(WORK, learnt(Course())))
-    assert max(error(moment) for moment in moments) < 0.02
+def test_a_resumed_job_counts_only_what_is_left():
+    fresh = known(Course())
+    resumed = fresh.apply(Resumed(2, 4, 69), 0.0)
+    ahead = 20 + 32 * 4 + 4e-3 * 3300 + 3
+    assert resumed.seconds_left(0.0) == pytest.approx(ahead)
+    assert resumed.fraction(0.0) == pytest.approx(1 - ahead / fresh.seconds_left(0.0))
+    assert resumed.apply(Resumed(4, 4, 133), 0.0).seconds_left(20.0) == pytest.approx(3)
 
 
-def test_with_earlier_jobs_fast_and_slow_steps_are_known_from_the_beginning():
-    course = Course(TEACACHE, pattern=tuple(FAST_AND_SLOW))
-    moments = follow(course, TimeLeft(TEACACHE, learnt(course)))
-    assert max(error(moment, slack=3) for moment in moments) < 0.1
-
-
-def test_where_the_machine_is_slower_today_it_follows_within_three_steps():
-    moments = follow(Course(computed=12.0), TimeLeft(WORK, learnt(Course())))
-    assert all(error(m) < 0.2 for m in moments if (m.section, m.step) >= (0, 3))
-
-
-def test_between_two_events_it_counts_down():
-    clock = TimeLeft(WORK, learnt(Course()))
-    clock.event(0.0, StageStarted("images"))
-    first = clock.seconds_left(0.0)
-    assert first is not None
-    assert clock.seconds_left(5.0) == pytest.approx(first - 5)
-    clock.event(20.0, StageStarted("sampling", 0))
-    assert clock.seconds_left(23.0) == pytest.approx(first - 23)
-
-
-def test_a_step_that_takes_longer_than_expected_stands_still_and_goes_on():
-    clock = TimeLeft(WORK, learnt(Course()))
-    clock.event(0.0, StageStarted("sampling", 0))
-    late = clock.seconds_left(4.0)
-    assert clock.seconds_left(4000.0) == pytest.approx(late)
-
-
-def test_at_a_constant_pace_it_never_goes_up_after_the_first_section():
-    told = [m.told for m in follow(Course(), TimeLeft(WORK)) if m.section >= 1 and m.told is not None]
-    assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(told))
-
-
-def test_it_is_never_negative_and_ends_at_nothing():
-    course = Course(naps={(2, 3): 500.0})
-    clock = TimeLeft(WORK, learnt(Course()))
-    told = [moment.told for moment in follow(course, clock)]
-    assert min(value for value in told if value is not None) >= 0
-    assert told[-1] == 0.0
-    assert clock.seconds_left(10**9) == 0.0
+def test_a_section_that_is_sampled_once_more_goes_back():
+    eta = known(Course()).apply(StageStarted("sampling", 1), 0.0)
+    before = eta.seconds_left(0.0)
+    for step in range(1, 9):
+        eta = eta.apply(StepDone(1, 4, step, 16, True, PREVIEW), 4.0 * step)
+    assert eta.apply(StageStarted("sampling", 1), 32.0).seconds_left(32.0) == pytest.approx(before)
 
 
 @pytest.mark.parametrize(("sections", "steps"), [(1, 1), (1, 2), (2, 1), (1, 16), (120, 1)])
 def test_jobs_of_any_size_are_followed(sections, steps):
-    course = Course(Work(sections, steps, 1000, 0.4, 1), pattern=(True,) * steps)
-    moments = follow(course, TimeLeft(course.work, learnt(course)))
-    assert max(error(moment, slack=3) for moment in moments) < 0.1
+    size = JobSize(steps, 1000, (1000,) * sections, skips_steps=True)
+    course = Course(size, pattern=(True,) * steps)
+    speed = Speed(20, 4e-3, 4e-3, 3 / (1000 * sections), 4e-4, 1.0)
+    moments, _ = follow(course, Eta(size, speed, is_typical=False))
+    assert max(moment.error for moment in moments) < 0.1
 
 
-def test_a_jobs_pace_is_what_it_was():
-    course = Course(Work(6, 16, 1000, 0.4, 2), pattern=tuple(FAST_AND_SLOW), naps={(1, 1): 3600.0})
-    pace = learnt(course)
-    assert pace.overhead == pytest.approx(20)
-    assert pace.computed_step == pytest.approx(4.0 / 2000)
-    assert pace.skipped_step == pytest.approx(0.4 / 2000)
-    assert pace.computed_share == 9 / 16
-    assert pace.decoding == pytest.approx(9.0 / 1000)
-    assert pace.saving == pytest.approx(3.0 / 6000)
+def test_a_finished_job_is_learned_with_the_speed_that_it_had():
+    learned: list[Speed] = []
+    course = Course(TEACACHE, pattern=EVERY_OTHER, delays={(1, 1): 3600.0})
+    _, eta = follow(course, Eta(TEACACHE, learn=learned.append))
+    eta.remember()
+    (speed,) = learned
+    assert astuple(speed)[:5] == pytest.approx((20, 4e-3, 4e-3, 3 / 5500, 4e-4))
+    assert speed.computed_share == pytest.approx(9 / 16, abs=0.01)
 
 
-def test_a_pace_gives_the_length_of_the_job_that_it_came_from():
-    course = Course(TEACACHE, pattern=tuple(FAST_AND_SLOW))
-    happened = events(course)
-    assert learnt(course).seconds(TEACACHE) == pytest.approx(happened[-1][0] - happened[0][0])
+def test_a_job_without_a_step_of_its_own_is_not_learned():
+    learned: list[Speed] = []
+    eta = Eta(SIZE, learn=learned.append).apply(Resumed(4, 4, 133), 0.0)
+    eta.apply(Finished(None, 1, 1.0, 64, 64, 1.0), 5.0).remember()
+    Eta(SIZE).remember()
+    assert learned == []
 
 
-def test_only_a_finished_job_is_learnt():
-    learnt_paces: list[Pace] = []
-    clock = TimeLeft(WORK, learn=learnt_paces.append)
-    happened = events(Course())
-    for now, event in happened[:-1]:
-        clock.event(now, event)
-    assert learnt_paces == []
-    clock.event(*happened[-1])
-    assert learnt_paces == [clock.pace()]
+def test_the_size_counts_what_is_computed_and_what_is_decoded():
+    request = GenerationRequest(start_image="a", seconds=2, steps=10, guidance_scale=2, teacache=False)
+    assert job_size(request, make_plan(request), 64, 96) == JobSize(10, 2 * 9 * 96, (9 * 96, 19 * 96), False)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -35,20 +35,24 @@ EVENTS: list[Event] = [
 ]
 
 
+def made(*_: object) -> Generator[Event, None, None]:
+    yield from EVENTS
+
+
 @pytest.fixture(autouse=True)
 def _hear_everything(caplog) -> None:
     caplog.set_level(logging.INFO, "webui")
 
 
 def test_the_events_pass_untouched_and_are_told(caplog):
-    assert list(logged(lambda *_: iter(EVENTS))(SPEC, threading.Event())) == EVENTS
+    assert list(logged(made)(SPEC, threading.Event())) == EVENTS
     for told in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
         assert told in caplog.text
     assert "job cat done after" in caplog.messages[-1]
 
 
 def test_the_request_is_told_without_pictures_and_words(caplog):
-    list(logged(lambda *_: iter(EVENTS))(SPEC, threading.Event()))
+    list(logged(made)(SPEC, threading.Event()))
     assert '"seed": 7' in caplog.messages[0]
     for private in ("secret", "dog", "runs", "data:", "private.png", "other.png"):
         assert private not in caplog.text
@@ -60,7 +64,7 @@ def test_the_request_is_told_without_pictures_and_words(caplog):
     [(Stopped(None, 0, 1), "cat stopped after"), (MachineError("disk_full"), "cat failed (MachineE")],
 )
 def test_how_a_job_ended_is_told(caplog, end, told):
-    def run(*_: object) -> Iterator[Event]:
+    def run(*_: object) -> Generator[Event, None, None]:
         yield EVENTS[0]
         if isinstance(end, Exception):
             raise end
@@ -78,7 +82,7 @@ def test_how_a_job_ended_is_told(caplog, end, told):
 def test_a_job_that_is_given_up_cleans_up_at_once(caplog):
     cleaned = []
 
-    def run(*_: object) -> Iterator[Event]:
+    def run(*_: object) -> Generator[Event, None, None]:
         try:
             yield from EVENTS
         finally:
@@ -86,6 +90,6 @@ def test_a_job_that_is_given_up_cleans_up_at_once(caplog):
 
     events = logged(run)(SPEC, threading.Event())
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert cleaned == [True]
-    assert "cat was given up after" in caplog.messages[-1]
+    assert "cat was abandoned after" in caplog.messages[-1]

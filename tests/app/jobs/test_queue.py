@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from PIL import Image
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import (
     Event,
-    Finished,
     Notice,
     Planned,
     SectionDone,
@@ -30,7 +29,9 @@ from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe
 from tests.support.queue import SOON, finished, wait_until
 from webui.eichi_utils.jobs import queue as jobs
-from webui.eichi_utils.jobs.queue import ENDED_KEPT, JobQueue, JobSpec, JobView, QueueView
+from webui.eichi_utils.jobs.eta import Eta, JobSize
+from webui.eichi_utils.jobs.job import Job, JobSpec, Run, StartEta
+from webui.eichi_utils.jobs.queue import KEPT_ENDED, JobQueue, QueueView
 
 PREVIEW = np.zeros((4, 36, 3), np.uint8)
 
@@ -46,7 +47,7 @@ class Runner:
         self.began: list[JobSpec] = []
         self.go_on = threading.Semaphore(0 if held else 10**6)
 
-    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         self.began.append(spec)
         yield StageStarted("prompt")
         assert self.go_on.acquire(timeout=SOON)
@@ -59,8 +60,8 @@ def start(tmp_path) -> Iterator[Callable[..., JobQueue]]:
     """Makes queues with temp files below `tmp_path/temp`, which are closed afterwards."""
     made: list[JobQueue] = []
 
-    def start_queue(run: jobs.Run, make_clock: jobs.MakeClock | None = None) -> JobQueue:
-        made.append(JobQueue(run, tmp_path / "temp", make_clock))
+    def start_queue(run: Run, start_eta: StartEta | None = None) -> JobQueue:
+        made.append(JobQueue(run, tmp_path / "temp", start_eta))
         return made[-1]
 
     yield start_queue
@@ -81,13 +82,13 @@ def request_(picture) -> GenerationRequest:
     return GenerationRequest(start_image=str(picture), prompt="A cat yawns.", seed=7)
 
 
-def wait_idle(queue: JobQueue) -> tuple[JobView, ...]:
+def wait_idle(queue: JobQueue) -> tuple[Job, ...]:
     """All that ended, oldest first, once nothing runs or waits."""
     view = wait_until(queue, lambda view: all_ended(view) and not view.running and not view.waiting)
     return all_ended(view)
 
 
-def all_ended(view: QueueView) -> tuple[JobView, ...]:
+def all_ended(view: QueueView) -> tuple[Job, ...]:
     return tuple(sorted((*view.ended, *view.unfinished), key=lambda job: job.ended))
 
 
@@ -145,7 +146,7 @@ def test_a_hundred_jobs_have_names_of_their_own_and_keep_their_pictures_on_the_d
     names = {job.name for job in view.waiting} | {view.running.name if view.running else ""}
     assert len(ids) == len(names) == len(copies(tmp_path)) == 100
     runner.go_on.release(100)
-    assert len(wait_idle(queue)) == ENDED_KEPT
+    assert len(wait_idle(queue)) == KEPT_ENDED
     assert len(runner.began) == 100
     assert copies(tmp_path) == []
 
@@ -167,7 +168,7 @@ def test_a_random_seed_is_drawn_when_the_job_is_added(start, request_, tmp_path)
     queue = start(runner := Runner(held=True))
     random = dataclasses.replace(request_, seed=None)
     ids = [queue.add(request, tmp_path) for request in (request_, random, random)]
-    seeds = [queue.find(job_id).seed for job_id in ids]
+    seeds = [queue.find(job_id).request.seed for job_id in ids]
     assert seeds[0] == 7
     assert 0 <= seeds[1] < 2**32
     assert seeds[1] != seeds[2]
@@ -251,7 +252,7 @@ def test_a_view_tells_stage_section_step_size_and_how_far_the_job_is(start, requ
     ]
     told, seen = threading.Semaphore(0), []
 
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         for event in [*events, finished(spec, 73)]:
             yield event
             assert told.acquire(timeout=SOON)
@@ -269,18 +270,16 @@ def test_a_view_tells_stage_section_step_size_and_how_far_the_job_is(start, requ
     planned = views["plan"].progress
     assert (planned.frames, planned.width, planned.height) == (73, 64, 96)
     assert planned.seconds == pytest.approx(73 / 30)
-    assert (planned.section, planned.sections, planned.step, planned.steps) == (0, 2, 0, 2)
-    assert (views["step"].progress.step, views["step"].progress.fraction) == (1, pytest.approx(1 / 9))
+    assert (planned.section, planned.sections, planned.step) == (0, 2, 0)
+    assert views["step"].progress.step == 1
     assert (views["decode"].progress.stage, views["decode"].progress.step) == ("decoding", 1)
     assert (views["one"].video, views["one"].frames) == (part, 33)
-    assert views["one"].progress.fraction == pytest.approx(4 / 9)
     assert (views["next"].progress.section, views["next"].progress.step) == (1, 0)
     assert (views["two"].video, views["two"].frames) == (part, 33)
-    assert views["two"].progress.fraction == pytest.approx(8 / 9)
     (job,) = wait_idle(queue)
     assert (job.id, job.state, job.frames, job.progress.fraction) == (job_id, "done", 73, 1.0)
     assert job.video == tmp_path / f"{job.name}.mp4"
-    assert (job.progress.stage, job.stopping, job.failure, job.output) == (None, False, None, tmp_path)
+    assert (job.progress.stage, job.stopping, job.failure, job.spec.folder) == (None, False, None, tmp_path)
     elapsed = job.elapsed
     assert elapsed is not None
     assert elapsed == queue.view().ended[0].elapsed, "time stands still for what has ended"
@@ -291,7 +290,7 @@ def test_stop_shows_at_once_and_acts_at_the_next_step(start, request_, tmp_path)
     kept.write_bytes(b"video")
     next_step = threading.Semaphore(0)
 
-    def run(_spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def run(_spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         yield SectionDone(0, 2, 33)
         while not stop.is_set():
             yield step(1, section=1, sections=2)
@@ -340,7 +339,7 @@ class FailingOnce(Runner):
         super().__init__()
         self._end = end
 
-    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         if not self.began:
             self.began.append(spec)
             yield SectionDone(0, 2, 33, spec.folder / "so_far.mp4")
@@ -398,7 +397,10 @@ def test_details_of_a_failure_hold_neither_prompt_nor_picture_nor_home(start, re
 
 
 def test_a_runner_that_ends_without_a_result_has_failed(start, request_, tmp_path):
-    queue = start(lambda _spec, _stop: iter([StageStarted("prompt")]))
+    def run(_spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
+        yield StageStarted("prompt")
+
+    queue = start(run)
     queue.add(request_, tmp_path)
     (job,) = wait_idle(queue)
     assert job.failure is not None
@@ -406,7 +408,7 @@ def test_a_runner_that_ends_without_a_result_has_failed(start, request_, tmp_pat
 
 
 def test_trouble_behind_the_result_does_not_take_the_result_away(start, request_, tmp_path):
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         yield finished(spec)
         raise OSError("the job's folder cannot be deleted")
 
@@ -419,7 +421,7 @@ def test_trouble_behind_the_result_does_not_take_the_result_away(start, request_
 def test_a_runner_that_fails_is_cleaned_up_before_the_next_job_begins(start, request_, tmp_path):
     course: list[str] = []
 
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         course.append("begin")
         try:
             yield Planned(None, 64, 64, 7)  # type: ignore[arg-type]  # no plan: the job cannot take it
@@ -455,7 +457,7 @@ def test_the_thumbnail_is_small_upright_and_of_the_start_image(start, picture, t
     request = GenerationRequest(start_image=str(tmp_path / "photo.jpg"), end_image=str(picture), seed=1)
     queue = start(Runner())
     job_id = queue.add(request, tmp_path)
-    assert wait_idle(queue)[0].has_thumbnail
+    assert wait_idle(queue)[0].thumbnail
     thumbnail = open_webp(queue.thumbnail(job_id), tmp_path)
     assert thumbnail.size == (64, 128)
     assert thumbnail.getpixel((32, 20))[2] > 200
@@ -466,7 +468,7 @@ def test_the_thumbnail_is_small_upright_and_of_the_start_image(start, picture, t
 def test_a_preview_is_encoded_once_for_each_step_and_large_enough_to_be_seen(start, request_, tmp_path):
     go_on = threading.Semaphore(0)
 
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         for number in (1, 2):
             yield step(number, value=100 * number)
             assert go_on.acquire(timeout=SOON)
@@ -490,49 +492,31 @@ def test_a_preview_is_encoded_once_for_each_step_and_large_enough_to_be_seen(sta
 # -- time left ---------------------------------------------------------------------------------------
 
 
-class Countdown:
-    """A clock that notes what it is told and says an hour, or breaks."""
-
-    def __init__(self, breaks: bool) -> None:
-        self.told: list[type] = []
-        self._breaks = breaks
-
-    def event(self, now: float, event: Event) -> None:
-        assert now <= time.monotonic()
-        self.told.append(type(event))
-
-    def seconds_left(self, now: float) -> float:
-        assert now <= time.monotonic()
-        return 1 / 0 if self._breaks else 3600.0
-
-
-@pytest.mark.parametrize(("breaks", "said"), [(False, 3600.0), (True, None)])
-def test_time_left_is_what_the_clock_says_and_a_broken_clock_stops_no_job(
-    start, request_, tmp_path, breaks, said
+def test_time_left_and_fraction_are_shown_while_a_job_runs_and_its_speed_is_learned(
+    start, request_, tmp_path
 ):
-    clock, go_on = Countdown(breaks), threading.Semaphore(0)
-    asked: list[tuple[GenerationRequest, Planned]] = []
+    learned, go_on = [], threading.Semaphore(0)
 
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         yield Planned(make_plan(spec.request), 64, 64, 7)
-        yield step(1)
+        yield StageStarted("sampling", 0)
+        yield step(8, 16)
+        yield step(8, 16)
         assert go_on.acquire(timeout=SOON)
         yield finished(spec)
 
-    def make_clock(request: GenerationRequest, planned: Planned) -> Countdown:
-        asked.append((request, planned))
-        return clock
+    def start_eta(request: GenerationRequest, planned: Planned) -> Eta:
+        return Eta(JobSize(request.steps, planned.width, (1,), skips_steps=False), learn=learned.append)
 
-    queue = start(run, make_clock)
-    queue.add(request_, tmp_path)
-    view = wait_until(queue, lambda view: view.running and view.running.progress.step == 1)
-    assert view.running is not None
-    assert view.running.progress.seconds_left == said
+    queue = start(run, start_eta)
+    queue.add(dataclasses.replace(request_, steps=16), tmp_path)
+    running = wait_until(queue, lambda view: view.running and view.running.preview_number == 2).running
+    assert running.progress.seconds_left >= 0
+    assert running.progress.fraction == pytest.approx(0.5, abs=0.1)
+    assert queue.find(running.id).elapsed > running.elapsed
     go_on.release()
     (job,) = wait_idle(queue)
-    assert (job.state, job.progress.seconds_left) == ("done", None)
-    assert (asked[0][0].prompt, asked[0][1].width) == (request_.prompt, 64)
-    assert clock.told == [Planned, StepDone] if breaks else [Planned, StepDone, Finished]
+    assert (job.progress.seconds_left, job.progress.fraction, len(learned)) == (None, 1.0, 1)
 
 
 # -- many at once ------------------------------------------------------------------------------------
@@ -541,7 +525,7 @@ def test_time_left_is_what_the_clock_says_and_a_broken_clock_stops_no_job(
 def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request_, tmp_path):
     """Each job's seed is its number of steps, and its step the number of frames that it has."""
 
-    def run(spec: JobSpec, _stop: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         seed = spec.request.seed
         assert seed is not None
         for number in range(1, 40):
@@ -549,7 +533,7 @@ def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request
             yield SectionDone(0, 1, seed * 1000 + number, spec.folder / f"{spec.name}_{number}.mp4")
         yield finished(spec, seed * 1000)
 
-    mixed: list[JobView] = []
+    mixed: list[Job] = []
     done = threading.Event()
 
     def watch(queue: JobQueue) -> None:
@@ -560,11 +544,11 @@ def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request
             version = view.version
             mixed.extend(job for job in (view.running, *view.ended) if job and not is_whole(job))
 
-    def is_whole(job: JobView) -> bool:
+    def is_whole(job: Job) -> bool:
         if not job.frames:
-            return job.progress.steps in (0, job.seed)
+            return job.progress.steps in (0, job.request.seed)
         is_own = job.video is not None and job.video.name.startswith(job.name)
-        return is_own and job.progress.steps == job.seed == job.frames // 1000
+        return is_own and job.progress.steps == job.request.seed == job.frames // 1000
 
     queue = start(run)
     watchers = [threading.Thread(target=watch, args=(queue,)) for _ in range(4)]
@@ -576,7 +560,7 @@ def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request
     done.set()
     for watcher in watchers:
         watcher.join(SOON)
-    assert [job.seed for job in ended] == list(range(100, 115))
+    assert [job.request.seed for job in ended] == list(range(100, 115))
     assert mixed == []
 
 
@@ -595,7 +579,7 @@ def test_wait_returns_at_a_change_and_otherwise_after_its_time(start, request_, 
 
 def test_only_the_newest_that_ended_are_kept_and_no_copies_with_them(start, request_, tmp_path):
     queue = start(Runner())
-    ids = [queue.add(request_, tmp_path) for _ in range(ENDED_KEPT + 5)]
+    ids = [queue.add(request_, tmp_path) for _ in range(KEPT_ENDED + 5)]
     wait_until(queue, lambda view: view.ended and view.ended[0].id == ids[-1])
     assert [job.id for job in queue.view().ended] == ids[:4:-1]
     assert queue.find(ids[4]) is None
@@ -620,7 +604,7 @@ class StoppedOnly(Runner):
         super().__init__()
         self._sections, self._video = sections, video
 
-    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         self.began.append(spec)
         yield Planned(make_plan(spec.request), 64, 64, 7)
         for section in range(self._sections):
@@ -642,7 +626,12 @@ def test_closing_stops_the_running_job_and_the_next_start_finds_all(start, reque
     assert caught.value.code == "closing"
     again = start(runner := Runner(held=True))
     (job,) = again.view().unfinished
-    assert (job.id, job.state, job.can_finish, job.prompt) == (first, "interrupted", True, request_.prompt)
+    assert (job.id, job.state, job.can_finish, job.request.prompt) == (
+        first,
+        "interrupted",
+        True,
+        request_.prompt,
+    )
     wait_until(again, lambda view: view.running)
     assert {spec.id for spec in runner.began} | {job.id for job in again.view().waiting} == {second, third}
     runner.go_on.release(2)
@@ -700,10 +689,10 @@ def test_an_unfinished_job_that_is_taken_out_of_the_queue_again_loses_nothing(st
     assert queue.remove(first)
     (job,) = queue.view().unfinished
     assert (job.id, job.state, job.can_finish, job.progress.sections_done) == (first, "interrupted", True, 2)
-    assert (queue._files.work_folder(first) / "section_001.frames").exists()
+    assert (queue._store.work_folder(first) / "section_001.frames").exists()
     queue.stop(second)
     wait_until(queue, lambda view: not view.running)
-    assert [stored.is_begun for stored in queue._files.load()[0]] == [True, True]
+    assert [stored.state for stored in queue._store.load()[0]] == ["interrupted"] * 2
 
 
 def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
@@ -739,7 +728,7 @@ def test_after_a_crash_the_job_is_shown_with_its_picture_and_what_is_kept(reques
     job_id = hung.add(dataclasses.replace(request_, **LONG), tmp_path)
     view = wait_until(hung, lambda view: view.running and view.running.progress.step)
     assert view.running is not None
-    work = hung._files.work_folder(job_id)
+    work = hung._store.work_folder(job_id)
     for number in (1, 2):
         (work / f"so_far_{number:03d}.mp4").touch()
     again = JobQueue(runner := StoppedOnly(), tmp_path / "temp")  # as if the first had been killed
@@ -825,7 +814,7 @@ def test_no_damage_keeps_the_app_from_starting(start, request_, tmp_path, place)
 
 
 @pytest.fixture
-def begun(request_, tmp_path) -> Iterator[JobView]:
+def begun(request_, tmp_path) -> Iterator[Job]:
     """A job with two of four sections that an app has left which was killed."""
     hung = JobQueue(StoppedOnly(2), tmp_path / "temp")
     hung.add(dataclasses.replace(request_, **LONG), tmp_path)
@@ -881,7 +870,7 @@ def test_who_has_begun_to_finish_short_can_still_have_the_whole(start, begun, tm
     )
     wait_until(queue, lambda view: view.running and view.running.progress.step)
     assert queue.finish(begun.id, short=True)
-    assert queue._files.load()[0][0].spec.request.close_after == 2
+    assert queue._store.load()[0][0].spec.request.close_after == 2
     assert queue.remove(begun.id)
     assert queue.finish(begun.id)
     queue.stop(running)

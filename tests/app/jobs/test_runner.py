@@ -57,7 +57,7 @@ def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
     assert parts, "the video so far was shown"
     assert all(part.is_relative_to(tmp_path / "temp") for part in parts if part != job.video)
     made_again = load_request(job.video)
-    assert (made_again.prompt, made_again.seed) == (job.prompt, job.seed)
+    assert (made_again.prompt, made_again.seed) == (job.request.prompt, job.request.seed)
     assert queue.close(LONG)
     assert list((tmp_path / "temp").iterdir()) == []
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, 
 from tests.support.fake_app import add_job, ended, fake_app, wait_for
 from tests.support.queue import SOON
 from webui.eichi_utils.app import AppState
-from webui.eichi_utils.jobs.queue import JobSpec
+from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.page.routes import LOOK_SECONDS, OWN_HEADER, make_routes
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
@@ -30,7 +30,7 @@ class Pretender:
     def __init__(self) -> None:
         self.go_on = threading.Semaphore(0)
 
-    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         spec.folder.mkdir(exist_ok=True)
         part, video = spec.folder / f"{spec.name}.part.mp4", spec.folder / f"{spec.name}.mp4"
         yield StageStarted("sampling", 0)

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +29,9 @@ from tests.support.preflight_views import EMPTY_PREFLIGHT
 from tests.support.queue import SOON, finished
 from webui.eichi_utils.download.download import DownloadView, ModelFolders
 from webui.eichi_utils.download.model_folders import take_inventory
-from webui.eichi_utils.jobs.queue import JobQueue, JobSpec, JobView, Progress, QueueView
+from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
+from webui.eichi_utils.jobs.pictures import LatentPreview
+from webui.eichi_utils.jobs.queue import JobQueue, QueueView
 from webui.eichi_utils.page import state as state_module
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
 from webui.eichi_utils.support.failures import Failure
@@ -41,39 +43,31 @@ KEY_OR_PLACEHOLDER = r"{\w*}|\b(stage|live|page|notice|error|setup)\.\w+$"
 STATIC = Path(__file__).resolve().parents[3] / "webui" / "static"
 
 
-def job(number: int = 1, state: Any = "waiting", **values: Any) -> JobView:
+def job(number: int = 1, state: Any = "waiting", **values: Any) -> Job:
     """A job as a page sees it; a running one is in the middle of its second section."""
     progress = Progress()
     if state == "running":
         progress = Progress("sampling", 1, 3, 4, 16, 109, 109 / 30, 640, 608, 95.0, 0.4567)
     if state == "done":
         progress = Progress(None, 2, 3, 16, 16, 109, 109 / 30, 640, 608, None, 1.0)
-    plain = JobView(
-        id=f"{number:016x}",
-        name=f"261124_{number:06}",
-        prompt=f"Prompt {number}.",
+    prompt = values.pop("prompt", f"Prompt {number}.")
+    request = GenerationRequest(start_image="cat.png", prompt=prompt, seed=number)
+    plain = Job(
+        JobSpec(f"{number:016x}", f"261124_{number:06}", Path("outputs"), request, Path("work")),
+        thumbnail=b"WEBP",
         state=state,
-        stopping=False,
         progress=progress,
-        has_thumbnail=True,
-        preview_number=3 if state == "running" else 0,
-        video=None,
-        frames=0,
-        seed=number,
-        failure=None,
-        notices=(),
+        preview=LatentPreview(3, np.zeros((1, 1, 3), np.uint8)) if state == "running" else None,
         elapsed=None if state == "waiting" else 61.0,
-        request=GenerationRequest(start_image="cat.png", seed=number),
-        output=Path("outputs"),
     )
     return replace(plain, **values)
 
 
-def done(number: int, frames: int = 109) -> JobView:
+def done(number: int, frames: int = 109) -> Job:
     return job(number, "done", video=Path(f"outputs/{number}.mp4"), frames=frames)
 
 
-def failed(number: int, video: Path | None = None) -> JobView:
+def failed(number: int, video: Path | None = None) -> Job:
     return job(
         number,
         "failed",
@@ -84,7 +78,7 @@ def failed(number: int, video: Path | None = None) -> JobView:
 
 
 def view(
-    running: JobView | None = None, waiting: tuple = (), ended: tuple = (), unfinished: tuple = ()
+    running: Job | None = None, waiting: tuple = (), ended: tuple = (), unfinished: tuple = ()
 ) -> QueueView:
     return QueueView(7, running, tuple(waiting), tuple(ended), tuple(unfinished))
 
@@ -211,7 +205,7 @@ def test_everything_shown_of_the_running_job_is_its_own():
     shown = state_of(VIEWS["all at once"])["job"]
     assert (shown["id"], shown["label"]) == (f"{1:016x}", "261124_000001: Prompt 1.")
     assert shown["preview"] == f"ichi/jobs/{1:016x}/preview/3"
-    assert running(preview_number=0)["preview"] is None
+    assert running(preview=None)["preview"] is None
     others = [f"{number:016x}" for number in range(2, 6)]
     assert not any(other in text for other in others for text in texts_in(shown))
 
@@ -227,7 +221,7 @@ def test_a_long_prompt_becomes_one_short_line():
 # -- unfinished jobs ---------------------------------------------------------------------------------
 
 
-def unfinished(number: int, state: Any, done: int, **values: Any) -> JobView:
+def unfinished(number: int, state: Any, done: int, **values: Any) -> Job:
     progress = replace(job(number, "stopped").progress, sections=4, sections_done=done)
     return job(number, state, progress=progress, can_finish=True, **values)
 
@@ -320,7 +314,7 @@ def test_a_single_job_makes_no_list():
 
 
 def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
-    waiting = [job(6, prompt="", has_thumbnail=False), job(7)]
+    waiting = [job(6, prompt="", thumbnail=b""), job(7)]
     ended = [done(4), failed(3), failed(2, KEPT), job(1, "stopped")]
     state = state_of(view(job(5, "running", video=Path("a.mp4")), waiting, ended))
     assert [(item["id"][-1], item["state_text"], item["actions"]) for item in state["queue"]] == [
@@ -345,7 +339,7 @@ def test_no_job_is_ever_shown_under_anothers_name(tmp_path):
     picture = tmp_path / "cat.png"
     Image.new("RGB", (32, 32)).save(picture)
 
-    def run(spec: JobSpec, _: threading.Event) -> Iterator[Event]:
+    def run(spec: JobSpec, _: threading.Event) -> Generator[Event, None, None]:
         steps = spec.request.steps
         yield Planned(make_plan(spec.request), 16 * steps, 64, spec.request.seed or 0)
         yield Notice("demo_models", {"path": spec.request.prompt})

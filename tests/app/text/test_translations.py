@@ -20,7 +20,7 @@ import pytest
 from diffusers_helper.events import Stage
 from webui.eichi_utils.app import STARTERS
 from webui.eichi_utils.form import FIELDS, HIDDEN_SETTINGS
-from webui.eichi_utils.jobs.queue import JobState
+from webui.eichi_utils.jobs.job import JobState
 from webui.eichi_utils.machine.rules import Level
 from webui.eichi_utils.settings import presets
 from webui.eichi_utils.text.translations import (

@@ -1,51 +1,33 @@
-"""One job: what the engine's events make of it, and the frozen picture of it that pages show.
+"""One job at one moment, and the pure function that makes the next moment of it from an engine's event.
 
-Knows no queue, no thread and no page. A `Job` is not safe for threads by itself: the queue's lock guards it.
+Knows no queue, no thread and no page.
 """
 
-import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
-from diffusers_helper.events import (
-    Event,
-    Finished,
-    Notice,
-    Planned,
-    Resumed,
-    SectionDone,
-    StageProgress,
-    StageStarted,
-    StepDone,
-    Stopped,
-)
-from diffusers_helper.plan import make_plan
+from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import kept_frames
 
 from ..support.failures import Failure
+from .eta import Eta
 from .pictures import LatentPreview
-
-logger = logging.getLogger(__name__)
 
 JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`interrupted`: an earlier run of the app ended in the middle of it."""
-DECODING_STEPS, SAVING_STEPS = 2, 1
-"""What decoding a section and writing the video count in the progress, in steps."""
 MAX_NOTICES = 20
 LEFT_ENDINGS = r"(\.(png|safetensors)|_unfinished\.mp4|_section_\d+\.(mp4|png)|(\.mp4(?=\.part)))(\.part)?"
-"""Of the files that a job may have written before its video is there."""
-_T = TypeVar("_T")
+"""The endings of files that a job may have written before its video is there."""
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a runner needs to make a video: `folder/name.mp4` from `request`, whose seed is fixed. Finished
-    sections lie in the folder `work` until the video is there."""
+    """The task of a runner: to make `folder/name.mp4` from `request`, whose seed is fixed. Finished sections
+    are kept in the folder `work` until the video is there."""
 
     id: str
     name: str
@@ -53,26 +35,25 @@ class JobSpec:
     request: GenerationRequest
     work: Path
     close_after: int | None = None
-    """As it was asked for: the request's own may be that of "finish short"."""
+    """The original request's; `request` may have that of "finish short"."""
 
     @property
     def original_request(self) -> GenerationRequest:
-        """The request as it was asked for."""
         return replace(self.request, close_after=self.close_after)
 
     @property
     def private_texts(self) -> list[str]:
-        """What the user wrote, and no report may hold."""
+        """The user's own texts, which no report may hold."""
         request = self.request
         return [request.prompt, request.negative_prompt, *(frame.prompt for frame in request.keyframes)]
 
     @property
     def unfinished_video(self) -> Path:
-        """Where the engine writes what is finished when it ends early."""
+        """The file that the engine writes what is finished to when it ends early."""
         return self.folder / f"{self.name}_unfinished.mp4"
 
     def left_files(self) -> list[Path]:
-        """What a job that is not finished has in the output folder, halves of files among it."""
+        """Return the files of an unfinished job in the output folder, partly written ones among them."""
         ours = re.compile(re.escape(self.name) + LEFT_ENDINGS)
         try:
             return [path for path in self.folder.iterdir() if ours.fullmatch(path.name)]
@@ -80,14 +61,18 @@ class JobSpec:
             return []
 
 
+Run = Callable[[JobSpec, threading.Event], Generator[events.Event, None, None]]
+"""Makes a job's video: yields the engine's events, at last Finished, or Stopped if it was asked to stop."""
+StartEta = Callable[[GenerationRequest, events.Planned], Eta]
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. `section` counts from 0, `step` from 1 (0: none yet); `stage` None: getting ready.
+    """The progress of a job. `section` counts from 0, `step` from 1 (0: none yet); `stage` is None at first.
 
     `sections_done` are kept, whatever happens. `frames`, `seconds`, `width` and `height` are the planned
-    video's, 0 until it is planned.
-    `fraction` runs from 0 to 1 and never falls; `seconds_left` is None where nobody can say, and so is
-    `stage_fraction`, from 0 to 1, for a stage that does not tell how far it is.
+    video's, 0 until it is planned. `fraction` runs from 0 to 1 and never falls. `seconds_left` is None where
+    it is unknown, as is `stage_fraction`, from 0 to 1, of a stage that does not report any.
     """
 
     stage: str | None = None
@@ -106,247 +91,142 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class JobView:
-    """A job at one moment.
+class Job:
+    """A job at one moment. Times are seconds of one monotonic clock.
 
     Attributes:
-        request: with its own copies of the pictures; a job that is done has them in its video only.
-        preview_number: rises with every new latent preview; 0: there is none.
-        video: the video so far (its end), at last the finished one; None: nothing.
-        can_finish: it ended before its video was there, and can go on.
-        frames: how many frames `video` has.
+        spec: the task, with the job's own copies of the pictures; they go when the video is there.
+        thumbnail: a WebP picture, empty where there is none.
+        position: in the queue; the smallest runs first.
+        stopping: it runs, and was asked to stop.
+        outcome: the state that the runner reported; `state` changes when the runner has cleaned up.
+        video: the newest partial video (the end), at last the finished one; it has `frames` frames.
+        frames_done: the frames of all finished sections.
+        can_finish: it ended before its video was there, and can be resumed.
         notices: (code, values), each shown as `notice.<code>`.
-        elapsed: seconds since the job began, when it ended its whole time; None while it waits.
-        ended: seconds of a monotonic clock when it ended; 0 before, and for a job of an earlier run.
-        output: the folder that the video's files go to.
+        elapsed: seconds since the job began, of an ended one its whole time; None while it waits.
+        ended: the time of its end; 0 before, and for a job of an earlier run.
     """
 
-    id: str
-    name: str
-    prompt: str
-    state: JobState
-    stopping: bool
-    progress: Progress
-    has_thumbnail: bool
-    preview_number: int
-    video: Path | None
-    frames: int
-    seed: int
-    failure: Failure | None
-    notices: tuple[tuple[str, dict[str, object]], ...]
-    elapsed: float | None
-    request: GenerationRequest
-    output: Path
-    ended: float = 0.0
+    spec: JobSpec
+    thumbnail: bytes = b""
+    position: int = 0
+    state: JobState = "waiting"
+    stopping: bool = False
+    outcome: JobState | None = None
+    progress: Progress = Progress()
+    preview: LatentPreview | None = None
+    video: Path | None = None
+    frames: int = 0
+    frames_done: int = 0
+    failure: Failure | None = None
     can_finish: bool = False
+    notices: tuple[tuple[str, dict[str, object]], ...] = ()
+    elapsed: float | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    eta: Eta | None = None
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def request(self) -> GenerationRequest:
+        return self.spec.request
+
+    @property
+    def preview_number(self) -> int:
+        """Rises with every new latent preview; 0 where there is none."""
+        return self.preview.number if self.preview else 0
 
     @property
     def can_finish_short(self) -> bool:
         """Whether the closing section would leave sections out."""
         return self.can_finish and 0 < self.progress.sections_done < self.progress.sections - 1
 
+    def at(self, now: float) -> "Job":
+        """Return the job with the time that has passed, and that is left, at `now`."""
+        if self.state != "running":
+            return self
+        progress = self.progress
+        if self.eta is not None:
+            fraction = max(progress.fraction, self.eta.fraction(now))
+            progress = replace(progress, fraction=fraction, seconds_left=self.eta.seconds_left(now))
+        return replace(self, elapsed=now - self.started, progress=progress)
 
-class Clock(Protocol):
-    """Tells how long a job still takes. It gets every event from Planned to the last, with the time of it."""
+    def mark_interrupted(self) -> "Job":
+        """Return a job that was begun, and is resumed only when somebody asks for it."""
+        return replace(self, state="interrupted", can_finish=True)
 
-    def event(self, now: float, event: Event) -> None:
-        """Take note of an event at `now` (seconds of a monotonic clock)."""
+    def requeued(self, request: GenerationRequest, position: int) -> "Job":
+        """Return a waiting job that resumes this one, and shows what this one has made until then."""
+        progress = Progress(sections=self.progress.sections, sections_done=self.progress.sections_done)
+        spec = replace(self.spec, request=request)
+        return Job(spec, self.thumbnail, position, progress=progress, video=self.video, frames=self.frames)
 
-    def seconds_left(self, now: float) -> float | None:
-        """Seconds that the job still takes, None where that cannot be said."""
-
-
-MakeClock = Callable[[GenerationRequest, Planned], Clock]
-
-
-class Job:
-    """A job that waits, runs or has ended. All times are seconds of one monotonic clock."""
-
-    def __init__(
-        self, spec: JobSpec, thumbnail: bytes, make_clock: MakeClock | None = None, place: int = 0
-    ) -> None:
-        self.spec = spec
-        self.thumbnail = thumbnail
-        self.place = place
-        """In the queue, as it is written down: the smallest is made first."""
-        self.stop = threading.Event()
-        self.state: JobState = "waiting"
-        self.outcome: JobState | None = None
-        """How the runner said that it ends; the state changes only when the runner has cleaned up."""
-        self.preview: LatentPreview | None = None
-        self.can_finish = False
-        self._progress = Progress()
-        self._video: Path | None = None
-        self._frames = self._frames_done = 0
-        self._failure: Failure | None = None
-        self._notices: list[tuple[str, dict[str, object]]] = []
-        self._started = self._ended = 0.0
-        self._make_clock = make_clock
-        self._clock: Clock | None = None
-
-    def recall(self, sections_done: int, video: Path | None) -> None:
-        """An earlier run of this job has made so many sections, and a video of them."""
-        plan = make_plan(self.spec.request)
-        sections = len(plan.sections)
-        frames = kept_frames(plan.size, sections_done)
-        self._progress = replace(
-            self._progress, sections=sections, sections_done=min(sections_done, sections)
-        )
-        self._video, self._frames = video, frames if video is not None else 0
-
-    def interrupt(self) -> None:
-        """It was begun, and goes on only when somebody wishes it."""
-        self.state, self.can_finish = "interrupted", True
-
-    def begin(self, now: float) -> None:
-        self.state = "running"
-        self._started = now
-
-    def take(self, event: Event, now: float) -> None:
-        """Take note of what the runner tells."""
-        match event:
-            case Planned():
-                self._plan(event)
-            case StageStarted(stage=stage, section=section):
-                self._start_stage(stage, section)
-            case StageProgress(fraction=fraction):
-                self._progress = replace(self._progress, stage_fraction=fraction)
-            case Notice(code=code, values=values):
-                self._notify(code, values)
-            case StepDone():
-                self._step(event)
-            case SectionDone(section=section):
-                self._take_sections(section + 1, event)
-            case Resumed(sections_done=done):
-                self._take_sections(done, event)
-            case Finished():
-                self._video, self._frames, self.outcome = event.video, event.frames, "done"
-                self._progress = replace(self._progress, fraction=1.0)
-            case Stopped(kept=kept):
-                self.outcome = "stopped"
-                self._keep(kept)
-        self._ask(lambda clock: clock.event(now, event))
-
-    @property
-    def sections_done(self) -> int:
-        """How many of its sections are kept."""
-        return self._progress.sections_done
-
-    def go_on_behind(self, earlier: "Job") -> None:
-        """Show what an earlier run of this job has made until this one has something to show."""
-        self._video, self._frames = earlier._video, earlier._frames
-        done, sections = earlier._progress.sections_done, earlier._progress.sections
-        self._progress = replace(self._progress, sections_done=done, sections=sections)
-
-    def end(self, now: float, failure: Failure | None, can_go_on: bool = False) -> None:
-        """The runner is through: with the outcome that it told, or with a failure."""
-        self._ended = now
-        self._failure = failure
+    def end(self, now: float, failure: Failure | None, can_finish: bool) -> "Job":
+        """Return a job whose runner is through: with the outcome that it reported, or with a failure."""
+        job = replace(self, failure=failure, can_finish=can_finish, preview=None, eta=None)
         if failure is not None:
-            self.outcome = "failed"
-            self._keep(self.spec.unfinished_video if self.spec.unfinished_video.exists() else None)
-        assert self.outcome is not None
-        self.can_finish = can_go_on
-        self.state = self.outcome
-        self._progress = replace(self._progress, stage=None)
-        self.preview = self._clock = None
+            video = self.spec.unfinished_video
+            job = replace(_with_kept(job, video if video.exists() else None), outcome="failed")
+        assert job.outcome is not None
+        progress = replace(job.progress, stage=None)
+        elapsed = now - self.started
+        return replace(job, state=job.outcome, stopping=False, progress=progress, elapsed=elapsed, ended=now)
 
-    def view(self, now: float) -> JobView:
-        """The job as it is at `now`."""
-        is_running = self.state == "running"
-        seconds_left = self._ask(lambda clock: clock.seconds_left(now)) if is_running else None
-        request = self.spec.request
-        assert request.seed is not None
-        return JobView(
-            id=self.spec.id,
-            name=self.spec.name,
-            prompt=request.prompt,
-            state=self.state,
-            stopping=is_running and self.stop.is_set(),
-            progress=replace(self._progress, seconds_left=seconds_left),
-            has_thumbnail=bool(self.thumbnail),
-            preview_number=self.preview.number if self.preview else 0,
-            video=self._video,
-            frames=self._frames,
-            seed=request.seed,
-            failure=self._failure,
-            notices=tuple(self._notices),
-            elapsed=self._elapsed(now),
-            ended=self._ended,
-            request=request,
-            output=self.spec.folder,
-            can_finish=self.can_finish,
-        )
 
-    def _elapsed(self, now: float) -> float | None:
-        if self.state in ("waiting", "interrupted"):
-            return None
-        return (now if self.state == "running" else self._ended) - self._started
+def apply(job: Job, event: events.Event, now: float) -> Job:
+    """Return a job after an event of its runner at `now`."""
+    progress = replace(job.progress, fraction=job.at(now).progress.fraction)
+    job = replace(job, progress=_apply(progress, event), eta=job.eta.apply(event, now) if job.eta else None)
+    match event:
+        case events.StepDone(preview=preview):
+            return replace(job, preview=LatentPreview(job.preview_number + 1, preview))
+        case (
+            events.SectionDone(pixel_frames=frames, video=video)
+            | events.Resumed(pixel_frames=frames, video=video)
+        ):
+            return _with_kept(replace(job, frames_done=frames), video)
+        case events.Notice(code=code, values=values) if len(job.notices) < MAX_NOTICES:
+            notice = code, dict(values)
+            return job if notice in job.notices else replace(job, notices=(*job.notices, notice))
+        case events.Finished(video=video, frames=frames):
+            return replace(job, video=video, frames=frames, outcome="done")
+        case events.Stopped(kept=kept):
+            return replace(_with_kept(job, kept), outcome="stopped")
+    return job
 
-    def _plan(self, event: Planned) -> None:
-        self._progress = replace(
-            self._progress,
-            sections=len(event.plan.sections),
-            steps=self.spec.request.steps,
-            frames=event.plan.pixel_frames,
-            seconds=event.plan.seconds,
-            width=event.width,
-            height=event.height,
-        )
-        make_clock = self._make_clock
-        if make_clock is not None:
-            self._clock = self._guarded(lambda: make_clock(self.spec.request, event))
 
-    def _start_stage(self, stage: str, section: int | None) -> None:
-        self._progress = replace(self._progress, stage=stage, stage_fraction=None)
-        if stage == "sampling" and section is not None:
-            self._progress = replace(self._progress, section=section, step=0)
+def _apply(progress: Progress, event: events.Event) -> Progress:
+    match event:
+        case events.Planned(plan=plan, width=width, height=height):
+            sections, frames, seconds = len(plan.sections), plan.pixel_frames, plan.seconds
+            return replace(
+                progress, sections=sections, frames=frames, seconds=seconds, width=width, height=height
+            )
+        case events.StageStarted(stage="sampling" as stage, section=int(section)):
+            return replace(progress, stage=stage, stage_fraction=None, section=section, step=0)
+        case events.StageStarted(stage=stage):
+            return replace(progress, stage=stage, stage_fraction=None)
+        case events.StageProgress(fraction=fraction):
+            return replace(progress, stage_fraction=fraction)
+        case events.StepDone(section=section, sections=sections, step=step, steps=steps):
+            return replace(progress, section=section, sections=sections, step=step, steps=steps)
+        case events.SectionDone(section=section):
+            return replace(progress, sections_done=section + 1)
+        case events.Resumed(sections_done=done):
+            return replace(progress, sections_done=done)
+        case events.Finished():
+            return replace(progress, fraction=1.0)
+    return progress
 
-    def _step(self, event: StepDone) -> None:
-        self._progress = replace(
-            self._progress,
-            section=event.section,
-            sections=event.sections,
-            step=event.step,
-            steps=event.steps,
-        )
-        self._advance(event.section, event.step)
-        self.preview = LatentPreview(self.preview.number + 1 if self.preview else 1, event.preview)
 
-    def _take_sections(self, done: int, event: SectionDone | Resumed) -> None:
-        """So many sections are kept now."""
-        self._frames_done = event.pixel_frames
-        if event.video is not None:
-            self._video, self._frames = event.video, event.pixel_frames
-        self._advance(done, 0)
-        self._progress = replace(self._progress, sections_done=done)
-
-    def _advance(self, sections_done: int, steps_done: int) -> None:
-        progress = self._progress
-        per_section = progress.steps + DECODING_STEPS
-        fraction = (sections_done * per_section + steps_done) / (
-            progress.sections * per_section + SAVING_STEPS
-        )
-        self._progress = replace(progress, fraction=min(max(fraction, progress.fraction), 1.0))
-
-    def _notify(self, code: str, values: dict[str, object]) -> None:
-        if (code, values) not in self._notices and len(self._notices) < MAX_NOTICES:
-            self._notices.append((code, dict(values)))
-
-    def _keep(self, kept: Path | None) -> None:
-        """Show the video that was made of what is finished, if there is one."""
-        if kept is not None:
-            self._video, self._frames = kept, self._frames_done
-
-    def _ask(self, question: Callable[[Clock], _T]) -> _T | None:
-        clock = self._clock
-        return self._guarded(lambda: question(clock)) if clock is not None else None
-
-    def _guarded(self, action: Callable[[], _T]) -> _T | None:
-        """The time left is an ornament: no error in it may end a job of hours. It is left out then."""
-        try:
-            return action()
-        except Exception:
-            logger.warning("the time left cannot be told", exc_info=True)
-            self._clock = None
-            return None
+def _with_kept(job: Job, video: Path | None) -> Job:
+    """The job with a video of all that is finished, if there is one, else with the one before."""
+    return job if video is None else replace(job, video=video, frames=job.frames_done)

@@ -1,6 +1,6 @@
-"""What the log file is told of each job: what was asked for, how far it came, how long it took.
+"""The log of jobs: for each one its request, its progress, its end and its length.
 
-Pictures and the user's words stay out: of those, the log gets to know how long they are.
+Pictures and the user's texts stay out: of the texts, only their lengths are logged.
 """
 
 import contextlib
@@ -8,53 +8,38 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from typing import Any
 
-from diffusers_helper.events import (
-    Event,
-    Finished,
-    Notice,
-    Planned,
-    Resumed,
-    SectionDone,
-    StageStarted,
-    Stopped,
-)
+from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
 
-from .job import JobSpec
+from .job import JobSpec, Run
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[JobSpec, threading.Event], Iterator[Event]]
 PICTURES = ("start_image", "end_image", "image")
 TEXTS = ("prompt", "negative_prompt")
 
 
 def logged(run: Run) -> Run:
-    """The same runner of jobs, which also tells the log."""
+    """Return the same runner of jobs, which also writes the log."""
 
-    def run_and_tell(spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
-        begun, outcome = time.monotonic(), "was given up"
-        request = spec.request
-        logger.info("job %s: %s", spec.name, _described(request), extra={"private": spec.private_texts})
-        with contextlib.ExitStack() as stack:
-            events = run(spec, stop)
-            close: Callable[[], None] | None = getattr(events, "close", None)
-            if close is not None:
-                stack.callback(close)
-            try:
-                for event in events:
-                    outcome = _tell(event) or outcome
+    def run_and_log(spec: JobSpec, stop: threading.Event) -> Generator[events.Event, None, None]:
+        begun, outcome = time.monotonic(), "was abandoned"
+        logger.info("job %s: %s", spec.name, _described(spec.request), extra={"private": spec.private_texts})
+        try:
+            with contextlib.closing(run(spec, stop)) as job_events:
+                for event in job_events:
+                    outcome = _log(event) or outcome
                     yield event
-            except Exception as error:
-                outcome = f"failed ({type(error).__name__})"
-                raise
-            finally:
-                logger.info("job %s %s after %.1f s", spec.name, outcome, time.monotonic() - begun)
+        except Exception as error:
+            outcome = f"failed ({type(error).__name__})"
+            raise
+        finally:
+            logger.info("job %s %s after %.1f s", spec.name, outcome, time.monotonic() - begun)
 
-    return run_and_tell
+    return run_and_log
 
 
 def _described(request: GenerationRequest) -> str:
@@ -70,25 +55,24 @@ def _without_content(values: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _tell(event: Event) -> str | None:
-    """Tell of an event; the outcome that it stands for, if it does."""
+def _log(event: events.Event) -> str | None:
+    """Log an event; returns the outcome that it stands for, if it does."""
     match event:
-        case Planned(plan=plan, width=width, height=height):
+        case events.Planned(plan=plan, width=width, height=height):
             size, sections = f"{width}x{height}", len(plan.sections)
             logger.info("planned: %d frames, %s, %d sections", plan.pixel_frames, size, sections)
-        case StageStarted(stage=stage, section=section):
+        case events.StageStarted(stage=stage, section=section):
             logger.info("begins: %s%s", stage, "" if section is None else f" of section {section}")
-        case Notice(code=code, values=values):
-            known = {key: value for key, value in values.items() if key not in TEXTS}
-            logger.info("notice: %s %s", code, known)
-        case Resumed(sections_done=done, sections=sections):
-            logger.info("goes on behind %d sections, of %d", done, sections)
-        case SectionDone(section=section, sections=sections):
+        case events.Notice(code=code, values=values):
+            logger.info("notice: %s %s", code, {key: values[key] for key in values if key not in TEXTS})
+        case events.Resumed(sections_done=done, sections=sections):
+            logger.info("resumes after %d sections, of %d", done, sections)
+        case events.SectionDone(section=section, sections=sections):
             logger.info("section %d is done, of %d", section, sections)
-        case Finished(video=video):
+        case events.Finished(video=video):
             logger.info("finished: %s", video)
             return "done"
-        case Stopped(kept=kept, sections_done=done):
+        case events.Stopped(kept=kept, sections_done=done):
             logger.info("stopped: %d sections are kept, in %s", done, kept)
             return "stopped"
     return None

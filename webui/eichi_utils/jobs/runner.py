@@ -4,7 +4,7 @@ torch is imported by the first job, not by this module.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from diffusers_helper.events import Event
@@ -36,7 +36,7 @@ class JobRunner:
         """The GPU, its memory limit and the models: they decide the speed. None before the first job."""
         return None if self._engine is None else self._engine.machine
 
-    def __call__(self, spec: JobSpec, stop: threading.Event) -> Iterator[Event]:
+    def __call__(self, spec: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
         """Make one job's video; the events end with Finished or Stopped.
 
         Raises:

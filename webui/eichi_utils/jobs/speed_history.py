@@ -1,126 +1,74 @@
-"""How fast this machine was in earlier jobs, kept in a file: what tells how long the next one will take.
+"""The speed of each machine in its last job, kept in a file: it tells how long the next one takes.
 
-A machine is any text that says what the speed depends on: the card and the models. Knows no card itself.
+A machine is any text that names what the speed depends on: the GPU and the models.
 """
 
+import json
 import logging
 import math
-import threading
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from diffusers_helper.errors import MachineError
+from diffusers_helper.files.atomic import atomic_write
 
-from ..settings.json_file import JsonFile
-from .eta import Pace, TimeLeft, Work
+from .eta import TYPICAL, Eta, JobSize, Speed
 
 logger = logging.getLogger(__name__)
 
-NEW_WEIGHT = 0.5
-"""What a new job counts against all before: the book follows a machine that changes."""
-MAX_GROWTH = 4.0
-"""A figure counts for at most so many times what was known: the computer may have slept in a job."""
-MAX_MACHINES, MAX_THRESHOLDS = 20, 20
-"""More are not kept; those that were not used for longest go first."""
-_FIGURES = ("overhead", "computed_step", "decoding", "saving")
+STARTED = " (started)"
+"""Marks a machine that has made a video in this run of the app: models are loaded, blocks compiled."""
 
 
-class SpeedBook:
-    """What was learnt of each machine, in one JSON file. Safe to use from any thread."""
+class SpeedHistory:
+    """The speeds in one JSON file. Safe to use from any thread: values are replaced, never changed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = JsonFile(path, _is_book)
-        self.notices = self._file.notices
-        value = self._file.value
-        self._machines: dict[str, dict[str, Any]] = value["machines"] if isinstance(value, dict) else {}
-        self._lock = threading.RLock()
+        self._path = path
+        self._speeds = _read(path)
+        self._started: frozenset[str] = frozenset()
 
-    def estimate(self, machine: str, work: Work) -> float | None:
-        """Seconds that a whole job takes; None where no job has finished on this machine.
+    def speed(self, machine: str) -> Speed | None:
+        """Return the speed that the next job will have; None where no job has finished on this machine."""
+        first = self._speeds.get(machine)
+        return self._speeds.get(machine + STARTED, first) if machine in self._started else first
 
-        Where no job had this threshold, the nearest one that had counts; where none skipped a step, the
-        estimate is for no skipping: rather too long.
+    def start_eta(self, machine: str | None, size: JobSize, typical: Speed = TYPICAL) -> Eta:
+        """Return the remaining time of a job that begins; when it has finished, its speed is remembered.
+
+        Where no job has finished on this machine, `typical` counts until the job has a speed of its own.
         """
-        pace = self.pace(machine, work)
-        return None if pace is None else pace.seconds(work)
-
-    def pace(self, machine: str, work: Work) -> Pace | None:
-        """What is known of a machine at the threshold of `work`."""
-        with self._lock:
-            kept = self._machines.get(machine)
-            if kept is None:
-                return None
-            share = _share(kept["shares"], work.teacache_threshold)
-            figures = {figure: kept[figure] for figure in _FIGURES}
-            return Pace(**figures, skipped_step=kept.get("skipped_step"), computed_share=share)
-
-    def learn(self, machine: str, work: Work, measured: Pace) -> None:
-        """Take note of a finished job. A file that cannot be written is logged, no more."""
-        with self._lock:
-            kept = _mixed(self._machines.pop(machine, None), work, measured)
-            self._machines[machine] = kept
-            self._machines = dict(list(self._machines.items())[-MAX_MACHINES:])
-            try:
-                self._file.write({"machines": self._machines})
-            except MachineError as error:
-                logger.warning("the speed of this machine is not kept: %s", error)
-
-    def clock(self, machine: str | None, work: Work) -> TimeLeft:
-        """A clock for a job that begins: it goes by what is known, and what it measures is learnt."""
         if machine is None:
-            return TimeLeft(work)
-        learn: Callable[[Pace], None] = partial(self.learn, machine, work)
-        return TimeLeft(work, self.pace(machine, work), learn)
+            return Eta(size, typical)
+        known = self.speed(machine)
+        learn = partial(self.learn, machine + STARTED if machine in self._started else machine)
+        self._started |= {machine}
+        return Eta(size, known or typical, is_typical=known is None, learn=learn)
+
+    def learn(self, machine: str, speed: Speed) -> None:
+        """Remember the speed of a finished job. A file that cannot be written is logged, no more."""
+        self._speeds = self._speeds | {machine: speed}
+        text = json.dumps({"machines": {name: asdict(known) for name, known in self._speeds.items()}})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._path) as part:
+                part.write_text(text, "utf-8")
+        except OSError as error:
+            logger.warning("the speed of this machine is not kept: %s", error)
 
 
-def _share(shares: dict[str, float], threshold: float | None) -> float:
-    """The share of computed steps at the nearest known threshold."""
-    if threshold is None or not shares:
-        return 1.0
-    return shares[min(shares, key=lambda known: abs(float(known) - threshold))]
-
-
-def _mixed(kept: dict[str, Any] | None, work: Work, measured: Pace) -> dict[str, Any]:
-    """What is known of a machine after one more job."""
-    old: dict[str, Any] = {"skipped_step": None, "shares": {}} | (kept or {})
-    mixed = {figure: _mix(old.get(figure), getattr(measured, figure)) for figure in _FIGURES}
-    skipped = measured.skipped_step
-    mixed["skipped_step"] = old["skipped_step"] if skipped is None else _mix(old["skipped_step"], skipped)
-    shares = dict(old["shares"])
-    if work.teacache_threshold is not None:
-        key = f"{work.teacache_threshold:g}"
-        shares[key] = _mix(shares.pop(key, None), measured.computed_share)
-    return mixed | {"shares": dict(list(shares.items())[-MAX_THRESHOLDS:])}
-
-
-def _mix(old: float | None, new: float) -> float:
-    if not old:
-        return new
-    return (1 - NEW_WEIGHT) * old + NEW_WEIGHT * min(new, MAX_GROWTH * old)
-
-
-def _is_book(value: object) -> bool:
-    machines = value.get("machines") if isinstance(value, dict) else None
-    return isinstance(machines, dict) and all(_is_machine(kept) for kept in machines.values())
-
-
-def _is_machine(kept: object) -> bool:
-    if not isinstance(kept, dict) or not isinstance(kept.get("shares"), dict):
-        return False
-    has_figures = all(_is_figure(kept.get(figure)) for figure in _FIGURES)
-    has_skipped = kept.get("skipped_step") is None or _is_figure(kept["skipped_step"])
-    return has_figures and has_skipped and all(_is_share(*item) for item in kept["shares"].items())
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def _is_share(threshold: str, share: object) -> bool:
+def _read(path: Path) -> dict[str, Speed]:
+    """Read the file, an earlier version's, too; one that is broken is as good as none."""
     try:
-        is_threshold = math.isfinite(float(threshold))
-    except ValueError:
-        return False
-    return is_threshold and _is_figure(share)
+        machines = json.loads(path.read_text("utf-8"))["machines"]
+        return {machine: _to_speed(kept) for machine, kept in machines.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        logger.info("no speed of this machine is known: %s", error)
+        return {}
+
+
+def _to_speed(kept: dict[str, float]) -> Speed:
+    values = {key: float(kept[key]) for key in Speed.__match_args__ if kept.get(key) is not None}
+    if not all(0 <= value < math.inf for value in values.values()):
+        raise ValueError("not seconds")
+    return Speed(**values)

@@ -14,7 +14,7 @@ from diffusers_helper.request import GenerationRequest
 
 from ..app import DEFAULT_OUTPUT, AppState
 from ..engine_options import DEMO_RESOLUTION
-from ..jobs.queue import JobView
+from ..jobs.job import Job
 from ..text.error_text import error_text, failure_text
 from ..uploads.files import refused, uploaded_path
 
@@ -70,7 +70,7 @@ def add_api(app: AppState) -> None:
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=None)
 
 
-async def _ended(app: AppState, job_id: str) -> JobView | None:
+async def _ended(app: AppState, job_id: str) -> Job | None:
     """Wait until the job is over; None if somebody removed it before it began."""
     while (job := app.queue.find(job_id)) is not None and job.state in ("waiting", "running"):
         await asyncio.sleep(LOOK_SECONDS)
@@ -95,7 +95,7 @@ def _request(settings: object, own: dict[str, object], defaults: dict[str, objec
     return request
 
 
-def _summary(job: JobView) -> dict[str, Any]:
+def _summary(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.name,

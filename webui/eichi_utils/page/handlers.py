@@ -24,7 +24,7 @@ from ..uploads.files import (
     uploaded_paths,
 )
 from . import messages
-from .estimate import UNKNOWN_PICTURE, Outlook, look_ahead, request_size
+from .estimate import UNKNOWN_PICTURE, Estimate, estimate, request_size
 from .parts.inputs import RAW
 from .parts.keyframe_rows import RowPlan
 from .preset_handlers import show_preset
@@ -88,8 +88,8 @@ def _estimate_html(page: Page, data: Data) -> str:
     try:
         page.output_folder(data)
         requests = _requests_so_far(page, data)
-        outlook = look_ahead(requests[0], page.app.speed, page.app.machine_key)
-        return messages.plain(_estimate_text(outlook, requests, words))
+        expected = estimate(requests[0], page.app.speed, page.app.machine_key)
+        return messages.plain(_estimate_text(expected, requests, words))
     except EngineError as error:
         return messages.hint(error, words)
 
@@ -106,13 +106,13 @@ def _requests_so_far(page: Page, data: Data) -> list[GenerationRequest]:
     return to_requests(values, dataclasses.replace(pictures, start=(UNKNOWN_PICTURE,)), hidden)
 
 
-def _estimate_text(outlook: Outlook, requests: list[GenerationRequest], words: Translator) -> str:
-    text = words("page.outlook", frames=outlook.frames, seconds=f"{outlook.seconds:.2f}")
-    if outlook.width is not None:
-        text += words("page.outlook_size", width=outlook.width, height=outlook.height)
-    text += words("page.outlook_sections", sections=outlook.sections)
-    if outlook.duration is not None:
-        text += words("page.outlook_duration", time=format_duration(outlook.duration, words))
+def _estimate_text(expected: Estimate, requests: list[GenerationRequest], words: Translator) -> str:
+    text = words("page.outlook", frames=expected.frames, seconds=f"{expected.seconds:.2f}")
+    if expected.width is not None:
+        text += words("page.outlook_size", width=expected.width, height=expected.height)
+    text += words("page.outlook_sections", sections=expected.sections)
+    if expected.duration is not None:
+        text += words("page.outlook_duration", time=format_duration(expected.duration, words))
     if len(requests) > 1:
         text += words("page.outlook_videos", count=len(requests))
     if requests[0].loop:

@@ -52,7 +52,7 @@ def start_jobs(page: Page, data: Data) -> Updates:
     job = queue.find(ids[-1])
     waiting = len(queue.view().waiting)
     text = messages.note(words("page.queued", count=waiting)) if waits and waiting else messages.NOTHING
-    seed = {page.form.fields["seed"]: str(job.seed)} if job and values["random_seed"] else {}
+    seed = {page.form.fields["seed"]: str(job.request.seed)} if job and values["random_seed"] else {}
     return {page.message: text, **seed}
 
 

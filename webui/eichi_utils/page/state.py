@@ -10,7 +10,8 @@ from diffusers_helper.sections import FPS, kept_frames
 
 from ..download.download import DownloadView
 from ..download.plan import free_bytes, gigabytes
-from ..jobs.queue import JobView, QueueView
+from ..jobs.job import Job
+from ..jobs.queue import QueueView
 from ..machine.check import line_text, worst_level
 from ..machine.rules import MODEL_BYTES, CheckLine
 from ..preflight import PreflightView
@@ -62,7 +63,7 @@ def page_state(
     }
 
 
-def _job(job: JobView, words: Translator) -> dict[str, Any]:
+def _job(job: Job, words: Translator) -> dict[str, Any]:
     progress = job.progress
     left = None if job.stopping else progress.seconds_left
     return {
@@ -78,7 +79,7 @@ def _job(job: JobView, words: Translator) -> dict[str, Any]:
     }
 
 
-def _status(job: JobView, words: Translator) -> str:
+def _status(job: Job, words: Translator) -> str:
     progress = job.progress
     if job.stopping:
         if progress.stage == "eight_bit" and not progress.sections_done:
@@ -99,7 +100,7 @@ def _status(job: JobView, words: Translator) -> str:
     return words("live.status", section=section, stage=step)
 
 
-def _result(job: JobView, words: Translator) -> dict[str, Any]:
+def _result(job: Job, words: Translator) -> dict[str, Any]:
     assert job.video is not None
     return {
         "id": job.id,
@@ -111,7 +112,7 @@ def _result(job: JobView, words: Translator) -> dict[str, Any]:
     }
 
 
-def _caption(job: JobView, words: Translator) -> str:
+def _caption(job: Job, words: Translator) -> str:
     seconds = f"{job.frames / FPS:.1f}"
     if job.state == "running":
         return words("live.caption_so_far", name=job.name, seconds=seconds)
@@ -124,12 +125,12 @@ def _caption(job: JobView, words: Translator) -> str:
         seconds=f"{job.frames / FPS:.2f}",
         width=job.progress.width,
         height=job.progress.height,
-        seed=job.seed,
+        seed=job.request.seed,
         elapsed=format_duration(job.elapsed or 0, words),
     )
 
 
-def _failure(job: JobView, words: Translator) -> dict[str, str]:
+def _failure(job: Job, words: Translator) -> dict[str, str]:
     assert job.failure is not None
     return {
         "id": job.id,
@@ -139,7 +140,7 @@ def _failure(job: JobView, words: Translator) -> dict[str, str]:
     }
 
 
-def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
+def _unfinished(job: Job, words: Translator) -> dict[str, Any]:
     """A job that can go on: what is kept of it, and what can be done."""
     actions = ["finish", *(["short"] if job.can_finish_short else []), "discard"]
     key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
@@ -149,14 +150,14 @@ def _unfinished(job: JobView, words: Translator) -> dict[str, Any]:
     }
 
 
-def _kept(job: JobView, words: Translator) -> str:
+def _kept(job: Job, words: Translator) -> str:
     """The finished part of a job, which is always the end of its video."""
     done, sections = job.progress.sections_done, job.progress.sections
     seconds = kept_frames(job.request.section_size, done) / FPS
     return words("live.kept", done=done, sections=sections, seconds=f"{seconds:.1f}")
 
 
-def _ended(job: JobView, words: Translator) -> dict[str, Any]:
+def _ended(job: Job, words: Translator) -> dict[str, Any]:
     text = words(f"live.ended_{job.state}", name=job.name)
     return {"id": job.id, "good": job.state == "done", "text": text}
 
@@ -173,7 +174,7 @@ def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
     return [*running, *waiting, *(_item(job, words) for job in view.ended)]
 
 
-def _item(job: JobView, words: Translator, is_first: bool = True) -> dict[str, Any]:
+def _item(job: Job, words: Translator, is_first: bool = True) -> dict[str, Any]:
     actions = []
     if job.state == "waiting":
         actions = ["remove"] if is_first else ["up", "remove"]
@@ -184,14 +185,14 @@ def _item(job: JobView, words: Translator, is_first: bool = True) -> dict[str, A
         "state": job.state,
         "state_text": words(f"live.state_{job.state}"),
         "name": job.name,
-        "prompt": _shortened(job.prompt) or words("live.no_prompt"),
-        "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.has_thumbnail else None,
+        "prompt": _shortened(job.request.prompt) or words("live.no_prompt"),
+        "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.thumbnail else None,
         "actions": actions,
     }
 
 
-def _label(job: JobView, words: Translator) -> str:
-    prompt = _shortened(job.prompt)
+def _label(job: Job, words: Translator) -> str:
+    prompt = _shortened(job.request.prompt)
     return words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name
 
 
