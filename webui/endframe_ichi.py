@@ -201,7 +201,7 @@ def _be_quiet_and_offline(verbose: bool) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     level = logging.DEBUG if verbose else logging.ERROR
     terminal = logging.StreamHandler()
-    terminal.setLevel(level)  # the log file's loggers tell more
+    terminal.setLevel(level)  # the log file gets more
     logging.basicConfig(level=level, handlers=[terminal], format="%(levelname)s %(name)s: %(message)s")
     if verbose:
         for name in ("PIL", "filelock"):
@@ -210,7 +210,7 @@ def _be_quiet_and_offline(verbose: bool) -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         logging.getLogger("xformers").setLevel(logging.ERROR)
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of damaged pictures, we say
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # we report damaged pictures ourselves
 
 
 if __name__ == "__main__":

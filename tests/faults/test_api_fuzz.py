@@ -2,13 +2,14 @@
 keeps its size."""
 
 import concurrent.futures
+import functools
 import json
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -25,7 +26,7 @@ from webui.eichi_utils.uploads.files import MB
 CALLS = 1000
 LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}
 ACTIONS = ("stop", "remove", "up", "finish", "short", "discard")
-"""What can be done to a job, each an address of its own."""
+"""The actions on a job, each an address of its own."""
 OURS = {"X-Endframe-Ichi": "1"}
 
 
@@ -87,9 +88,9 @@ def named(client: httpx.Client, draw: random.Random) -> httpx.Response:
 
 def private(client: httpx.Client, draw: random.Random) -> httpx.Response:
     """A handler of the page, by its number, as the page calls it: some values odd, others as they stand."""
-    page = Page.of(client)
-    call = draw.choice(page.calls)
-    widgets = [page.values.get(number) for number in call["inputs"]]
+    calls, known = page_of(client.base_url)
+    call = draw.choice(calls)
+    widgets = [known.get(number) for number in call["inputs"]]
     values = [anything(draw) if draw.random() < 0.5 else value for value in widgets]
     if draw.random() < 0.1:
         values = values[: draw.randrange(len(values) + 1)]
@@ -110,25 +111,16 @@ def private(client: httpx.Client, draw: random.Random) -> httpx.Response:
     return answer
 
 
-class Page:
-    """What the page's configuration says: its handlers, and what its widgets hold."""
-
-    _known: ClassVar["dict[str, Page]"] = {}
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.calls = [call for call in config["dependencies"] if call["backend_fn"]]
-        self.values = {widget["id"]: widget["props"].get("value") for widget in config["components"]}
-
-    @classmethod
-    def of(cls, client: httpx.Client) -> "Page":
-        address = str(client.base_url)
-        if address not in cls._known:
-            cls._known[address] = Page(client.get("config").json())
-        return cls._known[address]
+@functools.cache
+def page_of(url: httpx.URL) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+    """Returns the page's handlers, and the values of its widgets, from its configuration."""
+    config = httpx.get(f"{url}config", trust_env=False, timeout=PATIENCE).json()
+    calls = [call for call in config["dependencies"] if call["backend_fn"]]
+    return calls, {widget["id"]: widget["props"].get("value") for widget in config["components"]}
 
 
 def last_word(client: httpx.Client, session: str, event: str) -> dict[str, Any]:
-    """What came of a call of the page."""
+    """Returns the last message about a call of the page."""
     end = time.monotonic() + PATIENCE
     with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
         for line in stream.iter_lines():
@@ -191,7 +183,7 @@ KINDS: list[Call] = [named, named, private, private, private, own, gradios]
 
 
 def call_all(app: App, seed: int, count: int) -> list[str]:
-    """So many random calls, one after another; what was wrong with the answers."""
+    """Make so many random calls, one after another; returns what was wrong with the answers."""
     draw, wrong = random.Random(seed), []
     with httpx.Client(base_url=app.url, trust_env=False, timeout=PATIENCE) as client:
         for number in range(count):
@@ -204,15 +196,15 @@ def call_all(app: App, seed: int, count: int) -> list[str]:
 
 
 UNKNOWN = f"<p>{Translator('en')('error.unexpected', reason='', place='').partition(':')[0]}"
-"""How a message on the page begins that says nothing but that the app was not made for this."""
+"""The beginning of a message about an error that the app does not know."""
 COPIED = re.compile(r'data-ichi-copy=\\*"[^"]*"')
-"""What the button of a message would copy for support: it holds a traceback, and nobody sees it."""
+"""The details that a button copies for support: they hold a traceback, and nobody sees them."""
 FOLDER = re.compile(re.escape(Translator("en")("page.folder_is", path="")) + "[^<]*")
-"""Who wants the folder for videos opened, where nothing can open it, is told where it is."""
+"""The message with the path of the folder for videos, where nothing can open it."""
 
 
 def shown(answer: httpx.Response) -> str:
-    """What somebody sees of an answer, and of what came of it."""
+    """Returns the visible part of an answer and of the last message about it."""
     last = answer.extensions.get("last word")
     return FOLDER.sub("", COPIED.sub("", answer.text + json.dumps(last)))
 

@@ -19,7 +19,7 @@ PLENTY = "size=20000k"
 
 @pytest.fixture
 def blind(monkeypatch):
-    """Nobody sees beforehand how little room there is."""
+    """Hide beforehand how little room there is."""
     plenty = SimpleNamespace(total=2**40, used=0, free=2**40)
     monkeypatch.setattr(machine_errors.shutil, "disk_usage", lambda _: plenty)
 
@@ -30,7 +30,7 @@ def contents(folder):
 
 @pytest.fixture
 def whole(command):
-    """What comes out where there is room."""
+    """The files of the video where there is room."""
     output = command.folder / "whole"
     assert command(REQUEST, "--save-latents", output=output).status == 0
     return contents(output)

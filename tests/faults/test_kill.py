@@ -63,7 +63,7 @@ class Job:
         return {name: (self.output / name).read_bytes() for name in FILES}
 
     def assert_nothing_is_half(self) -> None:
-        """Whatever stands under a final name is whole."""
+        """Check that every file under its final name is whole."""
         for path in self.output.glob("*") if self.output.exists() else ():
             if path.suffix == ".png":
                 Image.open(path).load()
@@ -86,7 +86,7 @@ def start() -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def whole(start, tmp_path_factory) -> tuple[dict[str, bytes], float]:
-    """What comes out where nobody is killed, and how long that takes."""
+    """The files where no process is killed, and the seconds that they take."""
     job = Job(tmp_path_factory.mktemp("whole") / "job", start)
     process = job.begin()
     begun = time.monotonic()

@@ -53,7 +53,7 @@ def add_job(app: AppState, **values: Any) -> str:
 
 
 def wait_for(app: AppState, is_so: Callable[[QueueView], Any]) -> Any:
-    """What `is_so` says of the first view of which it says anything."""
+    """Returns the first answer of `is_so` to a view of the queue."""
     for _ in range(10 * SOON):
         if answer := is_so(view := app.queue.view()):
             return answer

@@ -1,4 +1,4 @@
-"""How much memory a process has, where the system tells (Linux)."""
+"""The memory of a process, where the system reports it (Linux)."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ import pytest
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process has now."""
-    return _told(pid, "VmRSS")
+    """Returns the bytes of memory that the process has now."""
+    return _status(pid, "VmRSS")
 
 
 def highest(pid: int) -> int:
-    """The most that it ever had."""
-    return _told(pid, "VmHWM")
+    """Returns the most bytes that it ever had."""
+    return _status(pid, "VmHWM")
 
 
-def _told(pid: int, name: str) -> int:
+def _status(pid: int, name: str) -> int:
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
-        pytest.skip("this system does not tell the memory of a process")
+        pytest.skip("this system does not report the memory of a process")
     line = next(line for line in status.read_text("ascii").splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024

@@ -203,5 +203,5 @@ def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, pla
 
 
 def _delete_uploads(home: Path) -> None:
-    """Delete the user's pictures: jobs have copies of their own, and videos hold theirs."""
+    """Delete the user's pictures: jobs have copies, and videos hold theirs."""
     shutil.rmtree(home / "temp" / "uploads", ignore_errors=True)
