@@ -4,6 +4,7 @@ It reports each change of the download as a line of JSON. When its standard inpu
 because the app died, it ends at once; what has come is kept.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -102,8 +103,9 @@ def _connect() -> Callable[[DownloadView], None]:
     os.dup2(2, 1)
 
     def end_with_the_app() -> None:
-        while os.read(orders, 1):
-            pass
+        with contextlib.suppress(OSError):
+            while os.read(orders, 1):
+                pass
         os._exit(0)
 
     threading.Thread(target=end_with_the_app, daemon=True).start()

@@ -1,0 +1,48 @@
+"""The preflight checks at the start and after each download, and its view changes with both."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.queue import SOON
+from webui.eichi_utils import preflight as preflight_module
+from webui.eichi_utils.download.model_folders import ModelFolders
+from webui.eichi_utils.machine.rules import CheckLine
+from webui.eichi_utils.preflight import Preflight, PreflightView
+
+LINE = CheckLine("python", "good", {})
+
+
+@pytest.fixture
+def preflight(tmp_path, monkeypatch) -> Preflight:
+    monkeypatch.setattr(preflight_module, "check_lines", lambda options: [LINE, options])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))  # so that a download fails at once
+    return Preflight("options", ModelFolders(None, tmp_path))  # type: ignore[arg-type]
+
+
+def view_when(preflight: Preflight, is_so: Callable[[PreflightView], object]) -> PreflightView:
+    end = time.monotonic() + SOON
+    while not is_so(view := preflight.view()):
+        assert time.monotonic() < end, view
+        time.sleep(0.01)
+    return view
+
+
+def test_nothing_is_known_before_the_first_check(preflight):
+    view = preflight.view()
+    assert (view.lines, view.models, view.download.state) == (None, None, "idle")
+    preflight.check_again()
+    view = view_when(preflight, lambda view: view.lines)
+    assert view.lines == (LINE, "options")
+    assert view.models.state == "missing"
+    assert preflight.version == view.version > 0
+
+
+def test_everything_is_checked_again_after_a_download(preflight):
+    before = preflight.version
+    assert preflight.start_download()
+    view = view_when(preflight, lambda view: view.lines)
+    assert view.download.state == "failed"
+    assert view.version > before
