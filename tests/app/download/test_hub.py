@@ -137,7 +137,7 @@ def test_no_server_is_worth_another_try(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-    with pytest.raises(ConnectionLost, match="refused"):
+    with pytest.raises(ConnectionLost, match=r"^Connection refused$"):
         Hub().list_files(HUNYUAN)
 
 
@@ -146,7 +146,10 @@ def test_an_untrusted_certificate_is_no_reason_to_wait(hub, monkeypatch):
     error.verify_message = "self-signed certificate"
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("of a library") from error
+        try:
+            raise error
+        except ssl.SSLError:
+            raise RuntimeError("of a library") from None
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
     with pytest.raises(MachineError) as caught:

@@ -157,7 +157,8 @@ class Hub:
             return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
         root = _root_cause(error)
         if isinstance(root, ssl.SSLCertVerificationError):
-            return MachineError("download_certificate", host=self.host, reason=root.verify_message or "?")
+            reason = getattr(root, "verify_message", "") or str(root)
+            return MachineError("download_certificate", host=self.host, reason=reason)
         return ConnectionLost(_describe(error))
 
     def _status_problem(self, response: Any, repository: str) -> Exception:
@@ -199,8 +200,9 @@ def _host(url: str) -> str:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """The system's own error, around which the libraries put theirs."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
     return error
 
 
