@@ -1,7 +1,7 @@
-"""The transformer with weights of 8 bits: made once from its own files into a folder beside them.
+"""The transformer with 8-bit weights: converted once from its own files into a folder beside them.
 
-`conversion.sealed` in that folder says what it was made from and what each of its files holds, and that all
-of them are there; without that word, or after the transformer's own files changed, nobody uses it.
+`conversion.sealed` in that folder records the source, each file's digest and that all files are there. A
+folder without it, or made from other files than those that are there now, is not used.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ REPOSITORY = FRAMEPACK + "-8bit"
 MANIFEST = "conversion.sealed"
 CONFIG, INDEX = "config.json", "diffusion_pytorch_model.safetensors.index.json"
 VERSION = 1
-"""To be counted up when other files are made from the same weights."""
+"""The version of the files; raised when the same weights give other files."""
 SPARE_BYTES = 2**20
-"""Of the disk, for the small files."""
+"""Bytes of disk space for the small files."""
 
 State = Literal["missing", "stale", "incomplete", "complete"]
 
 
 def eight_bit_folder(root: Path) -> Path:
-    """Where the weights of 8 bits belong, whatever way the others lie below `root`."""
+    """Return the folder of the 8-bit weights, however the others are stored below `root`."""
     return root / REPOSITORY
 
 
 def conversion_state(folder: Path, source: ModelPart) -> State:
-    """What is in a folder, by its files' sizes and times; `convert` reads all that they hold.
+    """Return the state of a folder by its files' sizes and times; `convert` reads their content.
 
     `missing`: nothing that this version made. `stale`: made from other files than `source`. `incomplete`:
     broken off, or a file was changed since.
@@ -60,7 +60,7 @@ def conversion_state(folder: Path, source: ModelPart) -> State:
 
 
 def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
-    """The set with the transformer of 8 bits that was made from its own.
+    """Return the set with the 8-bit transformer that was converted from its own.
 
     Raises:
         InputError: there is none, it is not whole, or it was made from other files.
@@ -79,19 +79,19 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
 def convert(
     part: ModelPart, target: Path, on_progress: Callable[[int, int], None], stop: threading.Event
 ) -> None:
-    """Make the weights of 8 bits in `target`, or go on with them.
+    """Write the 8-bit weights to `target`, or continue.
 
-    Files that were finished are read again and kept where they hold what they did, so that this also mends a
-    folder. A weight is in memory by itself, 16 bits a number.
+    Finished files are read and kept if their digests match, so that this also repairs a folder. Only one
+    weight is in memory at a time, in 16 bits.
 
     Args:
-        on_progress: told the bytes that are done, and those of all files.
-        stop: looked at after each tensor.
+        on_progress: called with the bytes that are done, and those of all files.
+        stop: checked after each tensor.
 
     Raises:
-        StopRequested: somebody asked for it; the finished files stay.
+        StopRequested: `stop` was set; the finished files stay.
         InputError: the source changed, or holds numbers that are not finite.
-        MachineError: the disk is full, cannot be read or written, or gives back something else.
+        MachineError: the disk is full, cannot be read or written, or does not return what was written.
     """
     with machine_errors(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -107,14 +107,14 @@ def convert(
         index: dict[str, Any] = {"metadata": {}, "weight_map": weight_map(shards)}
         manifest.add(INDEX, _write_small(target / INDEX, json.dumps(index, indent=1).encode()))
         manifest.finish()
-        logger.info("weights of 8 bits in %s: %.2f GiB", target, sum(sizes.values()) / 2**30)
+        logger.info("8-bit weights in %s: %.2f GiB", target, sum(sizes.values()) / 2**30)
 
 
 def remove_corrupt_shards(folder: Path) -> bool:
-    """Read all that a folder holds; what does not hold what it did is taken out, and made again by `convert`.
+    """Read all files of a folder and delete those whose digest does not match; `convert` makes them again.
 
     Returns:
-        Whether there was any such file.
+        True if there was such a file.
 
     Raises:
         MachineError: something cannot be read or deleted now.
@@ -123,17 +123,15 @@ def remove_corrupt_shards(folder: Path) -> bool:
         manifest = _Manifest.read(folder)
         if manifest is None:
             return False
-        damaged = [
-            name for name, (_, digest) in manifest.files.items() if not _matches(folder / name, digest)
-        ]
-        for name in damaged:
+        corrupt = [n for n, (_, digest) in manifest.files.items() if not _matches(folder / n, digest)]
+        for name in corrupt:
             manifest.forget(name)
-        return bool(damaged)
+        return bool(corrupt)
 
 
 @dataclasses.dataclass
 class _Manifest:
-    """What a folder is said to hold: of each file, its signature and SHA-256. Kept on the disk."""
+    """The record of a folder on disk: each file's signature and SHA-256."""
 
     folder: Path
     source: str
@@ -142,7 +140,7 @@ class _Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "_Manifest | None":
-        """None where there is none, or none that this version can read."""
+        """Return a folder's manifest, None if there is none of this version."""
         facts = read_metadata(folder / MANIFEST)
         if facts is None or facts["version"] != VERSION:
             return None
@@ -150,7 +148,7 @@ class _Manifest:
         return cls(folder, facts["source"], files, facts["complete"])
 
     def add(self, name: str, digest: str) -> None:
-        """A file was made, or was looked at again."""
+        """Record a file that was written or verified."""
         signature = _signature(self.folder / name)
         assert signature is not None
         if self.files.get(name) != (signature, digest):
@@ -158,7 +156,7 @@ class _Manifest:
             self._write()
 
     def forget(self, name: str) -> None:
-        """A file does not hold what it did."""
+        """Delete a file and its record."""
         del self.files[name]
         self.complete = False
         self._write()
@@ -176,24 +174,24 @@ class _Manifest:
 
 
 class _Progress:
-    """Counts the bytes that are done, tells of them and ends the work when somebody asked for it."""
+    """Counts and reports the bytes that are done, and ends the work when `stop` is set."""
 
-    def __init__(self, tell: Callable[[int, int], None], total: int, stop: threading.Event) -> None:
-        self._tell, self._total, self._stop = tell, total, stop
+    def __init__(self, report: Callable[[int, int], None], total: int, stop: threading.Event) -> None:
+        self._report, self._total, self._stop = report, total, stop
         self._done = 0
 
     def add(self, num_bytes: int) -> None:
         self._done += num_bytes
-        self._tell(self._done, self._total)
+        self._report(self._done, self._total)
         if self._stop.is_set():
             raise StopRequested
 
 
 def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
-    """What can be kept of an earlier run, by its files' sizes; all else is taken away, to make room."""
+    """Return the manifest of an earlier run's files that have the right sizes; delete the others."""
     manifest = _Manifest.read(target)
     if manifest is None or manifest.source != source:
-        (target / MANIFEST).unlink(missing_ok=True)  # first, for it is what others believe
+        (target / MANIFEST).unlink(missing_ok=True)  # first, because others rely on it
         manifest = _Manifest(target, source)
     sizes = {shard.name: shard.num_bytes for shard in shards}
     for name in [name for name in manifest.files if name in sizes]:
@@ -209,7 +207,7 @@ def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
 def _ensure_shard(
     part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, progress: _Progress
 ) -> None:
-    """Keep a finished file that holds what it did, or make it."""
+    """Keep a finished file whose digest matches, or write it."""
     path = target / shard.name
     if shard.name in manifest.files:
         _, digest = manifest.files[shard.name]
@@ -223,12 +221,12 @@ def _ensure_shard(
 
 
 def _matches(path: Path, digest: str) -> bool:
-    """Whether a file is there and holds what it did."""
+    """Return whether a file is there and has this digest."""
     return path.is_file() and file_digest(path) == digest
 
 
 def _write_small(path: Path, content: bytes) -> str:
-    """Returns the digest."""
+    """Write a file if it differs, and return its digest."""
     digest = hashlib.sha256(content).hexdigest()
     if not _matches(path, digest):
         with atomic_write(path) as part:
@@ -237,7 +235,7 @@ def _write_small(path: Path, content: bytes) -> str:
 
 
 def _identity(source: ModelPart) -> str:
-    """A digest of what weights of 8 bits are made from: with the files' times, for the marks are samples."""
+    """Return a digest of the source's files and their times: content fingerprints read samples only."""
     digest = hashlib.sha256()
     digest.update(
         repr([dataclasses.astuple(FileSignature.of(path.stat())) for path in source.files]).encode()

@@ -1,6 +1,6 @@
-"""The files of weights with 8 bits: which tensors go into which, and how one is written and looked at again.
+"""The files of 8-bit weights: which tensors go into which, and how one is written and verified.
 
-Knows nothing of what is there already: `eight_bit.py` decides what is to be made.
+Knows nothing of what is there already: `conversion.py` decides what is to be made.
 """
 
 import hashlib
@@ -22,45 +22,45 @@ from ..weights.checkpoint import Checkpoint, StoredTensor
 from .linear import quantise
 
 SHARD_BYTES = 2**30
-"""What a break can cost, at most: a file that is not whole is made again."""
+"""Bytes of a file, and the work that an interruption costs at most."""
 CHUNK_BYTES = 2**25
-"""Of a weight in float32: so much is worked on at once."""
+"""Bytes of float32 weights quantized at a time."""
 ALIGNMENT = 8
-"""Of the length of a safetensors header."""
+"""The length of a safetensors header is a multiple of this."""
 _BLOCK_WEIGHT = re.compile(r"(single_)?transformer_blocks\.\d+\..+\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file to be made: its name, and its tensors as they are in the source."""
+    """A file to write: its name, and its tensors as they are in the source."""
 
     name: str
     tensors: tuple[tuple[str, StoredTensor], ...]
 
     @property
     def content_bytes(self) -> int:
-        """Of its tensors."""
+        """Bytes of the tensors alone."""
         return sum(_bytes_of(name, stored) for name, stored in self.tensors)
 
     @property
     def num_bytes(self) -> int:
-        """Of the whole file."""
+        """Bytes of the whole file."""
         return len(_header(self)) + self.content_bytes
 
 
 def scale_name(weight: str) -> str:
-    """The name of the scale beside a weight."""
+    """Return the name of the scale beside a weight."""
     return weight.removesuffix("weight") + "scale"
 
 
 def gets_eight_bits(name: str, stored: StoredTensor) -> bool:
-    """Whether this is the weight of a linear layer in a block; all else stays as it is."""
+    """Return whether this is a linear layer's weight in a block; all else stays unchanged."""
     return len(stored.shape) == 2 and stored.dtype in _FLOATS and bool(_BLOCK_WEIGHT.fullmatch(name))
 
 
 def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
-    """The files that a checkpoint becomes, in the order in which its own are read best."""
+    """Return the files that a checkpoint becomes, in the order in which its own are read best."""
     groups: list[list[tuple[str, StoredTensor]]] = [[]]
     size = 0
     for name, stored in sorted(checkpoint.tensors.items(), key=lambda item: (item[1].path, item[1].offset)):
@@ -78,19 +78,19 @@ def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
 
 
 def weight_map(shards: list[Shard]) -> dict[str, str]:
-    """The file of each tensor, for the index."""
+    """Return the file of each tensor, for the index."""
     return {name: shard.name for shard in shards for name in _entries(shard)}
 
 
 def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Callable[[int], None]) -> str:
-    """Make one file; returns its SHA-256. Nothing stands under its name where that fails.
+    """Write one file and return its SHA-256. On failure there is no file of its name.
 
     Args:
         on_tensor: called after each tensor with the bytes it takes; may raise to end the work.
 
     Raises:
         InputError: the source changed, or holds numbers that are not finite.
-        MachineError: the source cannot be read, or what was written does not read back as it was.
+        MachineError: the source cannot be read, or the file does not read back as written.
         OSError: the file cannot be written.
     """
     digest = hashlib.sha256()
@@ -106,7 +106,7 @@ def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Cal
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a whole file."""
+    """Return the SHA-256 of a whole file."""
     with path.open("rb") as file:
         return sha256_of(file, path.stat().st_size).hex()
 
@@ -114,7 +114,7 @@ def file_digest(path: Path) -> str:
 def _content(
     checkpoint: Checkpoint, shard: Shard, staging: torch.Tensor, on_tensor: Callable[[int], None]
 ) -> Iterator[bytes | memoryview]:
-    """All bytes of a file, in pieces that are valid until the next is asked for."""
+    """Yield all bytes of a file, in pieces that are valid until the next one."""
     yield _header(shard)
     for name, stored in shard.tensors:
         tensor = checkpoint.read(name, staging)
@@ -126,7 +126,7 @@ def _content(
 
 
 def _quantised(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:
-    """A weight's numbers of 8 bits, some rows at a time, then the scales of all rows."""
+    """Yield a weight's 8-bit numbers, some rows at a time, then the scales of all rows."""
     scales = []
     for rows in weight.split(max(CHUNK_BYTES // (4 * weight.shape[1]), 1)):
         numbers, scale = quantise(rows.float())
@@ -138,7 +138,7 @@ def _quantised(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterato
 
 
 def _entries(shard: Shard) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """Each tensor of a file in order: dtype, shape, bytes."""
+    """Return dtype, shape and bytes of each tensor of a file, in order."""
     entries = {}
     for name, stored in shard.tensors:
         if gets_eight_bits(name, stored):
@@ -161,7 +161,7 @@ def _header(shard: Shard) -> bytes:
 
 
 def _bytes_of(name: str, stored: StoredTensor) -> int:
-    """What a tensor takes in its new file, its scale included."""
+    """Return the bytes of a tensor in its new file, its scale included."""
     if gets_eight_bits(name, stored):
         return math.prod(stored.shape) + 4 * stored.shape[0]
     return stored.num_bytes

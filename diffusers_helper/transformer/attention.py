@@ -79,8 +79,8 @@ class AttentionChooser:
     @torch.inference_mode()
     def _choose(self, heads: int, head_dim: int) -> str:
         generator = torch.Generator(self._device).manual_seed(0)
-        size, place = (3, 1, TRIED_TOKENS, heads, head_dim), {"device": self._device, "dtype": self._dtype}
-        states = list(torch.randn(size, generator=generator, **place))
+        size = (3, 1, TRIED_TOKENS, heads, head_dim)
+        states = list(torch.randn(size, generator=generator, device=self._device, dtype=self._dtype))
         if self.requested is not None and self._works(self.requested, states, SAGE_TOLERANCE):
             return self.requested
         native = SDPBackend(torch._fused_sdp_choice(*(state.transpose(1, 2) for state in states)))
@@ -92,7 +92,7 @@ class AttentionChooser:
         return NATIVE
 
     def exclude(self, name: str) -> None:
-        """Never choose a backend again that failed in a job although it worked when it was tried."""
+        """Stop choosing a backend that failed in a job although it worked when it was tried."""
         self._usable[name] = False
 
     def _works(self, name: str, states: list[torch.Tensor], tolerance: float) -> bool:

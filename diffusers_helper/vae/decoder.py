@@ -95,7 +95,7 @@ class WindowDecoder(nn.Module):
 
 
 class Level(nn.Module):
-    """diffusers' HunyuanVideoUpBlock3D."""
+    """The counterpart of diffusers' HunyuanVideoUpBlock3D."""
 
     stores = True
     """True if the upsampled map is stored, False if it is computed whenever it is read."""
@@ -151,7 +151,7 @@ class Norm(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """diffusers' HunyuanVideoResnetBlockCausal3D. Overwrites its input."""
+    """The counterpart of diffusers' HunyuanVideoResnetBlockCausal3D. Overwrites its input."""
 
     def __init__(self, resnet: Any) -> None:
         super().__init__()

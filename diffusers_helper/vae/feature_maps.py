@@ -174,7 +174,7 @@ class Strip:
 
 
 class Conv(nn.Module):
-    """diffusers' HunyuanVideoCausalConv3d as a 2-D convolution: the inputs of its frames side by side."""
+    """The counterpart of diffusers' HunyuanVideoCausalConv3d: a 2-D convolution of frames side by side."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -219,8 +219,8 @@ class PointConv(Conv):
 
 
 class UpsamplingConv(nn.Module):
-    """diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2 and, if it doubles time, each frame
-    but the first becomes two; a convolution of kernel 3 follows."""
+    """The counterpart of diffusers' HunyuanVideoUpsampleCausal3D: each pixel becomes 2 x 2 and, if it doubles
+    time, each frame but the first becomes two; a convolution of kernel 3 follows."""
 
     bias: torch.Tensor
 

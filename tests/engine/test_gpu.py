@@ -1,4 +1,4 @@
-"""What only a card can show. `python -m pytest -m gpu` on a machine that has one."""
+"""Tests that need a GPU. `python -m pytest -m gpu` on a machine that has one."""
 
 import contextlib
 import copy
@@ -72,7 +72,7 @@ def error(found, wanted):
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
 
 
-def test_a_step_never_waits_for_the_card():
+def test_a_step_never_waits_for_the_gpu():
     with contextlib.closing(predict()) as steps:
         for _ in range(2):  # in which the weights' place is decided by the clock
             next(steps)
@@ -102,7 +102,7 @@ def test_the_rings_size_changes_nothing_and_its_memory_comes_back(monkeypatch):
             assert torch.cuda.memory_allocated() <= before
 
 
-def test_teacache_asks_the_card_once_a_step(monkeypatch):
+def test_teacache_synchronises_once_a_step(monkeypatch):
     asked = []
     original = torch.Tensor.item
     caches = tuple(TeaCache(0.4, len(SIGMAS)) for _ in range(2))
@@ -142,7 +142,7 @@ def test_the_chosen_attention_is_correct():
     assert error(attend(states, chosen or NATIVE), attend(states, "_native_math")) < 0.02
 
 
-def test_the_vaes_windows_are_the_same_however_they_are_made():
+def test_the_unfolding_kernel_agrees_with_pytorch():
     activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
     seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
     if can_compile(seen.device):
@@ -153,7 +153,7 @@ def test_the_vaes_windows_are_the_same_however_they_are_made():
 
 
 @torch.inference_mode()
-def test_the_vaes_decoder_is_as_near_to_the_exact_pixels_as_diffusers_own():
+def test_the_decoder_is_as_exact_as_that_of_diffusers():
     torch.manual_seed(0)
     config = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.json").read_text())
     vae = make_vae(config | {"block_out_channels": [32, 32, 64, 64], "norm_num_groups": 8}).eval().cuda()
@@ -165,7 +165,7 @@ def test_the_vaes_decoder_is_as_near_to_the_exact_pixels_as_diffusers_own():
 
 
 @torch.inference_mode()
-def test_statistics_of_maps_and_of_their_strips_are_exact():
+def test_statistics_of_maps_and_of_strips_are_exact():
     maps = 5 + torch.randn(5, 64, 90, 70, device="cuda", dtype=torch.float16)
     maps = maps.contiguous(memory_format=torch.channels_last)
     wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
@@ -173,7 +173,7 @@ def test_statistics_of_maps_and_of_their_strips_are_exact():
         assert all(error(f, w) < 1e-6 for f, w in zip(cuda_channel_sums(pieces), wanted, strict=True))
 
 
-def test_frames_come_when_they_are_made_and_before_what_is_queued_behind_them():
+def test_frames_arrive_before_work_queued_behind_them():
     fetcher = _Fetcher(torch.device("cuda", 0))
     pixels = torch.zeros(1, 3, 4, 40, 60, device="cuda", dtype=torch.float16)
     # The first time all kernels are loaded, which waits for what runs. 10**9 cycles are half a second.
@@ -187,7 +187,7 @@ def test_frames_come_when_they_are_made_and_before_what_is_queued_behind_them():
     assert not behind.query()
 
 
-def test_frames_that_are_fetched_beside_the_next_window_are_the_decoded_ones():
+def test_frames_fetched_beside_the_next_window_are_right():
     latents = torch.randn(1, 16, 17, 16, 24)
     with loader_of().vae_decoder() as vae:
         pixels = []
@@ -203,7 +203,7 @@ def test_frames_that_are_fetched_beside_the_next_window_are_the_decoded_ones():
             decode_latents(latents, vae, 2**40)
 
 
-def test_products_of_eight_bits_agree():
+def test_8_bit_products_agree():
     device = torch.device("cuda", 0)
     product = choose_product(device, torch.bfloat16, compiled=True)
     if torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
@@ -218,7 +218,7 @@ def randn(*shape):
     return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
 
 
-def test_tokens_of_eight_bits_are_the_same_however_they_are_made():
+def test_token_kernels_agree_with_pytorch():
     """In the real widths; a number at the border between two of e4m3 may become either."""
     device, (first, second) = torch.device("cuda", 0), (randn(300, 3072), randn(41, 3072))
     ops, angles = choose_token_ops(device), torch.randn(300, 64, device=device).repeat_interleave(2, dim=1)
@@ -242,7 +242,7 @@ def numbers_of(result):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
-def test_compiled_blocks_of_eight_bits_give_the_same_numbers(kind):
+def test_compiled_8_bit_blocks_give_the_same_numbers(kind):
     device = torch.device("cuda", 0)
     if not can_compile(device) or torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
         pytest.skip("no Triton, or no products of 8 bits")

@@ -1,6 +1,6 @@
-"""Compiled blocks: the same numbers, one graph a kind, and a way on when the compiler fails.
+"""Compiled blocks: the same numbers, one graph a kind, and eager blocks when the compiler fails.
 
-`aot_eager` stands in for the real backend: the same tracing and guards, with torch's own kernels behind them.
+`aot_eager` stands in for the real backend: the same tracing and guards, with PyTorch's own kernels.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, ma
 
 @pytest.fixture(scope="module")
 def compiling():
-    """A loader whose blocks are compiled, as in an app that goes on running. Compiling them takes a while."""
+    """A loader whose blocks are compiled, shared because compiling takes a while."""
     torch._dynamo.reset()
     counters.clear()
     yield loader_of(CompiledBlocks("aot_eager"))
@@ -49,7 +49,7 @@ def loader_of(runner):
 
 
 def make(loader, folder, name="a", **values):
-    """The latents of a video and the events on the way."""
+    """Make a video; return its latents and the events."""
     events = list(run(make_request(**values), folder / "out", name=name, loader=loader, save_latents=True))
     return load_latents(folder / "out" / f"{name}.safetensors"), events
 
@@ -67,7 +67,7 @@ JOBS = {
 
 
 class Block(nn.Module):
-    """A block as far as a runner looks at it: two states come in, two go out."""
+    """A block for a runner: two states in, two out."""
 
     def forward(self, hidden, text):
         return hidden * 2 + text, text
@@ -78,8 +78,19 @@ STATES = torch.linspace(1, 2, 3), torch.ones(3)
 
 @pytest.fixture
 def fresh():
-    """Forgets what was compiled before: so many backends for one function are more than are allowed."""
+    """Forget earlier graphs: dynamo limits the backends of one function."""
     torch._dynamo.reset()
+
+
+def runner_with(compiled, attention="native"):
+    """A runner that is ready and calls `compiled` in the compiler's place."""
+    runner = CompiledBlocks()
+    runner._compiled, runner._ready = compiled, {attention}
+    return runner
+
+
+def call(block, *arguments):
+    return block(*arguments)
 
 
 def run_block(runner, block=None):
@@ -87,7 +98,7 @@ def run_block(runner, block=None):
         return runner(block or Block(), *STATES)[0]
 
 
-def test_jobs_of_all_kinds_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_path):
+def test_all_jobs_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_path):
     plain = loader_of(EagerBlocks())
     for name, values in JOBS.items():
         found, _ = make(compiling, tmp_path / "compiled", name, **values)
@@ -96,7 +107,7 @@ def test_jobs_of_all_kinds_give_the_same_numbers_with_one_graph_a_kind(compiling
         assert graphs() == 2, name
 
 
-def test_layers_that_move_to_other_places_need_no_new_graph(compiling, tmp_path, monkeypatch):
+def test_layers_that_are_evicted_need_no_new_graph(compiling, tmp_path, monkeypatch):
     original = StreamedLayers.__iter__
 
     def move(self):
@@ -127,7 +138,7 @@ def test_a_new_ring_each_section_needs_no_new_graph_and_frees_its_slots(compilin
     assert left == [0, 0]
 
 
-def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path):
+def test_blocks_with_8_bit_weights_are_compiled_too(compiling, tmp_path):
     files, before = compiling.files, graphs()
     convert(files.transformer, tmp_path / "8bit", lambda *_: None, threading.Event())
     part = dataclasses.replace(files.transformer, checkpoint=Checkpoint.open(tmp_path / "8bit"))
@@ -140,7 +151,7 @@ def test_blocks_with_weights_of_eight_bits_are_compiled_too(compiling, tmp_path)
     assert graphs() == before + 2
 
 
-def test_only_the_first_job_tells_of_compiling(tmp_path):
+def test_only_the_first_job_reports_compiling(tmp_path):
     class Slow(EagerBlocks):
         def is_ready(self, attention):
             return attention in ready
@@ -161,7 +172,7 @@ def test_only_the_first_job_tells_of_compiling(tmp_path):
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_compiler_that_fails_costs_nothing_but_the_try():
+def test_a_compiler_that_fails_is_tried_once():
     calls = []
 
     def broken(_graph, _inputs):
@@ -176,102 +187,90 @@ def test_a_compiler_that_fails_costs_nothing_but_the_try():
 
 
 @pytest.mark.usefixtures("fresh")
-def test_compiled_blocks_with_wrong_numbers_are_not_used():
-    def wrong(graph, _inputs):
-        return lambda *values: tuple(value * 1.1 for value in graph(*values))
+@pytest.mark.parametrize(("factor", "is_used"), [(1, True), (1.2, False), (torch.nan, False)])
+def test_only_compiled_blocks_with_right_numbers_are_used(factor, is_used):
+    calls = []
 
-    runner = CompiledBlocks(wrong)
-    assert not torch.equal(run_block(runner), Block()(*STATES)[0])
+    def compiler(graph, _inputs):
+        return lambda *values: calls.append(1) or tuple(value * factor for value in graph(*values))
+
+    runner = CompiledBlocks(compiler)
     runner.prepare([Block()], STATES, "native")
+    assert runner.is_ready("native")
+    assert runner.is_ready("another") is not is_used
+    before = len(calls)
     assert torch.equal(run_block(runner), Block()(*STATES)[0])
-
-
-@pytest.mark.parametrize("after", [3, 15])
-def test_a_section_whose_compiled_numbers_go_wrong_is_made_without_the_compiler(tmp_path, after):
-    """In the first section's steps, or in the second's, whose first is kept."""
-    runner, calls = CompiledBlocks(), []
-
-    def go_wrong(block, *arguments):
-        calls.append(1)
-        hidden, text = block(*arguments)
-        return (hidden * torch.nan, text) if len(calls) > after else (hidden, text)
-
-    runner._compiled, runner._ready = go_wrong, {"native"}
-    wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
-    found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
-    assert torch.equal(found, wanted)
-    assert not runner.is_compiling
-    assert sampled_sections(events) == ([0, 0, 1] if after == 3 else [0, 1, 1])
+    assert (len(calls) > before) is is_used
 
 
 def sampled_sections(events):
     return [event.section for event in events if event in (StageStarted("sampling", n) for n in range(9))]
 
 
-@pytest.mark.parametrize("attention", ["native", "_native_math"])
-def test_numbers_that_stay_wrong_are_told_and_nothing_is_blamed(tmp_path, attention):
-    models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
-    runner, events = CompiledBlocks(), []
-    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {attention}
-    loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
-    loader._attention.choose = lambda *_: None if attention == "native" else attention
-    with pytest.raises(MachineError, match="not_a_number_in_latents"):
-        for event in run(make_request(), tmp_path / "out", loader=loader):
+def sections_until(error, loader, folder):
+    """Run a job that ends with an error; return the sections that it sampled."""
+    events = []
+    with pytest.raises(MachineError, match=error):
+        for event in run(make_request(), folder, loader=loader):
             events.append(event)
-    assert sampled_sections(events) == [0, 0]
-    assert runner.is_compiling
-    assert loader._attention._usable == {}
+    return sampled_sections(events)
 
 
-def test_another_failure_is_no_reason_to_make_a_section_once_more(tmp_path, monkeypatch):
-    def fail(_latents):
-        raise MachineError("disk_full")
+@pytest.mark.parametrize(("after", "sections"), [(3, [0, 0, 1]), (15, [0, 1, 1])])
+def test_a_section_with_wrong_compiled_numbers_is_made_eagerly(tmp_path, after, sections):
+    calls = []
 
-    monkeypatch.setattr(section_sampling, "preview_latents", fail)
-    runner, events = CompiledBlocks(), []
-    runner._compiled, runner._ready = (lambda block, *arguments: block(*arguments)), {"native"}
-    with pytest.raises(MachineError, match="disk_full"):
-        for event in run(make_request(), tmp_path / "out", loader=loader_of(runner)):
-            events.append(event)
-    assert sampled_sections(events) == [0]
+    def go_wrong(block, *arguments):
+        calls.append(1)
+        hidden, text = block(*arguments)
+        return (hidden * torch.nan, text) if len(calls) > after else (hidden, text)
+
+    runner = runner_with(go_wrong)
+    wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
+    found, events = make(loader_of(runner), tmp_path, seconds=2, steps=2)
+    assert torch.equal(found, wanted)
+    assert not runner.is_compiling
+    assert sampled_sections(events) == sections
 
 
-def test_an_attention_whose_numbers_go_wrong_is_left_out(tmp_path, monkeypatch):
+def test_an_attention_whose_numbers_go_wrong_is_excluded(tmp_path, monkeypatch):
     original = BlockStack._run
 
     def go_wrong(self, block, *arguments):
         hidden, text = original(self, block, *arguments)
         return (hidden, text) if self.attention.backend == "native" else (hidden * torch.nan, text)
 
-    wanted, _ = make(loader_of(EagerBlocks()), tmp_path / "plain", seconds=2, steps=2)
     monkeypatch.setattr(BlockStack, "_run", go_wrong)
     loader = loader_of(EagerBlocks())
     loader._attention.choose = lambda *_: "_native_math"
     found, events = make(loader, tmp_path, seconds=2, steps=2)
-    assert torch.equal(found, wanted)
+    assert torch.isfinite(found).all()
     assert sampled_sections(events) == [0, 0, 1]
     assert loader._attention._usable == {"_native_math": False}
 
 
-@pytest.mark.usefixtures("fresh")
-def test_compiled_blocks_with_right_numbers_are_used():
-    calls = []
+@pytest.mark.parametrize("attention", ["native", "_native_math"])
+def test_numbers_that_stay_wrong_are_an_error_and_nothing_is_excluded(tmp_path, attention):
+    models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
+    runner = runner_with(call, attention)
+    loader = ModelLoader(find_models(models), choose_compute("cpu"), runner)
+    loader._attention.choose = lambda *_: None if attention == "native" else attention
+    assert sections_until("not_a_number_in_latents", loader, tmp_path / "out") == [0, 0]
+    assert runner.is_compiling
+    assert loader._attention._usable == {}
 
-    def compiler(graph, _inputs):
-        return lambda *values: calls.append(1) or graph(*values)
 
-    runner = CompiledBlocks(compiler)
-    runner.prepare([Block()], STATES, "native")
-    assert runner.is_ready("native")
-    assert not runner.is_ready("another")
-    before = len(calls)
-    run_block(runner)
-    assert len(calls) == before + 1
+def test_after_another_failure_the_section_is_not_made_again(tmp_path, monkeypatch):
+    def fail(_latents):
+        raise MachineError("disk_full")
+
+    monkeypatch.setattr(section_sampling, "preview_latents", fail)
+    assert sections_until("disk_full", loader_of(runner_with(call)), tmp_path / "out") == [0]
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("moment", ["while compiling", "while running"])
-def test_running_out_of_memory_is_told_as_such_and_no_reason_to_stop_compiling(moment):
+def test_running_out_of_memory_does_not_disable_compiling(moment):
     short = {moment}
 
     def run_out(now):
@@ -291,7 +290,7 @@ def test_running_out_of_memory_is_told_as_such_and_no_reason_to_stop_compiling(m
 
 
 @pytest.mark.parametrize("fitting", [1000, 0])
-def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, monkeypatch, fitting):
+def test_short_of_memory_it_compiles_with_fewer_tokens_or_not(tmp_path, monkeypatch, fitting):
     counts = []
 
     def prepare(self, _blocks, arguments, attention):
@@ -301,8 +300,8 @@ def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, mo
         self._ready.add(attention)
 
     monkeypatch.setattr(CompiledBlocks, "prepare", prepare)
-    runner, calls = CompiledBlocks(), []
-    runner._compiled = lambda block, *arguments: calls.append(1) or block(*arguments)
+    calls = []
+    runner = runner_with(lambda block, *arguments: calls.append(1) or block(*arguments), "another")
     found, _ = make(loader_of(runner), tmp_path)
     assert len(counts) == 2
     assert counts[1] == counts[0] // 8
@@ -312,8 +311,7 @@ def test_too_little_memory_compiles_with_fewer_tokens_or_not_at_all(tmp_path, mo
 
 
 @torch.inference_mode()
-def test_examples_do_what_blocks_do():
-    """Without its attention, a block must be further away from itself than is allowed."""
+def test_the_check_on_examples_shows_a_missing_attention():
     loader = loader_of(EagerBlocks())
     with loader.transformer(500) as transformer:
         config = transformer.model.config
@@ -328,5 +326,5 @@ def test_examples_do_what_blocks_do():
             values.weight.data.zero_()
             values.bias.data.zero_()
             without = block(*states, temb, None, rotary)
-            worst = max(relative_error(w, v) for w, v in zip(without, whole, strict=True))
-            assert worst > 2 * TOLERANCE, kind
+            errors = [relative_error(w, v) for w, v in zip(without, whole, strict=True)]
+            assert max(errors) > 2 * TOLERANCE, kind

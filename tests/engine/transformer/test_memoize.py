@@ -1,4 +1,4 @@
-"""What is computed once a section."""
+"""Parts of the transformer that are computed once a section."""
 
 import gc
 import weakref
@@ -19,31 +19,20 @@ class Count(nn.Module):
         return value * scale
 
 
-def test_the_same_tensors_are_computed_once():
+def test_only_the_same_tensors_and_equal_arguments_are_remembered():
     count = Count()
-    module, one, two = Memoized(count, size=2), torch.ones(2), torch.full((2,), 2.0)
+    module, one, two = Memoized(count, size=3), torch.ones(2), torch.full((2,), 2.0)
     for _ in range(3):
         assert torch.equal(module(one), one)
         assert torch.equal(module(two, scale=3), two * 3)
     assert count.calls == 2
+    module(one.clone())
+    assert count.calls == 3
+    assert [float(module(one, scale=s)[0]) for s in (4, 5, 4, 5)] == [4, 5, 4, 5]
+    assert count.calls == 5
 
 
-def test_equal_tensors_are_not_the_same():
-    count = Count()
-    module, value = Memoized(count, size=2), torch.ones(2)
-    module(value)
-    assert torch.equal(module(value.clone() * 2), torch.full((2,), 2.0))
-    assert count.calls == 2
-
-
-def test_other_arguments_count():
-    count = Count()
-    module, value = Memoized(count, size=3), torch.ones(2)
-    assert [float(module(value, scale=s)[0]) for s in (1, 2, 1, 2)] == [1, 2, 1, 2]
-    assert count.calls == 2
-
-
-def test_only_so_much_is_kept():
+def test_only_the_last_results_are_kept():
     module = Memoized(Count(), size=1)
     first = torch.ones(2)
     gone = weakref.ref(first)
@@ -54,7 +43,7 @@ def test_only_so_much_is_kept():
     assert gone() is None
 
 
-def test_what_is_forgotten_is_gone():
+def test_forgotten_results_are_freed():
     count = Count()
     module, value = Memoized(count, size=2), torch.ones(2)
     gone = weakref.ref(module(value))

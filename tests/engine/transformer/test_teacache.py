@@ -1,4 +1,4 @@
-"""When steps are left out, and what stands in for them."""
+"""The steps that TeaCache skips, and the output in their place."""
 
 import pytest
 import torch
@@ -11,27 +11,19 @@ def decisions(inputs, threshold):
     return [cache.should_compute(torch.full((1, 4, 8), value)) for value in inputs]
 
 
-def test_first_and_last_step_are_always_computed():
-    assert decisions([1.0, 1.0, 1.0, 1.0], threshold=10) == [True, False, False, True]
-
-
-def test_a_threshold_of_zero_computes_every_step():
-    assert decisions([1.0, 1.1, 1.2, 1.3], threshold=0) == [True] * 4
-
-
-def test_changes_add_up_until_the_threshold_and_start_again():
-    # An unchanged input still counts as the polynomial's last coefficient, 0.0961: five make 0.48.
-    assert decisions([1.0] * 9, threshold=0.40) == [
-        True,
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
+@pytest.mark.parametrize(
+    ("inputs", "threshold", "computed"),
+    [
+        ([1.0] * 4, 10, [0, 3]),  # the first and the last step always are
+        ([1.0], 10, [0]),
+        ([1.0] * 2, 10, [0, 1]),
+        ([1.0, 1.1, 1.2, 1.3], 0, [0, 1, 2, 3]),
+        # An unchanged input still counts as the polynomial's last coefficient, 0.0961: five make 0.48.
+        ([1.0] * 9, 0.4, [0, 5, 8]),
+    ],
+)
+def test_estimated_changes_add_up_to_the_threshold(inputs, threshold, computed):
+    assert decisions(inputs, threshold) == [step in computed for step in range(len(inputs))]
 
 
 def test_the_estimate_is_the_polynomial_of_the_relative_change():
@@ -41,7 +33,7 @@ def test_the_estimate_is_the_polynomial_of_the_relative_change():
     assert decisions([1.0, 1.0 + change, 1.3], threshold=estimate + 1e-3)[1] is False
 
 
-def test_the_change_is_measured_from_step_to_step_also_over_skipped_ones():
+def test_the_change_is_measured_from_step_to_step():
     # 1 % each step adds 0.071 a step; measured from the last computed step it would add less.
     step = sum(c * 0.01 ** (4 - i) for i, c in enumerate(POLYNOMIAL))
     values = [1.01**i for i in range(8)]
@@ -49,13 +41,8 @@ def test_the_change_is_measured_from_step_to_step_also_over_skipped_ones():
     assert decisions(values, threshold=step * 3.5) == expected
 
 
-def test_a_skipped_step_adds_what_the_blocks_added_last():
+def test_a_skipped_step_adds_the_blocks_last_residual():
     cache = TeaCache(0.4, 3)
     before, after = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
     cache.remember(before, after)
     assert torch.allclose(cache.apply(before), after, atol=1e-6)
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_very_few_steps_are_all_computed(steps):
-    assert decisions([1.0] * steps, threshold=10) == [True] * steps

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.vae import codec as vae_module
+from diffusers_helper.vae import codec as codec
 from diffusers_helper.vae import decoder as vae_decoder
 from diffusers_helper.vae.codec import decode_latents, decode_to, watch_for_black
 from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS, preview_latents
@@ -26,7 +26,7 @@ class RealVae:
 
 
 @pytest.mark.parametrize(("height", "width"), [(608, 640), (416, 960), (64, 96), (1088, 1920), (192, 192)])
-def test_tilings_go_from_one_tile_to_the_smallest_and_cover_the_picture(height, width):
+def test_tilings_range_from_one_tile_to_the_smallest(height, width):
     tilings = tilings_of(height, width)
     assert (tilings[0].height, tilings[0].width) == (height, width)
     assert [tiling.is_smallest for tiling in tilings] == [False] * (len(tilings) - 1) + [True]
@@ -48,7 +48,7 @@ def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
     assert least <= max(fitting[0].height, fitting[0].width) <= most
 
 
-def test_a_picture_in_tiles_looks_like_the_whole_one():
+def test_a_picture_in_tiles_resembles_the_whole_one():
     latents = torch.randn(1, 16, 2, 40, 48)
     with make_loader().vae() as vae:
         whole = decode_latents(latents, vae, 2**40)
@@ -58,7 +58,7 @@ def test_a_picture_in_tiles_looks_like_the_whole_one():
     assert (whole - tiled).abs().mean() < 0.25 * whole.std()
 
 
-def test_too_little_memory_for_a_tile_goes_on_with_smaller_ones(monkeypatch):
+def test_out_of_memory_decodes_in_smaller_tiles(monkeypatch):
     latents = torch.randn(1, 16, 2, 40, 48)
     with make_loader().vae() as vae:
         original, sizes = vae.decode, []
@@ -75,7 +75,7 @@ def test_too_little_memory_for_a_tile_goes_on_with_smaller_ones(monkeypatch):
     assert len(sizes) == 3
 
 
-def test_too_little_memory_for_the_smallest_tile_is_told(monkeypatch):
+def test_out_of_memory_with_the_smallest_tile_is_raised(monkeypatch):
     with make_loader().vae() as vae:
 
         def decode(_z):
@@ -87,14 +87,14 @@ def test_too_little_memory_for_the_smallest_tile_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize("latent_frames", [1, 2, 4, 5, 6, 9, 10, 13])
-def test_without_further_word_it_is_the_librarys_own_decode_to_the_bit(latent_frames):
+def test_by_default_decoding_equals_the_librarys_to_the_bit(latent_frames):
     latents = torch.randn(1, 16, latent_frames, 2, 2)
     with make_loader().vae() as vae:
         found = decode_latents(latents, vae, 2**40)
         assert torch.equal(found, decode_by_the_library(latents, vae))
 
 
-def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
+def test_omitted_tiles_change_no_frame_before_them():
     latents = torch.randn(1, 16, 18, 2, 2)
     with make_loader().vae() as vae:
         found = decode_latents(latents[:, :, :11], vae, 2**40, starts=(0, 3, 6))
@@ -105,16 +105,16 @@ def test_tiles_that_are_not_wanted_change_nothing_in_front_of_them():
     assert torch.equal(found[29:], last_tile[-12:])
 
 
-def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue(monkeypatch):
+def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
     """And before the one after that: a card is busy meanwhile, and memory does not grow with the length."""
     queued, seen, fetched = [], [], []
-    original_frame = vae_module._to_frame
+    original_frame = codec._to_frame
 
     def to_frame(pixels):
         fetched.append(len(queued))
         return original_frame(pixels)
 
-    monkeypatch.setattr(vae_module, "_to_frame", to_frame)
+    monkeypatch.setattr(codec, "_to_frame", to_frame)
 
     def take(frames):
         for frame in frames:
@@ -129,7 +129,7 @@ def test_a_tiles_frames_are_taken_when_the_next_tile_is_in_the_queue(monkeypatch
     assert fetched == seen
 
 
-def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
+def test_after_a_late_out_of_memory_all_frames_are_taken_again():
     latents = torch.randn(1, 16, 8, 40, 48)
     with make_loader().vae() as vae:
         original, sizes, taken = vae.decode, [], []
@@ -156,7 +156,7 @@ def test_when_memory_runs_out_later_on_all_frames_are_taken_again():
 
 
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), OSError("disk full")])
-def test_whoever_fails_the_decoders_rooms_go_back_to_the_card(failure, monkeypatch):
+def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
     left = []
 
     def take(frames):
@@ -174,7 +174,7 @@ def test_whoever_fails_the_decoders_rooms_go_back_to_the_card(failure, monkeypat
             assert len(left) == 2, "for the rooms, and after them"
 
 
-def test_no_tile_becomes_smaller_where_it_may_not():
+def test_tiles_shrink_only_where_they_may():
     sizes = []
 
     def take(_frames):
@@ -192,7 +192,7 @@ def test_no_tile_becomes_smaller_where_it_may_not():
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_pixel_that_is_no_number_is_told(number):
+def test_a_pixel_that_is_not_finite_is_an_error(number):
     latents = torch.randn(1, 16, 8, 2, 2)
     latents[:, :, -1] = number
     taken = []
@@ -206,7 +206,7 @@ def frames_of(*values):
     return [torch.full((2, 2, 3), float(value)) for value in values]
 
 
-def test_black_frames_are_passed_on_and_noticed_in_the_end():
+def test_black_frames_are_yielded_and_raise_in_the_end():
     bright, black = np.full((4, 4, 3), 200), np.zeros((4, 4, 3))
     passed = []
     with pytest.raises(MachineError) as caught:
@@ -234,7 +234,7 @@ def test_the_preview_is_the_linear_map_of_the_channels():
     assert picture[0, 0].tolist() == [round(255 * 0.0259), 0, 0]
 
 
-def test_the_preview_has_the_numbers_that_the_cpu_reckons():
+def test_the_preview_equals_the_map_computed_frame_by_frame():
     latents = 3 * torch.randn(1, 16, 3, 8, 12)
     colours = torch.einsum("bcthw,cr->bthwr", latents, torch.tensor(LATENT_RGB))
     colours = (colours + torch.tensor(LATENT_RGB_BIAS)).clamp(0, 1) * 255

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusers_helper.models.architectures import make_vae
-from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae import decoder as decoder
 from diffusers_helper.vae import feature_maps
 from diffusers_helper.vae import windows as vae_windows
 from diffusers_helper.vae.decoder import WindowDecoder
@@ -61,7 +61,7 @@ def test_levels_of_the_same_width_are_decoded_too():
 
 
 @pytest.fixture
-def rooms(monkeypatch):
+def buffers(monkeypatch):
     """Each time that maps asked for a room: how large a part of it they need, and whether they got it."""
     asked = []
     original = FeatureBuffers.make
@@ -78,7 +78,7 @@ def rooms(monkeypatch):
 @pytest.mark.parametrize("strip", [2**40, 2**13])
 @pytest.mark.parametrize("widths", [CONFIG["block_out_channels"], [16, 32, 64, 64]])
 @torch.inference_mode()
-def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, rooms, strip, widths):
+def test_windows_that_share_buffers_decode_to_the_same_pixels(strips_of, buffers, strip, widths):
     strips_of(strip)
     theirs = make_vae(CONFIG | {"block_out_channels": widths}).eval().requires_grad_(False).decoder
     ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 5, 4, 6) for _ in range(3)]
@@ -89,14 +89,14 @@ def test_windows_that_share_rooms_are_decoded_to_the_same_pixels(strips_of, room
     for one, window in zip(found, windows, strict=True):
         assert error(one, theirs(window)) < 1e-5
     if widths == [16, 32, 64, 64]:  # as they are to each other in the real one, all of the largest are there
-        assert all(got for part, got in rooms if part > 0.6)
-    assert any(got for _, got in rooms)
-    assert not any(got for part, got in rooms if part < 0.25)
+        assert all(got for part, got in buffers if part > 0.6)
+    assert any(got for _, got in buffers)
+    assert not any(got for part, got in buffers if part < 0.25)
     assert ours._feature_buffers is None
 
 
 @torch.inference_mode()
-def test_rooms_are_given_back_also_when_decoding_fails(vae):
+def test_buffers_are_freed_also_when_decoding_fails(vae):
     ours = WindowDecoder(vae.decoder)
     with pytest.raises(RuntimeError), ours.reusing_buffers():
         ours(torch.randn(1, 16, 2, 4, 6))
@@ -109,13 +109,13 @@ def test_the_statistics_of_a_bright_picture_are_exact(vae):
     """A mean that is large against the deviation is where sums of squares lose their digits."""
     theirs = copy.deepcopy(vae.decoder.conv_norm_out).double()
     maps = 30 + torch.randn(3, CONFIG["block_out_channels"][0], 40, 40)
-    found = vae_decoder.Norm(theirs).activation(StoredMap(maps), nonlinear=False)(maps)
+    found = decoder.Norm(theirs).activation(StoredMap(maps), nonlinear=False)(maps)
     wanted = theirs(maps.double().transpose(0, 1)[None])[0].transpose(0, 1)
     assert float((found - wanted).abs().max()) < 2e-4
 
 
 @torch.inference_mode()
-def test_doubled_maps_are_the_same_in_every_strip(vae):
+def test_upsampled_maps_are_the_same_in_every_strip(vae):
     block = vae.decoder.up_blocks[1].upsamplers[0]
     source = torch.randn(3, block.conv.conv.in_channels, 6, 5)
     whole = block(source.transpose(0, 1)[None])[0].transpose(0, 1)
@@ -130,7 +130,7 @@ def test_doubled_maps_are_the_same_in_every_strip(vae):
 
 @pytest.mark.parametrize("strip", [2**11, 2**13, 2**16])
 @torch.inference_mode()
-def test_no_row_is_doubled_twice_for_a_convolution(vae, strips_of, strip):
+def test_no_row_is_upsampled_twice_for_a_convolution(vae, strips_of, strip):
     strips_of(strip)
     conv, asked = UpsamplingConv(vae.decoder.up_blocks[1].upsamplers[0]), []
     source = torch.randn(3, 16, 9, 5).contiguous(memory_format=torch.channels_last)
@@ -155,7 +155,7 @@ def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
 
 
 @torch.inference_mode()
-def test_a_cards_statistics_are_those_of_the_cpu(monkeypatch):
+def test_a_gpus_statistics_equal_the_cpus(monkeypatch):
     """The function behind them runs on cards only; it gives a mean and one over a deviation, in float32."""
 
     def batch_norm_stats(piece, eps):
@@ -166,15 +166,15 @@ def test_a_cards_statistics_are_those_of_the_cpu(monkeypatch):
     maps = 30 + torch.randn(3, 16, 40, 40) * torch.arange(16)[:, None, None]
     for rows in ([40], [12, 12, 12, 4], [38, 2]):
         wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
-        for found, exact in zip(vae_decoder.cuda_channel_sums(maps.split(rows, 2)), wanted, strict=True):
+        for found, exact in zip(decoder.cuda_channel_sums(maps.split(rows, 2)), wanted, strict=True):
             assert found.dtype == torch.float64
             assert error(found, exact) < 1e-6
-        for found, exact in zip(vae_decoder.channel_sums(maps.split(rows, 2)), wanted, strict=True):
+        for found, exact in zip(decoder.channel_sums(maps.split(rows, 2)), wanted, strict=True):
             assert error(found, exact) < 1e-6
 
 
 @torch.inference_mode()
-def test_windows_and_tiles_are_joined_by_diffusers_as_before(vae):
+def test_diffusers_joins_windows_and_tiles_as_before(vae):
     latents = torch.randn(1, 16, 5, 12, 12)
     ours = copy.deepcopy(vae)
     ours.decoder = WindowDecoder(ours.decoder)
