@@ -1,11 +1,11 @@
-"""Tiles as the memory allows, and pictures of latents."""
+"""Tiles as the memory allows, decoding in time, and previews of latents."""
 
 import numpy as np
 import pytest
 import torch
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.vae import codec as codec
+from diffusers_helper.vae import codec
 from diffusers_helper.vae import decoder as vae_decoder
 from diffusers_helper.vae.codec import decode_latents, decode_to, watch_for_black
 from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS, preview_latents
@@ -106,7 +106,7 @@ def test_omitted_tiles_change_no_frame_before_them():
 
 
 def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
-    """And before the one after that: a card is busy meanwhile, and memory does not grow with the length."""
+    """Until the one after that, so that a GPU stays busy and memory does not grow with the length."""
     queued, seen, fetched = [], [], []
     original_frame = codec._to_frame
 
@@ -171,7 +171,7 @@ def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
                 decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)
             assert caught.value is failure
             assert left[-1] is None
-            assert len(left) == 2, "for the rooms, and after them"
+            assert len(left) == 2, "before and after the buffers"
 
 
 def test_tiles_shrink_only_where_they_may():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusers_helper.models.architectures import make_vae
-from diffusers_helper.vae import decoder as decoder
+from diffusers_helper.vae import decoder
 from diffusers_helper.vae import feature_maps
 from diffusers_helper.vae import windows as vae_windows
 from diffusers_helper.vae.decoder import WindowDecoder
@@ -62,7 +62,7 @@ def test_levels_of_the_same_width_are_decoded_too():
 
 @pytest.fixture
 def buffers(monkeypatch):
-    """Each time that maps asked for a room: how large a part of it they need, and whether they got it."""
+    """For each map that requested a buffer: the fraction of it that it needs, and whether it got it."""
     asked = []
     original = FeatureBuffers.make
 
@@ -156,7 +156,7 @@ def test_pieces_are_all_rows_once(vae, strips_of, monkeypatch, strip):
 
 @torch.inference_mode()
 def test_a_gpus_statistics_equal_the_cpus(monkeypatch):
-    """The function behind them runs on cards only; it gives a mean and one over a deviation, in float32."""
+    """`batch_norm_stats` runs on GPUs only; it gives a mean and the inverse of a deviation, in float32."""
 
     def batch_norm_stats(piece, eps):
         deviation, mean = torch.std_mean(piece.double(), (0, 2, 3), correction=0)
