@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from diffusers_helper.models.architectures import make_vae
-from diffusers_helper.vae import decoder
-from diffusers_helper.vae import feature_maps
+from diffusers_helper.vae import decoder, feature_maps
 from diffusers_helper.vae import windows as vae_windows
 from diffusers_helper.vae.decoder import WindowDecoder
 from diffusers_helper.vae.feature_maps import (
