@@ -72,7 +72,7 @@ class Row:
 
 @dataclass
 class Judge:
-    """What all parts share: the studio, the pictures, and every video that was made, for the joints."""
+    """The state that all parts share: the studio, the pictures, and all videos made so far."""
 
     studio: Studio
     resolution: int
@@ -176,7 +176,7 @@ def judge_ends(judge: Judge) -> list[Row]:
 
 
 def judge_drift(judge: Judge) -> list[Row]:
-    """How the look of longer videos goes away from their start."""
+    """Measure how far longer videos drift from their first frame."""
     rows = []
     picture, *_ = judge.pictures(1)
     for seconds in (2 * judge.seconds, 4 * judge.seconds):
@@ -200,7 +200,7 @@ def judge_drift(judge: Judge) -> list[Row]:
 
 
 def judge_joints(judge: Judge) -> list[Row]:
-    """No step between two frames that is much larger than those around it, in all videos made so far."""
+    """Measure the largest step between two frames against those around it, in all videos made so far."""
     jumps = {name: largest_jump(video.frames) for name, video in judge.videos}
     if not jumps:
         return []
@@ -211,7 +211,7 @@ def judge_joints(judge: Judge) -> list[Row]:
 
 
 def judge_teacache(judge: Judge) -> list[Row]:
-    """What leaving out steps costs and saves."""
+    """Measure the loss of quality and the gain of time by skipped steps."""
     picture, *_ = judge.pictures(1)
     full = judge.make("TeaCache off", picture, PROMPTS["pan_left"], teacache=False)
     rows = []
@@ -243,7 +243,7 @@ PARTS: dict[str, Callable[[Judge], list[Row]]] = {
     "drift": judge_drift,
     "joints": judge_joints,
 }
-"""In this order: the joints look at what the others have made."""
+"""The parts of the judgement, in order: the joints are measured in the videos of all others."""
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -92,7 +92,7 @@ def build_random_models(folder: Path, *, seed: int = 0) -> Path:
 
 
 def is_complete(folder: Path, *, seed: int = 0) -> bool:
-    """Whether `folder` is a set that this version built with `seed`, with all its files still there."""
+    """Check that `folder` is a complete set that this version built with `seed`."""
     manifest = _read_manifest(folder)
     if (manifest.get("format"), manifest.get("seed")) != (FORMAT, seed):
         return False

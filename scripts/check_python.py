@@ -11,7 +11,7 @@ NEWEST = (3, 13)
 
 
 def can_run(in_environment):  # type: ignore[no-untyped-def]  # (Python 2 has no annotations)
-    """Whether this Python has a version that PyTorch is built for, 64 bits, and what installing takes."""
+    """Check that PyTorch is built for this Python, and that it has 64 bits and the modules to install."""
     if not OLDEST <= tuple(sys.version_info[:2]) <= NEWEST or sys.maxsize <= 2**32:
         return False
     try:

@@ -58,7 +58,7 @@ def installed_torch() -> str | None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an installation asks of the world; tests put something else in its place."""
+    """The installation's access to the system, which tests replace."""
 
     environment: Path = Path(sys.prefix)
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -70,8 +70,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class TorchStep:
-    """What to ask pip for before the rest, and from which index (None: PyPI). `urgent`: it must be done even
-    if everything seems installed, because what is installed does not run here. `told` is for `say`."""
+    """The packages that pip installs before the rest, and their index (None for PyPI).
+
+    `urgent` steps run even if everything seems installed, because the installed build does not run here.
+    `told` is for `say`.
+    """
 
     requirement: str
     index: str | None
@@ -140,7 +143,7 @@ def _torch_step(text: str, variables: Mapping[str, str], done: bool, machine: Ma
 
 
 def _is_from(index: str, installed: str | None) -> bool:
-    """Whether what is installed came from that index, as far as its version tells."""
+    """Check that the installed version is of that index, as far as its suffix tells."""
     if installed is None:
         return False
     tag = index.rstrip("/").rpartition("/")[2]
@@ -181,7 +184,7 @@ def _install_torch(torch: TorchStep, variables: dict[str, str], machine: Machine
 
 
 def _keep_torch(done: bool, machine: Machine) -> bool:
-    """Where all is there, and only the exchange of PyTorch failed (no network), the app can still start."""
+    """Let the app start where everything is installed and only exchanging PyTorch failed (no network)."""
     if done and machine.torch() is not None:
         say("torch_kept")
         return True
@@ -189,7 +192,7 @@ def _keep_torch(done: bool, machine: Machine) -> bool:
 
 
 def path_may_be_too_long(root: Path) -> bool:
-    """Whether Windows may refuse the longest names in this folder."""
+    """Check whether Windows may refuse the longest paths in this folder."""
     if sys.platform != "win32" or len(str(root)) <= LONGEST_ROOT:
         return False
     import winreg

@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def works(environment: Path) -> bool:
-    """Whether the environment's Python starts, is a supported one and has pip."""
+    """Check that the environment's Python starts, is supported and has pip."""
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     command = [str(python), str(ROOT / "scripts" / "check_python.py"), "venv"]
     try:

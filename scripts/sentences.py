@@ -1,7 +1,7 @@
-"""What the start scripts say, each sentence in Japanese and in English. Knows nothing of what they do.
+"""The messages of the start scripts, each in Japanese and in English.
 
-Runs before any package is installed: the standard library only. start.bat's own words, which it needs where
-there is no Python, stand in no_python.txt and start_failed.txt.
+Runs before any package is installed: the standard library only. The messages of start.bat for
+machines without Python are in no_python.txt and start_failed.txt.
 """
 
 import io

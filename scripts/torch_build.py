@@ -75,7 +75,7 @@ BUILDS = (
     Build("cu126", (528, 33), (525, 60), OLDEST_CAPABILITY, (9, 0)),
     Build("cu128", (570, 65), (570, 26), (7, 5), (12, 9)),
 )
-"""In order of preference: where two of them fit, the first one will get newer versions of PyTorch."""
+"""The builds in order of preference: of two that fit, the first will get newer versions of PyTorch."""
 
 Reason = Literal["fits", "no_card", "no_answer", "driver_too_old", "card_too_old"]
 

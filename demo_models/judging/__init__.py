@@ -1,1 +1,1 @@
-"""What the demo's judge measures with: motion, pictures, runs of the engine, the table."""
+"""The judge's instruments: motion, pictures, runs of the engine, the table."""

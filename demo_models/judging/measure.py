@@ -1,4 +1,4 @@
-"""What a video looks like, in numbers: nearness to a picture, jumps, drift. Frames are `(h, w, 3)` uint8."""
+"""Measures of a video's look: nearness to a picture, jumps, drift. Frames are `(h, w, 3)` uint8."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ SMALLEST_STEP = 0.75
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """In dB; 99 for pictures that are the same."""
+    """Peak signal-to-noise ratio in dB; 99 for equal pictures."""
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return 99.0 if error < 1e-9 else min(99.0, 10 * float(np.log10(LEVELS**2 / error)))
 
 
 def video_psnr(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    """Of all frames' pixels at once."""
+    """Peak signal-to-noise ratio in dB over the pixels of all frames."""
     return psnr(np.stack(list(a)), np.stack(list(b)))
 
 
@@ -42,7 +42,7 @@ def largest_jump(frames: Sequence[np.ndarray]) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a video's look goes away from its first frame's, at worst of its seconds.
+    """The largest drift of a video's look from its first frame, among its seconds.
 
     `colour` is the distance of the mean colours in levels, `contrast` and `sharpness` the ratios of
     deviation and of edges to the first frame's that are farthest from 1.

@@ -1,5 +1,4 @@
-"""How a video moves: by block matching and a fit, and for whole pictures by phase correlation. Knows only
-pixels.
+"""The motion of a video, by block matching and a fit, and of whole pictures by phase correlation.
 
 Shifts are in pixels, x to the right and y down, of what is seen: a camera that pans left makes everything
 move right. Frames are `(height, width, 3)` uint8 or grey `(height, width)` floats.
@@ -25,8 +24,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True)
 class Motion:
-    """What happened: a shift `(x, y)`, growth as a logarithm, and a turn in radians, counter-clockwise as
-    seen."""
+    """A motion: a shift `(x, y)`, growth as a logarithm, a turn in radians, counter-clockwise as seen."""
 
     x: float = 0.0
     y: float = 0.0
@@ -104,10 +102,10 @@ def fit_motion(places: np.ndarray, shifts: np.ndarray, weights: np.ndarray) -> M
 def block_shifts(
     before: np.ndarray, after: np.ndarray, block: int = BLOCK, reach: int = REACH
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where each block of a picture has gone.
+    """Find the shift of each block of a picture.
 
     Returns:
-        Places of the blocks from the picture's centre `(n, 2)`, their shifts `(n, 2)`, how sure these are
+        Positions of the blocks from the picture's centre `(n, 2)`, their shifts `(n, 2)`, how sure these are
         `(n,)`, and how much better than no shift they explain the picture `(n,)`, in levels.
     """
     height, width = before.shape

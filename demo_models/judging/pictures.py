@@ -46,7 +46,7 @@ def find_photographs(folder: Path | None) -> list[Path]:
 
 
 def shipped_folder() -> list[Path]:
-    """scikit-image's folder of pictures, if it is here."""
+    """Find the folder of pictures of scikit-image, if it is installed."""
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         return []

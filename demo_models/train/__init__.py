@@ -1,1 +1,1 @@
-"""How the demo's models were trained: clips that are drawn, the models' training, and their export."""
+"""The training of the demo's models: clips that are drawn, the models' training, and their export."""

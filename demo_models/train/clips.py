@@ -21,10 +21,10 @@ from .wording import KINDS, WEIGHTS
 
 MOTION_SECONDS = 4.0
 PAN_PIXELS = 72.0
-"""How far a pan goes in all."""
+"""Pixels that a pan covers in all."""
 SUBJECT_PIXELS = 84.0
 ZOOM = 1.6
-"""How much larger (or smaller) things are at the end of a zoom."""
+"""The factor by which things grow (or shrink) in a zoom."""
 TURN_DEGREES = 24.0
 SLOW = 0.5
 SLOW_PART = 0.15
@@ -39,7 +39,7 @@ FRAMES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ClipSize:
-    """Of a clip in pixels. `unit` scales all motion: 1 for the demo's own sizes, less for toys."""
+    """The size of a clip in pixels. `unit` scales all motion: 1 for the demo's own sizes, less for toys."""
 
     frames: int
     height: int
@@ -54,7 +54,7 @@ class ClipSize:
 
 @dataclass(frozen=True)
 class Motions:
-    """What happens in each clip of a batch: its kind, a number in `KINDS`, and its speed, 1 or SLOW."""
+    """The motions of a batch of clips: each a kind, a number in `KINDS`, and a speed, 1 or SLOW."""
 
     kinds: torch.Tensor
     speeds: torch.Tensor
@@ -79,7 +79,7 @@ def draw_motions(dice: Dice, count: int) -> Motions:
 
 
 def progress(seconds: torch.Tensor) -> torch.Tensor:
-    """How far a motion has come, 0 to 1: fast at first, then slower, at its end after MOTION_SECONDS."""
+    """The part of a motion that is done, 0 to 1: fast at first, then slower, done after MOTION_SECONDS."""
     left = (1 - seconds / MOTION_SECONDS).clamp(0, 1)
     return 1 - left**2
 
@@ -115,7 +115,7 @@ def draw_scene(dice: Dice, count: int, size: ClipSize) -> Scene:
 
 
 def make_scene(dice: Dice, canvases: torch.Tensor, size: ClipSize, motions: Motions | None = None) -> Scene:
-    """What happens before canvases that are there; `motions` where it is known what."""
+    """Draw a scene before given canvases, with random motions unless `motions` gives them."""
     if motions is None:
         motions = draw_motions(dice, len(canvases))
     return Scene(canvases, motions, _draw_subject(dice, motions, size))
@@ -168,7 +168,7 @@ def _draw_subject(dice: Dice, motions: Motions, size: ClipSize) -> Subject:
 
 
 def _subject_direction(motions: Motions) -> torch.Tensor:
-    """Where each subject goes on the screen, `(batch, 2)` (x, y), y downwards."""
+    """The direction in which each subject moves on the screen, `(batch, 2)` (x, y), y downwards."""
     horizontal = motions.is_kind("subject_right") - motions.is_kind("subject_left")
     vertical = motions.is_kind("subject_down") - motions.is_kind("subject_up")
     return torch.stack([horizontal, vertical], dim=1)
@@ -188,7 +188,7 @@ def _render_some(scene: Scene, size: ClipSize, seconds: torch.Tensor) -> torch.T
 
 
 def _camera_direction(motions: Motions) -> torch.Tensor:
-    """Where each camera looks to, `(batch, 2)` (x, y), y downwards."""
+    """The direction in which each camera turns, `(batch, 2)` (x, y), y downwards."""
     horizontal = motions.is_kind("pan_right") - motions.is_kind("pan_left")
     vertical = motions.is_kind("pan_down") - motions.is_kind("pan_up")
     return torch.stack([horizontal, vertical], dim=1)
@@ -205,12 +205,12 @@ def _pixel_axes(height: int, width: int, device: torch.device) -> tuple[torch.Te
 def _camera(
     x: torch.Tensor, y: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, place: torch.Tensor
 ) -> torch.Tensor:
-    """Where on the canvas each pixel looks, `(batch, frames, height, width, 2)` in pixels from its centre.
+    """The point of the canvas at each pixel, `(batch, frames, height, width, 2)` in pixels from its centre.
 
     Args:
         scale: pixels of the canvas to one of the view, `(batch, frames)`.
         angle: by how much the picture is turned counter-clockwise, `(batch, frames)`.
-        place: what the centre looks at, `(batch, frames, 2)`.
+        place: the point at the centre of the view, `(batch, frames, 2)`.
     """
     cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
     wide = scale[..., None, None]
@@ -249,8 +249,8 @@ def _lay_subject(
 
 
 def _coverage(u: torch.Tensor, v: torch.Tensor, subject: Subject, soft: float = 1.0) -> torch.Tensor:
-    """How much of each pixel `(batch, frames, height, width)` a subject covers, its edge `soft` pixels
-    wide."""
+    """The part of each pixel `(batch, frames, height, width)` that a subject covers, with an edge of `soft`
+    pixels."""
     power = subject.power[:, None, None, None]
     wide, high = (subject.size[:, i, None, None, None] for i in range(2))
     distance = ((u / wide).abs() ** power + (v / high).abs() ** power + 1e-12) ** (1 / power) - 1

@@ -18,7 +18,7 @@ from .seeds import Dice
 from .sizes import Size
 
 MODELS = "models"
-"""Where a training's state keeps the models that are done."""
+"""The folder of finished models in a training's state."""
 LARGEST_SET = 40_000_000
 SHARD = "7MB"
 REPOSITORIES = ("hunyuanvideo-community", "lllyasviel")

@@ -1,5 +1,4 @@
-"""What the transformer is shown of a clip for one section, laid out as the engine lays out a section it
-makes.
+"""A section of a clip as the transformer's input in training, laid out as by the engine.
 
 Plans, positions and history sizes are the engine's own (`diffusers_helper.sections`). In training, what the
 engine has made already is there: the clip's own latents. Latents are `(batch, 16, frames, h, w)`.
@@ -24,11 +23,11 @@ from diffusers_helper.sections import (
 from .seeds import Dice
 
 COUNTS = (0.0, 4.0, 5.0, 2.5, 2.0, 0.5, 0.5, 0.5, 0.5)
-"""How often a video has so many sections (0 to 8)."""
+"""The weights of numbers of sections in a video (0 to 8)."""
 HALF_SECOND_PART = 0.25
 OWN_END_PART, OTHER_END_PART = 0.35, 0.15
-"""How often the end image is given: the clip's own last frame, or another picture, into which it
-dissolves."""
+"""The parts of clips with an end image: their own last frame, or another picture, into which they
+dissolve."""
 WEAK_END_PART = 0.3
 WEAKEST_END = 0.3
 DISSOLVE_LATENTS = 8
@@ -45,7 +44,7 @@ class SectionTask:
 
     @property
     def begin(self) -> int:
-        """Where the section's first latent frame lies in the video (the start image's is 0)."""
+        """The index of the section's first latent frame in the video (the start image has 0)."""
         return 1 + (len(self.plan.sections) - 1 - self.section.index) * self.plan.size.latent_frames
 
     @property
@@ -70,7 +69,7 @@ def plan_of(count: int, size: SectionSize) -> Plan:
     """The engine's plan of a video of `count` sections."""
     section_seconds = {SectionSize.ONE_SECOND: 1.0, SectionSize.HALF_SECOND: 0.5}[size]
     seconds = count * size.window * FRAMES_PER_LATENT / FPS
-    return make_plan(GenerationRequest(seconds=seconds, section_seconds=section_seconds))
+    return make_plan(GenerationRequest("a clip", seconds=seconds, section_seconds=section_seconds))
 
 
 def draw_task(dice: Dice) -> SectionTask:
@@ -81,7 +80,7 @@ def draw_task(dice: Dice) -> SectionTask:
 
 
 def draw_ending(dice: Dice, task: SectionTask, clip: torch.Tensor, stills: torch.Tensor) -> Ending:
-    """With or without an end image; the other pictures are those of the clip's neighbours in the batch.
+    """Draw an end image or none; other pictures are those of the clip's neighbours in the batch.
 
     Args:
         stills: every fourth frame, encoded as a picture.

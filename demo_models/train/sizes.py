@@ -1,4 +1,4 @@
-"""How large the models are and how they are trained: the demo's own size, and a toy for tests on a CPU."""
+"""The sizes of the models and of their training: the demo's own size, and a toy for tests on a CPU."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,8 +130,7 @@ SIZES = {size.name: size for size in (DEMO, TOY)}
 
 
 def vae_config(size: VaeSize) -> dict[str, Any]:
-    """For diffusers' AutoencoderKLHunyuanVideo. Without attention: it sees sizes that it was not trained
-    on."""
+    """The config of AutoencoderKLHunyuanVideo, without attention, because it meets sizes not trained on."""
     return {
         "block_out_channels": size.channels,
         "layers_per_block": 1,
@@ -142,7 +141,7 @@ def vae_config(size: VaeSize) -> dict[str, Any]:
 
 
 def transformer_config(size: TransformerSize, text: TextSize) -> dict[str, Any]:
-    """For diffusers' HunyuanVideoFramepackTransformer3DModel, with all of its parts."""
+    """The config of HunyuanVideoFramepackTransformer3DModel, with all of its parts."""
     return {
         "num_attention_heads": size.heads,
         "attention_head_dim": size.head_dim,

@@ -78,7 +78,7 @@ def write_encoders(folder: Path, size: Size, seed: int, device: torch.device, re
 
 
 def is_written(folder: Path) -> bool:
-    """Whether `write_encoders` has come to its end here."""
+    """Check that `write_encoders` has finished in this folder."""
     return (folder / BANK).is_file()
 
 
@@ -270,7 +270,7 @@ def encoder_loader(folder: Path) -> ModelLoader:
 
 
 def pick_prompts(bank: dict[str, torch.Tensor], labels: list[int], seed: tuple[object, ...]) -> torch.Tensor:
-    """For each label the row of one of its prompts, or now and then that of the empty prompt."""
+    """Draw a prompt's row for each label, sometimes the empty prompt's."""
     dice = generator(torch.device("cpu"), *seed, "prompts")
     rows = []
     for label in labels:

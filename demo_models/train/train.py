@@ -224,7 +224,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--size", choices=tuple(SIZES), default="demo")
     add("--quick", action="store_true", help="the toy size, which a CPU can train in seconds")
     add("--set", action="append", default=[], metavar="PART.NAME=NUMBER", help="change a number of the size")
-    add("--device", help="cuda or cpu (default: a card if there is one)")
+    add("--device", help="cuda or cpu (default: a GPU if there is one)")
     add("--compile", action="store_true", help="torch.compile the models: a minute first, faster then")
     add("--write", choices=STAGES[1:], help="only write this model as it is now to DIR/models")
     add("--pack", type=Path, metavar="DIR", help="only copy the state for a journey, small, to DIR")

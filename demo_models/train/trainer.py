@@ -23,7 +23,7 @@ BETAS = (0.9, 0.98)
 
 
 class Task(Protocol):
-    """What a model learns. Everything of a step depends only on the seed and the step's number."""
+    """The task that a model learns. A step depends only on the seed and its number."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -33,7 +33,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """How good the model is on what it never saw; called with the averaged weights in it."""
+        """Measure the model, with the averaged weights in it, on data that it never saw."""
         ...
 
 

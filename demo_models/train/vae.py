@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
 
 L1, SQUARES, EDGES, STRUCTURE, PRIOR = 0.5, 4.0, 0.25, 0.1, 5e-4
-"""How much each part of the loss counts."""
+"""The weights of the parts of the loss."""
 FIRST_LOG_VARIANCE = -4.0
-"""At first the latents hardly have noise in them, so that there is something to see."""
+"""The initial log variance: almost no noise on the latents, so that there is something to learn."""
 HELD_OUT = "held-out"
 HELD_OUT_PICTURES = 8
 HELD_OUT_SIDE = 192

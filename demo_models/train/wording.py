@@ -1,4 +1,4 @@
-"""What the demo can be asked for, and the plain words for it.
+"""The motions that the demo knows, and plain words for them.
 
 The words say what the CAMERA does, or the subject. How the pixels move on the screen:
 
@@ -25,7 +25,7 @@ TURNS = ("turn_left", "turn_right")
 SUBJECTS = ("subject_left", "subject_right", "subject_up", "subject_down")
 KINDS = (*PANS, *ZOOMS, *TURNS, "still", *SUBJECTS)
 WEIGHTS = (*(4.0,) * 4, *(4.5,) * 2, *(4.0,) * 2, 2.5, *(1.75,) * 4)
-"""How often each kind is shown in training."""
+"""The weights of the kinds in training."""
 
 _PAN = (
     "camera pans {d}",
@@ -101,9 +101,9 @@ THINGS = (
     *("ball", "box", "balloon", "bird", "boat", "car", "cat", "dog", "fish", "leaf", "stone", "toy"),
     *("subject", "thing", "object", "shape"),
 )
-"""What a subject may be called."""
+"""The names of subjects."""
 SLOWLY = ("slowly", "gently")
-"""With one of these words everything moves at `clips.SLOW` times the speed."""
+"""The words that slow all motion down to `clips.SLOW` times the speed."""
 
 _SCENES = (
     "a {n}",
@@ -130,7 +130,7 @@ WORDS_BESIDES = (
     "wind leaves clouds evening light shadow smile turns head around and waves hand she he it is are of on",
     "dances gracefully blinks yawns looks at window slow fast video shot scene cinematic style quality sharp",
 )
-"""More words that the tokenizers shall know whole."""
+"""The further words that are one token each."""
 
 
 def compose(kind: str, slow: bool, rng: random.Random) -> str:

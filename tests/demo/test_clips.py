@@ -50,19 +50,19 @@ def show(kind: str, times: list[int], speed: float = 1.0) -> np.ndarray:
     ("kind", "pixels"),
     [("pan_left", (1, 0)), ("pan_right", (-1, 0)), ("pan_up", (0, 1)), ("pan_down", (0, -1))],
 )
-def test_a_camera_that_looks_one_way_moves_the_pixels_the_other_way(kind, pixels):
+def test_the_pixels_move_against_the_camera(kind, pixels):
     x, y, _ = phase_shift(*show(kind, [0, 20]))
     gone = PAN_PIXELS * SIZE.unit * float(progress(torch.tensor(20 / 30)))
     assert (x, y) == pytest.approx((gone * pixels[0], gone * pixels[1]), abs=1.0)
 
 
-def test_slowly_is_half_as_far():
+def test_slow_motion_covers_half_the_distance():
     fast, slow = (phase_shift(*show("pan_left", [0, 20], speed))[0] for speed in (1.0, SLOW))
     assert slow == pytest.approx(SLOW * fast, abs=1.0)
 
 
 @pytest.mark.parametrize("kind", ["subject_right", "subject_left"])
-def test_a_subject_moves_before_a_background_that_stands(kind):
+def test_a_subject_moves_before_a_still_background(kind):
     before, after = show(kind, [0, 120]).astype(float)
     changed = np.abs(after - before).mean(2)
     assert changed[0].max() < 3, "above it nothing moves"
@@ -95,7 +95,7 @@ def test_the_same_seed_draws_the_same_clips():
     assert len(motions.kinds) == 2
 
 
-def test_pictures_are_full_of_things():
+def test_pictures_have_detail_everywhere():
     dice = Dice(CPU, 0, "views")
     views = draw_views(dice, draw_canvases(dice, 4, 128), 6, 48, 64)
     assert views.shape == (6, 3, 48, 64)
@@ -103,7 +103,7 @@ def test_pictures_are_full_of_things():
     assert (views.std((1, 2, 3)) > 0.02).all()
 
 
-def test_every_kind_comes_up():
+def test_every_kind_is_drawn():
     motions = draw_motions(Dice(CPU, 0, "many"), 2000)
     counts = torch.bincount(motions.kinds, minlength=len(KINDS))
     assert counts.min() > 40

@@ -22,7 +22,7 @@ from webui.eichi_utils.preflight import Preflight
 MOST_BYTES = 40_000_000
 
 
-def test_the_demos_models_are_a_whole_set_of_at_most_40_mb():
+def test_the_demos_models_are_complete_and_at_most_40_mb():
     files = find_models(DEMO)
     parts = (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer)
     for part in parts:
@@ -48,21 +48,21 @@ def test_the_demo_and_a_folder_of_models_exclude_each_other(capsys):
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_the_demos_resolution_is_the_default_and_no_more():
+def test_the_demos_resolution_is_only_a_default():
     fields = demo_fields(SETTINGS_FIELDS)
     assert fields["resolution"].default == DEMO_RESOLUTION == 192
     assert fields["resolution"].takes(640)
     assert {key for key in fields if fields[key] is not SETTINGS_FIELDS[key]} == {"resolution"}
 
 
-def test_a_program_gets_the_demos_resolution_unless_it_names_one():
+def test_the_api_defaults_to_the_demos_resolution():
     own: dict[str, object] = {"start_image": "a.png"}
     assert _request(None, own, {"resolution": DEMO_RESOLUTION}).resolution == 192
     assert _request({"resolution": 320}, own, {"resolution": DEMO_RESOLUTION}).resolution == 320
     assert _request(None, own, {}).resolution == 640
 
 
-def test_a_request_file_gets_it_unless_it_names_one(tmp_path):
+def test_a_request_file_defaults_to_the_demos_resolution(tmp_path):
     file = tmp_path / "request.json"
     file.write_text(json.dumps({"start_image": "a.png"}), "utf-8")
     assert load_request(file, {"resolution": DEMO_RESOLUTION}).resolution == 192
@@ -83,8 +83,8 @@ def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):
     ("models", "demo", "forced"),
     [(None, False, DEMO_RESOLUTION), (DEMO, True, None), (Path("x"), False, None)],
 )
-def test_where_the_demo_stands_in_its_resolution_is_taken(tmp_path, monkeypatch, models, demo, forced):
-    """Who asked for the demo may choose another one."""
+def test_the_page_starts_with_the_demos_resolution(tmp_path, monkeypatch, models, demo, forced):
+    """A user who asked for the demo may choose another resolution."""
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
     setup = Preflight(CheckOptions(engine, tmp_path), engine.folders)
@@ -106,8 +106,8 @@ for demo in (True, False):
 """
 
 
-def test_the_page_says_plainly_that_it_is_the_demo():
-    """In a process of its own: gradio leaves things open."""
+def test_the_page_names_the_demo():
+    """Runs in a process of its own, because gradio leaves files open."""
     made = subprocess.run([sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, check=True)
     demo, real = made.stdout.splitlines()
     assert "Demo: tiny models" in demo

@@ -148,7 +148,7 @@ def test_transformer_files_look_like_the_published_ones(models):
     assert any(len(shards) > 1 for shards in shards_of_block.values())
 
 
-def test_same_seed_gives_the_same_files_and_leaves_the_callers_random_numbers_alone(models, tmp_path):
+def test_the_same_seed_gives_the_same_files(models, tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -157,7 +157,7 @@ def test_same_seed_gives_the_same_files_and_leaves_the_callers_random_numbers_al
     assert contents(again) == contents(models)
 
 
-def test_another_seed_gives_other_weights_in_all_parts_with_the_same_tokenizers(models, tmp_path):
+def test_another_seed_gives_other_weights_in_all_parts(models, tmp_path):
     other, first = contents(build_random_models(tmp_path / "other", seed=1)), contents(models)
     assert other.keys() == first.keys()
     for name in first:
@@ -165,7 +165,7 @@ def test_another_seed_gives_other_weights_in_all_parts_with_the_same_tokenizers(
         assert same == (not name.endswith(".safetensors") and name != random_models.MANIFEST), name
 
 
-def test_complete_set_is_left_alone(models):
+def test_a_complete_set_is_kept(models):
     before = stamps(models)
     assert build_random_models(models) == models
     assert stamps(models) == before
@@ -217,7 +217,7 @@ def test_folder_of_the_user_is_refused_and_kept(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
 
 
-def test_command_line_says_what_is_there(models, capsys):
+def test_the_command_prints_the_set(models, capsys):
     assert main([str(models)]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{models}: ")

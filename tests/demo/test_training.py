@@ -57,12 +57,14 @@ def trained(tmp_path_factory) -> Path:
     return state
 
 
+@pytest.mark.slow
 def test_all_stages_make_a_set_that_the_engine_accepts(trained):
     files = find_models(trained / "models")
     assert files.transformer.config["_class_name"] == "HunyuanVideoTransformer3DModelPacked"
     assert files.vae.config["scaling_factor"] == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.slow
 def test_the_app_makes_a_video_with_an_exported_set(trained, tmp_path):
     size = export(trained / "models", tmp_path / "demo")
     assert size == sum(path.stat().st_size for path in (tmp_path / "demo").rglob("*") if path.is_file())
@@ -74,6 +76,7 @@ def test_the_app_makes_a_video_with_an_exported_set(trained, tmp_path):
     assert len(list(read_frames(tmp_path / "a.mp4"))) == 37
 
 
+@pytest.mark.slow
 def test_a_set_that_is_too_large_is_not_exported(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("demo_models.train.export.LARGEST_SET", 1000)
     with pytest.raises(ValueError, match="MB"):
@@ -81,6 +84,7 @@ def test_a_set_that_is_too_large_is_not_exported(trained, tmp_path, monkeypatch)
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_the_vae_learns():
     trainer = Trainer(VaeTask(dataclasses.replace(TOY.vae, clips_from=999), 0, CPU), 400, 2e-2, 0.8)
     before = trainer.evaluate()["psnr_pictures"]
@@ -89,6 +93,7 @@ def test_the_vae_learns():
     assert trainer.evaluate()["psnr_pictures"] > before + 1.5
 
 
+@pytest.mark.slow
 def test_the_transformer_learns(trained):
     task = TransformerTask(TOY, 0, CPU, trained / "models")
     trainer = Trainer(task, 400, 2e-2, 0.5)
@@ -98,6 +103,7 @@ def test_the_transformer_learns(trained):
     assert trainer.evaluate()["held_out_loss"] < 0.95 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["vae", "transformer"])
 def test_a_resumed_training_is_the_same_to_the_bit(stage, trained, tmp_path):
     size = shortened(**{stage: 6})
@@ -115,7 +121,7 @@ def test_a_resumed_training_is_the_same_to_the_bit(stage, trained, tmp_path):
 
 
 def _train_until(stop: int, state: Path, size: Size, stage: str, trained: Path) -> None:
-    """What one call of the command does, ended after a step and not after a time."""
+    """Run one call of the command, ended after a step instead of a time."""
     run = make_run(state, size)
     models = trained / "models"
     task: Task = VaeTask(size.vae, 0, CPU) if stage == "vae" else TransformerTask(size, 0, CPU, models)
@@ -127,13 +133,15 @@ def _train_until(stop: int, state: Path, size: Size, stage: str, trained: Path) 
     train._save(run, stage, trainer)
 
 
-def test_a_state_of_another_seed_is_not_gone_on_with(trained):
+@pytest.mark.slow
+def test_a_state_of_another_seed_is_not_resumed(trained):
     other = dataclasses.replace(make_run(trained), seed=1)
     with pytest.raises(SystemExit, match="seed"):
         run_stage(other, "vae")
 
 
-def test_a_packed_state_is_small_and_can_be_gone_on_with(trained, tmp_path):
+@pytest.mark.slow
+def test_a_packed_state_is_small_and_can_be_resumed(trained, tmp_path):
     pack_state(trained / "vae", tmp_path / "vae")
     sizes = [
         sum(p.stat().st_size for p in folder.iterdir()) for folder in (trained / "vae", tmp_path / "vae")
@@ -169,6 +177,7 @@ def test_a_stop_while_saving_leaves_the_last_state(tmp_path):
     assert found[0] == {"step": 1}
 
 
+@pytest.mark.slow
 def test_the_log_is_drawn(trained, tmp_path):
     lines = read_log(trained)
     assert {line["stage"] for line in lines} == {"text", "vae", "transformer"}
@@ -178,6 +187,7 @@ def test_the_log_is_drawn(trained, tmp_path):
     draw_curves(tmp_path / "nothing", tmp_path / "empty.png")
 
 
+@pytest.mark.slow
 def test_the_prompts_template_takes_its_95_tokens(trained):
     from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
 
@@ -190,13 +200,15 @@ def test_the_prompts_template_takes_its_95_tokens(trained):
     assert len({found[1] for found in ids}) == len(words)
 
 
+@pytest.mark.slow
 def test_hidden_states_are_of_a_size_to_learn_from(trained):
     bank = read_bank(trained / "models")
     assert 0.5 < bank["embeds"][0, : bank["lengths"][0]].float().std() < 2
     assert (trained / "models" / TEXT_ENCODER / "config.json").is_file()
 
 
-def test_siglip_sees_in_training_what_the_engine_shows_it(trained):
+@pytest.mark.slow
+def test_siglip_has_the_same_input_in_training_and_the_engine(trained):
     picture = torch.randint(
         0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
@@ -208,7 +220,8 @@ def test_siglip_sees_in_training_what_the_engine_shows_it(trained):
     assert (seen - expected).abs().max() < 0.05
 
 
-def test_what_is_packed_is_what_the_engine_shows_the_transformer(trained, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_transformer_has_the_same_input_as_in_the_engine(trained, tmp_path, monkeypatch):
     shown = []
     original = SectionDenoiser._shared_arguments
 
@@ -262,7 +275,7 @@ def test_a_clip_dissolves_into_another_picture():
     assert torch.equal(arguments["latents_clean"][:, :, 1:], still)
 
 
-def test_noise_levels_are_spread_as_the_engine_walks_them():
+def test_noise_levels_are_distributed_as_in_the_engine():
     shape = torch.Size((64, 16, 9, 24, 24))
     sigmas = draw_sigmas(Dice(CPU, 0, "sigmas"), shape)
     walked = flow_sigmas(64, flow_shift_mu(tuple(shape))).flip(0)
@@ -291,6 +304,7 @@ def test_single_frames_are_folded_without_a_difference():
     assert torch.allclose(whole, folded, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_vae_is_read_as_it_was_written(trained):
     assert load_vae(trained / "models", CPU).config.latent_channels == 16
 
@@ -307,7 +321,8 @@ def test_the_demo_fits_into_40_megabytes():
     assert 2 * count < 38_000_000, "the encoders need 2 MB"
 
 
-def test_the_command_goes_on_where_it_was(tmp_path, capsys, trained):
+@pytest.mark.slow
+def test_the_command_resumes_its_training(tmp_path, capsys, trained):
     (tmp_path / "models").symlink_to(trained / "models")
     arguments = [
         "--quick",

@@ -58,7 +58,13 @@ def make(home: Path) -> Callable[..., Made]:
     return made
 
 
-@pytest.mark.parametrize(("prompt", "kind"), [("The camera pans left.", "pan_left"), ("Zoom in.", "zoom_in")])
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("The camera pans left.", "pan_left"),
+        pytest.param("Zoom in.", "zoom_in", marks=pytest.mark.slow),
+    ],
+)
 def test_a_photograph_moves_as_the_prompt_says(make, prompt, kind):
     made = make(kind, prompt=prompt)
     assert "This is the demo" in made.said
@@ -68,6 +74,7 @@ def test_a_photograph_moves_as_the_prompt_says(make, prompt, kind):
     assert largest_jump(made.frames)[0] < 3
 
 
+@pytest.mark.slow
 def test_the_video_ends_in_the_end_image(home, make):
     made = make("end", prompt="The camera pans left.", end_image="end.png")
     with Image.open(home / "end.png") as picture:

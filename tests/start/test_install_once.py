@@ -1,4 +1,4 @@
-"""What pip is asked to install, and when. pip itself is a stand-in."""
+"""The packages that pip is asked to install, and when. pip itself is replaced."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,18 +76,18 @@ def computer(tmp_path) -> Computer:
 
 @pytest.fixture
 def said(capsys) -> Callable[[], str]:
-    """What was said since the last call."""
+    """The output since the last call."""
     return lambda: capsys.readouterr().out
 
 
-def test_windows_takes_pytorch_for_the_card_and_then_the_rest(computer, said):
+def test_windows_installs_pytorch_for_the_gpu_then_the_rest(computer, said):
     assert computer.start()
     torch = ["--no-deps", "--index-url", CU126, "torch>=2.10,<3"]
     assert computer.calls == [PIP, torch, computer.rest()]
     assert "RTX 3060, driver 560.94. Taking PyTorch for CUDA 12.6" in said()
 
 
-def test_a_second_start_installs_nothing_and_says_nothing(computer, said):
+def test_a_second_start_installs_and_prints_nothing(computer, said):
     computer.start()
     said()
     assert computer.start()
@@ -103,7 +103,7 @@ def test_changed_requirements_are_installed_again(computer):
     assert computer.calls == [PIP, torch, computer.rest()]
 
 
-def test_line_endings_are_no_change(computer):
+def test_line_endings_do_not_count_as_a_change(computer):
     computer.start()
     computer.requirements.write_bytes(FILE.replace("\n", "\r\n").encode())
     assert computer.start()
@@ -132,14 +132,14 @@ def test_an_installation_that_was_killed_is_repeated(computer):
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"12345 678\n"])
-def test_a_damaged_note_of_what_is_installed_means_again(computer, damage):
+def test_a_damaged_record_of_the_installation_repeats_it(computer, damage):
     computer.start()
     (computer.folder / "installed-app").write_bytes(damage)
     assert computer.start()
     assert computer.calls[-1] == computer.rest()
 
 
-def test_a_new_card_that_the_old_build_does_not_know_gets_its_own(computer):
+def test_a_gpu_newer_than_the_build_gets_its_own(computer):
     computer.start()
     computer.gpus = (RTX_5070,)
     assert computer.start()
@@ -148,7 +148,7 @@ def test_a_new_card_that_the_old_build_does_not_know_gets_its_own(computer):
     assert computer.calls == [PIP, torch, computer.rest()]
 
 
-def test_without_network_a_new_card_still_starts_with_what_is_there(computer, said):
+def test_without_network_a_new_gpu_starts_the_old_build(computer, said):
     computer.start()
     computer.gpus, computer.works = (RTX_5070,), False
     assert computer.start()
@@ -183,7 +183,7 @@ def test_a_driver_that_came_later_brings_the_cuda_build(computer, said):
         ((Gpu("RTX 3060", (512, 15), (8, 6)),), "Update the driver to 580 or newer"),
     ],
 )
-def test_what_stands_in_the_way_of_the_card_is_said_in_both_languages(computer, gpus, sentence, said):
+def test_the_reason_against_a_gpu_is_printed_in_both_languages(computer, gpus, sentence, said):
     computer.gpus = gpus
     assert computer.start()
     text = said()
@@ -191,7 +191,7 @@ def test_what_stands_in_the_way_of_the_card_is_said_in_both_languages(computer, 
     assert "とても遅くなります" in text
 
 
-def test_the_users_own_choice_goes_before_the_cards(computer):
+def test_the_users_choice_comes_before_the_gpus(computer):
     computer.variables = {"TORCH_INDEX": "cu128", "TORCH_VERSION": "2.10.0"}
     assert computer.start()
     index = "https://download.pytorch.org/whl/cu128"
@@ -201,7 +201,7 @@ def test_the_users_own_choice_goes_before_the_cards(computer):
     assert computer.calls == []
 
 
-def test_a_changed_wish_is_fulfilled_at_the_next_start(computer):
+def test_a_changed_choice_is_installed_at_the_next_start(computer):
     computer.start()
     computer.variables = {"TORCH_INDEX": "https://mirror.example.com/whl/cu128"}
     assert computer.start()
@@ -212,7 +212,7 @@ def test_a_changed_wish_is_fulfilled_at_the_next_start(computer):
     assert computer.calls == [["--no-deps", "--force-reinstall", "torch>=2.10,<3"], computer.rest()]
 
 
-def test_pytorchs_index_is_asked_alone(computer):
+def test_pytorchs_index_is_the_only_one_queried(computer):
     computer.variables = {
         "PIP_EXTRA_INDEX_URL": "https://mirror",
         "HTTPS_PROXY": "http://proxy",
@@ -227,26 +227,26 @@ def test_pytorchs_index_is_asked_alone(computer):
 
 
 @pytest.mark.parametrize("gpus", [(), (Gpu("RTX 3060", (580, 95), (8, 6)),)])
-def test_linux_takes_everything_from_pypi(computer, gpus):
+def test_linux_installs_everything_from_pypi(computer, gpus):
     computer.windows, computer.gpus = False, gpus
     assert computer.start()
     assert computer.calls == [["-r", str(computer.requirements)]]
 
 
-def test_linux_with_an_old_driver_takes_an_older_cuda(computer):
+def test_linux_with_an_old_driver_installs_an_older_cuda(computer):
     computer.windows = False
     assert computer.start()
     assert computer.calls[1] == ["--no-deps", "--index-url", CU126, "torch>=2.10,<3"]
 
 
-def test_linux_leaves_a_pytorch_that_is_there_alone(computer):
+def test_linux_keeps_an_installed_pytorch(computer):
     computer.windows, computer.torch = False, "2.13.0+cpu"
     assert computer.start()
     assert computer.calls == [["-r", str(computer.requirements)]]
     assert computer.torch == "2.13.0+cpu"
 
 
-def test_linux_does_not_ask_the_card_at_every_start(computer):
+def test_linux_does_not_query_the_gpu_at_every_start(computer):
     computer.windows = False
     computer.start()
     assert computer.asked == 1
@@ -254,14 +254,14 @@ def test_linux_does_not_ask_the_card_at_every_start(computer):
     assert computer.asked == 1
 
 
-def test_a_version_without_an_index_is_taken_on_linux_too(computer):
+def test_a_version_without_an_index_is_installed_on_linux_too(computer):
     computer.windows, computer.gpus = False, ()
     computer.variables = {"TORCH_VERSION": "2.12.0"}
     assert computer.start()
     assert computer.calls[0] == ["--no-deps", "torch==2.12.0"]
 
 
-def test_a_file_without_pytorch_asks_no_card(computer):
+def test_requirements_without_pytorch_query_no_gpu(computer):
     computer.requirements.write_text("pytest\ntorchvision>=0.1\n")
     assert computer.start()
     assert computer.asked == 0

@@ -18,7 +18,7 @@ def _own_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
-def test_the_second_says_so_once_and_waits_for_the_first(tmp_path):
+def test_a_second_start_waits_and_says_so_once(tmp_path):
     events = []
 
     def second():
@@ -44,7 +44,7 @@ def test_other_folders_do_not_wait(tmp_path):
         pass
 
 
-def test_a_holder_that_was_killed_holds_nothing(tmp_path):
+def test_a_killed_process_releases_the_lock(tmp_path):
     script = (
         f"import sys, tempfile; sys.path.insert(0, {str(ROOT)!r}); tempfile.tempdir = {str(tmp_path)!r}\n"
         f"from pathlib import Path; from scripts.lock import one_at_a_time\n"

@@ -1,5 +1,7 @@
-"""start.bat under Wine's cmd, with stand-ins for every Python. What it can't show: real Windows, and a `%` in
-the folder's name, which Wine expands twice (the real cmd doesn't)."""
+"""The script start.bat under Wine's cmd, with a stand-in for every Python.
+
+It cannot show real Windows, nor a `%` in the folder's name, which Wine expands twice (the real cmd does not).
+"""
 
 import os
 import shutil
@@ -20,15 +22,18 @@ CHECK = r"scripts\check_python.py"
 MAKE = r"scripts\make_environment.py"
 INSTALL = r"python scripts\install_once.py app requirements.txt"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("wine") is None or shutil.which(COMPILER) is None,
-    reason="needs Wine and a compiler: apt-get install wine gcc-mingw-w64-x86-64-win32",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("wine") is None or shutil.which(COMPILER) is None,
+        reason="needs Wine and a compiler: apt-get install wine gcc-mingw-w64-x86-64-win32",
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Call:
-    """How a stand-in was called; `arguments` begin with its name."""
+    """A call of a stand-in; `arguments` begin with its name."""
 
     program: str
     directory: str
@@ -131,7 +136,7 @@ def windows(tmp_path, wine) -> Windows:
     return Windows(tmp_path, standin, prefix)
 
 
-def test_a_first_start_makes_the_environment_installs_and_starts_the_app_and_a_second_only_starts(windows):
+def test_the_first_start_installs_and_the_second_only_starts(windows):
     windows.put("py", "python")
     first = windows.start("--models", r"D:\my models (2)", "--name", "猫", PYTHONPATH=r"C:\other")
     app = rf'python "Z:{windows.app}\webui\endframe_ichi.py" --inbrowser'.replace("/", "\\")
@@ -155,7 +160,7 @@ def test_a_first_start_makes_the_environment_installs_and_starts_the_app_and_a_s
     assert second.calls[-1].directory == f"Z:{windows.desktop}".replace("/", "\\")
 
 
-def test_a_broken_environment_is_made_anew_with_the_first_python_that_will_do(windows):
+def test_a_broken_environment_is_made_anew(windows):
     windows.put("py")
     windows.start()
     windows.fail(f"1 python {CHECK} venv", "103 py -3.13", f"1 py -3.12 {CHECK}")
@@ -164,12 +169,12 @@ def test_a_broken_environment_is_made_anew_with_the_first_python_that_will_do(wi
     assert again.commands[:-1] == [f"python {CHECK} venv", *asked, f"py -3.11 {MAKE}", INSTALL]
 
 
-def test_without_the_launcher_python_itself_is_taken(windows):
+def test_without_the_launcher_python_itself_is_used(windows):
     windows.put("python")
     assert windows.start().commands[:3] == [f"python {CHECK}", f"python {MAKE}", INSTALL]
 
 
-def test_a_python_that_is_a_batch_file_comes_back(windows):
+def test_a_python_may_be_a_batch_file(windows):
     windows.put("py")
     (windows.path / "python.bat").write_text("@py -real %*\n", newline="\r\n")
     windows.fail("1 py -3")
@@ -178,7 +183,7 @@ def test_a_python_that_is_a_batch_file_comes_back(windows):
     assert start.status == 0
 
 
-def test_the_python_of_the_users_choice_is_asked_first(windows):
+def test_the_users_python_comes_first(windows):
     windows.put("py")
     own = windows.path / "my python.exe"
     shutil.copy(windows.path / "py.exe", own)
@@ -186,7 +191,7 @@ def test_the_python_of_the_users_choice_is_asked_first(windows):
     assert windows.start().commands[:2] == [f"my python {CHECK}", f"my python {MAKE}"]
 
 
-def test_where_there_is_no_python_the_window_says_where_to_get_it_and_stays_open(windows):
+def test_without_python_the_window_names_its_page_and_stays_open(windows):
     start = windows.start()
     assert (start.status, start.calls) == (1, ())
     assert NO_PYTHON in start.shown
@@ -194,7 +199,7 @@ def test_where_there_is_no_python_the_window_says_where_to_get_it_and_stays_open
     assert start.shown.rstrip(". ").endswith(PAUSE)
 
 
-def test_a_python_that_is_too_old_or_a_stub_of_the_store_is_none(windows):
+def test_an_old_python_and_the_stores_stub_do_not_count(windows):
     windows.put("py", "python")
     windows.fail("1 py -3", "9009 python scripts")
     start = windows.start()
@@ -205,7 +210,7 @@ def test_a_python_that_is_too_old_or_a_stub_of_the_store_is_none(windows):
 
 
 @pytest.mark.parametrize("step", [MAKE, INSTALL])
-def test_a_step_that_fails_ends_the_start_with_the_window_open(windows, step):
+def test_a_failed_step_ends_the_start_with_the_window_open(windows, step):
     windows.put("py")
     windows.fail(f"1 {step}")
     start = windows.start()
@@ -214,7 +219,7 @@ def test_a_step_that_fails_ends_the_start_with_the_window_open(windows, step):
     assert PAUSE in start.shown
 
 
-def test_an_app_that_fails_leaves_the_window_open_with_its_message(windows):
+def test_a_failed_app_leaves_the_window_open(windows):
     windows.put("py")
     windows.fail("2 endframe_ichi.py")
     start = windows.start()
@@ -224,7 +229,7 @@ def test_an_app_that_fails_leaves_the_window_open_with_its_message(windows):
     assert PAUSE not in windows.start(NO_PAUSE="1").shown
 
 
-def test_an_app_that_was_stopped_with_ctrl_c_has_not_failed(windows):
+def test_ctrl_c_is_no_failure(windows):
     windows.put("py")
     windows.fail("130 endframe_ichi.py")
     start = windows.start()
@@ -232,7 +237,7 @@ def test_an_app_that_was_stopped_with_ctrl_c_has_not_failed(windows):
     assert PAUSE not in start.shown
 
 
-def test_an_app_that_was_unpacked_by_half_says_so(windows):
+def test_an_incompletely_unpacked_app_is_reported(windows):
     shutil.rmtree(windows.app / "scripts")
     start = windows.start()
     assert "Unpack the whole ZIP file" in start.shown

@@ -1,4 +1,4 @@
-"""start.sh for real, in clean folders: real virtual environments, a folder of wheels as the package index."""
+"""The script start.sh in clean folders, with real virtual environments and a folder of wheels as index."""
 
 import json
 import os
@@ -20,7 +20,10 @@ import tiny_package
 print(json.dumps([sys.argv[1:], os.getcwd(), sys.prefix, tiny_package.VERSION]))
 """
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there, start.bat does this")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="there, start.bat does this"),
+]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def app(tmp_path_factory) -> Unpacked:
     return app
 
 
-def test_a_second_start_installs_nothing_and_passes_its_arguments_on(app):
+def test_a_second_start_installs_nothing_and_passes_arguments(app):
     given = ["--models", "my models (2)", "猫 & $HOME", "--port=8002"]
     second = app.start(*given, PYTHONPATH="/other", PYTHONHOME="/other")
     assert second.said == ""
@@ -109,7 +112,7 @@ def test_a_second_start_installs_nothing_and_passes_its_arguments_on(app):
 
 
 @pytest.mark.parametrize("screen", ["DISPLAY", "WAYLAND_DISPLAY"])
-def test_where_there_is_a_screen_the_browser_opens(app, screen):
+def test_the_browser_opens_only_with_a_screen(app, screen):
     assert app.start("--lang", "ja", **{screen: ":0"}).arguments == ["--inbrowser", "--lang", "ja"]
 
 
@@ -122,7 +125,7 @@ def test_changed_requirements_are_installed_at_the_next_start(app):
     assert app.start().said == ""
 
 
-def test_a_moved_folder_goes_on_without_installing(app):
+def test_a_moved_folder_starts_without_installing(app):
     before, after = app.root, app.root.with_name("moved")
     before.rename(after)
     app.root = after
@@ -135,7 +138,7 @@ def test_a_moved_folder_goes_on_without_installing(app):
     assert moved.prefix == str(after / "venv")
 
 
-def test_a_half_made_environment_is_made_anew(app):
+def test_an_incomplete_environment_is_made_anew(app):
     shutil.rmtree(next((app.root / "venv" / "lib").glob("python3*/site-packages/pip")))
     repaired = app.start()
     assert "Making a virtual environment in" in repaired.said
@@ -163,14 +166,14 @@ def fresh(tmp_path) -> Unpacked:
     return Unpacked(tmp_path / "fresh")
 
 
-def test_without_a_python_that_will_do_it_is_said_where_to_get_one(fresh, only_python):
+def test_without_a_supported_python_the_download_page_is_named(fresh, only_python):
     start = fresh.start(PATH=only_python("exit 1"))
     assert start.status == 1
     assert "Python 3.10、3.11、3.12、3.13 のどれも見つかりません" in start.said
     assert "https://www.python.org/downloads/" in start.said
 
 
-def test_a_python_without_its_venv_module_is_named_with_what_to_install(fresh, only_python):
+def test_a_missing_venv_module_is_named_with_its_package(fresh, only_python):
     start = fresh.start(
         PATH=only_python("case $2 in *print*) echo python3.12-venv;; *exit*) ;; *) exit 1;; esac")
     )
@@ -179,7 +182,7 @@ def test_a_python_without_its_venv_module_is_named_with_what_to_install(fresh, o
     assert "sudo apt install python3.12-venv" in start.said
 
 
-def test_an_environment_that_cannot_be_made_is_said(fresh, only_python):
+def test_an_environment_that_cannot_be_made_is_reported(fresh, only_python):
     script = f"""case "$*" in *check_python*) exit 0;; esac; exec "{sys.executable}" "$@" """
     (fresh.root / "venv").write_text("a file, in the way")
     start = fresh.start(PATH=only_python(script))
@@ -188,7 +191,7 @@ def test_an_environment_that_cannot_be_made_is_said(fresh, only_python):
     assert "The virtual environment could not be made" in start.said
 
 
-def test_the_python_of_the_users_choice_is_taken(fresh, only_python):
+def test_the_users_python_is_used(fresh, only_python):
     path = only_python("exit 3")
     own = Path(path) / "own python"
     own.write_text(f"#!{shutil.which('sh')}\necho mine >&2\nexit 0\n")

@@ -1,4 +1,4 @@
-"""start.bat and start.sh, read side by side: the same steps, the same Pythons, the same words."""
+"""The scripts start.bat and start.sh have the same steps, the same Pythons, the same words."""
 
 import ast
 import re
@@ -55,7 +55,7 @@ def test_both_take_the_same_steps_in_the_same_order():
     assert [step.start() for step in found] == sorted(step.start() for step in found)
 
 
-def test_both_look_for_the_pythons_that_the_app_runs_on():
+def test_both_search_the_supported_pythons():
     newest, oldest = check_python.NEWEST[1], check_python.OLDEST[1]
     assert [f"3.{minor}" for minor in range(newest, oldest - 1, -1)] == VERSIONS
     assert f"({' '.join(VERSIONS)}) do if not defined python call :try py -%%v" in BAT
@@ -66,13 +66,13 @@ def test_both_look_for_the_pythons_that_the_app_runs_on():
         assert "No Python 3.10, 3.11, 3.12 or 3.13" in text
 
 
-def test_both_keep_away_what_was_set_for_another_python():
+def test_both_clear_another_pythons_variables():
     for name in ("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
         assert f'set "{name}="\n' in BAT
         assert re.search(rf"^unset .*\b{name}\b", FUNCTIONS, re.MULTILINE)
 
 
-def test_start_bat_bears_any_name_of_its_folder():
+def test_start_bat_runs_in_a_folder_of_any_name():
     code = code_of(BAT)
     labels, alone, last = BAT.partition(":no_files\n")
     assert labels.isascii()  # after other letters, cmd can lose its place in the file
@@ -94,7 +94,7 @@ def test_every_end_with_a_failure_waits_for_a_key():
     assert "\n:wait\nif not defined NO_PAUSE pause\n" in BAT
 
 
-def test_each_setting_is_off_and_explained_in_japanese_and_in_english():
+def test_each_setting_is_off_and_explained_in_two_languages():
     lines = [line for line in SETTINGS.splitlines() if line]
     assert [line for line in lines if not line.startswith("rem ")] == ["@echo off"]
     names = []
@@ -111,7 +111,7 @@ def test_each_setting_is_off_and_explained_in_japanese_and_in_english():
 
 
 @pytest.mark.parametrize("code", SENTENCES)
-def test_a_sentence_says_the_same_in_both_languages(code):
+def test_a_message_has_the_same_values_in_both_languages(code):
     japanese, english = SENTENCES[code]
     fields = [
         {field for _, field, _, _ in string.Formatter().parse(text) if field} for text in (japanese, english)
@@ -121,7 +121,7 @@ def test_a_sentence_says_the_same_in_both_languages(code):
     assert english.isascii()
 
 
-def test_every_sentence_is_said_by_somebody():
+def test_every_message_is_used():
     sources = "".join(Path(module.__file__).read_text("utf-8") for module in (install_once, make_environment))
     reasons = ("fits", "no_card", "no_answer", "card_too_old", "driver_too_old")
     unsaid = [code for code in SENTENCES if f'"{code}"' not in sources]
@@ -146,13 +146,13 @@ def test_a_python_can_run_the_app_if_torch_is_built_for_it(monkeypatch, version,
 
 
 @pytest.mark.parametrize(("module", "in_environment"), [("pip", True), ("ensurepip", False), ("venv", False)])
-def test_a_python_without_what_installing_takes_cannot(monkeypatch, module, in_environment):
+def test_a_python_without_pip_or_venv_is_not_supported(monkeypatch, module, in_environment):
     monkeypatch.setitem(sys.modules, module, None)
     assert not check_python.can_run(in_environment)
     assert check_python.can_run(not in_environment)
 
 
-def test_any_python_can_read_the_check():
+def test_any_python_can_run_the_check():
     text = Path(check_python.__file__).read_text("ascii")
     tree = ast.parse(text, feature_version=(3, 3))
     newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr)

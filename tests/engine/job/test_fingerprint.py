@@ -1,4 +1,4 @@
-"""What makes two runs the same job."""
+"""The fingerprint by which two runs are the same job."""
 
 import dataclasses
 

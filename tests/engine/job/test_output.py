@@ -1,4 +1,4 @@
-"""What a job's files are called, and that who only plans a video waits for no torch."""
+"""The names of a job's files, and modules that import no torch."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_companions_stand_beside_the_video(tmp_path):
     assert target.file("_section_001.png") == tmp_path / "v1.2_section_001.png"
 
 
-def test_planning_a_video_imports_no_torch():
+def test_pictures_files_and_plans_import_no_torch():
     program = ["import sys"]
     for name in WITHOUT_TORCH:
         program += [f"import diffusers_helper.{name}", f"if 'torch' in sys.modules: sys.exit('{name}')"]

@@ -316,7 +316,7 @@ STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
     8: lambda p: np.rot90(p, -1),
 }
-"""How a camera stores an upright picture under each EXIF orientation."""
+"""The stored form of an upright picture under each EXIF orientation."""
 
 
 def exif_of(orientation: int) -> Image.Exif:
