@@ -1,4 +1,4 @@
-"""What the command says on a terminal, and how it ends. Bad input has tests of its own."""
+"""The command's output on a terminal, and its end. Bad input has tests of its own."""
 
 import io
 import os
@@ -30,7 +30,7 @@ def test_the_last_line_names_file_frames_seconds_size_and_time(command, monkeypa
     assert re.fullmatch(rf"{video}: 21 frames, 0\.70 s, 64x64, made in \d+\.\d s\n", out.shown())
 
 
-def test_a_terminal_shows_section_step_and_time_left(command, monkeypatch):
+def test_a_terminal_shows_section_step_and_eta(command, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert command({"seconds": 1, "steps": 3}).status == 0
     shown = terminal.shown()
@@ -61,12 +61,12 @@ def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):
     assert "\\u72ac.png does not exist" in error.shown()
 
 
-def test_what_moves_the_cursor_is_shown_as_its_code(command):
+def test_control_characters_are_shown_as_codes(command):
     sentence = command.refuse({"start_image": "a\n\x1b[2J\u202e\x9b.png"})
     assert "a\\n\\x1b[2J\\u202e\\x9b.png does not exist" in sentence
 
 
-def test_ctrl_c_before_the_command_listens_ends_it_without_a_traceback(monkeypatch):
+def test_ctrl_c_before_the_handler_ends_without_a_traceback(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -92,7 +92,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeyp
 
 
 @pytest.mark.parametrize("begin", [0, 1])
-def test_the_bar_goes_back_where_a_section_is_made_once_more(begin):
+def test_the_bar_goes_back_when_a_section_is_sampled_again(begin):
     places, bar = [], tqdm(file=io.StringIO())
     for section, step in [(begin, 1), (begin, 2), (begin, 1), (begin, 2), (2, 1), (2, 2)]:
         event = StepDone(section, 3, step, 2, computed=True, preview=np.zeros(1))
@@ -103,7 +103,7 @@ def test_the_bar_goes_back_where_a_section_is_made_once_more(begin):
     assert places[4:] == [(3 + more, 4 + more), (4 + more, 4 + more)]
 
 
-def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):
+def test_the_same_name_resumes_where_it_stopped(command, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(headless, "_advance", lambda *_: signal.raise_signal(signal.SIGINT))
         assert command({"seconds": 1, "steps": 1}).status == 130
@@ -114,7 +114,7 @@ def test_the_same_name_goes_on_where_it_stopped(command, monkeypatch):
     assert not list((command.home / "temp" / "headless").iterdir())
 
 
-def test_unfinished_videos_are_given_up_after_a_month_but_for_the_newest(tmp_path):
+def test_old_unfinished_videos_are_deleted_but_for_the_newest(tmp_path):
     works = [work_folder(tmp_path, tmp_path / "out", name) for name in "abcde"]
     assert len(set(works)) == 5
     for days, work in zip((31, 400, 29, 35, 500), works, strict=True):
@@ -153,7 +153,7 @@ def test_ctrl_c_works_as_before_when_the_command_is_done(command):
         (LookupError("two\nlines"), "does not know: LookupError: two lines (at test_headless.py:"),
     ],
 )
-def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch, error, said):
+def test_an_unexpected_error_is_one_sentence_too(command, monkeypatch, error, said):
     def fail(*_: object) -> None:
         raise error
 
@@ -166,7 +166,7 @@ def test_an_error_that_nobody_expected_is_one_sentence_too(command, monkeypatch,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
 @pytest.mark.parametrize(("columns", "follows"), [(0, False), (100, True)])
-def test_a_terminal_without_a_size_gets_a_bar_of_the_usual_one(columns, follows):
+def test_a_terminal_without_a_size_gets_a_default_width(columns, follows):
     import fcntl
     import pty
     import struct

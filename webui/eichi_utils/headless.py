@@ -93,7 +93,7 @@ class _Progress:
         return words("progress.stage", stage=stage, percent=round(100 * self.fraction))
 
     def report_kept(self, words: Translator) -> None:
-        """Report, where sections are finished, how the next run can resume behind them."""
+        """Report, where sections are finished, how the next run can resume."""
         if self.done:
             report(words("stopped.go_on", done=self.done, sections=self.sections, name=self.name))
 

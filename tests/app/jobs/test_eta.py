@@ -63,7 +63,7 @@ class Moment:
 
     @property
     def error(self) -> float:
-        """How wrong the seconds are, as a part of the truth; three seconds are forgiven."""
+        """The relative error of the seconds, of which three are forgiven."""
         assert self.left is not None
         return max(abs(self.left - self.true) - 3, 0) / max(self.true, 1)
 
@@ -131,7 +131,7 @@ def test_a_slow_first_step_is_not_taken_for_the_speed():
     assert shown[0].error < 0.3
 
 
-def test_a_machine_that_is_slower_today_is_followed_within_two_steps():
+def test_a_machine_slower_today_is_followed_in_two_steps():
     moments, _ = follow(Course(computed=12.0), known(Course()))
     assert all(moment.error < 0.1 for moment in moments if moment.position >= (0, 2))
 

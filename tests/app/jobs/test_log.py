@@ -1,4 +1,4 @@
-"""What the log is told of jobs; the events themselves pass untouched."""
+"""The log of jobs; the events themselves pass unchanged."""
 
 import logging
 import threading
@@ -40,18 +40,18 @@ def made(*_: object) -> Generator[Event, None, None]:
 
 
 @pytest.fixture(autouse=True)
-def _hear_everything(caplog) -> None:
+def _log_everything(caplog) -> None:
     caplog.set_level(logging.INFO, "webui")
 
 
-def test_the_events_pass_untouched_and_are_told(caplog):
+def test_events_pass_unchanged_and_are_logged(caplog):
     assert list(logged(made)(SPEC, threading.Event())) == EVENTS
-    for told in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
-        assert told in caplog.text
+    for text in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
+        assert text in caplog.text
     assert "job cat done after" in caplog.messages[-1]
 
 
-def test_the_request_is_told_without_pictures_and_words(caplog):
+def test_the_request_is_logged_without_pictures_and_texts(caplog):
     list(logged(made)(SPEC, threading.Event()))
     assert '"seed": 7' in caplog.messages[0]
     for private in ("secret", "dog", "runs", "data:", "private.png", "other.png"):
@@ -60,10 +60,10 @@ def test_the_request_is_told_without_pictures_and_words(caplog):
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "logged_as"),
     [(Stopped(None, 0, 1), "cat stopped after"), (MachineError("disk_full"), "cat failed (MachineE")],
 )
-def test_how_a_job_ended_is_told(caplog, end, told):
+def test_a_jobs_end_is_logged(caplog, end, logged_as):
     def run(*_: object) -> Generator[Event, None, None]:
         yield EVENTS[0]
         if isinstance(end, Exception):
@@ -76,10 +76,10 @@ def test_how_a_job_ended_is_told(caplog, end, told):
             list(events)
     else:
         list(events)
-    assert told in caplog.messages[-1]
+    assert logged_as in caplog.messages[-1]
 
 
-def test_a_job_that_is_given_up_cleans_up_at_once(caplog):
+def test_an_abandoned_job_cleans_up_at_once(caplog):
     cleaned = []
 
     def run(*_: object) -> Generator[Event, None, None]:

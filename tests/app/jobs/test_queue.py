@@ -41,7 +41,7 @@ def step(number: int, steps: int = 16, section: int = 0, sections: int = 1, valu
 
 
 class Runner:
-    """Finishes each job at once, or when it is let go on; notes which began."""
+    """Finishes each job at once, or when `go_on` is released; records which began."""
 
     def __init__(self, *, held: bool = False) -> None:
         self.began: list[JobSpec] = []
@@ -99,7 +99,7 @@ def copies(tmp_path: Path) -> list[Path]:
 # -- order -------------------------------------------------------------------------------------------
 
 
-def test_jobs_run_one_after_another_in_the_order_in_which_they_were_added(start, request_, tmp_path):
+def test_jobs_run_one_by_one_in_the_order_they_were_added(start, request_, tmp_path):
     queue = start(runner := Runner())
     ids = [queue.add(request_, tmp_path) for _ in range(5)]
     assert [job.id for job in wait_idle(queue)] == ids == [spec.id for spec in runner.began]
@@ -119,7 +119,7 @@ def test_a_job_added_while_another_runs_waits_for_it(start, request_, tmp_path):
     assert [job.id for job in wait_idle(queue)] == [first, second]
 
 
-def test_a_waiting_job_can_be_removed_and_moved_up_and_others_cannot(start, request_, tmp_path):
+def test_only_a_waiting_job_can_be_removed_or_moved_up(start, request_, tmp_path):
     queue = start(runner := Runner(held=True))
     running, a, b, c = (queue.add(request_, tmp_path) for _ in range(4))
     wait_until(queue, lambda view: view.running)
@@ -136,9 +136,7 @@ def test_a_waiting_job_can_be_removed_and_moved_up_and_others_cannot(start, requ
     assert [job.id for job in wait_idle(queue)] == [running, c, b]
 
 
-def test_a_hundred_jobs_have_names_of_their_own_and_keep_their_pictures_on_the_disk(
-    start, request_, tmp_path
-):
+def test_a_hundred_jobs_have_unique_names_and_copies_on_disk(start, request_, tmp_path):
     queue = start(runner := Runner(held=True))
     ids = {queue.add(request_, tmp_path) for _ in range(100)}
     wait_until(queue, lambda view: view.running)
@@ -201,9 +199,7 @@ def test_an_upload_may_vanish_once_its_job_is_added(start, request_, picture, tm
 @pytest.mark.parametrize(
     ("content", "code"), [(b"no picture", "not_an_image"), (b"", "image_empty"), (None, "image_missing")]
 )
-def test_a_picture_that_cannot_be_read_is_refused_before_the_job_is_queued(
-    start, request_, picture, tmp_path, content, code
-):
+def test_an_unreadable_picture_is_refused_before_queueing(start, request_, picture, tmp_path, content, code):
     broken = picture.with_name("broken.png")
     if content is not None:
         broken.write_bytes(content)
@@ -223,7 +219,7 @@ def test_a_picture_cut_short_is_refused_though_it_begins_well(start, request_, p
     assert caught.value.code == "image_broken"
 
 
-def test_a_temp_folder_that_cannot_be_written_is_the_machines_fault(start, request_, tmp_path):
+def test_an_unwritable_temp_folder_is_a_machine_error(start, request_, tmp_path):
     (tmp_path / "temp").write_text("a file stands here")
     with pytest.raises(MachineError) as caught:
         start(Runner()).add(request_, tmp_path)
@@ -233,7 +229,7 @@ def test_a_temp_folder_that_cannot_be_written_is_the_machines_fault(start, reque
 # -- the course of a job ----------------------------------------------------------------------------
 
 
-def test_a_view_tells_stage_section_step_size_and_how_far_the_job_is(start, request_, tmp_path):
+def test_a_view_shows_stage_section_step_and_size(start, request_, tmp_path):
     request = dataclasses.replace(request_, steps=2, seconds=2)
     plan = make_plan(request)
     assert len(plan.sections) == 2
@@ -250,19 +246,19 @@ def test_a_view_tells_stage_section_step_size_and_how_far_the_job_is(start, requ
         StageStarted("sampling", 1),
         SectionDone(1, 2, 73),  # this time, the video so far could not be written
     ]
-    told, seen = threading.Semaphore(0), []
+    seen_by_test, seen = threading.Semaphore(0), []
 
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         for event in [*events, finished(spec, 73)]:
             yield event
-            assert told.acquire(timeout=SOON)
+            assert seen_by_test.acquire(timeout=SOON)
 
     queue = start(run)
     job_id = queue.add(request, tmp_path)
     for number in range(len(events) + 1):
         # Version 1 is the adding, 2 the beginning; each event is one more.
         seen.append(wait_until(queue, lambda view, n=number: view.version == n + 3).running)
-        told.release()
+        seen_by_test.release()
     names = ["prompt", "", "notice", "plan", "begin", "step", "decode", "one", "next", "two", "finished"]
     views = dict(zip(names, seen, strict=True))
     assert [view.progress.stage for view in seen[:4]] == ["prompt"] * 4
@@ -357,7 +353,7 @@ class FailingOnce(Runner):
         (LookupError("two\nlines"), "unexpected", {"reason": "LookupError: two lines"}),
     ],
 )
-def test_a_failure_is_told_and_the_next_job_runs(start, request_, tmp_path, error, code, values):
+def test_a_failure_is_reported_and_the_next_job_runs(start, request_, tmp_path, error, code, values):
     queue = start(FailingOnce(raising(error)))
     queue.add(request_, tmp_path)
     queue.add(request_, tmp_path)
@@ -373,7 +369,7 @@ def test_a_failure_is_told_and_the_next_job_runs(start, request_, tmp_path, erro
     assert (first.video, first.frames, second.failure) == (tmp_path / "so_far.mp4", 33, None)
 
 
-def test_what_a_failed_job_left_finished_is_its_video(start, request_, tmp_path):
+def test_a_failed_job_shows_its_unfinished_video(start, request_, tmp_path):
     def fail(spec: JobSpec) -> None:
         (spec.folder / f"{spec.name}_unfinished.mp4").write_bytes(b"video")
         raise MachineError("out_of_memory")
@@ -385,7 +381,7 @@ def test_what_a_failed_job_left_finished_is_its_video(start, request_, tmp_path)
     assert job.frames == 33
 
 
-def test_details_of_a_failure_hold_neither_prompt_nor_picture_nor_home(start, request_, tmp_path):
+def test_failure_details_hold_no_prompt_picture_or_home(start, request_, tmp_path):
     private = f"{request_.prompt} data:image/png;base64,QUJD {Path.home() / 'cat.png'}"
     queue = start(FailingOnce(raising(ValueError(private))))
     queue.add(request_, tmp_path)
@@ -407,7 +403,7 @@ def test_a_runner_that_ends_without_a_result_has_failed(start, request_, tmp_pat
     assert (job.state, job.failure.code) == ("failed", "internal")
 
 
-def test_trouble_behind_the_result_does_not_take_the_result_away(start, request_, tmp_path):
+def test_an_error_after_the_result_keeps_the_result(start, request_, tmp_path):
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
         yield finished(spec)
         raise OSError("the job's folder cannot be deleted")
@@ -418,7 +414,7 @@ def test_trouble_behind_the_result_does_not_take_the_result_away(start, request_
     assert (job.state, job.failure) == ("done", None)
 
 
-def test_a_runner_that_fails_is_cleaned_up_before_the_next_job_begins(start, request_, tmp_path):
+def test_a_failed_runner_is_closed_before_the_next_job_begins(start, request_, tmp_path):
     course: list[str] = []
 
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
@@ -465,7 +461,7 @@ def test_the_thumbnail_is_small_upright_and_of_the_start_image(start, picture, t
     assert queue.thumbnail("none") is None
 
 
-def test_a_preview_is_encoded_once_for_each_step_and_large_enough_to_be_seen(start, request_, tmp_path):
+def test_a_preview_is_encoded_once_a_step_and_scaled_up(start, request_, tmp_path):
     go_on = threading.Semaphore(0)
 
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
@@ -492,9 +488,7 @@ def test_a_preview_is_encoded_once_for_each_step_and_large_enough_to_be_seen(sta
 # -- time left ---------------------------------------------------------------------------------------
 
 
-def test_time_left_and_fraction_are_shown_while_a_job_runs_and_its_speed_is_learned(
-    start, request_, tmp_path
-):
+def test_a_running_job_has_an_eta_and_its_speed_is_learned(start, request_, tmp_path):
     learned, go_on = [], threading.Semaphore(0)
 
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
@@ -522,7 +516,7 @@ def test_time_left_and_fraction_are_shown_while_a_job_runs_and_its_speed_is_lear
 # -- many at once ------------------------------------------------------------------------------------
 
 
-def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request_, tmp_path):
+def test_no_view_mixes_the_progress_of_two_jobs(start, request_, tmp_path):
     """Each job's seed is its number of steps, and its step the number of frames that it has."""
 
     def run(spec: JobSpec, _stop: threading.Event) -> Generator[Event, None, None]:
@@ -564,7 +558,7 @@ def test_no_view_ever_shows_one_jobs_progress_under_anothers_name(start, request
     assert mixed == []
 
 
-def test_wait_returns_at_a_change_and_otherwise_after_its_time(start, request_, tmp_path):
+def test_wait_returns_at_a_change_or_after_its_timeout(start, request_, tmp_path):
     queue = start(Runner())
     assert queue.wait(0, 0.01) == 0
     adding = threading.Timer(0.05, queue.add, (request_, tmp_path))
@@ -577,7 +571,7 @@ def test_wait_returns_at_a_change_and_otherwise_after_its_time(start, request_, 
 # -- what is left ------------------------------------------------------------------------------------
 
 
-def test_only_the_newest_that_ended_are_kept_and_no_copies_with_them(start, request_, tmp_path):
+def test_only_the_newest_ended_jobs_are_kept_without_copies(start, request_, tmp_path):
     queue = start(Runner())
     ids = [queue.add(request_, tmp_path) for _ in range(KEPT_ENDED + 5)]
     wait_until(queue, lambda view: view.ended and view.ended[0].id == ids[-1])
@@ -587,7 +581,7 @@ def test_only_the_newest_that_ended_are_kept_and_no_copies_with_them(start, requ
     wait_until(queue, lambda _: not copies(tmp_path))
 
 
-def test_a_removed_job_takes_its_copies_along(start, request_, tmp_path):
+def test_removing_a_job_deletes_its_copies(start, request_, tmp_path):
     queue = start(runner := Runner(held=True))
     queue.add(request_, tmp_path)
     wait_until(queue, lambda view: view.running)
@@ -616,7 +610,7 @@ class StoppedOnly(Runner):
         yield Stopped(None, self._sections, 4)
 
 
-def test_closing_stops_the_running_job_and_the_next_start_finds_all(start, request_, tmp_path):
+def test_closing_stops_the_job_and_the_next_start_finds_all(start, request_, tmp_path):
     queue = JobQueue(StoppedOnly(), tmp_path / "temp")
     first, second, third = (queue.add(request_, tmp_path) for _ in range(3))
     wait_until(queue, lambda view: view.running and view.running.progress.step)
@@ -641,10 +635,10 @@ def test_closing_stops_the_running_job_and_the_next_start_finds_all(start, reque
 
 
 LONG = {"seconds": 5}
-"""Of four sections."""
+"""The length of a video of four sections."""
 
 
-def test_a_stopped_job_with_sections_can_be_finished_and_one_without_is_gone(start, request_, tmp_path):
+def test_a_stopped_job_can_be_finished_if_it_has_sections(start, request_, tmp_path):
     for sections in (0, 2):
         queue = start(StoppedOnly(sections))
         job_id = queue.add(dataclasses.replace(request_, **LONG), tmp_path)
@@ -657,7 +651,7 @@ def test_a_stopped_job_with_sections_can_be_finished_and_one_without_is_gone(sta
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_an_unfinished_job_goes_on_before_all_that_wait(start, request_, tmp_path, short):
+def test_an_unfinished_job_is_resumed_before_all_that_wait(start, request_, tmp_path, short):
     queue = start(runner := StoppedOnly(2))
     first, *others = (queue.add(dataclasses.replace(request_, **LONG), tmp_path) for _ in range(3))
     wait_until(queue, lambda view: view.running and view.running.progress.step)
@@ -679,7 +673,7 @@ def test_an_unfinished_job_goes_on_before_all_that_wait(start, request_, tmp_pat
     )
 
 
-def test_an_unfinished_job_that_is_taken_out_of_the_queue_again_loses_nothing(start, request_, tmp_path):
+def test_removing_a_resumed_job_from_the_queue_loses_nothing(start, request_, tmp_path):
     queue = start(StoppedOnly(2))
     first, second = (queue.add(dataclasses.replace(request_, **LONG), tmp_path) for _ in range(2))
     wait_until(queue, lambda view: view.running and view.running.progress.step)
@@ -695,7 +689,7 @@ def test_an_unfinished_job_that_is_taken_out_of_the_queue_again_loses_nothing(st
     assert [stored.state for stored in queue._store.load()[0]] == ["interrupted"] * 2
 
 
-def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
+def test_a_discarded_job_leaves_nothing(start, request_, tmp_path):
     queue = start(StoppedOnly(1))
     job_id = queue.add(dataclasses.replace(request_, **LONG), tmp_path)
     wait_until(queue, lambda view: view.running and view.running.progress.step)
@@ -722,7 +716,7 @@ def test_what_is_thrown_away_leaves_nothing(start, request_, tmp_path):
     assert list((tmp_path / "temp").iterdir()) == []
 
 
-def test_after_a_crash_the_job_is_shown_with_its_picture_and_what_is_kept(request_, tmp_path):
+def test_after_a_crash_a_job_has_its_thumbnail_and_sections(request_, tmp_path):
     video = tmp_path / "temp" / "x.mp4"
     hung = JobQueue(StoppedOnly(2, video), tmp_path / "temp")
     job_id = hung.add(dataclasses.replace(request_, **LONG), tmp_path)
@@ -743,7 +737,7 @@ def test_after_a_crash_the_job_is_shown_with_its_picture_and_what_is_kept(reques
     assert hung.close(SOON)
 
 
-def test_the_order_of_the_queue_comes_back_whatever_the_clock_says(start, request_, tmp_path, monkeypatch):
+def test_the_order_of_the_queue_is_restored(start, request_, tmp_path, monkeypatch):
     first = JobQueue(Runner(held=True), tmp_path / "temp")
     names = iter(f"name {number}" for number in (5, 3, 9, 1))
     monkeypatch.setattr(jobs, "new_name", lambda _: next(names))
@@ -759,7 +753,7 @@ def test_the_order_of_the_queue_comes_back_whatever_the_clock_says(start, reques
     assert first.close(SOON)
 
 
-def test_a_hundred_queued_jobs_come_back(start, request_, tmp_path):
+def test_a_hundred_queued_jobs_are_restored(start, request_, tmp_path):
     first = JobQueue(Runner(held=True), tmp_path / "temp")
     ids = [first.add(request_, tmp_path) for _ in range(100)]
     wait_until(first, lambda view: view.running)
@@ -771,7 +765,7 @@ def test_a_hundred_queued_jobs_come_back(start, request_, tmp_path):
     assert first.close(SOON)
 
 
-def test_no_job_begins_while_the_app_still_starts(request_, tmp_path):
+def test_no_job_begins_while_the_queue_is_paused(request_, tmp_path):
     queue = JobQueue(runner := Runner(), tmp_path / "temp", paused=True)
     queue.add(request_, tmp_path)
     time.sleep(0.2)
@@ -779,10 +773,10 @@ def test_no_job_begins_while_the_app_still_starts(request_, tmp_path):
     queue.resume()
     wait_idle(queue)
     assert queue.close(SOON)
-    assert JobQueue(runner, tmp_path / "temp", paused=True).close(SOON), "also before it was let go"
+    assert JobQueue(runner, tmp_path / "temp", paused=True).close(SOON), "also while it is paused"
 
 
-def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_path):
+def test_a_damaged_job_is_set_aside_with_a_notice(start, request_, tmp_path):
     first = JobQueue(Runner(held=True), tmp_path / "temp")
     broken, whole = (first.add(request_, tmp_path) for _ in range(2))
     wait_until(first, lambda view: view.running)
@@ -800,13 +794,13 @@ def test_a_job_that_cannot_be_read_is_set_aside_and_told(start, request_, tmp_pa
     assert first.close(SOON)
 
 
-@pytest.mark.parametrize("place", ["Infinity", "1e400", "[" * 100_000, "null"])
-def test_no_damage_keeps_the_app_from_starting(start, request_, tmp_path, place):
+@pytest.mark.parametrize("position", ["Infinity", "1e400", "[" * 100_000, "null"])
+def test_no_damage_keeps_the_queue_from_starting(start, request_, tmp_path, position):
     first = JobQueue(Runner(held=True), tmp_path / "temp")
     broken = first.add(request_, tmp_path)
     wait_until(first, lambda view: view.running)
     path = tmp_path / "temp" / f"job_{broken}" / "job.json"
-    path.write_text(path.read_text().replace('"place": 0', f'"place": {place}'))
+    path.write_text(path.read_text().replace('"place": 0', f'"place": {position}'))
     assert [notice.code for notice in start(Runner()).notices] == ["job_unreadable"]
     assert path.parent.with_name(f"unreadable_{broken}").exists()
     first._run.go_on.release(9)
@@ -823,7 +817,7 @@ def begun(request_, tmp_path) -> Iterator[Job]:
     assert hung.close(SOON)
 
 
-def test_a_job_that_cannot_be_read_now_is_there_at_the_next_start(start, begun, monkeypatch):
+def test_a_job_locked_now_is_restored_at_the_next_start(start, begun, monkeypatch):
     read = Path.read_text
 
     def locked(path: Path, *arguments: str) -> str:
@@ -839,7 +833,7 @@ def test_a_job_that_cannot_be_read_now_is_there_at_the_next_start(start, begun, 
     assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
 
 
-def test_a_job_whose_output_folder_is_away_is_there(start, begun, monkeypatch):
+def test_a_job_whose_output_folder_is_away_is_restored(start, begun, monkeypatch):
     exists = Path.exists
 
     def away(path: Path, **options: bool) -> bool:
@@ -863,7 +857,7 @@ def test_only_the_whole_video_ends_a_job(start, begun, tmp_path, frames, is_ther
     assert bool(copies(tmp_path)) is is_there
 
 
-def test_who_has_begun_to_finish_short_can_still_have_the_whole(start, begun, tmp_path):
+def test_after_finishing_short_was_begun_the_whole_is_possible(start, begun, tmp_path):
     queue = start(runner := StoppedOnly(2))
     running = queue.add(
         dataclasses.replace(begun.request, start_image=str(begun.request.start_image)), tmp_path
@@ -879,7 +873,7 @@ def test_who_has_begun_to_finish_short_can_still_have_the_whole(start, begun, tm
 
 
 @pytest.mark.parametrize("done", [0, 3, 4])
-def test_finishing_short_where_nothing_would_be_left_out_is_finishing(start, begun, tmp_path, done):
+def test_finishing_short_that_leaves_nothing_out_is_finishing(start, begun, tmp_path, done):
     work = tmp_path / "temp" / f"job_{begun.id}" / "work"
     for path in work.iterdir():
         path.unlink()
@@ -891,7 +885,7 @@ def test_finishing_short_where_nothing_would_be_left_out_is_finishing(start, beg
     assert runner.began[-1].request.close_after is None
 
 
-def test_what_was_half_thrown_away_does_not_come_back(start, begun, tmp_path):
+def test_a_half_deleted_job_is_not_restored(start, begun, tmp_path):
     folder = tmp_path / "temp" / f"job_{begun.id}"
     folder.rename(folder.with_name(f"gone_{begun.id}"))
     queue = start(Runner())
@@ -899,7 +893,7 @@ def test_what_was_half_thrown_away_does_not_come_back(start, begun, tmp_path):
     assert not list((tmp_path / "temp").glob("gone_*"))
 
 
-def test_the_log_is_told_no_text_of_a_job_that_cannot_be_read(start, request_, tmp_path, caplog):
+def test_no_text_of_a_damaged_job_is_logged(start, request_, tmp_path, caplog):
     first = JobQueue(Runner(), tmp_path / "temp", paused=True)
     path = tmp_path / "temp" / f"job_{first.add(request_, tmp_path)}" / "job.json"
     assert first.close(SOON)
@@ -911,7 +905,7 @@ def test_the_log_is_told_no_text_of_a_job_that_cannot_be_read(start, request_, t
     assert "SECRETWORDS" not in caplog.text
 
 
-def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path):
+def test_closing_waits_no_longer_than_its_timeout(request_, tmp_path):
     queue = JobQueue(runner := Runner(held=True), tmp_path / "temp")
     queue.add(request_, tmp_path)
     wait_until(queue, lambda view: view.running)
@@ -920,7 +914,7 @@ def test_closing_does_not_wait_for_ever_for_a_job_that_hangs(request_, tmp_path)
     assert queue.close(SOON)
 
 
-def test_what_a_crash_left_behind_is_deleted_and_nothing_else(start, tmp_path):
+def test_the_remains_of_a_crash_are_deleted_and_nothing_else(start, tmp_path):
     temp = tmp_path / "temp"
     left = temp / "job_0123456789abcdef" / "0.png"
     others = [temp / "uploads" / "cat.png", temp / "job_of_others" / "cat.png", temp / "job_1"]
@@ -933,7 +927,7 @@ def test_what_a_crash_left_behind_is_deleted_and_nothing_else(start, tmp_path):
     assert all(path.exists() for path in others), "not even through a link"
 
 
-def test_the_queue_and_the_runner_are_there_before_torch_and_gradio():
+def test_queue_and_runner_import_neither_torch_nor_gradio():
     code = (
         "import sys; from webui.eichi_utils.jobs import queue, runner\n"
         "print([name for name in ('torch', 'gradio', 'av', 'diffusers') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""What is announced before a job: exactly what the engine then plans."""
+"""The estimate before a job: exactly what the engine then plans."""
 
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,7 @@ def request_of(pictures: Pictures, extras: dict[str, Any] | None = None, **value
         ((33, 977), {"seconds": 1.7, "section_seconds": 0.5, "use_all_padding": True}),
     ],
 )
-def test_frames_seconds_sections_and_size_are_those_that_the_engine_plans(
-    loader, speeds, tmp_path, shape, values
-):
+def test_the_estimate_is_what_the_engine_plans(loader, speeds, tmp_path, shape, values):
     request = request_of(Pictures((picture(tmp_path, *shape),)), **values)
     expected = estimate(request, speeds, None)
     planned = next(iter(run(request, tmp_path / "out", loader=loader)))
@@ -67,7 +65,7 @@ def test_frames_seconds_sections_and_size_are_those_that_the_engine_plans(
     assert (expected.height, expected.width) == (planned.height, planned.width)
 
 
-def test_a_picture_that_its_camera_turned_counts_as_it_is_shown(loader, speeds, tmp_path):
+def test_a_picture_turned_by_its_camera_counts_as_shown(loader, speeds, tmp_path):
     request = request_of(Pictures((picture(tmp_path, 900, 600, turned=True),)))
     expected = estimate(request, speeds, None)
     planned = next(iter(run(request, tmp_path / "out", loader=loader)))
@@ -75,7 +73,7 @@ def test_a_picture_that_its_camera_turned_counts_as_it_is_shown(loader, speeds, 
     assert (expected.height, expected.width) == (planned.height, planned.width) == (768, 512)
 
 
-def test_a_size_that_was_asked_for_is_announced(speeds, tmp_path):
+def test_a_requested_size_is_estimated(speeds, tmp_path):
     extras = {"width": 320, "height": 256}
     for start in (picture(tmp_path, 10, 90), UNKNOWN_PICTURE):
         expected = estimate(request_of(Pictures((start,)), extras), speeds, None)
@@ -87,7 +85,7 @@ def test_without_a_start_image_only_the_size_is_unknown(speeds):
     assert expected == Estimate(73, 73 / 30, 2)
 
 
-def test_a_sections_picture_decides_the_size_where_it_is_the_start(speeds, tmp_path):
+def test_a_keyframe_at_the_start_decides_the_size(speeds, tmp_path):
     rows = {0: Row(picture(tmp_path, 500, 500)), 1: Row(picture(tmp_path, 300, 900))}
     request = request_of(Pictures(rows=rows), use_keyframes=True, seconds=2)
     expected = estimate(request, speeds, None)
@@ -100,7 +98,7 @@ def test_a_start_image_that_is_gone_is_named(speeds, tmp_path):
     assert caught.value.code == "image_missing"
 
 
-def test_the_duration_is_known_where_this_machine_made_a_video_before(speeds, tmp_path):
+def test_the_duration_is_known_after_a_job_on_this_machine(speeds, tmp_path):
     image = picture(tmp_path, 96, 64)
     short, long = (
         request_of(Pictures((image,)), seconds=seconds, steps=10, resolution=64, teacache=False)

@@ -1,4 +1,4 @@
-"""Where the unfinished videos of `--headless` wait for the next run of the same name. Knows no engine."""
+"""The folders in which unfinished videos of `--headless` wait for the next run of the same name."""
 
 import contextlib
 import hashlib
@@ -8,21 +8,21 @@ import time
 from pathlib import Path
 
 KEPT_DAYS = 30
-"""An unfinished video that nobody went on with for so long is given up."""
+"""Days after which an unfinished video that nobody resumed is deleted."""
 KEPT_ALWAYS = 3
-"""The newest ones stay all the same: a computer's clock may be wrong by years."""
+"""The number of newest videos that stay all the same: a computer's clock may be wrong by years."""
 DIGITS = 12
 
 
 def work_folder(temp: Path, output: Path, name: str) -> Path:
-    """The working folder of the video `output/name.mp4`: the same one in every run."""
+    """Return the working folder of the video `output/name.mp4`: the same one in every run."""
     target = os.path.normcase(os.path.realpath(output / name))
     digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:DIGITS]
     return temp / "headless" / digest
 
 
 def delete_stale(temp: Path) -> None:
-    """Delete working folders in which nothing has happened for `KEPT_DAYS`, all but the newest few."""
+    """Delete working folders that have not changed for `KEPT_DAYS`, all but the newest few."""
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     with contextlib.suppress(OSError):  # there are none yet
         folders = [path for path in (temp / "headless").iterdir() if path.is_dir()]
@@ -32,5 +32,5 @@ def delete_stale(temp: Path) -> None:
 
 
 def _newest(folder: Path) -> float:
-    """When something happened in a folder last."""
+    """Return the time of the last change in a folder."""
     return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

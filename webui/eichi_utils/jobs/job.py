@@ -146,7 +146,7 @@ class Job:
 
     @property
     def can_finish_short(self) -> bool:
-        """Whether the closing section would leave sections out."""
+        """True where the closing section would leave sections out."""
         return self.can_finish and 0 < self.progress.sections_done < self.progress.sections - 1
 
     def at(self, now: float) -> "Job":

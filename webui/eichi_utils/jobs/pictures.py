@@ -1,4 +1,4 @@
-"""The small pictures that pages show of a job: of its start image, and of the latents under way.
+"""The small pictures of a job that pages show: of its start image, and of its newest latents.
 
 Both are bytes of a WebP file. Knows neither jobs nor pages.
 """
@@ -12,11 +12,11 @@ from PIL import Image
 THUMBNAIL_SIDE = 128
 PREVIEW_WIDTH = 1200
 PREVIEW_SCALE = 8
-"""A latent pixel stands for so many of the video's each way: larger than the video no preview gets."""
+"""The video's pixels for each latent pixel, each way: no preview is larger than the video."""
 
 
 def make_thumbnail(picture: np.ndarray) -> bytes:
-    """A picture `(height, width, 3)` uint8, at most 128 pixels wide and high."""
+    """Return a WebP of a picture `(height, width, 3)` uint8, at most 128 pixels wide and high."""
     image = Image.fromarray(picture)
     # `reducing_gap` first takes the mean of blocks: a picture of 50 megapixels in a tenth of the time.
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -24,7 +24,7 @@ def make_thumbnail(picture: np.ndarray) -> bytes:
 
 
 class LatentPreview:
-    """Latents as the engine shows them, `(height, width, 3)` uint8. Encoded once, when somebody looks."""
+    """The engine's preview of latents, `(height, width, 3)` uint8; encoded once, when a page asks for it."""
 
     def __init__(self, number: int, pixels: np.ndarray) -> None:
         self.number = number
@@ -33,7 +33,7 @@ class LatentPreview:
         self._lock = threading.Lock()
 
     def encoded(self) -> bytes:
-        """The preview scaled up to be seen, at most 1200 pixels wide."""
+        """Return a WebP of the preview, scaled up, at most 1200 pixels wide."""
         with self._lock:
             if self._encoded is None:
                 self._encoded = _to_webp(_scaled(Image.fromarray(self._pixels)))

@@ -323,7 +323,7 @@ class JobQueue:
         """Return a name that no file in the folder has, and no job either: a queued one has no file yet."""
         taken = {job.name for job in self.view().jobs}
         while (name := new_name(folder)) in taken:
-            time.sleep(0.001)  # names tell milliseconds
+            time.sleep(0.001)  # names differ by the millisecond
         return name
 
 

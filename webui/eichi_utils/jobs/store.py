@@ -183,29 +183,20 @@ def _read(folder: Path) -> Job:
     request = GenerationRequest.from_dict(values["request"], folder)
     if request.seed is None:
         raise InputError("broken_text", field="seed")
-    job_id, close_after = folder.name.removeprefix(PREFIX), values.get("close_after")
-    job = Job(
-        JobSpec(
-            job_id,
-            check_name(values["name"]),
-            Path(values["folder"]),
-            request,
-            work,
-            None if close_after is None else int(close_after),
-        ),
-        _thumbnail(folder),
-        int(values["place"]),
-    )
+    job_id, name, close_after = folder.name.removeprefix(PREFIX), values["name"], values.get("close_after")
+    close_after = None if close_after is None else int(close_after)
+    spec = JobSpec(job_id, check_name(name), Path(values["folder"]), request, work, close_after)
     plan, done = make_plan(request), count_stored_sections(work)
     sections = len(plan.sections)
-    job = replace(job, progress=Progress(sections=sections, sections_done=min(done, sections)))
+    progress = Progress(sections=sections, sections_done=min(done, sections))
+    job = Job(spec, _thumbnail(folder), int(values["place"]), progress=progress)
     if videos := list_partial_videos(work):
         job = replace(job, video=videos[-1], frames=kept_frames(plan.size, done))
     return job.mark_interrupted() if values["is_begun"] else job
 
 
 def _has_video(spec: JobSpec) -> bool:
-    """Whether the whole video is there, not only a part of it that somebody gave its name."""
+    """Tell whether the whole video is there, not only a part of it that somebody gave its name."""
     video = spec.folder / f"{spec.name}.mp4"
     try:
         if not video.exists():
