@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from PIL import Image
 
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.plan import make_plan
@@ -42,13 +40,6 @@ def client(app: App, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
         )
     )
     client.close()
-
-
-@pytest.fixture
-def cat(tmp_path: Path) -> Path:
-    path = tmp_path / "cat.png"
-    Image.fromarray(np.full((64, 96, 3), (200, 30, 60), np.uint8)).save(path)
-    return path
 
 
 @pytest.fixture

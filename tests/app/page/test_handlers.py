@@ -70,13 +70,6 @@ def page(app: App) -> Iterator[PageClient]:
         wait_until(lambda: state(app)["job"] is None, "all jobs have ended")
 
 
-@pytest.fixture
-def cat(tmp_path: Path) -> Path:
-    path = tmp_path / "cat.png"
-    Image.fromarray(PICTURE).save(path)
-    return path
-
-
 def jobs(app: App) -> list[dict[str, Any]]:
     """All jobs, the newest that waits last."""
     shown = state(app)

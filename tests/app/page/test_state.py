@@ -2,36 +2,25 @@
 
 import json
 import re
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import (
-    Event,
-    Notice,
-    Planned,
-    SectionDone,
     Stage,
-    StageStarted,
-    StepDone,
-    Stopped,
 )
-from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
 from tests.support.preflight_views import EMPTY_PREFLIGHT
-from tests.support.queue import SOON, finished
 from webui.eichi_utils.download.download import DownloadView, ModelFolders
 from webui.eichi_utils.download.model_folders import take_inventory
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
 from webui.eichi_utils.jobs.pictures import LatentPreview
-from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.queue import QueueView
 from webui.eichi_utils.page import state as state_module
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
 from webui.eichi_utils.support.failures import Failure
@@ -331,75 +320,29 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     assert (state["queue"][1]["prompt"], state["queue"][1]["thumbnail"]) == ("(no prompt)", None)
 
 
-# -- with a real queue -------------------------------------------------------------------------------
+# -- the preflight -----------------------------------------------------------------------------------
 
 
-def test_no_job_is_ever_shown_under_anothers_name(tmp_path):
-    """Jobs run while pages look all the time; each state must be of one job throughout."""
-    picture = tmp_path / "cat.png"
-    Image.new("RGB", (32, 32)).save(picture)
-
-    def run(spec: JobSpec, _: threading.Event) -> Generator[Event, None, None]:
-        steps = spec.request.steps
-        yield Planned(make_plan(spec.request), 16 * steps, 64, spec.request.seed or 0)
-        yield Notice("demo_models", {"path": spec.request.prompt})
-        for number in range(1, steps + 1):
-            yield StageStarted("sampling", 0)
-            yield StepDone(0, 1, number, steps, True, np.zeros((4, 8, 3), np.uint8))
-        yield SectionDone(0, 1, steps, spec.folder / f"{steps}.mp4")
-        yield Stopped(None, 0, 1) if steps % 5 == 0 else finished(spec, steps)
-
-    queue = JobQueue(run, tmp_path / "temp")
-    seen: set[str] = set()
-    try:
-        ids = {}
-        for steps in range(2, 42):
-            request = GenerationRequest(
-                start_image=str(picture), steps=steps, seed=steps, prompt=f"P{steps}!"
-            )
-            ids[queue.add(request, tmp_path)] = steps
-            seen |= _check_states(queue, ids)
-        while queue.view().running or queue.view().waiting:
-            seen |= _check_states(queue, ids)
-        seen |= _check_states(queue, ids)
-    finally:
-        assert queue.close(SOON)
-    assert {"result", "idle"} <= seen
-
-
-def _check_states(queue: JobQueue, ids: dict[str, int]) -> set[str]:
-    """Look once; gives the kinds of things that were shown."""
-    state = state_of(queue.view())
-    shown = state["job"]
-    if shown is not None:
-        steps = ids[shown["id"]]
-        assert shown["label"].endswith(f": P{steps}!")
-        assert shown["preview"] is None or shown["id"] in shown["preview"]
-        assert "step " not in shown["status"] or shown["status"].endswith(f"of {steps}")
-        assert all(f"P{steps}!" in notice for notice in shown["notices"])
-    for result in state["results"]:
-        assert result["video"].split("?")[0] == f"ichi/jobs/{result['id']}/video/{ids[result['id']]}.mp4"
-    return {"running" if shown else "idle"} | ({"result"} if state["results"] else set())
+def preflight_of(words: Translator, **values: Any) -> dict[str, Any]:
+    view_ = replace(EMPTY_PREFLIGHT, **values)
+    shown: dict[str, Any] = page_state(view(), view_, words, server="s", sound=True)["setup"]
+    return shown
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
     folders = ModelFolders(None, tmp_path)
-    setup = replace(EMPTY_PREFLIGHT, folders=folders, models=take_inventory(folders))
-    shown = page_state(view(), setup, Translator(language), server="s", sound=True)
-    assert f"{MODEL_GB} GB" in shown["setup"]["title"]
-    assert str(tmp_path) in shown["setup"]["download"]["text"]
+    shown = preflight_of(Translator(language), folders=folders, models=take_inventory(folders))
+    assert f"{MODEL_GB} GB" in shown["title"]
+    assert str(tmp_path) in shown["download"]["text"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_connection_error_is_shown_in_the_pages_language(language, tmp_path):
-    words = Translator(language)
+    words, folders = Translator(language), ModelFolders(None, tmp_path)
     waiting = DownloadView(1, state="waiting", last_error="reason.ended_early")
-    setup = replace(EMPTY_PREFLIGHT, folders=ModelFolders(None, tmp_path), download=waiting)
-    shown = page_state(view(), setup, words, server="s", sound=True)
-    assert shown["setup"]["download"]["status"] == words(
-        "download.waiting", reason=words("reason.ended_early")
-    )
+    shown = preflight_of(words, folders=folders, download=waiting)["download"]
+    assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))
 
 
 def test_a_disk_that_cannot_be_read_leaves_its_free_room_open(tmp_path, monkeypatch):
@@ -408,6 +351,5 @@ def test_a_disk_that_cannot_be_read_leaves_its_free_room_open(tmp_path, monkeypa
 
     monkeypatch.setattr(state_module, "free_bytes", fail)
     folders = ModelFolders(None, tmp_path)
-    setup = replace(EMPTY_PREFLIGHT, folders=folders, models=take_inventory(folders))
-    offer = page_state(view(), setup, Translator("en"), server="s", sound=True)["setup"]["download"]["text"]
-    assert "? GB" in offer
+    shown = preflight_of(Translator("en"), folders=folders, models=take_inventory(folders))
+    assert "? GB" in shown["download"]["text"]
