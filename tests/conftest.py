@@ -8,7 +8,16 @@ from PIL import Image
 
 from tests.support.app import App
 from tests.support.command import Command
+from tests.support.error_values import checked_values
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN
+
+
+@pytest.fixture(autouse=True)
+def sentences_get_their_values() -> Iterator[None]:
+    """Every error and notice that is raised in a test has the values that its sentence shows."""
+    with checked_values() as wrong:
+        yield
+    assert wrong == []
 
 
 @pytest.fixture
