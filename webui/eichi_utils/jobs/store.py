@@ -52,10 +52,8 @@ class JobStore:
     def add(self, spec: JobSpec, position: int) -> Job:
         """Copy the pictures of a new job and write it down: from now on the next start finds it.
 
-        Every picture is read, one at a time; pictures in `data:` URIs stay where they are.
-
-        Returns:
-            The job with the copies' paths and the thumbnail of the picture that the video starts with.
+        Every picture is read, one at a time; those in `data:` URIs stay where they are. Returns the job with
+        the copies' paths, and the thumbnail of the picture that the video starts with.
 
         Raises:
             InputError: a picture cannot be read; nothing is kept.
@@ -70,7 +68,10 @@ class JobStore:
                 if name == plan.start:
                     thumbnail = make_thumbnail(picture)
                 del picture  # before the next one is read
-                copies[name] = name if is_data_uri(name) else str(_copy(name, folder, len(copies)))
+                copies[name] = name
+                if not is_data_uri(name):
+                    copies[name] = str(folder / f"{len(copies) - 1}{Path(name).suffix[:10]}")
+                    _write(Path(copies[name]), Path(name))
             _write(folder / THUMBNAIL, thumbnail, flush=False)
             own = spec.request.map_images(lambda name: None if name is None else copies[name])
             job = Job(replace(spec, request=own), thumbnail, position)
@@ -145,13 +146,6 @@ class JobStore:
 
     def _folder(self, job_id: str) -> Path:
         return self._temp / f"{PREFIX}{job_id}"
-
-
-def _copy(name: str, folder: Path, number: int) -> Path:
-    source = Path(name)
-    target = folder / f"{number}{source.suffix[:10]}"
-    _write(target, source)
-    return target
 
 
 def _write(target: Path, content: bytes | Path, flush: bool = True) -> None:
