@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
@@ -39,7 +40,7 @@ class Server:
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             self.half.write_bytes(await Request(scope, receive).body())
-        except (MultiPartException, ClientDisconnect) as error:
+        except (MultiPartException, HTTPException, ClientDisconnect) as error:
             self.raised = error
         await PlainTextResponse("taken")(scope, receive, send)
 
@@ -95,13 +96,15 @@ def test_endless_body_is_read_up_to_a_measure(server):
 
 
 def test_other_bodies_have_a_smaller_limit(server):
-    assert server.ask("/x", pieces(1, 11), length=11) == (413, "")
+    for length in (0, 11):
+        assert server.ask("/x", pieces(1, 11), length=length) == (413, "")
     assert server.ask("/x", pieces(0), method="GET", length=11) == (200, "taken"), "it has no body"
 
 
 def test_upload_that_breaks_off_ends_as_gradio_deletes_it(server):
     server.ask(UPLOAD, [pieces(2)[0], GONE])
     assert isinstance(server.raised, MultiPartException)
+    assert server.ask(UPLOAD, [pieces(2, 3 * MB)[0], GONE]) == TOO_LARGE
 
 
 def test_halves_of_uploads_are_deleted_afterwards(server):
