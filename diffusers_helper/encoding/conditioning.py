@@ -14,7 +14,7 @@ from ..models.vram_budget import vae_budget
 from ..plan import Plan
 from ..request import GenerationRequest
 from ..vae.codec import encode_picture
-from .embedding_cache import EmbeddingCache, embedding_key, embedding_keys
+from .embedding_cache import EmbeddingCache, embedding_keys
 from .prompts import PromptEmbeds, encode_prompts, pad_prompt
 from .vision import encode_vision
 
@@ -96,7 +96,7 @@ def _encode_vision(
     picture: np.ndarray, loader: ModelLoader, cache: EmbeddingCache
 ) -> Generator[Event, None, torch.Tensor]:
     content = str(picture.shape).encode() + picture.tobytes()
-    key = embedding_key(content, [loader.files.image_encoder], loader.compute.encoders)
+    (key,) = embedding_keys([content], [loader.files.image_encoder], loader.compute.encoders)
     known = cache.get(key)
     if known is None:
         yield StageStarted("vision")

@@ -70,13 +70,8 @@ class EmbeddingCache:
             entry.unlink(missing_ok=True)
 
 
-def embedding_key(content: bytes, parts: list[ModelPart], dtype: torch.dtype) -> str:
-    """The key of the embedding of `content` by the models `parts`, computed in `dtype`."""
-    return embedding_keys([content], parts, dtype)[0]
-
-
 def embedding_keys(contents: list[bytes], parts: list[ModelPart], dtype: torch.dtype) -> list[str]:
-    """The keys of several contents (see `embedding_key`); the models' files are read once."""
+    """The keys of the embeddings of `contents` by the models `parts`, computed in `dtype`."""
     models = b"".join(
         hashlib.sha256(b"".join(content_fingerprint(part, with_times=True))).digest() for part in parts
     )

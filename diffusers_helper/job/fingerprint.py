@@ -34,7 +34,10 @@ def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarr
     Args:
         pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
     """
-    digests = {name: _picture_digest(picture) for name, picture in pictures.items()}
+    digests = {
+        name: hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()
+        for name, picture in pictures.items()
+    }
     values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
     defaults = GenerationRequest().to_dict()  # left out: a later version may know more keys
     decisive = {
@@ -52,8 +55,3 @@ def models_identity(files: ModelFiles) -> str:
         for piece in content_fingerprint(part):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _picture_digest(picture: np.ndarray) -> str:
-    content = str(picture.shape).encode() + picture.tobytes()
-    return hashlib.sha256(content).hexdigest()

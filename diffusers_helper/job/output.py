@@ -45,6 +45,7 @@ class Target:
 
     @property
     def working_folder(self) -> Path:
+        """The folder for the sections until the video is finished."""
         return self.file(".job") if self.work is None else self.work
 
     def check(self) -> None:
@@ -67,6 +68,7 @@ class Target:
             raise InputError("output_not_writable", path=str(self.folder), reason=reason) from error
 
     def file(self, ending: str) -> Path:
+        """The video's path with another ending: ".mp4", "_section_001.png"."""
         return self.folder / f"{self.name}{ending}"
 
 

@@ -84,9 +84,16 @@ MOMENTS = {
     "after the last section": section_done(2),
     "while the video is written": in_stage("saving"),
 }
+QUICK = ("in the first section", "after the first section")
 
 
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(moment, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name, moment in MOMENTS.items()
+    ],
+)
 def test_the_resumed_video_is_the_same_to_the_byte(tmp_path, whole, moment):
     make(tmp_path / "out", moment, end_image=END)
     assert isinstance(make(tmp_path / "out", end_image=END)[-1], Finished)

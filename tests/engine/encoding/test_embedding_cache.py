@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from diffusers_helper.encoding.embedding_cache import EmbeddingCache, embedding_key
+from diffusers_helper.encoding.embedding_cache import EmbeddingCache, embedding_keys
 from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import LAST_SHARD, MODELS, copy_models
 
@@ -61,28 +61,26 @@ def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
     assert cache.get("a") is None
 
 
+def key_of(part, content=b"a", dtype=torch.float32):
+    return embedding_keys([content], [part], dtype)[0]
+
+
 def test_a_key_differs_by_content_dtype_and_weights(tmp_path):
-    files = find_models(MODELS)
-    part = files.transformer
+    part = find_models(MODELS).transformer
     other = find_models(copy_models(tmp_path / "m", LAST_SHARD, proj_out__bias=1.0)).transformer
-    keys = {
-        embedding_key(b"a", [part], torch.float32),
-        embedding_key(b"b", [part], torch.float32),
-        embedding_key(b"a", [part], torch.float16),
-        embedding_key(b"a", [part, part], torch.float32),
-        embedding_key(b"a", [other], torch.float32),
-    }
-    assert len(keys) == 5
-    assert embedding_key(b"a", [part], torch.float32) in keys
+    a, b = embedding_keys([b"a", b"b"], [part], torch.float32)
+    (twice,) = embedding_keys([b"a"], [part, part], torch.float32)
+    assert len({a, b, twice, key_of(part, dtype=torch.float16), key_of(other)}) == 5
+    assert key_of(part) == a
 
 
 def test_weights_changed_in_place_are_noticed_despite_their_old_time(tmp_path):
     shutil.copytree(MODELS, tmp_path / "m")
     path = tmp_path / "m" / "hunyuanvideo-community/HunyuanVideo/text_encoder_2/model.safetensors"
-    before = embedding_key(b"a", [find_models(tmp_path / "m").text_encoder_2], torch.float32)
+    before = key_of(find_models(tmp_path / "m").text_encoder_2)
     stat = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 255
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert embedding_key(b"a", [find_models(tmp_path / "m").text_encoder_2], torch.float32) != before
+    assert key_of(find_models(tmp_path / "m").text_encoder_2) != before

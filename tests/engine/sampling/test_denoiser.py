@@ -1,5 +1,6 @@
-"""Guidance, and the blocks gathered into one."""
+"""Guidance, and the stack of blocks that the denoiser runs."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -24,7 +25,7 @@ def test_full_rescale_gives_the_positives_spread():
 
 
 class Norm(nn.Module):
-    """A modulated norm as far as the stack and TeaCache look at it."""
+    """A modulated norm with the interface that the stack and TeaCache use."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +49,7 @@ class AddOne(nn.Module):
 
 
 class Layers(list):
-    """Blocks that are simply there."""
+    """Blocks without streaming."""
 
     class _Layer:
         kind = "double"
@@ -70,31 +71,25 @@ def make_stack(blocks):
     return stack
 
 
-def test_skipped_steps_run_no_block_and_add_the_last_residual():
+@pytest.mark.parametrize(
+    ("cache", "computed"),
+    [(TeaCache(threshold=0.4, steps=4), [True, False, False, True]), (None, [True] * 4)],
+)
+def test_skipped_steps_run_no_block_and_add_the_last_residual(cache, computed):
     blocks = [AddOne(), AddOne()]
     stack = make_stack(blocks)
-    stack.cache = TeaCache(threshold=0.4, steps=4)
+    stack.cache = cache
     hidden, text, temb = torch.full((1, 3, 2), 5.0), torch.zeros(1, 1, 2), torch.ones(1)
-    ran = []
-    for _ in range(4):
+    for is_computed in computed:
         out, _ = stack(hidden, text, temb, None, None)
-        ran.append(stack.computed)
+        assert stack.computed is is_computed
         assert torch.equal(out, hidden + 2)
-    assert ran == [True, False, False, True]
-    assert [block.calls for block in blocks] == [2, 2]
-
-
-def test_without_a_cache_every_step_runs():
-    block = AddOne()
-    stack = make_stack([block])
-    for _ in range(3):
-        stack(torch.ones(1, 3, 2), torch.zeros(1, 1, 2), torch.ones(1), None, None)
-    assert block.calls == 3
+    assert [block.calls for block in blocks] == [sum(computed)] * 2
 
 
 def test_the_stack_holds_all_blocks_of_both_kinds_in_order():
     with make_loader().transformer(tokens=500) as transformer:
         kinds = [layer.kind for layer in transformer.stack.layers.layers]
         assert kinds == ["double"] * 2 + ["single"] * 3
-        assert [place for place, _ in transformer.stack.layers] == [0, 1, 2, 3, 4]
+        assert [index for index, _ in transformer.stack.layers] == [0, 1, 2, 3, 4]
         assert not any("transformer_blocks" in name for name, _ in transformer.model.named_parameters())
