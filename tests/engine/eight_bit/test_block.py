@@ -1,4 +1,4 @@
-"""Blocks of 8 bits as they are written for a compiler: their numbers, and when they are taken."""
+"""The fused forward of 8-bit blocks: its numbers, and when a compiler takes it."""
 
 import copy
 
@@ -15,7 +15,7 @@ from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlo
 from tests.support.eight_bit_blocks import CPU, HEAD_DIM, HEADS, KINDS, make_block, states
 
 
-def joined(block, arguments):
+def fused(block, arguments):
     return getattr(block, COMPILED_FORWARD)(block, *arguments)
 
 
@@ -27,9 +27,9 @@ def worst_error(found, wanted):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("product", [rowwise_fp8_linear, postscaled_fp8_linear])
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-def test_the_numbers_are_those_of_diffusers_block(kind, product, dtype, most):
+def test_the_fused_forward_agrees_with_diffusers_block(kind, product, dtype, most):
     block, arguments = make_block(kind, product, dtype), states(dtype=dtype)
-    found, wanted = joined(block, arguments), block(*arguments)
+    found, wanted = fused(block, arguments), block(*arguments)
     assert [each.shape for each in found] == [each.shape for each in wanted]
     assert [each.dtype for each in found] == [dtype, dtype]
     assert worst_error(found, wanted) < most
@@ -37,8 +37,8 @@ def test_the_numbers_are_those_of_diffusers_block(kind, product, dtype, most):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_of_a_block_counts(kind):
-    """So that the test above would show any that is left out or mixed up."""
+def test_every_weight_of_a_block_changes_its_output(kind):
+    """The test above would miss a weight that is left out, if it made no difference."""
     block, arguments = make_block(kind), states()
     wanted = block(*arguments)
     for name, _ in block.named_parameters():
@@ -49,7 +49,7 @@ def test_every_weight_of_a_block_counts(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
+def test_it_compiles_to_one_graph_for_any_number_of_tokens(kind):
     torch._dynamo.reset()
     graphs = []
 
@@ -62,29 +62,29 @@ def test_a_compiler_takes_it_in_one_graph_for_any_number_of_tokens(kind):
         for sizes in ((20, 7), (12, 9), (31, 5)):
             arguments = states(*sizes)
             other = copy.deepcopy(block)  # as each slot of the ring has its own
-            assert worst_error(runner(other, *arguments), joined(block, arguments)) < 1e-6
+            assert worst_error(runner(other, *arguments), fused(block, arguments)) < 1e-6
     assert runner.is_compiling
     assert len(graphs) == 1
     torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_a_compiler_takes_it(kind, monkeypatch):
+def test_eager_blocks_do_not_use_it(kind, monkeypatch):
     block, called = make_block(kind), []
     monkeypatch.setattr(block, COMPILED_FORWARD, lambda *_: called.append(1))
-    gave_up = CompiledBlocks()
-    gave_up.is_compiling = False
+    disabled = CompiledBlocks()
+    disabled.is_compiling = False
     with torch.inference_mode():
-        for runner in (EagerBlocks(), gave_up):
+        for runner in (EagerBlocks(), disabled):
             runner(block, *states())
     assert not called
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("change", ["one layer made whole", "none of 8 bits"])
-def test_where_a_layer_does_not_multiply_in_8_bits_diffusers_block_is_compiled(kind, change):
+@pytest.mark.parametrize("change", ["one layer dequantised", "no 8-bit layer"])
+def test_a_block_with_other_products_has_no_fused_forward(kind, change):
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
-    if change == "one layer made whole":
+    if change == "one layer dequantised":
         block = make_block(kind)
         delattr(block, COMPILED_FORWARD)
         block.attn.to_v.compiled_product = dequantised_product

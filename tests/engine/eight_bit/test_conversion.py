@@ -1,4 +1,4 @@
-"""Weights of 8 bits, made from the tiny models: what is in them, what breaks and is mended, how they run."""
+"""8-bit weights converted from the tiny models: content, interruption and repair, and how they run."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ from tests.support.tiny import LAST_SHARD, MODELS, copy_models, make_request, ru
 
 FILES = 8
 FLUSHES = 2 * (2 * FILES + 5)
-"""Of all files and of their folder: the weights, the small ones, and the manifest after each."""
+"""The flushes of all files and their folder: the weights, the small ones, and the manifest after each."""
 HALF_STEP = 2.0**-4
 
 
@@ -58,10 +58,10 @@ def source() -> ModelPart:
 
 
 def make(source, target, stop=None):
-    """Convert; returns what was told of the progress."""
-    told = []
-    convert(source, target, lambda *now: told.append(now), stop or threading.Event())
-    return told
+    """Convert; return the reported progress."""
+    reported = []
+    convert(source, target, lambda *now: reported.append(now), stop or threading.Event())
+    return reported
 
 
 def contents(folder):
@@ -92,7 +92,7 @@ def made(finished, tmp_path):
 # -- what is made ------------------------------------------------------------------------------------
 
 
-def test_linear_layers_of_blocks_get_8_bits_and_all_else_is_copied(source, made):
+def test_linear_layers_of_blocks_are_quantised_the_rest_is_copied(source, made):
     old, new = tensors_of(source.folder), tensors_of(made)
     scaled = {name for name in old if f"{name.removesuffix('weight')}scale" in new}
     assert scaled == {
@@ -120,13 +120,13 @@ def test_the_folder_is_a_model_in_the_usual_layout(source, made):
     assert {path.name for path in made.iterdir()} == {CONFIG, INDEX, MANIFEST, *weight_map.values()}
 
 
-def test_progress_is_told_up_to_the_end(source, tmp_path):
-    told = make(source, tmp_path / "new")
-    assert told == sorted(told)
-    assert told[-1][0] == told[-1][1] == sum(t.nbytes for t in tensors_of(tmp_path / "new").values())
+def test_progress_is_reported_up_to_the_end(source, tmp_path):
+    reported = make(source, tmp_path / "new")
+    assert reported == sorted(reported)
+    assert reported[-1][0] == reported[-1][1] == sum(t.nbytes for t in tensors_of(tmp_path / "new").values())
 
 
-def test_little_memory_at_once_gives_the_same_bytes(source, made, tmp_path, monkeypatch):
+def test_smaller_chunks_give_the_same_bytes(source, made, tmp_path, monkeypatch):
     monkeypatch.setattr(eight_bit_shards, "CHUNK_BYTES", 1000)
     make(source, tmp_path / "new")
     assert contents(tmp_path / "new") == contents(made)
@@ -144,7 +144,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     assert not list((tmp_path / "new").glob("*.part"))
 
 
-def test_a_disk_too_small_is_noticed_before_the_work(source, made, tmp_path, monkeypatch):
+def test_a_disk_too_small_is_an_error_before_the_work(source, made, tmp_path, monkeypatch):
     free = sum(path.stat().st_size for path in made.iterdir()) + eight_bit.SPARE_BYTES - 50_000
     monkeypatch.setattr(
         machine_errors.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free)
@@ -157,7 +157,7 @@ def test_a_disk_too_small_is_noticed_before_the_work(source, made, tmp_path, mon
     make(source, made)  # what is there already needs no room
 
 
-def test_a_disk_that_gives_back_something_else_is_noticed(source, tmp_path, monkeypatch):
+def test_a_disk_that_returns_other_bytes_is_an_error(source, tmp_path, monkeypatch):
     monkeypatch.setattr(eight_bit_shards, "sha256_of", lambda *_: b"other")
     with pytest.raises(MachineError) as caught:
         make(source, tmp_path / "new")
@@ -165,12 +165,17 @@ def test_a_disk_that_gives_back_something_else_is_noticed(source, tmp_path, monk
     assert contents(tmp_path / "new") == {}
 
 
-# -- broken off and gone on with ---------------------------------------------------------------------
+# -- interrupted and continued ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", range(FLUSHES - 1))
-def test_killed_before_any_write_it_goes_on_to_the_same_end(source, made, tmp_path, monkeypatch, number):
-    """Each file is flushed before it gets its name: that is when the process ends here."""
+QUICK = (0, FLUSHES // 2, FLUSHES - 2)
+
+
+@pytest.mark.parametrize(
+    "number", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in range(FLUSHES - 1)]
+)
+def test_killed_before_any_write_it_continues_to_the_same_end(source, made, tmp_path, monkeypatch, number):
+    """Each file is flushed before it gets its name: the process ends at one of these moments."""
     folder, flush, left = tmp_path / "new", os.fsync, number
 
     def kill_or_flush(descriptor):
@@ -191,7 +196,7 @@ def test_killed_before_any_write_it_goes_on_to_the_same_end(source, made, tmp_pa
     assert contents(folder) == contents(made)
 
 
-def test_finished_files_are_not_made_again(source, tmp_path, monkeypatch):
+def test_finished_files_are_not_written_again(source, tmp_path, monkeypatch):
     folder, stop = tmp_path / "new", threading.Event()
     written = []
     original = eight_bit.write_shard
@@ -211,13 +216,13 @@ def test_finished_files_are_not_made_again(source, tmp_path, monkeypatch):
     assert len(written) == len(set(written)) == FILES
 
 
-def test_a_finished_folder_stays_as_it_is(source, made):
+def test_a_finished_folder_is_left_unchanged(source, made):
     times = {path: path.stat().st_mtime_ns for path in made.iterdir()}
     make(source, made)
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == times
 
 
-def test_a_copy_with_other_times_is_looked_at_again_and_kept(source, made):
+def test_a_copy_with_other_times_is_verified_and_kept(source, made):
     for path in made.iterdir():
         os.utime(path, (1, 1))
     assert conversion_state(made, source) == "incomplete"
@@ -226,69 +231,60 @@ def test_a_copy_with_other_times_is_looked_at_again_and_kept(source, made):
     assert all(path.stat().st_mtime == 1 for path in made.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["diffusion_pytorch_model-00003-of-00008.safetensors", CONFIG, INDEX])
-@pytest.mark.parametrize("harm", ["one bit", "cut short", "gone"])
-def test_a_damaged_file_is_noticed_and_mended(source, made, finished, name, harm):
-    path = made / name
-    content = bytearray(path.read_bytes())
+THIRD = "diffusion_pytorch_model-00003-of-00008.safetensors"
+
+
+def damage(path, harm):
+    """Flip a bit, without or with another time, cut the file short, or delete it."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.unlink()
     if harm != "gone":
-        path.write_bytes(content if harm == "one bit" else content[: len(content) // 2])
-    assert conversion_state(made, source) == "incomplete"
+        path.write_bytes(content[: len(content) // 2] if harm == "cut short" else content)
+    if harm == "one bit, the same time":
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", [THIRD, CONFIG, INDEX])
+@pytest.mark.parametrize("harm", ["one bit", "one bit, the same time", "cut short", "gone"])
+def test_a_damaged_file_is_detected_and_repaired(source, made, finished, name, harm):
+    damage(made / name, harm)
+    assert conversion_state(made, source) == ("complete" if "same time" in harm else "incomplete")
     make(source, made)
     assert conversion_state(made, source) == "complete"
     assert contents(made) == contents(finished)
 
 
-def test_damage_that_left_the_files_time_is_found_by_looking_at_all(source, made, finished):
-    path = made / "diffusion_pytorch_model-00003-of-00008.safetensors"
-    stat, content = path.stat(), bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    make(source, made)
-    assert contents(made) == contents(finished)
-
-
-def test_what_is_damaged_unseen_can_be_looked_for(made, source, finished):
+def test_corrupt_shards_are_found_and_removed(source, made, finished):
     assert not remove_corrupt_shards(made)
-    path = made / "diffusion_pytorch_model-00003-of-00008.safetensors"
-    stat, content = path.stat(), bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert conversion_state(made, source) == "complete"
+    damage(made / THIRD, "one bit, the same time")
     assert remove_corrupt_shards(made)
     assert conversion_state(made, source) == "incomplete"
-    make(source, made)
-    assert contents(made) == contents(finished)
+    assert contents(made).keys() == contents(finished).keys() - {THIRD}
     assert not remove_corrupt_shards(made.parent / "nowhere")
 
 
-def test_a_damaged_manifest_means_that_nothing_is_there(source, made, finished):
-    content = bytearray((made / MANIFEST).read_bytes())
-    content[5] ^= 1
-    (made / MANIFEST).write_bytes(content)
+def test_a_damaged_manifest_counts_as_missing(source, made, finished):
+    damage(made / MANIFEST, "one bit")
     assert conversion_state(made, source) == "missing"
     make(source, made)
     assert conversion_state(made, source) == "complete"
     assert contents(made) == contents(finished)
 
 
-# -- which files they stand for ----------------------------------------------------------------------
+# -- which source they belong to ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def models(tmp_path, finished):
-    """The tiny models with those of 8 bits beside them."""
+    """The tiny models with the 8-bit transformer beside them."""
     root = tmp_path / "models"
     shutil.copytree(MODELS, root)
     shutil.copytree(finished, eight_bit_folder(root))
     return root
 
 
-def test_the_set_with_8_bits_has_another_transformer_and_is_another_set_of_models(models):
+def test_only_the_transformer_differs_in_the_8_bit_set(models):
     files = find_models(models)
     small = with_eight_bit(files, models)
     assert small.transformer.folder == models / f"{FRAMEPACK}-8bit"
@@ -297,7 +293,7 @@ def test_the_set_with_8_bits_has_another_transformer_and_is_another_set_of_model
     assert models_identity(small) != models_identity(files)
 
 
-def test_weights_of_8_bits_made_from_other_files_are_not_used_and_made_again(models):
+def test_8_bit_weights_of_another_source_are_not_used(models):
     shard = models / LAST_SHARD
     weights = load_file(shard)
     weights["proj_out.bias"] += 1
@@ -312,8 +308,8 @@ def test_weights_of_8_bits_made_from_other_files_are_not_used_and_made_again(mod
     assert torch.equal(tensors_of(small.folder)["proj_out.bias"], weights["proj_out.bias"])
 
 
-def test_a_change_anywhere_in_the_transformers_own_files_is_seen(models):
-    """What a job is known by are samples of large files; this looks at their times, too."""
+def test_a_change_anywhere_in_the_source_is_detected(models):
+    """A job's fingerprint reads samples of large files only; this also compares their times."""
     shard = models / LAST_SHARD
     content = bytearray(shard.read_bytes())
     assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "complete"
@@ -322,7 +318,7 @@ def test_a_change_anywhere_in_the_transformers_own_files_is_seen(models):
     assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "stale"
 
 
-def test_nothing_is_used_where_nothing_was_made():
+def test_without_a_conversion_nothing_is_used():
     with pytest.raises(InputError) as caught:
         with_eight_bit(find_models(MODELS), MODELS)
     assert caught.value.code == "eight_bit_not_ready"
@@ -335,8 +331,8 @@ def loader_of(files, limit=None):
     return ModelLoader(files, dataclasses.replace(choose_compute("cpu"), memory_limit=limit))
 
 
-def write_whole(models, target):
-    """The models with the weights of 8 bits made whole in float32, in the usual files."""
+def write_dequantised(models, target):
+    """Write the models with the 8-bit weights dequantised to float32, in the usual files."""
     shutil.copytree(models, target)
     folder, tensors = target / FRAMEPACK, tensors_of(eight_bit_folder(models))
     for path in folder.glob("*.safetensors"):
@@ -350,7 +346,7 @@ def write_whole(models, target):
 
 
 def predicted(files, limit=None):
-    """What one step makes of random latents."""
+    """Return the prediction of one step from random latents."""
     torch.manual_seed(0)
     prompt = PromptEmbeds(torch.randn(1, 512, 64), torch.arange(512)[None] < 40, torch.randn(1, 32))
     latents, image = torch.randn(1, 16, 20, 8, 12), torch.randn(1, 16, 48)
@@ -364,44 +360,42 @@ def predicted(files, limit=None):
 
 
 @pytest.mark.parametrize("limit", [None, 10_000_000, 0], ids=["resident", "some", "streamed"])
-def test_a_step_is_that_of_the_weights_made_whole_to_the_bit(models, tmp_path, limit):
-    whole = find_models(write_whole(models, tmp_path / "whole"))
+def test_a_step_equals_that_of_dequantised_weights_to_the_bit(models, tmp_path, limit):
+    whole = find_models(write_dequantised(models, tmp_path / "whole"))
     found = predicted(with_eight_bit(find_models(models), models), limit)
     assert torch.equal(found, predicted(whole))
     assert not torch.equal(found, predicted(find_models(models)))
 
 
-def test_a_video_is_made_with_8_bits(models, tmp_path):
+def test_a_video_is_made_with_8_bit_weights(models, tmp_path):
     small = with_eight_bit(find_models(models), models)
     list(run(make_request(), tmp_path / "out", loader=loader_of(small, 0)))
     assert (tmp_path / "out" / "a.mp4").exists()
 
 
-def test_half_the_bytes_pass_by_and_the_layers_are_those_that_the_device_does_best(models, monkeypatch):
+def products_of(layers):
+    """The products of the scaled layers in streamed layers."""
+    return {
+        layer.product
+        for _index, block in layers
+        for layer in block.modules()
+        if isinstance(layer, scaled_linear.ScaledLinear)
+    }
+
+
+def test_half_the_bytes_are_streamed_and_layers_use_the_best_product(models, monkeypatch):
     monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     files = find_models(models)
     with loader_of(files, 0).transformer(500) as large:
         size = sum(layer.num_bytes for layer in large.stack.layers.layers)
     with loader_of(with_eight_bit(files, models), 0).transformer(500) as small:
         assert sum(layer.num_bytes for layer in small.stack.layers.layers) < 0.3 * size  # float32 here
-        products = {
-            layer.product
-            for _place, block in small.stack.layers
-            for layer in block.modules()
-            if isinstance(layer, scaled_linear.ScaledLinear)
-        }
+        assert products_of(small.stack.layers) == {rowwise_fp8_linear}
         with small.stack.table._linears as linears:
-            modulation = {
-                layer.product
-                for _place, block in linears
-                for layer in block.modules()
-                if isinstance(layer, scaled_linear.ScaledLinear)
-            }
-    assert products == {rowwise_fp8_linear}
-    assert modulation == {dequantised_product}
+            assert products_of(linears) == {dequantised_product}
 
 
-def test_the_cards_way_makes_nearly_the_same_step(models, monkeypatch):
+def test_fp8_products_give_nearly_the_same_step(models, monkeypatch):
     small = with_eight_bit(find_models(models), models)
     whole = predicted(small)
     monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
@@ -410,7 +404,7 @@ def test_the_cards_way_makes_nearly_the_same_step(models, monkeypatch):
     assert float((fast - whole).norm() / whole.norm()) < 0.05
 
 
-def test_a_scale_that_is_missing_is_refused_before_the_work(models):
+def test_a_missing_scale_is_an_error_before_the_work(models):
     files = with_eight_bit(find_models(models), models)
     tensors = dict(files.transformer.checkpoint.tensors)
     del tensors["transformer_blocks.0.attn.to_q.scale"]

