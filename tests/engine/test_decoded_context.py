@@ -25,14 +25,14 @@ def joined(size, sections, contrast):
 @pytest.mark.parametrize(
     ("size", "sections"), [(ONE, 1), (ONE, 2), (ONE, 3), (HALF, 1), (HALF, 2), (HALF, 3)]
 )
-def test_where_nothing_is_clipped_pixels_are_upstreams_to_a_roundings_level(size, sections):
+def test_without_clipping_pixels_equal_upstreams_to_one_level(size, sections):
     found, wanted = joined(size, sections, contrast=0.1)
     assert 0 < wanted.min() < wanted.max() < 255
     assert np.abs(found - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("size", SectionSize)
-def test_frames_that_are_not_joined_are_upstreams_to_the_bit(size):
+def test_frames_outside_joins_equal_upstreams_to_the_bit(size):
     found, wanted = joined(size, 4, contrast=1)
     joints = [4 * (size.latent_frames * count + 1) for count in (1, 2, 3)]
     ends = [0, *(joint + size.overlap_frames for joint in joints)]

@@ -219,7 +219,7 @@ def randn(*shape):
 
 
 def test_token_kernels_agree_with_pytorch():
-    """In the real widths; a number at the border between two of e4m3 may become either."""
+    """The widths are the real ones; a number at the border between two of e4m3 may become either."""
     device, (first, second) = torch.device("cuda", 0), (randn(300, 3072), randn(41, 3072))
     ops, angles = choose_token_ops(device), torch.randn(300, 64, device=device).repeat_interleave(2, dim=1)
     if can_compile(device):

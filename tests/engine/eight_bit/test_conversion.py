@@ -48,7 +48,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    """Some files, as the real weights become."""
+    """Make several files, as the real weights do."""
     monkeypatch.setattr(eight_bit_shards, "SHARD_BYTES", 250_000)
 
 

@@ -1,4 +1,4 @@
-"""`--eight-bit`: where the weights of 8 bits lie, and that they are made once, before the first job."""
+"""`--eight-bit`: the folder of the 8-bit weights, which are converted once, before the first job."""
 
 import json
 import math
@@ -40,7 +40,7 @@ STAGE = StageStarted("eight_bit")
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    """Some files, as the real weights become."""
+    """Make several files, as the real weights do."""
     monkeypatch.setattr(eight_bit_shards, "SHARD_BYTES", 250_000)
 
 
@@ -52,7 +52,7 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stuck(monkeypatch) -> None:
-    """The weights are made to the half; then nothing goes on until somebody asks to stop."""
+    """Convert half of the weights, then wait for a stop."""
     stop_at_half(monkeypatch, lambda: None)
 
 
@@ -98,7 +98,7 @@ def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- where they lie ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp_path, monkeypatch):
+def test_a_read_only_folder_is_used_only_if_it_is_complete(models, tmp_path, monkeypatch):
     source, roots = find_models(models).transformer, (models, tmp_path / "cache")
     assert choose_root(source, roots) == models
     monkeypatch.setattr(making, "_can_write", lambda folder: folder != models)
@@ -107,13 +107,13 @@ def test_a_folder_that_cannot_be_written_is_used_only_if_it_has_them(models, tmp
     assert choose_root(source, roots) == models
 
 
-def test_those_finished_elsewhere_are_used_when_the_folder_is_writable_again(models, tmp_path):
+def test_weights_finished_elsewhere_stay_in_use(models, tmp_path):
     source, elsewhere = find_models(models).transformer, tmp_path / "cache"
     list(make_eight_bit(source, eight_bit_folder(elsewhere), threading.Event()))
     assert choose_root(source, (models, elsewhere)) == elsewhere
 
 
-def test_the_last_folder_is_taken_where_none_can_be_written(models, tmp_path):
+def test_the_last_folder_is_used_if_none_is_writable(models, tmp_path):
     (tmp_path / "file").write_text("no folder")
     roots = (tmp_path / "file" / "a", tmp_path / "file" / "b")
     assert choose_root(find_models(models).transformer, roots) in roots
@@ -122,7 +122,7 @@ def test_the_last_folder_is_taken_where_none_can_be_written(models, tmp_path):
 # -- made once ---------------------------------------------------------------------------------------------
 
 
-def test_they_are_made_before_the_first_job_and_only_used_by_the_next(models, tmp_path):
+def test_the_first_job_converts_and_the_next_reuses(models, tmp_path):
     folder = eight_bit_folder(models)
     runner = JobRunner(options(models, tmp_path))
     first = list(run(runner, spec(tmp_path, "a")))
@@ -139,13 +139,13 @@ def test_they_are_made_before_the_first_job_and_only_used_by_the_next(models, tm
     assert times(folder) == made
 
 
-def test_nobody_makes_them_unasked(models, tmp_path):
+def test_without_the_option_nothing_is_converted(models, tmp_path):
     runner = JobRunner(EngineOptions(models, tmp_path / "cache", "cpu", None))
     assert not is_told(list(run(runner, spec(tmp_path))))
     assert not eight_bit_folder(models).exists()
 
 
-def test_the_demos_lie_in_the_cache(tmp_path):
+def test_the_demos_8_bit_weights_are_in_the_cache(tmp_path):
     stop = threading.Event()
     for event in run(JobRunner(options(DEMO, tmp_path)), spec(tmp_path), stop):
         if isinstance(event, Planned):
@@ -156,7 +156,7 @@ def test_the_demos_lie_in_the_cache(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["damaged", "stale"])
-def test_damaged_ones_and_those_of_other_files_are_made_again(models, tmp_path, harm):
+def test_damaged_and_stale_weights_are_converted_again(models, tmp_path, harm):
     list(run(JobRunner(options(models, tmp_path)), spec(tmp_path, "a")))
     folder = eight_bit_folder(models)
     if harm == "damaged":
@@ -171,7 +171,7 @@ def test_damaged_ones_and_those_of_other_files_are_made_again(models, tmp_path, 
     assert conversion_state(folder, find_models(models).transformer) == "complete"
 
 
-def test_a_picture_that_is_not_there_is_missed_before_the_work(models, tmp_path):
+def test_a_missing_picture_is_an_error_before_converting(models, tmp_path):
     job = spec(tmp_path, start_image=str(tmp_path / "none.png"))
     with pytest.raises(InputError) as caught:
         list(run(JobRunner(options(models, tmp_path)), job))
@@ -183,7 +183,7 @@ def test_a_picture_that_is_not_there_is_missed_before_the_work(models, tmp_path)
 
 
 @pytest.mark.usefixtures("stuck")
-def test_a_stop_keeps_what_is_made_and_the_next_job_goes_on(models, tmp_path, monkeypatch):
+def test_a_stop_keeps_finished_files_for_the_next_job(models, tmp_path, monkeypatch):
     stop = threading.Event()
     seen = []
     for event in run(JobRunner(options(models, tmp_path)), spec(tmp_path, seconds=2), stop):
@@ -200,7 +200,7 @@ def test_a_stop_keeps_what_is_made_and_the_next_job_goes_on(models, tmp_path, mo
     assert kept.items() <= times(eight_bit_folder(models)).items()
 
 
-def test_the_sections_of_before_are_counted_when_it_is_stopped(models, tmp_path):
+def test_a_stop_counts_the_sections_stored_before(models, tmp_path):
     job, stop = spec(tmp_path, seconds=3), threading.Event()
     job.work.mkdir()
     (job.work / "section_000.frames").touch()
@@ -209,7 +209,7 @@ def test_the_sections_of_before_are_counted_when_it_is_stopped(models, tmp_path)
 
 
 @pytest.mark.usefixtures("stuck")
-def test_who_wants_no_more_events_ends_the_work(models):
+def test_closing_the_events_ends_the_conversion(models):
     source, folder = find_models(models).transformer, eight_bit_folder(models)
     events = make_eight_bit(source, folder, threading.Event())
     assert any(isinstance(event, StageProgress) and event.fraction >= 0.5 for event in events)
@@ -219,7 +219,7 @@ def test_who_wants_no_more_events_ends_the_work(models):
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("eight-bit")]
 
 
-def test_two_runs_do_not_make_them_at_once(models):
+def test_two_runs_do_not_convert_at_once(models):
     source, folder = find_models(models).transformer, eight_bit_folder(models)
     folder.mkdir()
     with FileLock(folder / LOCK), pytest.raises(InputError) as caught:
@@ -227,7 +227,7 @@ def test_two_runs_do_not_make_them_at_once(models):
     assert caught.value.code == "eight_bit_busy"
 
 
-def test_nothing_is_begun_where_a_stop_was_asked_for_before(models):
+def test_an_earlier_stop_begins_no_conversion(models):
     stop = threading.Event()
     stop.set()
     with pytest.raises(StopRequested):
@@ -235,7 +235,7 @@ def test_nothing_is_begun_where_a_stop_was_asked_for_before(models):
     assert not eight_bit_folder(models).exists()
 
 
-def test_a_disk_too_small_is_told_with_what_it_is_for(models, monkeypatch):
+def test_a_disk_too_small_is_reported_with_the_purpose(models, monkeypatch):
     a_full_disk(monkeypatch)
     with pytest.raises(MachineError) as caught:
         list(make_eight_bit(find_models(models).transformer, eight_bit_folder(models), threading.Event()))
@@ -246,7 +246,7 @@ def test_a_disk_too_small_is_told_with_what_it_is_for(models, monkeypatch):
 # -- on the terminal ---------------------------------------------------------------------------------------
 
 
-def test_the_command_makes_them_once(command, models):
+def test_the_command_converts_once(command, models):
     first = command({}, "--eight-bit", models=models)
     assert first.status == 0
     assert first.lines[0].startswith(f"The 8-bit weights are made in {eight_bit_folder(models)} before")
@@ -255,14 +255,14 @@ def test_the_command_makes_them_once(command, models):
     assert second.lines[0].startswith("Making 21 frames")
 
 
-def test_a_terminal_shows_how_far_they_are(command, models, monkeypatch):
+def test_a_terminal_shows_the_conversions_progress(command, models, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
     command({}, "--eight-bit", models=models)
     assert "making the 8-bit weights (0 %)" in terminal.shown()
 
 
-def test_ctrl_c_while_they_are_made_is_a_stop_like_others(command, models, monkeypatch):
+def test_ctrl_c_during_the_conversion_is_a_stop(command, models, monkeypatch):
     stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
     answer = command({}, "--eight-bit", models=models)
     assert answer.status == 130
@@ -271,7 +271,7 @@ def test_ctrl_c_while_they_are_made_is_a_stop_like_others(command, models, monke
     assert conversion_state(eight_bit_folder(models), find_models(models).transformer) == "incomplete"
 
 
-def test_the_command_says_what_to_do_where_the_disk_is_too_small(command, models, monkeypatch):
+def test_the_command_advises_where_the_disk_is_too_small(command, models, monkeypatch):
     a_full_disk(monkeypatch)
     answer = command({}, "--eight-bit", models=models)
     assert answer.status == 1
@@ -279,7 +279,7 @@ def test_the_command_says_what_to_do_where_the_disk_is_too_small(command, models
     assert answer.lines[1].endswith("free some space, or start the app without --eight-bit.")
 
 
-def test_a_video_begun_without_them_is_not_gone_on_with(command, models, monkeypatch):
+def test_a_video_begun_without_8_bit_is_not_continued(command, models, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("webui.eichi_utils.headless._advance", lambda *_: signal.raise_signal(signal.SIGINT))
         assert command({"seconds": 1}, models=models).status == 130
@@ -290,7 +290,7 @@ def test_a_video_begun_without_them_is_not_gone_on_with(command, models, monkeyp
     assert command({"seconds": 1}, models=models).status == 0, "nothing was lost"
 
 
-def test_damage_that_nobody_sees_is_looked_for_when_numbers_go_wrong(models, tmp_path):
+def test_numbers_that_go_wrong_start_a_search_for_damage(models, tmp_path):
     runner, folder = JobRunner(options(models, tmp_path)), eight_bit_folder(models)
     list(run(runner, spec(tmp_path, "a")))
     shard = next(path for path in sorted(folder.glob("*.safetensors")) if scales_in(path))
@@ -310,7 +310,7 @@ def test_damage_that_nobody_sees_is_looked_for_when_numbers_go_wrong(models, tmp
     assert shard.read_bytes() == whole
 
 
-def test_numbers_that_go_wrong_with_whole_weights_are_told_as_ever(models, tmp_path, monkeypatch):
+def test_wrong_numbers_with_sound_weights_are_the_usual_error(models, tmp_path, monkeypatch):
     def fail(*_args):
         raise MachineError("not_a_number_in_pixels")
 
@@ -322,7 +322,7 @@ def test_numbers_that_go_wrong_with_whole_weights_are_told_as_ever(models, tmp_p
 
 
 def scales_in(shard: Path) -> list[int]:
-    """Where in a file the first scale of each weight lies."""
+    """Return the offset in a file of each weight's first scale."""
     content = shard.read_bytes()
     begin = 8 + struct.unpack("<Q", content[:8])[0]
     tensors = json.loads(content[8:begin])
@@ -333,7 +333,7 @@ def scales_in(shard: Path) -> list[int]:
 
 
 @pytest.mark.usefixtures("stuck")
-def test_the_page_shows_how_far_they_are_and_can_stop_them(models, tmp_path):
+def test_the_page_shows_the_conversion_and_can_stop_it(models, tmp_path):
     queue = JobQueue(JobRunner(options(models, tmp_path)), tmp_path / "temp")
     job_id = queue.add(make_request(seconds=0.5), tmp_path / "out")
     view = wait_until(queue, lambda view: view.running and (view.running.progress.stage_fraction or 0) >= 0.5)
@@ -347,7 +347,7 @@ def test_the_page_shows_how_far_they_are_and_can_stop_them(models, tmp_path):
     assert queue.close(LONG)
 
 
-def test_a_job_of_the_page_is_made_with_them(models, tmp_path):
+def test_a_job_of_the_page_uses_8_bit_weights(models, tmp_path):
     queue = JobQueue(JobRunner(options(models, tmp_path)), tmp_path / "temp")
     queue.add(make_request(seconds=0.5), tmp_path / "out")
     view = wait_until(queue, lambda view: view.ended)

@@ -111,7 +111,7 @@ def test_a_backend_that_fails_in_a_jobs_compilation_is_replaced():
 
 
 def test_a_backend_that_fails_in_a_job_causes_no_compilation():
-    """That would take half a minute in the middle of a step, unchecked."""
+    """Compiling would take half a minute in the middle of a step, unchecked."""
     runner, compiled = CompiledBlocks(), []
     runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
     loader = make_loader()

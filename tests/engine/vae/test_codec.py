@@ -106,7 +106,7 @@ def test_omitted_tiles_change_no_frame_before_them():
 
 
 def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
-    """Until the one after that, so that a GPU stays busy and memory does not grow with the length."""
+    """The one after that waits, so that a GPU stays busy and memory does not grow with the length."""
     queued, seen, fetched = [], [], []
     original_frame = codec._to_frame
 

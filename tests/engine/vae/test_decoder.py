@@ -61,7 +61,7 @@ def test_levels_of_the_same_width_are_decoded_too():
 
 @pytest.fixture
 def buffers(monkeypatch):
-    """For each map that requested a buffer: the fraction of it that it needs, and whether it got it."""
+    """The requests for a buffer: the fraction of it that a map needs, and whether it got one."""
     asked = []
     original = FeatureBuffers.make
 
