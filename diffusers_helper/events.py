@@ -1,4 +1,4 @@
-"""What the engine tells while it works. Who listens is not its business."""
+"""The events that the engine yields while it works. Knows no listener."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far the stage is that began last, from 0 to 1; not every stage tells."""
+    """The fraction of the latest stage that is done, from 0 to 1; not every stage reports it."""
 
     fraction: float
 

@@ -1,4 +1,4 @@
-"""The machine's own errors, given names that a person can act on."""
+"""The machine's errors (memory, disk) as errors that a person can act on."""
 
 import contextlib
 import shutil
@@ -30,5 +30,5 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _size(count: int) -> str:
-    """Bytes as a person reads them; the units are the same words in all our languages."""
+    """Format bytes; the units are the same words in all our languages."""
     return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"

@@ -1,4 +1,4 @@
-"""Which device computes, and what is said where none can."""
+"""The device that is chosen, and the errors where none can compute."""
 
 import sys
 from types import SimpleNamespace
@@ -12,8 +12,8 @@ from diffusers_helper.errors import InputError, MachineError
 GIB = 2**30
 
 
-class Card:
-    """A CUDA card as far as choosing one goes."""
+class FakeGpu:
+    """A CUDA GPU as far as choosing one goes."""
 
     def __init__(self, monkeypatch, capability, error=None):
         cuda = torch.cuda
@@ -42,12 +42,12 @@ def test_the_cpu_computes_in_float32():
     assert {compute.encoders, compute.vae, compute.transformer, compute.projection} == {torch.float32}
 
 
-def test_auto_takes_the_cpu_where_there_is_no_card(monkeypatch):
+def test_auto_chooses_the_cpu_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_compute("auto").device.type == "cpu"
 
 
-def test_asking_for_a_card_that_is_not_there_is_told(monkeypatch):
+def test_requesting_a_missing_gpu_fails(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError) as caught:
         choose_compute("cuda")
@@ -55,8 +55,8 @@ def test_asking_for_a_card_that_is_not_there_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((8, 9), torch.bfloat16), ((7, 5), torch.float16)])
-def test_a_card_gets_the_formats_it_can_compute_in(monkeypatch, capability, dtype):
-    Card(monkeypatch, capability)
+def test_a_gpu_gets_dtypes_it_can_compute_in(monkeypatch, capability, dtype):
+    FakeGpu(monkeypatch, capability)
     compute = choose_compute("auto")
     assert compute.device.type == "cuda"
     assert (compute.transformer, compute.encoders, compute.vae) == (dtype, torch.float16, torch.float16)
@@ -70,18 +70,18 @@ def test_a_card_gets_the_formats_it_can_compute_in(monkeypatch, capability, dtyp
         ((8, 6), torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
     ],
 )
-def test_a_card_that_cannot_compute_is_told_at_once(monkeypatch, capability, error, code):
-    Card(monkeypatch, capability, error)
+def test_a_gpu_that_cannot_compute_fails_at_once(monkeypatch, capability, error, code):
+    FakeGpu(monkeypatch, capability, error)
     with pytest.raises(MachineError) as caught:
         choose_compute("auto")
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize(("limit", "fraction"), [(6 * GIB, 0.75), (12 * GIB, 1.0), (None, 1.0)])
-def test_a_limit_holds_for_all_that_the_process_takes_of_the_card(monkeypatch, limit, fraction):
-    card = Card(monkeypatch, (8, 9))
+def test_a_limit_holds_for_the_whole_process(monkeypatch, limit, fraction):
+    gpu = FakeGpu(monkeypatch, (8, 9))
     assert choose_compute("cuda", limit).memory_limit == limit
-    assert card.fraction == fraction
+    assert gpu.fraction == fraction
 
 
 def test_a_cpu_does_not_compile():
@@ -90,7 +90,7 @@ def test_a_cpu_does_not_compile():
 
 
 @pytest.mark.parametrize("has_triton", [True, False])
-def test_a_card_compiles_where_triton_is(monkeypatch, has_triton):
+def test_a_gpu_compiles_with_triton(monkeypatch, has_triton):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if has_triton else None)
     assert can_compile(torch.device("cuda")) is has_triton

@@ -14,7 +14,7 @@ from webui.eichi_utils.machine.disk import inspect_folder, inspect_models, read_
 MIB = 2**20
 
 
-def test_a_folder_that_is_not_there_yet_has_the_room_of_the_one_above(tmp_path):
+def test_a_missing_folder_has_the_free_space_of_its_parent(tmp_path):
     facts = inspect_folder(tmp_path / "new" / "outputs")
     assert facts.path == tmp_path / "new" / "outputs"
     assert facts.free is not None
@@ -23,7 +23,7 @@ def test_a_folder_that_is_not_there_yet_has_the_room_of_the_one_above(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_does_not_tell_its_room_is_still_a_folder(tmp_path, monkeypatch):
+def test_unknown_free_space_is_none(tmp_path, monkeypatch):
     def refuse(_path):
         raise OSError("not ready")
 
@@ -31,7 +31,7 @@ def test_a_disk_that_does_not_tell_its_room_is_still_a_folder(tmp_path, monkeypa
     assert inspect_folder(tmp_path).free is None
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError("denied")
 
@@ -44,7 +44,7 @@ def test_complete_models_that_are_tiny_are_the_demo():
     assert (facts.state, facts.error) == ("demo", None)
 
 
-def test_complete_models_are_weighed_and_their_speed_is_tried(monkeypatch):
+def test_complete_models_have_a_size_and_a_speed(monkeypatch):
     monkeypatch.setattr(disk, "DEMO_BYTES", 0)
     monkeypatch.setattr(disk, "SAMPLE_BYTES", 100)
     facts = inspect_models(ModelFolders(None, MODELS))
@@ -63,7 +63,7 @@ def test_no_models_are_missing(tmp_path, name):
     assert facts.folder.free is not None
 
 
-def test_models_cut_short_are_told_with_what_is_wrong(tmp_path):
+def test_models_cut_short_are_reported_with_the_error(tmp_path):
     shutil.copytree(MODELS, tmp_path / "models")
     shard = tmp_path / "models" / LAST_SHARD
     shard.write_bytes(shard.read_bytes()[:-10])
@@ -73,7 +73,7 @@ def test_models_cut_short_are_told_with_what_is_wrong(tmp_path):
     assert facts.error.code == "model_file_cut_short"
 
 
-def test_a_download_that_has_only_begun_counts_with_what_is_there(tmp_path):
+def test_a_begun_download_counts_with_its_bytes(tmp_path):
     name = "diffusion_pytorch_model-00001-of-00003.safetensors.0123456789ab.part"
     part = tmp_path / "lllyasviel" / "FramePackI2V_HY" / name
     part.parent.mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_a_download_that_has_only_begun_counts_with_what_is_there(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs rights there")
-def test_a_cache_is_not_counted_twice_through_its_links(tmp_path):
+def test_linked_files_of_a_cache_count_once(tmp_path):
     base = tmp_path / "models--lllyasviel--FramePackI2V_HY"
     (base / "blobs").mkdir(parents=True)
     (base / "blobs" / "abc").write_bytes(b"x" * 1000)
@@ -101,7 +101,7 @@ def test_the_speed_is_that_of_the_slower_half(tmp_path, monkeypatch):
     assert read_speed([file]) == pytest.approx(disk.SAMPLE_BYTES / 0.1)
 
 
-def test_a_slow_disk_is_not_tried_for_longer_than_a_moment(tmp_path, monkeypatch):
+def test_a_slow_disk_is_measured_only_briefly(tmp_path, monkeypatch):
     file = tmp_path / "a.safetensors"
     file.write_bytes(bytes(2 * disk.SAMPLES))
     monkeypatch.setattr(disk, "SAMPLE_BYTES", 1)
@@ -111,6 +111,6 @@ def test_a_slow_disk_is_not_tried_for_longer_than_a_moment(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("paths", [[], ["gone"], ["small"]])
-def test_no_speed_where_nothing_can_be_read(tmp_path, paths):
+def test_unreadable_files_have_no_speed(tmp_path, paths):
     (tmp_path / "small").write_bytes(b"x" * 10)
     assert read_speed([tmp_path / path for path in paths]) is None

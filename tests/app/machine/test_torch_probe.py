@@ -1,4 +1,4 @@
-"""PyTorch in any state of repair, looked at from outside."""
+"""PyTorch in any state of repair, seen from outside."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ hip: Optional[str] = None
 """
 
 
-def test_a_build_is_known_from_its_files():
+def test_a_build_is_parsed():
     assert parse_build(BUILD) == TorchFacts("2.11.0+cu128", (12, 8))
 
 
@@ -32,7 +32,7 @@ def test_a_build_without_cuda_has_none():
     assert parse_build(text) == TorchFacts("2.11.0+cpu", None)
 
 
-def test_older_builds_are_written_in_another_way():
+def test_older_builds_have_another_syntax():
     assert parse_build(BUILD.replace("cuda: Optional[str]", "cuda")).cuda == (12, 8)
 
 
@@ -42,7 +42,7 @@ def test_the_build_found_is_the_one_that_is_imported():
     assert found.cuda == (tuple(map(int, torch.version.cuda.split("."))) if torch.version.cuda else None)
 
 
-def test_no_pytorch_is_told(monkeypatch):
+def test_a_missing_pytorch_has_no_version(monkeypatch):
     monkeypatch.setattr(torch_probe.importlib.util, "find_spec", lambda _: None)
     assert find_torch() == TorchFacts(version=None)
 
@@ -51,14 +51,14 @@ def program(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-def test_the_real_pytorch_reports_in_a_process_of_its_own():
+def test_the_real_pytorch_reports_from_its_own_process():
     report = probe_torch()
     assert report.failure is None
     assert (report.gpu is not None) is torch.cuda.is_available()
     assert report.gpu or report.no_gpu_reason
 
 
-def test_a_pytorch_that_takes_its_process_down_is_a_failure_with_its_last_words():
+def test_a_crash_is_a_failure_with_its_last_words():
     report = probe_torch(
         program("import os, sys; sys.stderr.write('c10.dll\\n'); sys.stderr.flush(); os._exit(3)")
     )
@@ -66,25 +66,25 @@ def test_a_pytorch_that_takes_its_process_down_is_a_failure_with_its_last_words(
 
 
 @pytest.mark.parametrize("printed", ["", "[1]", "nonsense", '{"gpu": {"unknown": 1}}'])
-def test_an_report_that_is_none_is_a_failure(printed):
+def test_output_that_is_no_report_is_a_failure(printed):
     failure = probe_torch(program(f"print({printed!r})")).failure
     assert failure is not None
     assert "exit status 0" in failure
 
 
-def test_a_pytorch_that_never_reports_is_given_up(monkeypatch):
+def test_a_pytorch_that_hangs_is_a_failure(monkeypatch):
     monkeypatch.setattr(torch_probe, "TIMEOUT", 0.5)
     failure = probe_torch(program("import time; time.sleep(30)")).failure
     assert failure is not None
     assert "TimeoutExpired" in failure
 
 
-def test_a_pytorch_that_cannot_be_imported_says_why(monkeypatch):
+def test_a_pytorch_that_cannot_be_imported_is_a_failure(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert torch_probe.make_report()["failure"].startswith("ModuleNotFoundError")
 
 
-def test_an_report_comes_over_whole():
+def test_a_report_is_parsed_completely():
     gpu = {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7}
     sent = {
         "gpu": gpu,
@@ -104,7 +104,7 @@ def test_an_report_comes_over_whole():
     ("raised", "code"),
     [(MachineError("card_too_old", card="GTX"), "card_too_old"), (RuntimeError("driver"), "unexpected")],
 )
-def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code):
+def test_the_engines_error_is_part_of_the_report(monkeypatch, raised, code):
     def choose(_device):
         raise raised
 
@@ -121,7 +121,7 @@ def test_what_the_engine_says_of_the_card_comes_along(monkeypatch, raised, code)
         ("xformers", False, (8, 6), "xformers"),
     ],
 )
-def test_the_kernel_of_attention_is_named(monkeypatch, backend, has_flash, capability, kernel):
+def test_the_attention_kernel_is_reported(monkeypatch, backend, has_flash, capability, kernel):
     monkeypatch.setattr(
         "diffusers_helper.transformer.attention.xformers_computes", lambda *_: backend == "xformers"
     )

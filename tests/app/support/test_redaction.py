@@ -1,4 +1,4 @@
-"""What gets into no report and no log."""
+"""Private texts, secrets and pictures are taken out of reports and logs."""
 
 import json
 from pathlib import Path, PureWindowsPath
@@ -17,7 +17,7 @@ from webui.eichi_utils.support.redaction import redact
         "data:image/svg+xml,%3Csvg%3E",
     ],
 )
-def test_pictures_are_taken_out_wherever_they_stand(secret):
+def test_pictures_are_taken_out(secret):
     for text in ("a {} b", "start_image='{}', steps=1", '{{"image": "{}"}}'):
         assert redact(text.format(secret)) == text.format("[picture]")
 
@@ -39,11 +39,11 @@ def test_tokens_and_logins_are_taken_out(text, expected):
     "text",
     ["basic settings", "data: 12 of 14", "mail@example.com", "hf_download", "https://huggingface.co/a@b"],
 )
-def test_what_only_looks_like_a_secret_stays(text):
+def test_lookalikes_of_secrets_stay(text):
     assert redact(text) == text
 
 
-def test_the_users_texts_are_hidden_however_they_are_written():
+def test_texts_are_hidden_in_any_quotes():
     prompt = 'A "cat" at night,\nit\'s \u732b.'
     ways = [prompt, repr(prompt), f"{{'prompt': {prompt!r}}}", json.dumps(prompt)]
     for way in ways:
@@ -56,38 +56,38 @@ def test_the_users_texts_are_hidden_however_they_are_written():
 @pytest.mark.parametrize(
     "prompt", ['A  "cat" at night,\n it\'s \u732b.', "A cat,\r\n\r\nand \U0001f431.", "a\tcat "]
 )
-def test_the_users_texts_are_hidden_where_their_spaces_were_collapsed_or_their_letters_escaped(prompt):
+def test_texts_are_hidden_with_collapsed_spaces_or_escapes(prompt):
     collapsed = " ".join(prompt.split())
     for way in (collapsed, ascii(prompt), ascii(collapsed), repr(collapsed), " ".join(repr(prompt).split())):
         assert "cat" not in redact(f"before {way} after", [prompt]), way
 
 
-def test_a_long_text_that_holds_a_short_one_is_hidden_whole():
+def test_a_text_around_another_one_is_hidden_whole():
     assert redact("A cat runs home.", ["A cat", "A cat runs"]) == "[text] home."
 
 
-def test_a_text_that_stands_in_half_of_all_words_is_no_secret():
+def test_texts_of_a_letter_or_two_are_not_hidden():
     assert redact("section 1: decoding", ["on", " ", ""]) == "section 1: decoding"
 
 
-def test_two_characters_of_japanese_or_chinese_are_a_whole_prompt():
+def test_two_japanese_or_chinese_characters_are_hidden():
     assert redact("prompt: 踊る, 夕焼け", ["踊る", "夕焼け"]) == "prompt: [text], [text]"
     assert redact("one 猫 and a cat", ["猫", "cat"]) == "one 猫 and a cat"
 
 
-def test_the_home_is_a_tilde_and_folders_beside_it_keep_their_names(monkeypatch):
+def test_the_home_becomes_a_tilde(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/mia"))
     text = "/home/mia/videos /home/mia '/home/mia' /home/miau/x /home"
     assert redact(text) == "~/videos ~ '~' /home/miau/x /home"
 
 
-def test_the_home_on_windows_is_found_however_it_is_written(monkeypatch):
+def test_windows_home_is_found_in_any_spelling(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: PureWindowsPath("C:\\Users\\Mia"))
     text = r"C:\Users\Mia\x c:\users\mia\x C:/Users/Mia/x 'C:\\Users\\Mia\\x'"
     assert redact(text) == r"~\x ~\x ~/x '~\\x'"
 
 
-def test_no_home_or_a_root_as_home_changes_nothing(monkeypatch):
+def test_no_home_or_a_root_as_home_is_ignored(monkeypatch):
     def fail() -> Path:
         raise RuntimeError
 

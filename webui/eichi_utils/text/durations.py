@@ -6,7 +6,7 @@ MINUTE, HOUR = 60, 3600
 
 
 def format_duration(seconds: float, words: Translator) -> str:
-    """About how long, in the coarsest units that still help: "40 s", "3 min 20 s", "1 h 5 min"."""
+    """Format a duration in the coarsest units that still help: "40 s", "3 min 20 s", "1 h 5 min"."""
     whole = max(round(seconds), 1)
     if whole >= 10 * MINUTE:
         whole = round(whole / MINUTE) * MINUTE

@@ -1,4 +1,4 @@
-"""What went wrong, as a sentence in the language of the page. Knows codes and words, and no exception."""
+"""The sentence of an error in the language of the page. Knows codes and words, and no exception."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from .translations import Translator
 
 
 def error_text(code: str, values: Mapping[str, object], words: Translator) -> str:
-    """The sentence of an error code; the name of a request's field is shown as the page shows it."""
+    """Returns the sentence of an error code; a request's field gets its name on the page."""
     shown = dict(values)
     field = shown.get("field")
     if isinstance(field, str) and words.has(f"field.{field}"):
@@ -18,10 +18,10 @@ def error_text(code: str, values: Mapping[str, object], words: Translator) -> st
 
 
 def reason_text(reason: str, words: Translator) -> str:
-    """Why something broke: in our words where it is the key of some, else as a system or library said it."""
+    """Returns the reason of a failure: our text if it is a key, else the system's or library's own."""
     return words(reason) if reason.startswith("reason.") and words.has(reason) else reason
 
 
 def failure_text(failure: Failure, words: Translator) -> str:
-    """The sentence of a job's failure."""
+    """Returns the sentence of a job's failure."""
     return error_text(failure.code, failure.values, words)

@@ -1,4 +1,4 @@
-"""Every word the app shows, by a short key, from `locales/`. Knows no other module."""
+"""The texts that the app shows, by short keys, from `locales/`. Knows no other module."""
 
 import json
 import locale
@@ -9,35 +9,35 @@ from pathlib import Path
 
 LOCALES = Path(__file__).resolve().parents[3] / "locales"
 LANGUAGES = ("ja", "en", "zh-tw")
-"""In the order in which the page offers them."""
+"""The languages in the order in which the page offers them."""
 DEFAULT_LANGUAGE = "ja"
 _TRADITIONAL = ("tw", "hk", "mo", "hant", "traditional", "taiwan", "hong kong", "macao", "macau")
 _SIMPLIFIED = ("hans", "simplified")
 
 
 class Translator:
-    """The words of one language."""
+    """The texts of one language."""
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._words = _load(language)
 
     def __call__(self, key: str, /, **values: object) -> str:
-        """The text of `key` with its placeholders filled."""
+        """Returns the text of `key` with its placeholders filled."""
         return self._words[key].format(**values)
 
     def has(self, key: str) -> bool:
-        """Whether there is a text of that key."""
+        """Returns whether there is a text of that key."""
         return key in self._words
 
 
 def system_language() -> str:
-    """The language of the operating system, Japanese where it cannot be told or is none of ours."""
+    """Returns the operating system's language, or Japanese if it is unknown or none of ours."""
     return language_of(_system_locale()) or DEFAULT_LANGUAGE
 
 
 def language_of(name: str) -> str | None:
-    """Which of our languages a locale's name means (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`)."""
+    """Returns our language for a locale's name (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`), or None."""
     parts = name.lower().replace("-", "_").partition(".")[0].split("_")
     if parts[0] in ("ja", "japanese"):
         return "ja"
