@@ -24,9 +24,8 @@ MAX_SECTIONS = 1000
 MAX_VALUES = 100_000
 """Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
-
 Check = Callable[[object, str], Any]
-"""Takes what the JSON holds under a key, returns what the dataclass holds, or raises InputError."""
+"""A function that takes the JSON's value of a key, returns the dataclass's, or raises InputError."""
 
 # -- checks of one value -----------------------------------------------------------------------------
 
@@ -115,7 +114,11 @@ class _Optional:
 
 
 def _field(default: Any, check: Check, *, decides: bool = True) -> Any:
-    """Declare a key of the request file: its default, its check, and whether it decides the video."""
+    """Declare a key of the request file: its default, its check, and whether it decides a section's numbers.
+
+    The seed and `close_after` are compared apart, sizes show in the cropped pictures, the rest of those that
+    do not decide only changes how sections are written.
+    """
     return field(default=default, metadata={"check": check, "decides": decides})
 
 

@@ -99,7 +99,8 @@ class PageForm:
 
     def with_starts(self, paths: Sequence[str]) -> Changes:
         """Changes that put one start image, several, or none in place of whatever is there."""
-        single, several = (None, paths) if len(paths) > 1 else ("".join(paths) or None, None)
+        single = paths[0] if len(paths) == 1 else None
+        several = list(paths) if len(paths) > 1 else None
         return {
             self.inputs.start: {"value": single, "visible": several is None},
             self.inputs.start_images: {"value": several, "visible": several is not None},
