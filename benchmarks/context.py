@@ -1,4 +1,4 @@
-"""What it changes to decode less of the section behind: against upstream, which decodes two sections for one.
+"""The difference that decoding less of the section behind makes, against upstream's two whole sections.
 
 Each video is put together from the same latents three ways: upstream's, the app's, and with the "fewest"
 latent frames, only the tiles that begin in a section itself, also where they are out of step with what is
@@ -46,7 +46,7 @@ DEMO_VIDEOS = {
     "pan_half": {"prompt": "The camera pans right.", "seconds": 2, "section_seconds": 0.5, "seed": 2},
 }
 Way = Callable[[Section, SectionSize], tuple[tuple[int, ...], tuple[float, ...]]]
-"""Where the tiles begin that are decoded after a section, and the weights of its last frames."""
+"""The first latent frames of a section's decoded tiles, and the weights of its last frames."""
 
 
 def ours(section: Section, size: SectionSize) -> tuple[tuple[int, ...], tuple[float, ...]]:

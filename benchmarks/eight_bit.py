@@ -1,4 +1,4 @@
-"""What weights of 8 bits change: in the demo's videos, and in a step of blocks in the real shapes (CPU).
+"""The difference that 8-bit weights make: in the demo's videos, and in a step of real-sized blocks (CPU).
 
 Each way makes the same videos with the demo's models; what counts is PSNR against the videos of the weights
 as they are. The GPU's own product in e4m3 runs here, too, with the same numbers. `--bfloat16` takes all ways
@@ -48,9 +48,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESOLUTION = 192
 SIGMA = 0.7
 GUIDANCE = 9.984
-"""That of the app, as bfloat16 rounds it: the step is to differ by the weights and products alone."""
+"""The app's scale, as bfloat16 rounds it: the step is to differ by the weights and products alone."""
 FRAMES, SIDE = 3, 16
-"""Of the latents of the step: 192 tokens of its own, some 500 of history, and those of text and picture."""
+"""The latents of the step: 192 tokens of its own, some 500 of history, and those of text and picture."""
 
 
 @dataclasses.dataclass(frozen=True)

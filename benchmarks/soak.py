@@ -47,7 +47,7 @@ class Soak:
     dice: random.Random
     done: Counter[str] = field(default_factory=Counter)
     wishes: dict[str, GenerationRequest] = field(default_factory=dict)
-    """What was asked for, by the job's id."""
+    """The requests by the ids of their jobs."""
     gone: set[str] = field(default_factory=set)
     """Jobs that were stopped before they had anything, removed or thrown away: on purpose."""
     videos: dict[str, str] = field(default_factory=dict)
@@ -189,7 +189,7 @@ class Soak:
             self.troubles.append(f"the app said: {self.app.said()[-2000:]}")
 
     def sample(self, minutes: float) -> None:
-        """What the app holds, in memory and on the disk."""
+        """Measure the app's memory and its files."""
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{self.app.pid}/status").read_text().splitlines()
         )

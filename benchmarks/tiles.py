@@ -1,4 +1,4 @@
-"""What tiles change: pixels and edges of a video that is decoded in tiles, against whole frames.
+"""The difference that tiles make: pixels and edges of a video decoded in tiles, against whole frames.
 
 With little memory, decoding goes on in tiles that overlap by 64 pixels, in each of which a norm sees only
 that tile. The demo's models with the first window of a video that the engine makes (or finds in `--work`),

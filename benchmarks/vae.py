@@ -1,4 +1,4 @@
-"""What decoding takes: diffusers' decoder against ours, seconds, memory, and how far both are from float32.
+"""The cost of decoding: diffusers' decoder against ours, in seconds, memory and distance from float32.
 
 Random weights in the real shapes. Decodes one window of 5 latent frames both ways, and in float32 (in tiles
 of the picture's middle, where all of it does not fit); then `--latents` frames with as many tiles as each

@@ -104,7 +104,7 @@ def _own_latents(section: Section, size: SectionSize) -> int:
 
 
 def _is_in_step(section: Section, size: SectionSize) -> bool:
-    """Whether a section's tiles lie over the frames there as the tiles did that these were decoded in."""
+    """Return whether a section's tiles fall on the same frames as those of the section decoded before it."""
     return section.index > 0 and _own_latents(section, size) % TILE_STRIDE == 0
 
 

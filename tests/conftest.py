@@ -1,4 +1,4 @@
-"""What many tests start from: the command, run in this process, an app behind a password, a picture."""
+"""Fixtures that many tests start from: the command in this process, an app behind a password, a picture."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def command(tmp_path, capsys, caplog) -> Command:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What tests with odd letters have logged must pass from one process to the other."""
+    """Escape odd letters in reports, which must pass from one process to the other."""
     report = yield
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections

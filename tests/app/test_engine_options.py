@@ -1,4 +1,4 @@
-"""Which models serve when nobody names a folder."""
+"""The models that are used when the command line names no folder."""
 
 import os
 import shutil

@@ -81,7 +81,7 @@ class App:
 
     @property
     def is_isolated(self) -> bool:
-        """Whether it runs in a network of its own."""
+        """True if it runs in a network of its own."""
         return bool(self._before)
 
     @property
@@ -167,7 +167,7 @@ class App:
             page.open().set(**settings).set(sound=sound).set(language=language)
 
     def kept_settings(self) -> dict[str, Any]:
-        """What the settings file holds."""
+        """The content of the settings file."""
         kept: dict[str, Any] = json.loads(self._settings.read_text("utf-8"))
         return kept
 

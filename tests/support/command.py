@@ -26,7 +26,7 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one run: exit status, what was said on the error stream, the files left behind."""
+    """The result of one run: exit status, what was said on the error stream, the files left behind."""
 
     status: int
     lines: tuple[str, ...]

@@ -50,7 +50,7 @@ class PageClient:
         self.http.close()
 
     def open(self) -> "PageClient":
-        """What happens when a browser has loaded the page."""
+        """Do what a browser does after loading the page."""
         (call,) = [call for call in self._calls if any(event == "load" for _, event in call["targets"])]
         self._run(call)
         return self

@@ -40,7 +40,7 @@ def main(folder: Path, jobs: int) -> None:
 
 
 def held() -> dict[str, int]:
-    """What this process holds now, in bytes and pieces."""
+    """Count the bytes and pieces that this process holds now."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

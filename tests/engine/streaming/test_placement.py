@@ -1,4 +1,4 @@
-"""Which layers stay where, for the machines people have."""
+"""The layers that stay on the device, for the machines that people have."""
 
 import itertools
 
