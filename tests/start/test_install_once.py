@@ -16,7 +16,7 @@ PIP = ["--upgrade", "pip"]
 
 
 class Computer:
-    """A machine with a virtual environment, cards, and a pip that notes what it was asked."""
+    """A machine with a virtual environment, GPUs, and a pip that records its arguments."""
 
     def __init__(self, folder: Path):
         self.folder = folder
