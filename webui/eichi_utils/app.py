@@ -134,7 +134,7 @@ class AppState:
 
 @contextlib.contextmanager
 def open_app(options: PageOptions) -> Iterator[AppState]:
-    """Opens the app's shared things, while no other app has the folder. Its queue waits to be let go.
+    """Opens the app's shared things, while no other app has the folder. Its queue is paused.
 
     Raises:
         MachineError: another app has it; a folder cannot be written.
