@@ -28,11 +28,11 @@ from .models.loading import ModelLoader
 from .pipeline import generate
 from .plan import make_plan
 from .request import GenerationRequest
-from .transformer.attention import SAGE
+from .transformer.attention import SAGE, xformers_computes
 from .transformer.compiling import keep_compiled
 from .weights.model_files import ModelFiles
 
-__all__ = ["Engine", "EngineConfig", "Target"]
+__all__ = ["Engine", "EngineConfig", "Target", "xformers_computes"]
 
 NOT_NUMBERS = ("not_a_number_in_latents", "not_a_number_in_pixels")
 

@@ -157,7 +157,7 @@ def test_an_unexpected_error_is_one_sentence_too(command, monkeypatch, error, sa
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("diffusers_helper.media.embedded_request.load_request", fail)
+    monkeypatch.setattr("diffusers_helper.public.load_request", fail)
     answer = command(SMALL)
     assert answer.status == 1
     assert len(answer.lines) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers_helper.events import Notice
-from diffusers_helper.weights.model_files import ModelFiles, find_models
+from diffusers_helper.public import ModelFiles, find_models
 
 from .download.model_folders import ModelFolders, find_models_in, take_inventory
 

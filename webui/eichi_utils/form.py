@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.files.atomic import atomic_write
+from diffusers_helper.public import atomic_write
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 
 from .settings.settings import Field

@@ -100,7 +100,7 @@ class _Progress:
 
 def _generate(options: HeadlessOptions, stop: threading.Event, progress: _Progress) -> Iterator[events.Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
-    from diffusers_helper.media.embedded_request import load_request
+    from diffusers_helper.public import load_request
 
     delete_stale(options.temp)
     defaults = {"resolution": DEMO_RESOLUTION} if options.engine.uses_demo else {}

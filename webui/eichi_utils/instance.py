@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.files.only_one import only_one
+from diffusers_helper.public import only_one
 
 ADDRESS = "app.json"
 MAX_HELLO = 10_000

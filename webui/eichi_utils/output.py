@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.files.disk_errors import disk_errors
+from diffusers_helper.public import disk_errors
 
 MAX_LENGTH = 100
 """Characters of a name: on Windows a path has 260 for this app's folder, the output folder and the video."""

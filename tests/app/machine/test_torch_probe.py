@@ -122,9 +122,7 @@ def test_the_engines_error_is_part_of_the_report(monkeypatch, raised, code):
     ],
 )
 def test_the_attention_kernel_is_reported(monkeypatch, backend, has_flash, capability, kernel):
-    monkeypatch.setattr(
-        "diffusers_helper.transformer.attention.xformers_computes", lambda *_: backend == "xformers"
-    )
+    monkeypatch.setattr("diffusers_helper.engine.xformers_computes", lambda *_: backend == "xformers")
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert torch_probe._attention(torch.device("cuda"), torch.float16) == kernel

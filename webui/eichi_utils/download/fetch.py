@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.files.atomic import replace_file
-from diffusers_helper.files.disk_errors import disk_errors
+from diffusers_helper.public import disk_errors, replace_file
 
 from .hub import ConnectionLost, Hub
 from .needed_files import RemoteFile

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.weights.model_files import (
+from diffusers_helper.public import (
     PARTS,
     ModelFiles,
     ModelPart,

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.weights.checkpoint import SINGLE_FILES
-from diffusers_helper.weights.model_files import PartSpec
+from diffusers_helper.public import SINGLE_FILES, PartSpec
 
 CONFIG = "config.json"
 INDICES = tuple(f"{name}.index.json" for name in SINGLE_FILES)

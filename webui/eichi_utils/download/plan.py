@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.files.disk_errors import disk_errors
-from diffusers_helper.weights.model_files import PARTS
+from diffusers_helper.public import PARTS, disk_errors
 
 from .model_folders import PART_ENDING, ModelFolders, file_size, local_copy, take_inventory
 from .needed_files import RemoteFile, files_of

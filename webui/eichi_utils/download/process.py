@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.files.only_one import only_one
+from diffusers_helper.public import only_one
 
 from ..support.failures import describe_failure
 from .fetch import PAUSES, Backoff, Fetcher

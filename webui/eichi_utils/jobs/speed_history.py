@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from diffusers_helper.files.atomic import atomic_write
+from diffusers_helper.public import atomic_write
 
 from .eta import TYPICAL, Eta, JobSize, Speed
 

@@ -15,11 +15,14 @@ from typing import Any
 
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.events import Notice
-from diffusers_helper.files.atomic import atomic_write
-from diffusers_helper.files.disk_errors import disk_errors
-from diffusers_helper.job.section_files import count_stored_sections, list_partial_videos
-from diffusers_helper.media.images import read_image
 from diffusers_helper.plan import make_plan
+from diffusers_helper.public import (
+    atomic_write,
+    count_stored_sections,
+    disk_errors,
+    list_partial_videos,
+    read_image,
+)
 from diffusers_helper.request import GenerationRequest, is_data_uri
 from diffusers_helper.sections import kept_frames
 
@@ -197,7 +200,7 @@ def _has_video(spec: JobSpec) -> bool:
             return False
     except OSError:  # a drive that is away now
         return False
-    from diffusers_helper.media.video import count_frames
+    from diffusers_helper.public import count_frames
 
     return count_frames(video) == make_plan(spec.request).pixel_frames
 

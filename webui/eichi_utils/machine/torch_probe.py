@@ -120,7 +120,7 @@ def _describe_gpu() -> dict[str, Any]:
 def _attention(device: "torch.device", dtype: "torch.dtype") -> AttentionKernel:
     import torch
 
-    from diffusers_helper.transformer.attention import xformers_computes
+    from diffusers_helper.engine import xformers_computes
 
     has_flash = torch.backends.cuda.is_flash_attention_available()
     if not has_flash and xformers_computes(device, dtype):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from diffusers_helper.buckets import video_size
-from diffusers_helper.media.images import read_size
 from diffusers_helper.plan import make_plan
+from diffusers_helper.public import read_size
 from diffusers_helper.request import GenerationRequest
 
 from ..jobs.eta import job_size

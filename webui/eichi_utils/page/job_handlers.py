@@ -7,9 +7,7 @@ from typing import Any
 from PIL import Image
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.files.atomic import atomic_write
-from diffusers_helper.media.embedded_request import load_request
-from diffusers_helper.media.video import read_last_frame
+from diffusers_helper.public import atomic_write, load_request, read_last_frame
 from diffusers_helper.request import GenerationRequest
 
 from ..form import to_requests

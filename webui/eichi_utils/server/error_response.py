@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 
 from diffusers_helper.errors import EngineError, MachineError
-from diffusers_helper.files.disk_errors import FULL
+from diffusers_helper.public import FULL
 
 from ..support.failures import as_engine_error
 from ..text.error_text import error_text

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Notice
-from diffusers_helper.files.atomic import atomic_write
-from diffusers_helper.files.disk_errors import disk_errors
+from diffusers_helper.public import atomic_write, disk_errors
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,47 @@
+"""The names of the engine's rooms that an app may use besides the engine: files, media, model folders.
+
+Importing it imports no torch.
+"""
+
+from .files.atomic import atomic_write, replace_file
+from .files.disk_errors import FULL, disk_errors
+from .files.only_one import only_one
+from .job.section_files import count_stored_sections, list_partial_videos
+from .media.embedded_request import load_request
+from .media.images import read_image, read_size
+from .media.video import count_frames, read_last_frame
+from .weights.checkpoint import SINGLE_FILES
+from .weights.model_files import (
+    PARTS,
+    ModelFiles,
+    ModelPart,
+    PartSpec,
+    check_fit,
+    find_models,
+    find_part,
+    repository_folders,
+)
+
+__all__ = [
+    "FULL",
+    "PARTS",
+    "SINGLE_FILES",
+    "ModelFiles",
+    "ModelPart",
+    "PartSpec",
+    "atomic_write",
+    "check_fit",
+    "count_frames",
+    "count_stored_sections",
+    "disk_errors",
+    "find_models",
+    "find_part",
+    "list_partial_videos",
+    "load_request",
+    "only_one",
+    "read_image",
+    "read_last_frame",
+    "read_size",
+    "replace_file",
+    "repository_folders",
+]
