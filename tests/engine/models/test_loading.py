@@ -1,4 +1,4 @@
-"""Building models from their files, and letting them go."""
+"""Models built from their files, and freed."""
 
 import json
 import os
@@ -25,20 +25,20 @@ NAMES = ("text_encoder_2", "image_encoder", "vae")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_has_its_weights_inside_the_block_and_none_after_it(name):
+def test_model_has_weights_inside_its_block_only(name):
     with getattr(make_loader(), name)() as model:
         assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
         assert not model.training
     assert all(tensor.is_meta for tensor in model.parameters())
 
 
-def test_a_model_is_freed_after_an_error_too():
+def test_model_is_freed_after_an_error():
     with pytest.raises(RuntimeError, match="inside"), make_loader().vae() as model:
         raise RuntimeError("inside")
     assert all(tensor.is_meta for tensor in model.parameters())
 
 
-def test_a_streamed_model_leaves_no_weight_behind():
+def test_streamed_model_leaves_no_weight_behind():
     loader = make_loader()
     with loader.transformer(tokens=500) as transformer:
         layers = transformer.stack.layers
@@ -48,7 +48,7 @@ def test_a_streamed_model_leaves_no_weight_behind():
     assert all(tensor.is_meta for tensor in transformer.model.parameters())
 
 
-def test_weights_take_the_dtype_wanted_and_the_last_projection_its_own():
+def test_weights_have_their_dtype_and_the_projection_its_own():
     half = Compute(torch.device("cpu"), torch.float16, torch.float16, torch.bfloat16)
     loader = ModelLoader(find_models(MODELS), half)
     with loader.transformer(tokens=500) as transformer:
@@ -59,7 +59,7 @@ def test_weights_take_the_dtype_wanted_and_the_last_projection_its_own():
     assert blocks == {torch.bfloat16}
 
 
-def test_the_text_encoder_gives_the_same_bits_without_its_last_layers():
+def test_text_encoder_without_last_layers_gives_the_same_bits():
     from transformers import LlamaModel
 
     ids = torch.arange(20)[None]
@@ -74,7 +74,7 @@ def test_the_text_encoder_gives_the_same_bits_without_its_last_layers():
 @pytest.mark.parametrize(
     ("part", "prefix"), [(VISION, "vision_model."), (TEXT_2, "text_model."), (TEXT, "model.")]
 )
-def test_older_names_of_the_same_tensors_are_understood(tmp_path, part, prefix):
+def test_older_names_of_tensors_are_understood(tmp_path, part, prefix):
     shutil.copytree(MODELS, tmp_path / "models")
     folder = tmp_path / "models" / part
     for file in folder.glob("*.safetensors"):
@@ -86,7 +86,7 @@ def test_older_names_of_the_same_tensors_are_understood(tmp_path, part, prefix):
     make_loader(tmp_path / "models").verify()
 
 
-def test_weights_of_another_shape_are_named(tmp_path):
+def test_weights_of_another_shape_are_refused(tmp_path):
     shutil.copytree(MODELS, tmp_path / "models")
     file = tmp_path / "models" / VISION / "model.safetensors"
     weights = load_file(file)
@@ -98,7 +98,7 @@ def test_weights_of_another_shape_are_named(tmp_path):
     assert caught.value.values["tensor"] == "post_layernorm.weight"
 
 
-def test_a_missing_tensor_is_named():
+def test_missing_tensor_is_refused():
     files = find_models(MODELS)
     module = torch.nn.Linear(2, 2)
     with pytest.raises(InputError) as caught:
@@ -106,7 +106,7 @@ def test_a_missing_tensor_is_named():
     assert caught.value.values["tensor"] == "weight"
 
 
-def test_a_config_that_describes_no_model_is_refused(tmp_path):
+def test_config_of_no_model_is_refused(tmp_path):
     shutil.copytree(MODELS, tmp_path / "models")
     path = tmp_path / "models" / "hunyuanvideo-community/HunyuanVideo/vae/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
@@ -115,7 +115,7 @@ def test_a_config_that_describes_no_model_is_refused(tmp_path):
     assert caught.value.code == "model_config_refused"
 
 
-def test_weights_replaced_since_they_were_checked_are_not_taken(tmp_path):
+def test_weights_replaced_since_the_check_are_refused(tmp_path):
     models = shutil.copytree(MODELS, tmp_path / "models")
     loader = make_loader(models)
     shutil.copyfile(models / VAE_FILE, other := tmp_path / "other")  # as long, and with the same names
@@ -126,7 +126,7 @@ def test_weights_replaced_since_they_were_checked_are_not_taken(tmp_path):
     assert caught.value.code == "model_file_changed"
 
 
-def test_weights_that_vanish_are_the_machines_fault(tmp_path):
+def test_deleted_weights_are_a_machine_error(tmp_path):
     models = shutil.copytree(MODELS, tmp_path / "models")
     loader = make_loader(models)
     (models / VAE_FILE).unlink()
@@ -156,7 +156,7 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")
-def test_a_model_is_never_in_memory_twice(tmp_path):
+def test_model_is_never_in_memory_twice(tmp_path):
     weights = {f"{i}.weight": torch.zeros(2048, 2048, dtype=torch.bfloat16) for i in range(24)}
     save_file(weights, tmp_path / "model.safetensors")
     size = 24 * 2048 * 2048 * 4

@@ -73,10 +73,10 @@ def make(folder, name, request):
     return load_latents(folder / f"{name}.safetensors")
 
 
-def budget_of(sizes, streamed=None):
+def budget_of(sizes, streamed):
     layers = SimpleNamespace(
         layers=[SimpleNamespace(num_bytes=size) for size in sizes],
-        streamed=list(range(len(sizes)) if streamed is None else streamed),
+        streamed=[*range(streamed)],
         num_slots=None,
     )
     return VramBudget(layers, GPU, TOKENS, HIDDEN_SIZE), layers
@@ -84,35 +84,20 @@ def budget_of(sizes, streamed=None):
 
 @pytest.mark.parametrize(
     ("gib", "streamed", "num_slots"),
-    [
-        (3, None, 3),
-        (5.5, None, 3),
-        (6.6, None, 6),
-        (24, None, 47),
-        (80, None, 60),
-        (80, [4, 5], 2),
-        (80, [], 3),
-    ],
+    [(3, 60, 3), (5.5, 60, 3), (6.6, 60, 6), (24, 60, 47), (80, 60, 60), (80, 2, 2), (80, 0, 3)],
 )
 def test_ring_gets_as_many_slots_as_fit_beside_a_step(free, gib, streamed, num_slots):
     free(gib * GIB)
     budget, layers = budget_of(BLOCKS, streamed)
     budget.size_ring()
     assert layers.num_slots == num_slots
-    used = num_slots * max(BLOCKS) + ACTIVATIONS + SPARE_BYTES
-    assert num_slots in (NUM_SLOTS, 2) or used <= gib * GIB
-
-
-def test_cpu_gets_the_least_slots(tmp_path):
-    with SmallLayers(tmp_path).streamed() as streamed:
-        VramBudget(streamed, choose_compute("cpu"), 1, 1).size_ring()
-        assert streamed.num_slots == NUM_SLOTS
+    assert num_slots <= NUM_SLOTS or num_slots * max(BLOCKS) + ACTIVATIONS + SPARE_BYTES <= gib * GIB
 
 
 @pytest.mark.parametrize(("gib", "least", "most"), [(6.6, 0, 0), (11, 9, 15), (79, 60, 60)])
 def test_layers_stay_where_decoding_has_room_beside_them(free, gib, least, most):
     free(gib * GIB)
-    budget, layers = budget_of(BLOCKS)
+    budget, layers = budget_of(BLOCKS, 60)
     layers.load_resident = lambda indices: loaded.extend(indices)
     loaded = []
     budget.load_resident()
@@ -157,8 +142,9 @@ def test_memory_is_freed_from_slots_first_then_from_resident_layers(tmp_path, fr
 
         assert budget.retry_on_oom(work) == "done"
         assert seen == [(5, 2), (3, 2), (3, 1), (3, 0)]
-        with pytest.raises(torch.OutOfMemoryError):
-            budget.retry_on_oom(lambda: (_ for _ in ()).throw(OUT_OF_MEMORY))
+        for error in (OUT_OF_MEMORY, GPU_LOST):
+            with pytest.raises(type(error), match=str(error)):
+                budget.retry_on_oom(lambda error=error: (_ for _ in ()).throw(error))
         budget.size_ring()
         assert streamed.num_slots == NUM_SLOTS  # more were too much once
 
@@ -178,29 +164,11 @@ def test_ring_too_large_to_open_is_opened_with_fewer_slots(tmp_path, monkeypatch
         assert len(streamed.ring.slots) == NUM_SLOTS
 
 
-def test_other_errors_are_raised_at_once(tmp_path):
-    with SmallLayers(tmp_path).streamed() as streamed:
-        streamed.load_resident([0])
-        budget = VramBudget(streamed, choose_compute("cpu"), 1, 1)
-        with pytest.raises(RuntimeError, match="device lost"):
-            budget.retry_on_oom(lambda: (_ for _ in ()).throw(GPU_LOST))
-        assert streamed.num_resident == 1
-
-
 @pytest.mark.parametrize(("gib", "least", "most"), [(0.5, 0.2, 0.25), (6.6, 5.5, 6)])
 def test_decoding_may_take_what_is_free(free, gib, least, most):
     free(gib * GIB)
     assert least * GIB < vae_budget(GPU) < most * GIB
     assert vae_budget(choose_compute("cpu")) == min(gib * GIB / 2, 2 * GIB)
-
-
-@pytest.mark.parametrize("case", ["one_second", "teacache_16", "true_cfg"])
-def test_number_of_slots_changes_no_bit(tmp_path, wide, monkeypatch, case):
-    request = load_request(GOLDEN / case / "request.json")
-    found = make(tmp_path / "out", "wide", request)
-    assert wide.rings[0] == 5
-    monkeypatch.undo()
-    assert torch.equal(found, make(tmp_path / "out", "plain", request))
 
 
 def test_ring_lives_while_one_section_is_sampled(tmp_path, wide, monkeypatch):
@@ -242,22 +210,23 @@ def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(tmp_path, wide, monke
     assert num_left(wide.slots) == 0
 
 
-def test_memory_that_runs_out_in_a_step_costs_slots_and_no_bit(tmp_path, wide, monkeypatch):
-    request, original, passes = make_request(seconds=2, steps=3), StreamedLayers.__iter__, []
+def test_memory_short_in_steps_costs_slots_then_layers(tmp_path, wide, monkeypatch):
+    request, original = load_request(GOLDEN / "teacache_16" / "request.json"), StreamedLayers.__iter__
+    passes = []
 
-    def fail_once(layers):
+    def fail_sometimes(layers):
         if layers is wide.layers:
             passes.append((layers.num_slots, layers.num_resident))
         for index, module in original(layers):
-            if len(passes) == 2 and index == 3:
+            if len(passes) in (2, 3, 4) and index == 3:
                 raise OUT_OF_MEMORY
             yield index, module
 
-    monkeypatch.setattr(StreamedLayers, "__iter__", fail_once)
-    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [1])
+    monkeypatch.setattr(StreamedLayers, "__iter__", fail_sometimes)
+    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [1, 2])
     found = make(tmp_path / "out", "short", request)
-    assert passes == [(5, 1)] * 2 + [(3, 1)] * 5
-    assert wide.rings == [4, 3, 3]  # four layers are streamed; the next section does without more slots
+    assert passes[:6] == [(5, 2), (5, 2), (3, 2), (3, 1), (3, 0), (3, 0)]
+    assert wide.rings == [3, 3, 3, 3]  # of three layers, then of four, then of all five
     monkeypatch.undo()
     assert torch.equal(found, make(tmp_path / "out", "enough", request))
 
@@ -290,25 +259,17 @@ def test_memory_cached_while_compiling_is_released(monkeypatch, error):
 
 def test_memoized_tensors_are_dropped_before_decoding(tmp_path, monkeypatch):
     """Small tensors in large segments of a GPU's memory: they made decoding run out of it."""
-    memoizing, used, left = [], set(), []
-    init, forward, original = Memoized.__init__, Memoized.forward, pipeline.decode_to
-
-    def count(self, *arguments, **named):
-        init(self, *arguments, **named)
-        memoizing.append(self)
+    used, left, forward, original = {}, [], Memoized.forward, pipeline.decode_to
 
     def look(self, *arguments, **named):
-        used.add(id(self))
+        used[id(self)] = self
         return forward(self, *arguments, **named)
 
     def watch(*arguments):
-        left.append([len(module._results) for module in memoizing])
+        left.append([len(module._results) for module in used.values()])
         return original(*arguments)
 
-    monkeypatch.setattr(Memoized, "__init__", count)
     monkeypatch.setattr(Memoized, "forward", look)
     monkeypatch.setattr(pipeline, "decode_to", watch)
     list(run(make_request(seconds=2), tmp_path))
-    assert len(left) == 2
-    assert used == {id(module) for module in memoizing}
-    assert not any(map(any, left))
+    assert left == [[0] * 4] * 2
