@@ -74,7 +74,7 @@ IMAGE_ENCODER = {
     "patch_size": 14,
 }
 VAE = {"_class_name": "AutoencoderKLHunyuanVideo"}
-"""diffusers' defaults are the real one's."""
+"""The defaults of diffusers are the real VAE's."""
 
 
 def make_whole_text_encoder(config: dict) -> nn.Module:

@@ -1,4 +1,4 @@
-"""How long the page takes from the start of the process to its first answer, and what of it is libraries.
+"""The seconds from the start of the process to the page's first answer, and those of libraries in it.
 
     python benchmarks/startup.py [--starts 5]
 

@@ -30,7 +30,7 @@ from diffusers_helper.weights.model_files import find_models
 
 REQUEST = {"prompt": "The camera moves in.", "seconds": 1, "steps": 8, "seed": 1, "resolution": 384}
 DEFAULT = Tiling(256, 256, 192, 192)
-"""diffusers' own tiles."""
+"""The tiles of diffusers."""
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def decode(vae: Any, tiling: Tiling, latents: torch.Tensor) -> np.ndarray:
 
 
 def compare(found: np.ndarray, wanted: np.ndarray, tiling: Tiling) -> dict[str, float]:
-    """How far pixels are apart, in levels, and how much larger than usual a step is at a tile's edge."""
+    """Measure how far pixels are apart, in levels, and how much larger a step at a tile's edge is."""
     difference = np.abs(found - wanted)
     found, wanted = found @ LUMA, wanted @ LUMA
     return {
