@@ -18,11 +18,11 @@ TILE_LATENTS, TILE_STRIDE, TILE_BLEND = 5, 3, 4
 many pixel frames of one into the next (in pixel frames, diffusers' `AutoencoderKLHunyuanVideo` has it: 16 and
 one, 12, their difference)."""
 MANY_SECTIONS = 4
-"""Above this many sections the default paddings no longer count down one by one."""
+"""The number of sections above which the default paddings no longer count down one by one."""
 
 
 class SectionSize(Enum):
-    """How much one section makes: its window in latent frames (the half-second's is no whole number)."""
+    """The length of a section: its window in latent frames (the half-second's is no whole number)."""
 
     ONE_SECOND = 9.0
     HALF_SECOND = 4.5
@@ -67,7 +67,7 @@ def kept_frames(size: SectionSize, sections: int) -> int:
 
 
 def count_sections(seconds: float, size: SectionSize) -> int:
-    """How many sections a wished length takes. The only place that turns seconds into sections."""
+    """Count the sections of a wished length. The only place that turns seconds into sections."""
     return max(round(seconds * FPS / (size.window * FRAMES_PER_LATENT)), 1)
 
 
