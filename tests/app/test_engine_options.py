@@ -48,7 +48,7 @@ def test_the_download_is_taken_without_a_word(tmp_path):
     assert not options(tmp_path).uses_demo
 
 
-def test_models_that_another_program_downloaded_are_used_where_they_are(tmp_path, monkeypatch):
+def test_models_of_another_program_are_used_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(shutil.copytree(MODELS, tmp_path / "huggingface")))
     folder, notices = find(tmp_path)
     assert folder.is_relative_to(tmp_path / "huggingface")
@@ -57,7 +57,7 @@ def test_models_that_another_program_downloaded_are_used_where_they_are(tmp_path
 
 
 @pytest.mark.parametrize("folder_exists", [True, False])
-def test_without_a_download_the_demos_models_serve_and_it_is_reported(tmp_path, folder_exists):
+def test_without_a_download_the_demo_is_used_and_reported(tmp_path, folder_exists):
     if folder_exists:
         (tmp_path / "hf_download").mkdir()
     folder, notices = find(tmp_path)
@@ -81,7 +81,7 @@ def test_a_folder_that_is_named_is_the_demo_only_if_it_is_the_demos(tmp_path, mo
     assert options(tmp_path, models).uses_demo == is_demo
 
 
-def test_8_bit_weights_lie_beside_the_models_where_the_app_would_download_to(tmp_path):
+def test_8_bit_weights_lie_beside_models_that_the_app_downloads(tmp_path):
     models = Path(shutil.copytree(MODELS, tmp_path / "hf_download"))
     cached = tmp_path / "cache" / "eight_bit" / "models"
     assert eight_bit_roots(tmp_path, None, models) == (models, cached)

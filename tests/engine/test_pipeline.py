@@ -76,7 +76,7 @@ def test_the_same_seed_makes_the_same_video_and_another_seed_another(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".png"])
-def test_a_file_of_ours_makes_the_same_video_again_without_its_pictures(tmp_path, ending):
+def test_a_written_file_alone_makes_the_same_video_again(tmp_path, ending):
     first, second = tmp_path / "first", tmp_path / "second"
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -97,7 +97,7 @@ def test_a_file_of_ours_makes_the_same_video_again_without_its_pictures(tmp_path
     assert torch.equal(load_latents(first / "a.safetensors"), load_latents(second / "a.safetensors"))
 
 
-def test_section_videos_are_the_parts_of_the_whole_and_stills_their_last_frames(tmp_path):
+def test_section_videos_are_parts_of_the_whole_with_their_stills(tmp_path):
     request = make_request(seconds=4, keep_section_videos=True, save_section_stills=True, crf=1)
     list(run(request, tmp_path / "out"))
     whole = list(read_frames(tmp_path / "out" / "a.mp4"))
@@ -169,7 +169,7 @@ def test_a_listener_that_leaves_loses_no_finished_section(tmp_path):
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
 
 
-def test_a_listener_that_leaves_while_a_stop_is_kept_loses_no_finished_section(tmp_path):
+def test_a_listener_that_leaves_during_a_stop_loses_no_section(tmp_path):
     stop = threading.Event()
     events = run(make_request(seconds=2), tmp_path / "out", stop=stop)
     next(e for e in events if isinstance(e, SectionDone))
@@ -179,7 +179,7 @@ def test_a_listener_that_leaves_while_a_stop_is_kept_loses_no_finished_section(t
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
 
 
-def test_a_listener_that_leaves_at_the_end_finds_the_video_and_nothing_else(tmp_path):
+def test_a_listener_that_leaves_at_the_end_finds_only_the_video(tmp_path):
     events = run(make_request(), tmp_path / "out")
     next(e for e in events if isinstance(e, Finished))
     events.close()
@@ -232,7 +232,7 @@ def test_a_failure_later_on_keeps_the_finished_sections(tmp_path, monkeypatch):
     assert files(tmp_path / "out") == ["a.png", "a_unfinished.mp4"]
 
 
-def test_a_jobs_sections_are_decoded_by_a_decoder_that_is_loaded_once(tmp_path, monkeypatch):
+def test_the_decoder_is_loaded_once_for_all_sections_of_a_job(tmp_path, monkeypatch):
     """Before the transformer, whose layers stay as far as there is memory then."""
     loaded = []
 
@@ -265,9 +265,7 @@ def test_layers_are_given_up_before_tiles_become_smaller(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("section", [0, 1])
-def test_memory_that_runs_out_in_the_midst_of_decoding_costs_a_second_try_and_no_frame(
-    tmp_path, monkeypatch, section
-):
+def test_out_of_memory_while_decoding_is_retried_without_lost_frames(tmp_path, monkeypatch, section):
     request = make_request(seconds=2, steps=2)
     list(run(request, tmp_path / "out", name="a"))
     original, windows = WindowDecoder.forward, []
@@ -312,7 +310,7 @@ def test_the_negative_prompt_is_only_encoded_when_it_is_used(tmp_path, monkeypat
     assert encoded == ["A cat.", "bad"]
 
 
-def test_a_prompt_that_is_too_long_is_told_also_when_it_is_known(tmp_path):
+def test_a_prompt_that_is_too_long_is_reported_also_from_the_cache(tmp_path):
     request = make_request(prompt="a cat walks " * 400)
     for _ in range(2):
         notices = [e for e in run(request, tmp_path / "out") if isinstance(e, Notice)]

@@ -212,7 +212,7 @@ def test_an_output_folder_that_vanishes_is_made_again(tmp_path):
 # -- finishing short ------------------------------------------------------------------------------------
 
 
-def test_a_short_video_has_the_end_that_was_made_and_the_start_picture(tmp_path, plain):
+def test_a_shortened_video_has_its_end_and_the_start_picture(tmp_path, plain):
     make(tmp_path / "out", section_done(0))
     *_, end = make(tmp_path / "out", close_after=1)
     long, short = plain[1], load_latents(tmp_path / "out" / "a.safetensors")

@@ -57,7 +57,7 @@ def test_section_sizes_agree_with_each_other():
     assert (HALF.latent_frames, HALF.overlap_frames) == (5, 17)
 
 
-def test_positions_run_from_start_image_over_padding_to_the_oldest_history():
+def test_positions_run_from_the_start_image_to_the_oldest_history():
     positions = section_positions(4, 5)
     assert positions.latents == (5, 6, 7, 8, 9)
     assert positions.clean == (0, 10)
@@ -125,7 +125,7 @@ def test_decoding_reaches_only_as_far_back_as_upstreams_pixels_need(size, second
     ("latent_frames", "starts"),
     [(1, ALONE), (2, ALONE), (4, ALONE), (5, SHORT), (7, SHORT), (8, LONG), (10, LONG), (19, LAST)],
 )
-def test_a_tile_begins_every_third_latent_frame_unless_it_gives_nothing(latent_frames, starts):
+def test_a_tile_begins_every_third_latent_frame_if_it_adds_any(latent_frames, starts):
     assert tile_starts(latent_frames) == starts
 
 
@@ -144,7 +144,7 @@ FADE, FADE_HALF = [1 - step / 32 for step in range(33)], [1 - step / 16 for step
         (HALF, 2, [[], FADE_HALF, IN_STEP_HALF]),
     ],
 )
-def test_the_weights_of_a_join_are_the_fades_and_where_tiles_are_in_step_the_blends(size, seconds, weights):
+def test_join_weights_are_the_fade_times_the_blend_of_tiles_in_step(size, seconds, weights):
     plan = make_plan(request(seconds=seconds, section_seconds=1 if size is ONE else 0.5))
     assert [list(join_weights(section, size)) for section in plan.sections] == weights
 

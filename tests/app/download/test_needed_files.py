@@ -53,7 +53,7 @@ def chosen(part: str, names: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("part", "files"), [("text_encoder", TEXT_ENCODER), ("text_encoder_2", TEXT_ENCODER_2), ("vae", VAE)]
 )
-def test_a_part_is_chosen_without_other_formats_and_its_weights_come_last(part, files):
+def test_a_part_has_one_format_and_its_weights_come_last(part, files):
     assert chosen(part, ALL) == files
     assert {path for path in ALL if may_be_part_of(PARTS[part], PurePosixPath(path))} == set(files)
 

@@ -116,7 +116,7 @@ def test_only_the_rest_is_fetched_after_each_break(hub, folders):
 
 
 @pytest.mark.parametrize("is_listing", [False, True])
-def test_a_server_that_stays_away_is_reported_and_the_next_run_continues(hub, folders, is_listing):
+def test_a_server_that_stays_away_is_reported_and_resumed_later(hub, folders, is_listing):
     errors = [Trouble(status=500)] * (len(QUICK) + 1)
     if is_listing:
         hub.list_trouble = errors

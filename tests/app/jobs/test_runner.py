@@ -77,7 +77,7 @@ def test_stop_keeps_the_sections_that_were_finished(tmp_path):
     assert queue.close(LONG)
 
 
-def test_a_job_that_cannot_be_made_fails_with_its_sentence_and_the_next_is_made(tmp_path):
+def test_a_job_that_fails_has_its_error_and_the_next_is_made(tmp_path):
     queue = JobQueue(make_runner(tmp_path), tmp_path / "temp")
     (tmp_path / "file").write_text("no folder")
     queue.add(make_request(seconds=0.5), tmp_path / "file")
@@ -103,7 +103,7 @@ def test_the_models_are_kept_while_their_files_are_the_same(tmp_path):
     assert engines[1] is not engines[2]
 
 
-def test_models_that_vanish_between_two_jobs_are_missed_with_a_sentence(tmp_path):
+def test_models_that_vanish_between_two_jobs_are_reported(tmp_path):
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)
     runner = make_runner(tmp_path, models)
@@ -134,7 +134,7 @@ def test_that_the_demos_models_serve_is_told_first(tmp_path):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_videos_so_far_and_latents_are_written_only_where_they_are_wanted(tmp_path, wanted):
+def test_partial_videos_and_latents_are_written_only_on_request(tmp_path, wanted):
     runner = make_runner(tmp_path, partial_videos=wanted, save_latents=wanted)
     sections = [event for event in run(runner, tmp_path) if isinstance(event, SectionDone)]
     assert [event.video is not None for event in sections] == [wanted]

@@ -180,7 +180,7 @@ def test_a_huge_record_loses_its_middle(home):
 # -- its files ---------------------------------------------------------------------------------------
 
 
-def test_each_run_has_a_file_named_by_its_start_and_the_newest_ten_stay(tmp_path):
+def test_each_run_has_its_file_and_the_newest_ten_are_kept(tmp_path):
     for number in range(MAX_FILES + 3):
         with log_to(tmp_path):
             OURS.warning("run %d", number)

@@ -73,7 +73,7 @@ def test_an_error_is_one_sentence_that_says_what_to_do(key):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_all_languages_hold_the_same_texts_with_the_same_placeholders(language):
+def test_all_languages_have_the_same_keys_and_placeholders(language):
     words = json.loads((LOCALES / f"{language}.json").read_text("utf-8"))
     assert {key: placeholders(text) for key, text in words.items()} == {
         key: placeholders(text) for key, text in WORDS.items()

@@ -28,7 +28,7 @@ def test_the_pictures_decide_and_their_names_do_not():
     assert request_identity(REQUEST, {"a.png": PICTURES["a.png"] + 1}) != request_identity(REQUEST, PICTURES)
 
 
-def test_a_key_that_a_later_version_knows_changes_nothing_where_it_is_as_usual(monkeypatch):
+def test_a_new_key_with_its_default_does_not_change_the_fingerprint(monkeypatch):
     before, known = request_identity(REQUEST, PICTURES), GenerationRequest.to_dict
     monkeypatch.setattr(GenerationRequest, "to_dict", lambda self: known(self) | {"new_key": False})
     assert request_identity(REQUEST, PICTURES) == before
