@@ -34,7 +34,7 @@ from demo_models.judging.runs import Studio, Video
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import linear as scaled_linear
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
-from diffusers_helper.eight_bit.linear import Product, dequantised_product, quantise, rowwise_fp8_linear
+from diffusers_helper.eight_bit.linear import Product, dequantized_product, quantize, rowwise_fp8_linear
 from diffusers_helper.eight_bit.shards import gets_eight_bits
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
@@ -60,7 +60,7 @@ class Way:
     name: str
     eight_bit: bool
     dtype: torch.dtype
-    product: Product = dequantised_product
+    product: Product = dequantized_product
 
 
 WAYS = (
@@ -115,7 +115,7 @@ def measure_weights(folder: Path, _ways: Sequence[Way]) -> Iterator[dict]:
         errors = {"e4m3": 0.0, "int8": 0.0}
         total = 0.0
         for weight in _block_weights(checkpoint):
-            numbers, scale = quantise(weight)
+            numbers, scale = quantize(weight)
             errors["e4m3"] += _square(numbers.float() * scale[:, None] - weight)
             step = weight.abs().amax(1, keepdim=True) / 127
             errors["int8"] += _square((weight / step).round() * step - weight)

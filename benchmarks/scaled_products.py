@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from benchmarks.gpu import parse_gpu_options
 from diffusers_helper.eight_bit.linear import (
-    dequantised_product,
+    dequantized_product,
     postscaled_fp8_linear,
-    quantise,
+    quantize,
     rowwise_fp8_linear,
 )
 
@@ -44,13 +44,13 @@ def main() -> None:
 def measure(device: torch.device, tokens: int, outputs: int, inputs: int, no_compile: bool) -> list[dict]:
     generator = torch.Generator(device).manual_seed(0)
     whole = torch.randn(outputs, inputs, device=device, generator=generator) * 0.02
-    weight, scale = quantise(whole)
+    weight, scale = quantize(whole)
     whole = whole.bfloat16()
     x = torch.randn(1, tokens, inputs, device=device, generator=generator).bfloat16()
     bias = torch.randn(outputs, device=device, generator=generator).bfloat16()
     exact = functional.linear(x.double(), weight.double() * scale.double()[:, None], bias.double())
     ways: dict[str, Callable[[], torch.Tensor]] = {"bfloat16": lambda: functional.linear(x, whole, bias)}
-    for product in (dequantised_product, rowwise_fp8_linear, postscaled_fp8_linear):
+    for product in (dequantized_product, rowwise_fp8_linear, postscaled_fp8_linear):
         compiled = torch.compile(product, fullgraph=True, dynamic=True)
         ways[product.__name__] = lambda product=product: product(x, weight, scale, bias)
         if not no_compile:

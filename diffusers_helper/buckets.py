@@ -5,11 +5,11 @@ SIZE_MULTIPLE = 16
 BUCKET_MULTIPLE = 32
 BASE_RESOLUTION = 640
 _BASE_BUCKETS = ((416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640))
-"""FramePack's own table for 640; each also stands on its side."""
+"""The buckets of FramePack for 640; each also exists with its sides swapped."""
 
 
 def bucket_table(resolution: int) -> list[tuple[int, int]]:
-    """Sizes (height, width) in ascending height, multiples of 32, about `resolution` squared pixels.
+    """Return sizes (height, width) in ascending height, multiples of 32, about `resolution` squared pixels.
 
     Other resolutions are the 640 table scaled, so they span the same aspect ratios.
     """
@@ -17,12 +17,12 @@ def bucket_table(resolution: int) -> list[tuple[int, int]]:
     def scaled(side: int) -> int:
         return max(round(side * resolution / BASE_RESOLUTION / BUCKET_MULTIPLE), 1) * BUCKET_MULTIPLE
 
-    lying = {(scaled(height), scaled(width)) for height, width in _BASE_BUCKETS}
-    return sorted(lying | {(width, height) for height, width in lying})
+    wide = {(scaled(height), scaled(width)) for height, width in _BASE_BUCKETS}
+    return sorted(wide | {(width, height) for height, width in wide})
 
 
 def nearest_bucket(height: int, width: int, resolution: int) -> tuple[int, int]:
-    """The bucket (height, width) whose shape is nearest to a picture's; of two as near, the taller one."""
+    """Return the bucket (height, width) nearest to a picture in shape; of two as near, the taller."""
 
     def distance(bucket: tuple[int, int]) -> int:
         return abs(height * bucket[1] - width * bucket[0])
@@ -33,7 +33,7 @@ def nearest_bucket(height: int, width: int, resolution: int) -> tuple[int, int]:
 def video_size(
     resolution: int, width: int | None, height: int | None, picture_height: int, picture_width: int
 ) -> tuple[int, int]:
-    """The size (height, width) of the video that a start picture of the given size in pixels leads to.
+    """Return the size (height, width) of the video that a start picture of the given size in pixels leads to.
 
     `width` and `height`, where both are given, win over `resolution`. The start picture alone decides, so
     that other pictures of any shape fit.

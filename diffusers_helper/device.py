@@ -71,7 +71,7 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
 
 
 def can_compile(device: torch.device) -> bool:
-    """Returns whether Triton can compile for the device. (A CPU needs a C++ compiler, and gains little.)"""
+    """Return whether Triton can compile for the device. (A CPU needs a C++ compiler, and gains little.)"""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
         return False
     return importlib.util.find_spec("triton") is not None

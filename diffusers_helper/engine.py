@@ -1,4 +1,4 @@
-"""The face of the engine: options become loaded models, a request becomes a video and the events on its way.
+"""The engine's interface: models are loaded as its options ask, and a request becomes a video and events.
 
 Importing it imports torch, so that an app imports it when its first job begins. Knows no queue and no page.
 """
@@ -34,7 +34,7 @@ from .weights.model_files import ModelFiles
 
 __all__ = ["Engine", "EngineConfig", "Target", "xformers_computes"]
 
-NOT_NUMBERS = ("not_a_number_in_latents", "not_a_number_in_pixels")
+NOT_FINITE = ("not_a_number_in_latents", "not_a_number_in_pixels")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EngineConfig:
         models: the files of the models.
         cache: folder for embeddings and for compiled blocks.
         vram_gb: most GiB of the GPU's memory to use; None for all that is free.
-        eight_bit_roots: folders below which the transformer's 8-bit weights may lie, the preferred one first;
+        eight_bit_roots: folders below which the transformer's 8-bit weights may be, the preferred one first;
             none for the weights as they are.
         sage_attention: use SageAttention, which is faster and less exact.
     """
@@ -59,7 +59,7 @@ class EngineConfig:
 
 
 class Engine:
-    """Makes videos one after another, on one device. Not for two threads at a time.
+    """Makes videos one after another, on one device. Not thread-safe.
 
     Raises:
         InputError: CUDA was requested and there is none.
@@ -107,14 +107,16 @@ class Engine:
         try:
             yield from generate(request, target, self._loader_of(files), self._cache, stop)
         except MachineError as error:
-            if self.config.eight_bit_roots and error.code in NOT_NUMBERS:
-                _remove_corrupt(files.transformer.folder)
+            if self.config.eight_bit_roots and error.code in NOT_FINITE:
+                folder = files.transformer.folder
+                if remove_corrupt_shards(folder):  # the next video converts them again
+                    raise MachineError("eight_bit_damaged", path=str(folder)) from error
             raise
 
     def _with_eight_bit(
         self, request: GenerationRequest, target: Target, stop: threading.Event
     ) -> Generator[Event, None, ModelFiles]:
-        """The models with the transformer's 8-bit weights, which are converted where they are missing.
+        """Return the models with the transformer's 8-bit weights, converting them where they are missing.
 
         Raises:
             InputError: the job's sections were made without them.
@@ -133,18 +135,8 @@ class Engine:
         return with_eight_bit(files, root)
 
     def _loader_of(self, files: ModelFiles) -> ModelLoader:
-        """The loader of these files, the last video's where they are the same."""
+        """Return the loader of these files: the last video's where they are the same."""
         if self._loader is None or self._loader.files != files:
             attention = SAGE if self.config.sage_attention else None
             self._loader = ModelLoader(files, self._compute, attention=attention)
         return self._loader
-
-
-def _remove_corrupt(folder: Path) -> None:
-    """Remove the 8-bit files that no longer hold what was written, after numbers went wrong with them.
-
-    Raises:
-        MachineError: there were some; the next video converts them again.
-    """
-    if remove_corrupt_shards(folder):
-        raise MachineError("eight_bit_damaged", path=str(folder))

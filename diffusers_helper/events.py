@@ -27,7 +27,7 @@ NoticeCode = Literal[
 
 @dataclass(frozen=True)
 class Planned:
-    """The request is understood: what will come out, exactly."""
+    """The plan is made, and the size and seed of the video are known."""
 
     plan: Plan
     width: int
@@ -73,7 +73,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section is decoded and kept; the video has `pixel_frames` frames so far, its end first.
+    """A section is decoded and stored; the video has `pixel_frames` frames so far, its end first.
 
     `video` holds these frames where they were asked for and could be written. It is a new file each time,
     in the job's folder: the one before stays for the next section, and all go with the job.
@@ -87,7 +87,7 @@ class SectionDone:
 
 @dataclass(frozen=True)
 class Resumed:
-    """The job goes on behind `sections_done` sections that an earlier run has finished.
+    """The job resumes behind `sections_done` sections that an earlier run has finished.
 
     The video has `pixel_frames` frames so far, its end; `video` holds them as in `SectionDone`.
     """
@@ -100,7 +100,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The video is there."""
+    """The video is written."""
 
     video: Path
     frames: int
@@ -112,8 +112,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Somebody asked to stop. What was finished is the END of the video: it lies in the job's folder, from
-    where the next run goes on, and in `kept`, where that could be written."""
+    """The user asked to stop. The finished sections are the END of the video: they are in the job's folder,
+    from which the next run resumes, and in the video `kept`, where that could be written."""
 
     kept: Path | None
     sections_done: int

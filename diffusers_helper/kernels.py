@@ -1,4 +1,4 @@
-"""Optional implementations in place of PyTorch's own: used only where they run and compute the same."""
+"""Optional kernels instead of PyTorch's native ones: used only where they run and compute the same."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from .memory import is_out_of_memory
 
 @contextlib.contextmanager
 def machine_errors(folder: Path) -> Iterator[None]:
-    """Turns running out of memory, and errors of the disk with `folder`, into a MachineError."""
+    """Convert running out of memory, and errors of the disk with `folder`, to a MachineError."""
     try:
         with disk_errors(folder):
             yield
@@ -23,7 +23,7 @@ def machine_errors(folder: Path) -> Iterator[None]:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raises MachineError where the folder's disk has fewer than `needed` bytes free."""
+    """Raise MachineError where the folder's disk has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MachineError("disk_too_small", path=str(folder), needed=_size(needed), free=_size(free))

@@ -1,4 +1,4 @@
-"""The memory that may still be used on the device, and whether an error says that memory ran out."""
+"""The memory that may still be used on the device, and the errors that mean that it ran out."""
 
 import torch
 
@@ -6,7 +6,7 @@ from .ram import read_ram
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether memory ran out: PyTorch's own error, or a library's message in a RuntimeError."""
+    """Return whether memory ran out: PyTorch's error, or a library's message in a RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("ALLOC_FAILED", "CUDA error: out of memory", "DefaultCPUAllocator")
@@ -14,7 +14,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_vram(device: torch.device, limit: int | None) -> int:
-    """Returns the bytes of VRAM that this process may still allocate, what its allocator caches included.
+    """Return the bytes of VRAM that this process may still allocate, what its allocator caches included.
 
     For the CPU these are the free bytes of RAM. `limit` is the most that the process may use in all.
     """

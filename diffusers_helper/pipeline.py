@@ -1,4 +1,4 @@
-"""The recipe from a request to a video: a generator of events that does not know who listens."""
+"""The pipeline from a request to a video: a generator of events that knows no listener."""
 
 import contextlib
 import json
@@ -16,16 +16,7 @@ import torch
 from .encoding.conditioning import Conditioning, encode_all, read_pictures
 from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, StopRequested
-from .events import (
-    Event,
-    Finished,
-    Notice,
-    Planned,
-    Resumed,
-    SectionDone,
-    StageStarted,
-    Stopped,
-)
+from .events import Event, Finished, Notice, Planned, Resumed, SectionDone, StageStarted, Stopped
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
 from .job.folder import JobFolder, bytes_needed, stored_fingerprint
 from .job.output import Output, Target
@@ -53,7 +44,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Job:
-    """One job under way: what was decided at its beginning, and where it writes."""
+    """The decisions made at the beginning of a job, and the objects that write its files."""
 
     request: GenerationRequest
     plan: Plan
@@ -72,8 +63,9 @@ class _Job:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return _size_of(self.pictures[self.plan.start])
+        """The height and width in pixels."""
+        height, width = self.pictures[self.plan.start].shape[:2]
+        return height, width
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -136,20 +128,20 @@ def _begin(
     stop: threading.Event,
     folder: JobFolder,
 ) -> tuple[_Job, int | None]:
-    """Open the job; also returns the number of a stored section that was damaged, if one was."""
-    mark = _mark_of(request, pictures, loader, folder)
-    damaged = folder.resume(mark, [section.is_last for section in plan.sections])
-    packed = pack_request(request, pictures, mark.seed)
+    """Open the job; return it and the index of a stored section that was damaged, if one was."""
+    fingerprint = _fingerprint_of(request, pictures, loader, folder)
+    damaged = folder.resume(fingerprint, [section.is_last for section in plan.sections])
+    packed = pack_request(request, pictures, fingerprint.seed)
     folder.write_request(packed)
     output = Output(target, request, plan, packed)
     progress = PartialVideo(folder) if target.partial_videos else None
-    return _Job(request, plan, target, pictures, mark.seed, stop, folder, output, progress), damaged
+    return _Job(request, plan, target, pictures, fingerprint.seed, stop, folder, output, progress), damaged
 
 
-def _mark_of(
+def _fingerprint_of(
     request: GenerationRequest, pictures: dict[str, np.ndarray], loader: ModelLoader, folder: JobFolder
 ) -> JobFingerprint:
-    """The fingerprint of the job's files, with the stored sections' seed where the request leaves it open.
+    """Return the job's fingerprint, with the stored sections' seed where the request leaves it open.
 
     Raises:
         InputError: the stored sections belong to another job, or were made by other models.
@@ -240,8 +232,8 @@ class _Latents:
 
 
 def _report_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
-    """Report that the requested attention is not used, if it is not; returns whether it was reported."""
-    is_refused = loader.asked_attention not in (None, transformer.attention)
+    """Report if the requested attention is not used; return whether it was reported."""
+    is_refused = loader.requested_attention not in (None, transformer.attention)
     if is_refused:
         yield Notice("attention_refused", {})
     return is_refused
@@ -300,7 +292,7 @@ def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
 
 
 def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[Event, None, _T]:
-    """Pass on a generator's events and its result, looking at the stop before each."""
+    """Pass on a generator's events and its result, checking for a stop before each."""
     try:
         while True:
             job.check_stop()
@@ -311,15 +303,10 @@ def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[E
 
 @contextlib.contextmanager
 def _job_folder(plan: Plan, target: Target, pictures: dict[str, np.ndarray]) -> Iterator[JobFolder]:
-    """The working folder, opened after a look whether the disk has room for its sections."""
-    height, width = _size_of(pictures[plan.start])
+    """Open the working folder, if the disk has room for its sections."""
+    height, width = pictures[plan.start].shape[:2]
     with JobFolder(target.working_folder, height, width, plan.size.overlap_frames) as folder:
         needed = bytes_needed(plan.decoded_frames, height, width)
         check_room(folder.path, needed - folder.num_bytes)
         check_room(target.folder, needed // 10)
         yield folder
-
-
-def _size_of(picture: np.ndarray) -> tuple[int, int]:
-    height, width = picture.shape[:2]
-    return height, width

@@ -1,6 +1,5 @@
 """The plan of one video: its sections in the order of generation, each with its picture and prompt.
 
-Pure values made from a checked request; whoever has the plan need not ask the request for what it holds.
 Section 0 is generated first and is the END of the video.
 """
 
@@ -36,8 +35,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Plan:
-    """All sections of a video in the order of generation, and its pictures by the names that the request
-    gives them: `start`, `end` (None for an open end), and `pictures`, each once, the start first."""
+    """The sections of a video in the order of generation, and its pictures by their names in the request:
+    `start`, `end` (None for an open end), and `pictures`, each once, the start first."""
 
     size: SectionSize
     sections: tuple[Section, ...]
@@ -47,7 +46,7 @@ class Plan:
 
     @property
     def latent_frames(self) -> int:
-        """Latent frames of the whole video, the start image's included."""
+        """The latent frames of the whole video, the start image's included."""
         return 1 + len(self.sections) * self.size.latent_frames
 
     @property
@@ -56,7 +55,7 @@ class Plan:
 
     @property
     def decoded_frames(self) -> int:
-        """Pixel frames of all sections, those that two share counted twice."""
+        """The pixel frames of all sections, those that two share counted twice."""
         return self.pixel_frames + sum(len(join_weights(section, self.size)) for section in self.sections)
 
     @property
@@ -65,8 +64,8 @@ class Plan:
 
 
 def decoded_latent_frames(section: Section, size: SectionSize) -> int:
-    """Latent frames decoded after a section: its own, with the start image's in the last, and as many of the
-    section after it in the video as it takes for upstream's pixels, which decodes all of that one.
+    """Return the latent frames decoded after a section: its own, with the start image's in the last, and as
+    many of the section after it in the video as upstream's pixels take, which decodes all of that one.
 
     Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the same
     latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
@@ -78,14 +77,14 @@ def decoded_latent_frames(section: Section, size: SectionSize) -> int:
 
 
 def decoded_tiles(section: Section, size: SectionSize) -> tuple[int, ...]:
-    """The latent frames at which the tiles begin that are decoded after a section."""
+    """Return the latent frames at which the tiles begin that are decoded after a section."""
     if _is_in_step(section, size):
         return tuple(range(0, _own_latents(section, size), TILE_STRIDE))
     return tile_starts(decoded_latent_frames(section, size))
 
 
 def join_weights(section: Section, size: SectionSize) -> tuple[float, ...]:
-    """The weights of a section's last frames where they meet the first ones of what is there.
+    """Return the weights of a section's last frames where they meet the first stored ones.
 
     Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from the
     tile on with which the frames there begin, but for the blend into it, whose weights come on top.

@@ -4,8 +4,8 @@ Importing it imports no torch.
 """
 
 from .files.atomic import atomic_write, replace_file
-from .files.disk_errors import FULL, disk_errors
-from .files.only_one import only_one
+from .files.disk_errors import DISK_FULL, disk_errors
+from .files.exclusive_lock import exclusive_lock
 from .job.section_files import count_stored_sections, list_partial_videos
 from .media.embedded_request import load_request
 from .media.images import read_image, read_size
@@ -23,25 +23,8 @@ from .weights.model_files import (
 )
 
 __all__ = [
-    "FULL",
-    "PARTS",
-    "SINGLE_FILES",
-    "ModelFiles",
-    "ModelPart",
-    "PartSpec",
-    "atomic_write",
-    "check_fit",
-    "count_frames",
-    "count_stored_sections",
-    "disk_errors",
-    "find_models",
-    "find_part",
-    "list_partial_videos",
-    "load_request",
-    "only_one",
-    "read_image",
-    "read_last_frame",
-    "read_size",
-    "replace_file",
-    "repository_folders",
-]
+    "DISK_FULL", "PARTS", "SINGLE_FILES", "ModelFiles", "ModelPart", "PartSpec", "atomic_write",
+    "check_fit", "count_frames", "count_stored_sections", "disk_errors", "exclusive_lock", "find_models",
+    "find_part", "list_partial_videos", "load_request", "read_image", "read_last_frame", "read_size",
+    "replace_file", "repository_folders",
+]  # fmt: skip

@@ -38,7 +38,7 @@ def read_ram(cgroup: Path = Path("/sys/fs/cgroup")) -> SystemMemory:
 
 
 def _container_limit(cgroup: Path) -> tuple[int, int] | None:
-    """The container's limit and what it leaves, with its file cache, which psutil doesn't know; or None."""
+    """Return the container's limit and what is free of it, file cache included; psutil knows neither."""
     try:
         limit = int((cgroup / "memory.max").read_text("ascii"))
         used = int((cgroup / "memory.current").read_text("ascii"))
@@ -50,8 +50,8 @@ def _container_limit(cgroup: Path) -> tuple[int, int] | None:
 
 
 def _commit_available() -> int:
-    """Read `ullAvailPageFile` of Windows' MEMORYSTATUSEX, which psutil keeps to itself."""
-    status = (ctypes.c_uint64 * 8)(64)  # the structure begins with its own size
+    """Read `ullAvailPageFile` of Windows' MEMORYSTATUSEX, which psutil does not expose."""
+    status = (ctypes.c_uint64 * 8)(64)  # the structure begins with its size
     if not ctypes.windll.kernel32.GlobalMemoryStatusEx(status):  # type: ignore[attr-defined]
         raise OSError("GlobalMemoryStatusEx")
     return status[4]

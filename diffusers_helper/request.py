@@ -1,7 +1,7 @@
-"""The one description of a video to make, checked once, here.
+"""The description of a video to make, checked once, here.
 
-The page fills it, a request file holds it, every MP4 and PNG that we write carries it. Pictures are
-named by a path or hold their bytes in a `data:` URI; this module does not open them.
+Its JSON is what request files hold, and every MP4 and PNG that we write. Pictures are paths or `data:` URIs;
+this module does not open them.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .buckets import SIZE_MULTIPLE
-from .errors import InputError
+from .errors import ErrorCode, InputError
 from .sections import SectionSize, count_sections
 
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
 MAX_SECTIONS = 1000
-"""Sections, more than any length has."""
+"""Sections, more than any video has."""
 MAX_VALUES = 100_000
-"""Pictures make a request long; with this many values it would only fill the memory when it is parsed."""
+"""The most values of a request's JSON: more would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
 Check = Callable[[object, str], Any]
 """A function that takes the JSON's value of a key, returns the dataclass's, or raises InputError."""
@@ -43,13 +43,8 @@ class _Number:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
         if not low <= value <= high or (self.open_low and value == low):  # NaN fails this too
-            raise InputError(
-                "out_of_range_above" if self.open_low else "out_of_range",
-                field=key,
-                value=_shown(value),
-                low=low,
-                high=high,
-            )
+            code: ErrorCode = "out_of_range_above" if self.open_low else "out_of_range"
+            raise InputError(code, field=key, value=_shown(value), low=low, high=high)
         return float(value)
 
 
@@ -68,7 +63,7 @@ class _WholeNumber:
         number = int(value)  # type: ignore[call-overload]
         if not low <= number <= high:
             raise InputError("out_of_range", field=key, value=_shown(value), low=low, high=high)
-        return int(number)
+        return number
 
 
 def _flag(value: object, key: str) -> bool:
@@ -218,7 +213,7 @@ class GenerationRequest:
         return request if base is None else request.with_base(base)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form that `from_dict` reads back to an equal request."""
+        """Return the JSON values that `from_dict` reads back to an equal request."""
         values = dataclasses.asdict(self)
         values["keyframes"] = [
             {key: value for key, value in dataclasses.asdict(keyframe).items() if value not in (None, "")}
@@ -227,7 +222,7 @@ class GenerationRequest:
         return values
 
     def with_base(self, base: Path) -> "GenerationRequest":
-        """The same request with picture paths made absolute, seen from the folder `base`."""
+        """Return the request with picture paths made absolute, relative to the folder `base`."""
 
         def resolve(image: str | None) -> str | None:
             return image if image is None or is_data_uri(image) else str((base / image).absolute())
@@ -235,7 +230,7 @@ class GenerationRequest:
         return self.map_images(resolve)
 
     def map_images(self, change: Callable[[str | None], str | None]) -> "GenerationRequest":
-        """The same request with each picture's name run through `change`."""
+        """Return the request with each picture's name replaced by `change(name)`."""
         keyframes = tuple(dataclasses.replace(k, image=change(k.image)) for k in self.keyframes)
         return dataclasses.replace(
             self, start_image=change(self.start_image), end_image=change(self.end_image), keyframes=keyframes
@@ -258,7 +253,7 @@ def is_data_uri(image: str) -> bool:
 
 
 def parse_request_json(text: str | bytes) -> object:
-    """Parse a request's JSON text. Raises InputError instead of the parser's own errors."""
+    """Parse a request's JSON text. Raises InputError instead of the parser's errors."""
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
@@ -274,7 +269,7 @@ def parse_request_json(text: str | bytes) -> object:
 
 
 def _parse_int(digits: str) -> int | float:
-    """A whole number; one of more digits than Python converts is as good as infinite here."""
+    """Parse a whole number; one of more digits than Python converts becomes infinite."""
     return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
@@ -310,11 +305,9 @@ def _check_keyframes(request: GenerationRequest) -> None:
             raise InputError("keyframe_twice", section=keyframe.section)
         seen.add(keyframe.section)
         if not 0 <= keyframe.section < request.num_sections:
+            count = request.num_sections
             raise InputError(
-                "keyframe_out_of_range",
-                section=keyframe.section,
-                sections=request.num_sections,
-                last=request.num_sections - 1,
+                "keyframe_out_of_range", section=keyframe.section, sections=count, last=count - 1
             )
         if keyframe.image is None and not keyframe.prompt.strip():
             raise InputError("keyframe_empty", section=keyframe.section)
@@ -326,13 +319,13 @@ def _check_closing(request: GenerationRequest) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value as a short piece of JSON for a message."""
+    """Return a value as a short piece of JSON for a message."""
     if isinstance(value, list | dict):  # what is inside may be megabytes, or nested a thousandfold
         return "[...]" if isinstance(value, list) else "{...}"
     return _shortened(json.dumps(value, ensure_ascii=False))
 
 
 def _shortened(text: str) -> str:
-    """A short piece of a text, with codes for halves of characters, which nothing could show or send."""
+    """Return a short piece of a text, with escapes for lone surrogates, which cannot be encoded."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."

@@ -14,7 +14,7 @@ from torch import nn
 from ..kernels import triton_or_torch
 from ..transformer.compiling import COMPILED_FORWARD, States
 from .linear import QUANTIZED_INPUT, ScaledLinear
-from .tokens import TORCH_OPS, TokenOps, Tokens, quantise_tokens
+from .tokens import TORCH_OPS, TokenOps, Tokens, quantize_tokens
 
 SELF_TEST_TOLERANCE = 0.02
 """The largest relative error of a kernel: a number halfway between two of e4m3 may become either."""
@@ -23,7 +23,7 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
 def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
-    """Have a compiler take this module's version of a block, if all of its layers multiply in e4m3."""
+    """Have a block compiled from this module's function, if all of its layers multiply in e4m3."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
     if all(isinstance(layer, ScaledLinear) and layer.compiled_product in QUANTIZED_INPUT for layer in layers):
         forward = {"double": _double_block, "single": _single_block}[kind]
@@ -51,10 +51,10 @@ def _sample(ops: TokenOps, device: torch.device) -> list[torch.Tensor]:
 
     first, second, hidden = randn(6, 96), randn(3, 96), randn(6, 160)
     angles = randn(6, 32, dtype=torch.float32)
-    normed = ops.quantise_normed(first, second, randn(96), randn(96))
-    activated = ops.quantise_activated(first, hidden)
+    normed = ops.quantize_normed(first, second, randn(96), randn(96))
+    activated = ops.quantize_activated(first, hidden)
     rotated = ops.norm_and_rotate(first, second, randn(32), randn(32), angles.cos(), angles.sin())
-    return [normed.dequantise(), activated.dequantise(), rotated]
+    return [normed.dequantize(), activated.dequantize(), rotated]
 
 
 def _double_block(
@@ -71,8 +71,8 @@ def _double_block(
     modulation, text_modulation = _modulation(block.norm1, temb, 6), _modulation(block.norm1_context, temb, 6)
     shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
     text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = text_modulation
-    tokens = _quantise_normed(ops, hidden, scale, shift)
-    text_tokens = _quantise_normed(ops, text, text_scale, text_shift)
+    tokens = _quantize_normed(ops, hidden, scale, shift)
+    text_tokens = _quantize_normed(ops, text, text_scale, text_shift)
     dtype = hidden.dtype
 
     query, key, value = (layer.multiply(tokens, dtype) for layer in (attn.to_q, attn.to_k, attn.to_v))
@@ -82,10 +82,10 @@ def _double_block(
     key = ops.norm_and_rotate(key, text_key, attn.norm_k.weight, attn.norm_added_k.weight, *rotary)
     attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask)
 
-    hidden = hidden + gate * attn.to_out[0].multiply(quantise_tokens(attended[:count]), dtype)
-    text = text + text_gate * attn.to_add_out.multiply(quantise_tokens(attended[count:]), dtype)
-    tokens = _quantise_normed(ops, hidden, mlp_scale, mlp_shift)
-    text_tokens = _quantise_normed(ops, text, text_mlp_scale, text_mlp_shift)
+    hidden = hidden + gate * attn.to_out[0].multiply(quantize_tokens(attended[:count]), dtype)
+    text = text + text_gate * attn.to_add_out.multiply(quantize_tokens(attended[count:]), dtype)
+    tokens = _quantize_normed(ops, hidden, mlp_scale, mlp_shift)
+    text_tokens = _quantize_normed(ops, text, text_mlp_scale, text_mlp_shift)
     return (
         hidden + mlp_gate * _feed_forward(ops, block.ff, tokens, dtype),
         text + text_mlp_gate * _feed_forward(ops, block.ff_context, text_tokens, dtype),
@@ -104,7 +104,7 @@ def _single_block(
     """`HunyuanVideoSingleTransformerBlock.forward`: one stream, attention and MLP beside each other."""
     attn, count, dtype = block.attn, hidden.shape[1], hidden.dtype
     shift, scale, gate = _modulation(block.norm, temb, 3)
-    tokens = ops.quantise_normed(hidden[0], text[0], scale, shift)
+    tokens = ops.quantize_normed(hidden[0], text[0], scale, shift)
 
     layers = attn.to_q, attn.to_k, attn.to_v, block.proj_mlp
     query, key, value, mlp = (layer.multiply(tokens, dtype) for layer in layers)
@@ -113,24 +113,24 @@ def _single_block(
     key = ops.norm_and_rotate(key[:count], key[count:], norm_k, norm_k, *rotary)
     attended = _attend(query, key, value, attn.heads, mask)
 
-    change = block.proj_out.multiply(ops.quantise_activated(attended, mlp), dtype)
+    change = block.proj_out.multiply(ops.quantize_activated(attended, mlp), dtype)
     return hidden + gate * change[:count], text + gate * change[count:]
 
 
 def _modulation(norm: Any, temb: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
-    """Vectors `(width,)`."""
+    """Return the modulation's vectors `(width,)`."""
     return norm.linear(norm.silu(temb))[0].chunk(count)
 
 
-def _quantise_normed(ops: TokenOps, states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> Tokens:
-    """One stream alone, `(1, n, width)`."""
-    return ops.quantise_normed(states[0], states[0, :0], scale, shift)
+def _quantize_normed(ops: TokenOps, states: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> Tokens:
+    """Norm, modulate and quantize one stream `(1, n, width)`."""
+    return ops.quantize_normed(states[0], states[0, :0], scale, shift)
 
 
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attention of `(n, heads * head_dim)`, with the backend that is in use."""
+    """Return the attention of `(n, heads * head_dim)`, with the active backend."""
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
     states = (each.unflatten(1, (heads, -1))[None] for each in (query, key, value))
@@ -139,4 +139,4 @@ def _attend(
 
 def _feed_forward(ops: TokenOps, layers: Any, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
     hidden = layers.net[0].proj.multiply(tokens, dtype)
-    return layers.net[2].multiply(ops.quantise_activated(hidden[:, :0], hidden), dtype)
+    return layers.net[2].multiply(ops.quantize_activated(hidden[:, :0], hidden), dtype)

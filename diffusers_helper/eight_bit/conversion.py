@@ -1,4 +1,4 @@
-"""The transformer with 8-bit weights: converted once from its own files into a folder beside them.
+"""The conversion of the transformer to 8-bit weights, once, into a folder of their own.
 
 `conversion.sealed` in that folder records the source, each file's digest and that all files are there. A
 folder without it, or made from other files than those that are there now, is not used.
@@ -17,7 +17,7 @@ from ..errors import InputError, StopRequested
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
 from ..machine_errors import check_room, machine_errors
-from ..weights.checkpoint import FileSignature
+from ..weights.checkpoint import FileSignature, unreadable
 from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_fingerprint, find_part
 from .shards import Shard, file_digest, plan_shards, weight_map, write_shard
 
@@ -35,7 +35,7 @@ State = Literal["missing", "stale", "incomplete", "complete"]
 
 
 def eight_bit_folder(root: Path) -> Path:
-    """Return the folder of the 8-bit weights, however the others are stored below `root`."""
+    """Return the folder of the 8-bit weights below `root`."""
     return root / REPOSITORY
 
 
@@ -60,7 +60,7 @@ def conversion_state(folder: Path, source: ModelPart) -> State:
 
 
 def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
-    """Return the set with the 8-bit transformer that was converted from its own.
+    """Replace the transformer of a set by its 8-bit version.
 
     Raises:
         InputError: there is none, it is not whole, or it was made from other files.
@@ -72,8 +72,7 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
         spec = dataclasses.replace(PARTS["transformer"], repository=REPOSITORY)
         return dataclasses.replace(files, transformer=find_part(root, spec))
     except OSError as error:
-        path, reason = error.filename or folder, error.strerror or str(error)
-        raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
+        raise unreadable(folder, error) from error
 
 
 def convert(
@@ -168,7 +167,7 @@ class _Manifest:
             self._write()
 
     def _write(self) -> None:
-        files = [(name, dataclasses.astuple(mark), digest) for name, (mark, digest) in self.files.items()]
+        files = [(name, dataclasses.astuple(seen), digest) for name, (seen, digest) in self.files.items()]
         facts = {"version": VERSION, "source": self.source, "complete": self.complete, "files": files}
         write_checksummed(self.folder / MANIFEST, (), facts)
 
@@ -236,12 +235,10 @@ def _write_small(path: Path, content: bytes) -> str:
 
 def _identity(source: ModelPart) -> str:
     """Return a digest of the source's files and their times: content fingerprints read samples only."""
-    digest = hashlib.sha256()
-    digest.update(
-        repr([dataclasses.astuple(FileSignature.of(path.stat())) for path in source.files]).encode()
-    )
-    for mark in content_fingerprint(source):
-        digest.update(mark)
+    times = [dataclasses.astuple(FileSignature.of(path.stat())) for path in source.files]
+    digest = hashlib.sha256(repr(times).encode())
+    for piece in content_fingerprint(source):
+        digest.update(piece)
     return digest.hexdigest()
 
 

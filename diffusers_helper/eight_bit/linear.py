@@ -1,7 +1,7 @@
-"""Linear layers with 8-bit weights: an e4m3 number for each weight, a float32 scale for each row.
+"""The linear layers with 8-bit weights: an e4m3 number for each weight, a float32 scale for each row.
 
-Where the GPU multiplies e4m3 itself and that is faster, tokens are quantized on the way, too; everywhere else
-the weights are dequantized for each product. Knows no files: `conversion.py` makes them.
+Where the GPU multiplies e4m3 natively and that is faster, tokens are quantized, too; everywhere else the
+weights are dequantized for each product. Knows no files: `conversion.py` makes them.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,8 @@ from torch.nn import functional
 
 from ..kernels import agrees
 from ..weights.checkpoint import Checkpoint
-from .tokens import E4M3, LARGEST, Tokens, quantise_tokens
+from .tokens import E4M3, LARGEST, Tokens, quantize_tokens
 
-FIXED_DTYPES = {"weight": E4M3, "scale": torch.float32}
-"""The tensors of a layer that keep their dtype whatever it computes in."""
 FP8_CAPABILITY = (8, 9)
 """The first compute capability with e4m3 products: Ada."""
 FP8_MULTIPLE = 16
@@ -35,8 +33,8 @@ class ScaledLinear(nn.Module):
         self.weight = _parameter(torch.empty(outputs, inputs, dtype=E4M3))
         self.scale = _parameter(torch.empty(outputs, dtype=torch.float32))
         self.bias = _parameter(torch.empty(outputs)) if has_bias else None
-        self.product: Product = dequantised_product
-        self.compiled_product: Product = dequantised_product
+        self.product: Product = dequantized_product
+        self.compiled_product: Product = dequantized_product
         """The product that a compiler is given, which fuses it with its neighbours."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,7 +47,7 @@ class ScaledLinear(nn.Module):
         return product(tokens, self.weight, self.scale, self.bias, dtype)
 
 
-def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight `(out, in)` float32 in e4m3 and its rows' scale `(out,)`; a row's largest number is 448.
 
     A scale is not finite where its row is not. A row without any number gets the scale 1.
@@ -59,7 +57,7 @@ def quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale[:, None]).to(E4M3), scale
 
 
-def dequantised_product(
+def dequantized_product(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the product with dequantized weights.
@@ -75,20 +73,20 @@ def dequantised_product(
 def rowwise_fp8_linear(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the GPU's own product in e4m3, which scales the rows of both: PyTorch for Linux has it."""
-    result = multiply_rows(quantise_tokens(x), weight, scale, bias, x.dtype)
+    """Return the GPU's native e4m3 product, which scales the rows of both: PyTorch for Linux has it."""
+    result = multiply_rows(quantize_tokens(x), weight, scale, bias, x.dtype)
     return result.reshape(*x.shape[:-1], len(weight))
 
 
 def postscaled_fp8_linear(
     x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the GPU's own product in e4m3 where that scales no rows: they are scaled afterwards.
+    """Return the GPU's native e4m3 product where that scales no rows: they are scaled afterwards.
 
     Only for a compiler, which fuses it with its neighbours. Otherwise, one more pass over the output takes
     longer than e4m3 saves.
     """
-    result = multiply_units(quantise_tokens(x), weight, scale, bias, x.dtype)
+    result = multiply_units(quantize_tokens(x), weight, scale, bias, x.dtype)
     return result.reshape(*x.shape[:-1], len(weight))
 
 
@@ -131,7 +129,7 @@ QUANTIZED_INPUT: dict[Product, Callable[..., torch.Tensor]] = {
     rowwise_fp8_linear: multiply_rows,
     postscaled_fp8_linear: multiply_units,
 }
-"""The GPU's own products, and the function for tokens that are quantized already."""
+"""The native products, and the function for tokens that are quantized already."""
 
 
 @cache
@@ -145,11 +143,11 @@ def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = Fa
         compiled: `torch.compile` fuses the product with its neighbours.
     """
     if device.type != "cuda" or dtype != torch.bfloat16:
-        return dequantised_product
+        return dequantized_product
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
-        return dequantised_product
+        return dequantized_product
     products = (rowwise_fp8_linear, postscaled_fp8_linear) if compiled else (rowwise_fp8_linear,)
-    return next((each for each in products if _computes(each, device, dtype)), dequantised_product)
+    return next((each for each in products if _computes(each, device, dtype)), dequantized_product)
 
 
 def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> bool:
@@ -197,13 +195,9 @@ def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def fixed_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
-    """Return the dtypes of the tensors of a module that keep them whatever it computes in, by name."""
-    return {
-        f"{name}.{tensor}": dtype
-        for name, layer in module.named_modules()
-        if isinstance(layer, ScaledLinear)
-        for tensor, dtype in FIXED_DTYPES.items()
-    }
+    """Return the dtypes of the tensors that keep them whatever the module computes in, by name."""
+    names = [name for name, layer in module.named_modules() if isinstance(layer, ScaledLinear)]
+    return {f"{n}.weight": E4M3 for n in names} | {f"{n}.scale": torch.float32 for n in names}
 
 
 def _parameter(tensor: torch.Tensor) -> nn.Parameter:

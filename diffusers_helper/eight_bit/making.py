@@ -1,19 +1,17 @@
-"""The making of the transformer's 8-bit weights as a stage of a job: where they go, and the events meanwhile.
+"""The conversion of the transformer to 8-bit weights as a stage of a job: its folder and its events.
 
-`conversion` writes them. Knows no request.
+`conversion` writes the files. Knows no request.
 """
 
-import contextlib
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..errors import InputError, MachineError, StopRequested
 from ..events import Notice, StageProgress, StageStarted
+from ..files.exclusive_lock import exclusive_lock
 from ..machine_errors import machine_errors
 from ..weights.model_files import ModelPart
 from .conversion import conversion_state, convert, eight_bit_folder
@@ -56,14 +54,19 @@ def make_eight_bit(
 
     Raises:
         StopRequested: `stop` was set.
-        InputError: another process makes them just now; the source cannot be used.
+        InputError: another process is making them; the source cannot be used.
         MachineError: the disk is full, cannot be read or written, or gives back something else.
     """
     if stop.is_set():
         raise StopRequested
     yield Notice("eight_bit", {"path": str(folder)})
     yield StageStarted("eight_bit")
-    with machine_errors(folder), _only_maker(folder), ThreadPoolExecutor(1, "eight-bit") as pool:
+    busy = InputError("eight_bit_busy", path=str(folder))  # two would delete each other's files
+    with (
+        machine_errors(folder),
+        exclusive_lock(folder / LOCK, busy),
+        ThreadPoolExecutor(1, "eight-bit") as pool,
+    ):
         latest, ended = _Latest(), threading.Event()
         work = pool.submit(convert, source, folder, latest.update, ended)
         try:
@@ -105,18 +108,3 @@ def _raise_failure(work: Future[None], folder: Path) -> None:
             raise
         needed, free = error.values["needed"], error.values["free"]
         raise MachineError("eight_bit_disk_too_small", path=str(folder), needed=needed, free=free) from error
-
-
-@contextlib.contextmanager
-def _only_maker(folder: Path) -> Iterator[None]:
-    """Keep other processes from converting into the folder: two would delete each other's files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        lock.acquire(timeout=0)  # the system lets go of it if this process dies
-    except Timeout as error:
-        raise InputError("eight_bit_busy", path=str(folder)) from error
-    try:
-        yield
-    finally:
-        lock.release()

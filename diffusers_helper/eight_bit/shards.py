@@ -1,6 +1,6 @@
 """The files of 8-bit weights: which tensors go into which, and how one is written and verified.
 
-Knows nothing of what is there already: `conversion.py` decides what is to be made.
+Knows no folder: `conversion.py` decides which files are to be written.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ..errors import InputError, MachineError
 from ..files.atomic import atomic_write
 from ..files.checksummed import sha256_of
 from ..weights.checkpoint import Checkpoint, StoredTensor
-from .linear import quantise
+from .linear import quantize
 
 SHARD_BYTES = 2**30
 """Bytes of a file, and the work that an interruption costs at most."""
@@ -40,18 +40,13 @@ class Shard:
 
     @property
     def content_bytes(self) -> int:
-        """Bytes of the tensors alone."""
+        """The bytes of the tensors alone."""
         return sum(_bytes_of(name, stored) for name, stored in self.tensors)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the whole file."""
+        """The bytes of the whole file."""
         return len(_header(self)) + self.content_bytes
-
-
-def scale_name(weight: str) -> str:
-    """Return the name of the scale beside a weight."""
-    return weight.removesuffix("weight") + "scale"
 
 
 def gets_eight_bits(name: str, stored: StoredTensor) -> bool:
@@ -60,7 +55,7 @@ def gets_eight_bits(name: str, stored: StoredTensor) -> bool:
 
 
 def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
-    """Return the files that a checkpoint becomes, in the order in which its own are read best."""
+    """Return the files that a checkpoint becomes, in the order in which the source is read fastest."""
     groups: list[list[tuple[str, StoredTensor]]] = [[]]
     size = 0
     for name, stored in sorted(checkpoint.tensors.items(), key=lambda item: (item[1].path, item[1].offset)):
@@ -79,7 +74,9 @@ def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
 
 def weight_map(shards: list[Shard]) -> dict[str, str]:
     """Return the file of each tensor, for the index."""
-    return {name: shard.name for shard in shards for name in _entries(shard)}
+    return {
+        e: shard.name for shard in shards for name, stored in shard.tensors for e in _entries(name, stored)
+    }
 
 
 def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Callable[[int], None]) -> str:
@@ -119,17 +116,17 @@ def _content(
     for name, stored in shard.tensors:
         tensor = checkpoint.read(name, staging)
         if gets_eight_bits(name, stored):
-            yield from _quantised(tensor, name, stored)
+            yield from _quantized(tensor, name, stored)
         else:
             yield staging[: stored.num_bytes].numpy().data
         on_tensor(_bytes_of(name, stored))
 
 
-def _quantised(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:
+def _quantized(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:
     """Yield a weight's 8-bit numbers, some rows at a time, then the scales of all rows."""
     scales = []
     for rows in weight.split(max(CHUNK_BYTES // (4 * weight.shape[1]), 1)):
-        numbers, scale = quantise(rows.float())
+        numbers, scale = quantize(rows.float())
         if not bool(scale.isfinite().all()):
             raise InputError("weights_not_finite", path=str(stored.path), tensor=name)
         scales.append(scale)
@@ -137,24 +134,28 @@ def _quantised(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterato
     yield torch.cat(scales).view(torch.uint8).numpy().data
 
 
-def _entries(shard: Shard) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """Return dtype, shape and bytes of each tensor of a file, in order."""
-    entries = {}
-    for name, stored in shard.tensors:
-        if gets_eight_bits(name, stored):
-            entries[name] = ("F8_E4M3", stored.shape, math.prod(stored.shape))
-            entries[scale_name(name)] = ("F32", stored.shape[:1], 4 * stored.shape[0])
-        else:
-            entries[name] = (stored.dtype, stored.shape, stored.num_bytes)
-    return entries
+def _entries(name: str, stored: StoredTensor) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Return dtype, shape and bytes of what a tensor becomes: itself, or a weight and its scale."""
+    if not gets_eight_bits(name, stored):
+        return {name: (stored.dtype, stored.shape, stored.num_bytes)}
+    weight = ("F8_E4M3", stored.shape, math.prod(stored.shape))
+    return {
+        name: weight,
+        name.removesuffix("weight") + "scale": ("F32", stored.shape[:1], 4 * stored.shape[0]),
+    }
 
 
 def _header(shard: Shard) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, (dtype, shape, num_bytes) in _entries(shard).items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + num_bytes]}
-        offset += num_bytes
+    for source, stored in shard.tensors:
+        for name, (dtype, shape, num_bytes) in _entries(source, stored).items():
+            header[name] = {
+                "dtype": dtype,
+                "shape": list(shape),
+                "data_offsets": [offset, offset + num_bytes],
+            }
+            offset += num_bytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
@@ -162,6 +163,4 @@ def _header(shard: Shard) -> bytes:
 
 def _bytes_of(name: str, stored: StoredTensor) -> int:
     """Return the bytes of a tensor in its new file, its scale included."""
-    if gets_eight_bits(name, stored):
-        return math.prod(stored.shape) + 4 * stored.shape[0]
-    return stored.num_bytes
+    return sum(num_bytes for _, _, num_bytes in _entries(name, stored).values())

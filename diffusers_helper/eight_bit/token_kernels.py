@@ -19,15 +19,15 @@ HEADS = 16
 """The number of heads in one program."""
 
 
-def quantise_normed(
+def quantize_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
-    """Do `tokens.quantise_normed` in one kernel."""
+    """Do `tokens.quantize_normed` in one kernel."""
     first, second = first.contiguous(), second.contiguous()
     count, width = first.shape[0] + second.shape[0], first.shape[1]
     numbers, token_scale = _empty_tokens(first, count, width)
     block = _power_of_2(width)
-    kernel: Any = _quantise_normed
+    kernel: Any = _quantize_normed
     kernel[(count,)](
         first,
         second,
@@ -46,13 +46,13 @@ def quantise_normed(
     return Tokens(numbers, token_scale)
 
 
-def quantise_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
-    """Do `tokens.quantise_activated` in one kernel."""
+def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
+    """Do `tokens.quantize_activated` in one kernel."""
     before, hidden = before.contiguous(), hidden.contiguous()
     count, before_width, hidden_width = hidden.shape[0], before.shape[1], hidden.shape[1]
     numbers, token_scale = _empty_tokens(hidden, count, before_width + hidden_width)
     block = _power_of_2(hidden_width)
-    kernel: Any = _quantise_activated
+    kernel: Any = _quantize_activated
     kernel[(count,)](
         before,
         hidden,
@@ -100,7 +100,7 @@ def norm_and_rotate(
     return result
 
 
-KERNELS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)
+KERNELS = TokenOps(quantize_normed, quantize_activated, norm_and_rotate)
 
 
 def _empty_tokens(like: torch.Tensor, count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,7 +120,7 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
-def _quantise_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
+def _quantize_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     first,
     second,
     scale,
@@ -148,7 +148,7 @@ def _quantise_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
 
 
 @triton.jit
-def _quantise_activated(  # noqa: PLR0913
+def _quantize_activated(  # noqa: PLR0913
     before,
     hidden,
     numbers,

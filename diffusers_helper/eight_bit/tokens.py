@@ -1,4 +1,4 @@
-"""8-bit tokens for the GPU's own e4m3 products: an e4m3 number for each value, a scale for each token.
+"""The 8-bit tokens for a GPU's native e4m3 products: an e4m3 number for each value, a scale for each token.
 
 A block makes them in three ways, each joined with another operation, which `TokenOps` names. Here they are in
 PyTorch's operations; `token_kernels.py` does each in one pass over the GPU's memory.
@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
     numbers: torch.Tensor
     scale: torch.Tensor
 
-    def dequantise(self) -> torch.Tensor:
+    def dequantize(self) -> torch.Tensor:
         """Return the tokens in float32."""
         return self.numbers.float() * self.scale
 
@@ -31,12 +31,12 @@ class Tokens(NamedTuple):
 class TokenOps(NamedTuple):
     """The operations of a block on tokens; see the functions of the same names below."""
 
-    quantise_normed: Callable[..., Tokens]
-    quantise_activated: Callable[..., Tokens]
+    quantize_normed: Callable[..., Tokens]
+    quantize_activated: Callable[..., Tokens]
     norm_and_rotate: Callable[..., torch.Tensor]
 
 
-def quantise_tokens(x: torch.Tensor) -> Tokens:
+def quantize_tokens(x: torch.Tensor) -> Tokens:
     """Quantize tokens `(..., width)`, flattened to `(n, width)`; the largest number of each is 448.
 
     Computed in float32, but held in the tokens' dtype: float32 would be too large for an 8 GB GPU.
@@ -48,18 +48,18 @@ def quantise_tokens(x: torch.Tensor) -> Tokens:
     return Tokens(scaled.to(E4M3), scale)
 
 
-def quantise_normed(
+def quantize_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
     """Norm, modulate by `(width,)` and quantize tokens `(n, width)` and `(m, width)`, concatenated."""
     both = torch.cat([first, second])
     normed = functional.layer_norm(both, both.shape[-1:], eps=NORM_EPSILON)
-    return quantise_tokens(normed * (1 + scale) + shift)
+    return quantize_tokens(normed * (1 + scale) + shift)
 
 
-def quantise_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
+def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
     """Quantize `before` `(n, w)`, where w may be 0, concatenated with GELU of `hidden` `(n, h)`."""
-    return quantise_tokens(torch.cat([before, functional.gelu(hidden, approximate="tanh")], dim=1))
+    return quantize_tokens(torch.cat([before, functional.gelu(hidden, approximate="tanh")], dim=1))
 
 
 def norm_and_rotate(
@@ -84,4 +84,4 @@ def norm_and_rotate(
     return torch.cat([rotated.to(first.dtype), others]).flatten(1)
 
 
-TORCH_OPS = TokenOps(quantise_normed, quantise_activated, norm_and_rotate)
+TORCH_OPS = TokenOps(quantize_normed, quantize_activated, norm_and_rotate)

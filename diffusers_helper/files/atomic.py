@@ -15,7 +15,7 @@ PAUSES = (0.05, 0.2, 0.5, 1.0)
 
 @contextlib.contextmanager
 def atomic_write(path: Path, flush: bool = True) -> Iterator[Path]:
-    """Yields the name of a part to write, which replaces `path` if the block ends well, else is deleted.
+    """Yield the name of a part to write, which replaces `path` if the block ends well, else is deleted.
 
     Without `flush`, a power cut may leave nothing or half of it: for what can be made again.
     """

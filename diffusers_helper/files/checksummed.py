@@ -1,6 +1,6 @@
 """Files that hold their own checksum, so that damage is noticed: content, metadata as JSON, SHA-256.
 
-The content lies at the front, so that it can be read like any file once the checksum was verified.
+The content comes first, so that it can be read like any file once the checksum was verified.
 """
 
 import errno
@@ -28,7 +28,7 @@ def write_checksummed(path: Path, content: Iterable[bytes], metadata: Mapping[st
     """Write `content` piece by piece, then `metadata` (JSON values), then the checksum of both.
 
     Raises:
-        OSError: it cannot be written; nothing stands under its name then.
+        OSError: it cannot be written; no file of this name is left.
     """
     digest = hashlib.sha256()
     encoded = json.dumps(metadata).encode()
@@ -45,7 +45,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     """Read a checksummed file as a whole; returns its metadata, None where it is damaged or not there.
 
     Raises:
-        OSError: it cannot be read now, which says nothing about its content.
+        OSError: it cannot be read now, whatever its content.
     """
     try:
         size = path.stat().st_size - DIGEST
@@ -69,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def sha256_of(file: BinaryIO, size: int) -> bytes:
-    """SHA-256 of the next `size` bytes of an open file."""
+    """Return the SHA-256 of the next `size` bytes of an open file."""
     digest = hashlib.sha256()
     while size > 0 and (piece := file.read(min(size, CHUNK))):
         digest.update(piece)

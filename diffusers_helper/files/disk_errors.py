@@ -1,4 +1,4 @@
-"""Errors of the disk, under names that a person can act on."""
+"""Errors of the disk, with codes that a person can act on."""
 
 import contextlib
 import errno
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ..errors import MachineError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk, and of a user who has used up a share of it."""
 
 
 @contextlib.contextmanager
 def disk_errors(folder: Path, file: Path | None = None) -> Iterator[None]:
-    """Turns an OSError in the block into a MachineError: `disk_full` or `cannot_write`.
+    """Convert an OSError in the block to a MachineError: `disk_full` or `cannot_write`.
 
     Args:
         folder: is named where the disk is full.
@@ -22,7 +22,7 @@ def disk_errors(folder: Path, file: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             raise MachineError("disk_full", path=str(folder)) from error
         path, reason = file or error.filename or folder, error.strerror or str(error)
         raise MachineError("cannot_write", path=str(path), reason=reason) from error

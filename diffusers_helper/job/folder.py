@@ -22,7 +22,7 @@ import torch
 from ..errors import InputError
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
-from ..files.only_one import only_one
+from ..files.exclusive_lock import exclusive_lock
 from .fingerprint import JobFingerprint
 from .section_files import PARTIAL_PREFIX, SECTION, Kind, list_partial_videos, section_file
 
@@ -32,7 +32,7 @@ _KNOWN_NAMES = re.compile(
     rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{PARTIAL_PREFIX})\d+\.mp4)(\.part)?"
     r"|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini"
 )
-"""The names that may lie there, also those that file managers leave in every folder that they show."""
+"""The names that may occur there, also those of the files that file managers create."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class JobFolder:
         self._latents: list[_Stored] = []
 
     def __enter__(self) -> "JobFolder":
-        """Raises InputError where another run has the folder, or something lies in it that is not ours."""
-        self._lock.enter_context(only_one(self.path / LOCK, InputError("output_busy", path=str(self.path))))
+        """Raise InputError where another run uses the folder, or it holds files that are not a job's."""
+        self._lock.enter_context(
+            exclusive_lock(self.path / LOCK, InputError("output_busy", path=str(self.path)))
+        )
         if any(not _KNOWN_NAMES.fullmatch(path.name) for path in self.path.iterdir()):
             self._lock.close()
             raise InputError("output_taken", path=str(self.path))
@@ -82,12 +84,12 @@ class JobFolder:
                 self.path.rmdir()
 
     def _others(self) -> list[Path]:
-        """All files but the lock."""
+        """Return all files but the lock."""
         return [path for path in self.path.iterdir() if path.name != LOCK]
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all stored frames, also of sections that are not resumed."""
+        """The bytes of all stored frames, also of sections that are not resumed."""
         return sum(path.stat().st_size for path in _section_files(self.path) if path.suffix == ".frames")
 
     # -- resuming --------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ class JobFolder:
         return self._clear()
 
     def write_request(self, packed: Mapping[str, object]) -> None:
-        """Write the request beside the sections, for a person who wonders what they are."""
+        """Write the request beside the sections, for people who look into the folder."""
         with atomic_write(self.path / REQUEST) as part:
             part.write_text(json.dumps(packed, ensure_ascii=False), "utf-8")
 
@@ -156,12 +158,12 @@ class JobFolder:
 
     @property
     def num_sections(self) -> int:
-        """Number of finished sections: sampled and decoded."""
+        """The number of finished sections: sampled and decoded."""
         return len(self._sections)
 
     @property
     def num_frames(self) -> int:
-        """Number of pixel frames so far, each counted once."""
+        """The number of pixel frames so far, each counted once."""
         return sum(section.frames for section in self._sections) - sum(map(self._shared, self._sections[1:]))
 
     def add_frames(self, frames: Iterable[torch.Tensor], count: int, weights: Sequence[float] = ()) -> None:
@@ -191,7 +193,7 @@ class JobFolder:
             skipped = self._shared(section)
 
     def _shared(self, section: _Stored) -> int:
-        """Number of frames at a section's end that replace the first ones of the next in the video.
+        """Return how many frames at a section's end replace the first ones of the next in the video.
 
         A file of an earlier version does not hold it: there, it was `overlap` between every two.
         """
@@ -222,7 +224,7 @@ class JobFolder:
 
     @property
     def num_latents(self) -> int:
-        """Number of sampled sections; the newest may not be decoded yet."""
+        """The number of sampled sections; the newest may not be decoded yet."""
         return len(self._latents)
 
     def add_latents(self, latents: torch.Tensor, is_final: bool, evaluations: list[int]) -> None:
@@ -300,5 +302,5 @@ def _number_of(path: Path) -> int:
 
 
 def bytes_needed(decoded_frames: int, height: int, width: int) -> int:
-    """Bytes of a job's sections on the disk: raw frames, those that two sections share counted twice."""
+    """Return the bytes of a job's raw frames on the disk, those that two sections share counted twice."""
     return decoded_frames * height * width * BYTES_PER_PIXEL

@@ -1,7 +1,4 @@
-"""The names of the files in a job's working folder, and what they tell without being opened.
-
-Apart from `folder`, which writes them, because the app looks at them before torch is loaded.
-"""
+"""The names of the files in a job's working folder. Imports no torch, unlike `folder`, which writes them."""
 
 import re
 from pathlib import Path

@@ -76,7 +76,7 @@ def write_png(path: Path, picture: np.ndarray, packed: Mapping[str, object]) -> 
 
 
 def _read_start(path: Path) -> bytes:
-    """Read the first 12 bytes, which tell the kind of file."""
+    """Read the first 12 bytes, which show the kind of file."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise InputError("request_not_a_file", path=str(path))

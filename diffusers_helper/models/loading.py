@@ -59,7 +59,7 @@ class ModelLoader:
         self._runner = runner or (CompiledBlocks() if compute.compiles else EagerBlocks())
 
     @property
-    def asked_attention(self) -> str | None:
+    def requested_attention(self) -> str | None:
         """The attention that is used wherever it works."""
         return self._attention.requested
 

@@ -72,7 +72,7 @@ class SectionDenoiser:
         self._guidance = guidance
         self._compute = compute
         prompts = inputs.positive, inputs.negative
-        self._prompts = [self._placed(prompt) for prompt in prompts if prompt is not None]
+        self._prompts = [self._to_device(prompt) for prompt in prompts if prompt is not None]
         self._timesteps: dict[float, torch.Tensor] = {}
         self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
@@ -142,17 +142,17 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
-    def _placed(self, prompt: PromptEmbeds) -> "_PlacedPrompt":
+    def _to_device(self, prompt: PromptEmbeds) -> "_DevicePrompt":
         identity = prompt.pooled.cpu().float().numpy().tobytes()
         embeds, pooled = self._on_device(prompt.embeds), self._on_device(prompt.pooled)
-        return _PlacedPrompt(embeds, prompt.mask.cpu(), pooled, identity)
+        return _DevicePrompt(embeds, prompt.mask.cpu(), pooled, identity)
 
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._compute.device, self._compute.transformer)
 
 
 @dataclass(frozen=True)
-class _PlacedPrompt:
+class _DevicePrompt:
     """A prompt on the device, its mask on the CPU, where it is read."""
 
     embeds: torch.Tensor

@@ -1,4 +1,4 @@
-"""Reading chunks of layers from files into buffers: plain positioned reads, the same on every system."""
+"""The reader of layers' chunks: plain positioned reads into buffers, the same on every system."""
 
 import time
 from io import FileIO
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import MachineError
-from ..weights.checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly
+from ..weights.checkpoint import TORCH_NAMES, FileSignature, check_unchanged, read_exactly, readable
 from .layout import Chunk, Layer, Piece
 
 CHUNK_BYTES = 16 * 2**20
@@ -15,7 +14,7 @@ CHUNK_BYTES = 16 * 2**20
 
 
 class ChunkReader:
-    """Reads chunks for one thread, which owns the file handles; counts bytes and seconds. Close it."""
+    """Reads chunks for one thread and counts bytes and seconds. Must be closed."""
 
     def __init__(self, signatures: dict[Path, FileSignature]) -> None:
         self.bytes_read = 0
@@ -54,8 +53,7 @@ class ChunkReader:
     def _read_piece(self, piece: Piece, target: torch.Tensor) -> None:
         stored_dtype = getattr(torch, TORCH_NAMES[piece.stored.dtype])
         if stored_dtype == piece.dtype:
-            self._read_bytes(piece, target)
-            return
+            return self._read_bytes(piece, target)
         if len(self._scratch) < piece.source_bytes:
             self._scratch = torch.empty(piece.source_bytes, dtype=torch.uint8)
         scratch = self._scratch[: piece.source_bytes]
@@ -64,11 +62,8 @@ class ChunkReader:
 
     def _read_bytes(self, piece: Piece, target: torch.Tensor) -> None:
         path = piece.stored.path
-        try:
+        with readable(path):
             read_exactly(self._open(path), path, piece.source_offset, target.numpy().data)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
         self.bytes_read += piece.source_bytes
 
     def _open(self, path: Path) -> FileIO:

@@ -1,4 +1,4 @@
-"""Chooses the backend that computes the blocks' attention, and replaces one that fails during a job.
+"""The choice of the backend that computes the blocks' attention, and its replacement if it fails in a job.
 
 PyTorch by itself takes the first backend that can, not the fastest (on Windows, one half as fast as cuDNN's).
 xformers may be absent, fail to import, come without kernels or refuse the GPU. Failures are only logged.
@@ -29,8 +29,8 @@ CANDIDATES = {
 }
 """The backends that are tried, the fastest first: names in diffusers and in PyTorch."""
 SAGE = "sage"
-"""SageAttention (arXiv 2411.10958), a package of its own. It rounds to 8 bits and is used on request only.
-A compiler cannot look into it, so blocks with it are not compiled."""
+"""The name of SageAttention (arXiv 2411.10958), a package that rounds to 8 bits and is used on request only.
+`torch.compile` cannot trace it, so blocks with it are not compiled."""
 TRIED_TOKENS = 1024
 TOLERANCE = 0.02
 """The largest relative error of a backend that is used."""
@@ -64,7 +64,7 @@ class AttentionChooser:
         self._usable = {"xformers": False} if compiles else {}
 
     def choose(self, heads: int, head_dim: int) -> str | None:
-        """Return the name in diffusers of the backend to use, None for PyTorch's own choice."""
+        """Return the name in diffusers of the backend to use, None for PyTorch's choice."""
         if self._device.type != "cuda":
             return None
         try:
@@ -85,7 +85,7 @@ class AttentionChooser:
             return self.requested
         native = SDPBackend(torch._fused_sdp_choice(*(state.transpose(1, 2) for state in states)))
         for name, kernel in CANDIDATES.items():
-            if kernel == native:  # under its own name diffusers copies the tensors first
+            if kernel == native:  # under its name diffusers copies the tensors first
                 break
             if self._works(name, states, TOLERANCE):
                 return name
@@ -110,7 +110,7 @@ def attend(states: list[torch.Tensor], backend: str) -> torch.Tensor:
 
 
 class ActiveAttention:
-    """A `with` block in which all attention is computed by one backend; PyTorch's own replaces it on failure.
+    """A `with` block in which one backend computes all attention; the native one replaces it on failure.
 
     Set globally, because the streamed blocks belong to no model that could be configured.
     """
@@ -118,7 +118,7 @@ class ActiveAttention:
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self.is_replaced = False
-        """True when PyTorch's own has replaced the backend."""
+        """True when the native backend has replaced it."""
         self.failed = False
         """True when that helped."""
         self._exits = ExitStack()
@@ -135,7 +135,7 @@ class ActiveAttention:
         self._exits.close()
 
     def guard(self, work: Callable[[], _T]) -> _T:
-        """Return what `work` does; if it fails, but not for lack of memory, again with PyTorch's own."""
+        """Return what `work` does; if it fails, but not for lack of memory, again with the native backend."""
         try:
             return work()
         except Exception as error:
@@ -147,7 +147,7 @@ class ActiveAttention:
         return result
 
     def replace(self, reason: str) -> None:
-        """Use PyTorch's own attention from now on."""
+        """Use the native attention from now on."""
         logger.warning("attention backend %s is not used any longer: %s", self.backend, reason)
         self._exits.close()
         self.backend, self.is_replaced = NATIVE, True

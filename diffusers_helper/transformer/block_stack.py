@@ -1,4 +1,4 @@
-"""All transformer blocks as one module, which skips steps and gets its weights block by block."""
+"""The module that runs all transformer blocks, streaming their weights and skipping steps with TeaCache."""
 
 from collections.abc import Hashable
 from functools import partial
@@ -15,7 +15,7 @@ from .teacache import TeaCache
 
 
 class BlockStack(nn.Module):
-    """The one block that takes the place of all; with a TeaCache in `cache` it may skip them.
+    """Runs all blocks as if they were one; with a TeaCache in `cache` it may skip them.
 
     Before each call, `key` must name products in `table`.
     """
@@ -65,7 +65,7 @@ class BlockStack(nn.Module):
         return hidden_states, encoder_hidden_states
 
     def fall_back_to_eager(self, reason: str) -> bool:
-        """Call blocks eagerly, with PyTorch's own attention, from now on; return whether that is new."""
+        """Call blocks eagerly, with native attention, from now on; return whether that is new."""
         is_change = self.runner.is_compiling or self.attention.backend != NATIVE
         self.runner = EagerBlocks()
         if self.attention.backend != NATIVE:

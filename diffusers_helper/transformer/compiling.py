@@ -1,4 +1,4 @@
-"""Running the transformer's blocks: compiled where the machine can, eagerly everywhere else.
+"""The runners of the transformer's blocks: compiled where the machine can, eager everywhere else.
 
 A kind of block has one graph (for each attention) for all its layers, sections, jobs and prompts: weights
 and modulation are its inputs, and the numbers of tokens are left open. Blocks that do not compile, or whose
@@ -52,7 +52,7 @@ class EagerBlocks:
         return True
 
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
-        """Get ready for such blocks: one of each kind, with weights, and arguments of the usual sizes."""
+        """Get ready for blocks like these, one of each kind with weights, and arguments of these sizes."""
 
     def disable(self, reason: str) -> None:
         """Call blocks eagerly from now on."""
@@ -77,7 +77,9 @@ class CompiledBlocks(EagerBlocks):
         failure = None
         if self.is_compiling:
             try:
-                return self._call_compiled(block, *map(_plain, arguments))
+                if self._compiled is None:
+                    self._compiled = torch.compile(_call, backend=self._backend, fullgraph=True, dynamic=True)
+                return self._compiled(block, *map(_contiguous, arguments))
             except Exception as error:  # a compiler may raise anything
                 cause = getattr(error, "inner_exception", error)
                 if is_out_of_memory(cause):
@@ -87,11 +89,6 @@ class CompiledBlocks(EagerBlocks):
         if failure is not None:  # what also fails eagerly is not the compiler's fault
             self.disable(failure)
         return states
-
-    def _call_compiled(self, block: nn.Module, *arguments: Any) -> States:
-        if self._compiled is None:
-            self._compiled = torch.compile(_call, backend=self._backend, fullgraph=True, dynamic=True)
-        return self._compiled(block, *arguments)
 
     def is_ready(self, attention: str) -> bool:
         return not self.is_compiling or attention in self._ready
@@ -114,6 +111,6 @@ def _call(block: nn.Module, *arguments: Any) -> States:
     return block(*arguments) if forward is None else forward(block, *arguments)
 
 
-def _plain(value: Any) -> Any:
-    """Return a state `(1, n, dim)` with the strides of a tensor of its own, for which the graph is made."""
+def _contiguous(value: Any) -> Any:
+    """Return a state `(1, n, dim)` with contiguous strides, for which the graph is made."""
     return value[0].contiguous()[None] if isinstance(value, torch.Tensor) and value.ndim == 3 else value

@@ -1,4 +1,4 @@
-"""Parts of the transformer that get the same inputs at every step of a section, and compute once."""
+"""Modules that get the same inputs at every step of a section, and compute once."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Memoized(nn.Module):
         arguments = (*values, *named.values())
         key = (len(values), *named, *(id(a) if isinstance(a, torch.Tensor) else a for a in arguments))
         if key not in self._results:
-            self._results[key] = self.inner(*values, **named), arguments  # which keeps their ids their own
+            self._results[key] = self.inner(*values, **named), arguments  # keeps their ids unique
             while len(self._results) > self._size:
                 self._results.popitem(last=False)
         self._results.move_to_end(key)
@@ -36,7 +36,7 @@ class Memoized(nn.Module):
 
 
 class HostMask(nn.Module):
-    """The context embedder with the mask kept on the CPU: reading its length from a GPU would synchronise."""
+    """The context embedder with the mask kept on the CPU: reading its length from a GPU would synchronize."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Conversion of pixels and latents. Pictures are uint8, latents scaled as the transformer sees them."""
+"""The conversion of pixels and latents. Pictures are uint8, latents scaled as the transformer sees them."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -99,7 +99,7 @@ def decode_to(
 
 
 def _decode_in_time(
-    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: Tiling, starts: Sequence[int]
 ) -> Generator[torch.Tensor, None, None]:
     """Yield frames on the CPU; a tile's are fetched when the next is queued, so that a GPU stays busy."""
     fetcher = _Fetcher(vae.device)
@@ -113,7 +113,7 @@ def _decode_in_time(
 
 
 def _pixels_in_time(
-    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: "Tiling", starts: Sequence[int]
+    latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: Tiling, starts: Sequence[int]
 ) -> Generator[torch.Tensor, None, None]:
     """Yield pieces `(1, 3, n, height, width)` of the VAE's `_temporal_tiled_decode`, as each is queued.
 

@@ -85,7 +85,7 @@ class WindowDecoder(nn.Module):
         size: tuple[int, ...] = tuple(latents.shape[2:])
         for level in self.levels:
             assert isinstance(level, Level)
-            size = level.size_after(*size)
+            size = level.output_size(*size)
         num_bytes = prod(size) * self.norm_out.weight.numel() * latents.element_size()
         if self._feature_buffers is None or self._feature_buffers.num_bytes < num_bytes:
             self._feature_buffers = None
@@ -105,11 +105,11 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(ResnetBlock(resnet) for resnet in block.resnets)
         self.upsampler = None if block.upsamplers is None else UpsamplingConv(block.upsamplers[0])
 
-    def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+    def output_size(self, count: int, height: int, width: int) -> tuple[int, int, int]:
         """Return frames, height and width of the result for a map of this size."""
         if self.upsampler is None:
             return count, height, width
-        return self.upsampler.size_after(count, height, width)
+        return self.upsampler.output_size(count, height, width)
 
     def forward(self, maps: FeatureMap) -> FeatureMap:
         for resnet in self.resnets:

@@ -64,8 +64,8 @@ class FeatureMap(ABC):
     example: torch.Tensor
     """A tensor of the map's device and dtype."""
     buffers: FeatureBuffers | None
-    smaller = 1.0
-    """Divides the strip size: computing a row needs memory as well."""
+    strip_divisor = 1.0
+    """The factor by which strips are smaller where computing a row needs memory, too."""
 
     @abstractmethod
     def rows(self, top: int, bottom: int) -> torch.Tensor:
@@ -73,20 +73,20 @@ class FeatureMap(ABC):
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield all rows, in as few pieces as the memory allows."""
-        return (self.rows(strip.start, strip.stop) for strip in self.strips(smaller=1))
+        return (self.rows(strip.start, strip.stop) for strip in self.strips(strip_divisor=1))
 
     def empty(self, channels: int) -> "StoredMap":
-        """Return an uninitialised map of the same size."""
+        """Return an uninitialized map of the same size."""
         count, _, height, width = self.shape
         shape = count, height, width, channels
         made = None if self.buffers is None else self.buffers.make(shape, self.example.dtype)
         return made or StoredMap(self.example.new_empty(shape).permute(0, 3, 1, 2), self.buffers)
 
-    def strips(self, smaller: float | None = None) -> Iterator[range]:
+    def strips(self, strip_divisor: float | None = None) -> Iterator[range]:
         """Yield strips of rows from top to bottom, of an even number of rows if there are several strips."""
         count, channels, height, width = self.shape
         row = count * channels * width * TAPS * self.example.element_size()
-        most = STRIP_BYTES[self.example.device.type] / (smaller or self.smaller)
+        most = STRIP_BYTES[self.example.device.type] / (strip_divisor or self.strip_divisor)
         fitting = max(int(most / row), 1)
         rows = -(-height // -(-height // fitting))  # all of about the same height
         rows = height if rows >= height else rows + rows % 2
@@ -113,10 +113,10 @@ class StoredMap(FeatureMap):
 class LazyUpsample(FeatureMap):
     """A map that is computed from a smaller one whenever its rows are read."""
 
-    smaller = 1 + 1 / TAPS
+    strip_divisor = 1 + 1 / TAPS
 
     def __init__(self, source: StoredMap, conv: "UpsamplingConv") -> None:
-        count, height, width = conv.size_after(source.shape[0], *source.shape[2:])
+        count, height, width = conv.output_size(source.shape[0], *source.shape[2:])
         self.shape = (count, conv.channels, height, width)
         self.example, self.buffers = source.values, source.buffers
         self._source = source
@@ -240,7 +240,7 @@ class UpsamplingConv(nn.Module):
             weight = torch.cat(corners).to(conv.weight.dtype)
             self.register_buffer(f"weight_{parity}", channels_last(weight))
 
-    def size_after(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+    def output_size(self, count: int, height: int, width: int) -> tuple[int, int, int]:
         """Return frames, height and width of the result for a map of this size."""
         return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
 

@@ -1,15 +1,17 @@
-"""Weights on the disk: which file holds a tensor, at which byte, and reading just that.
+"""The tensors in a model's files: where each is stored, and how it is read.
 
 Plain reads into a buffer, never a memory map: mapped pages count as memory where memory is short, while the
 operating system's file cache helps plain reads as far as it can spare room.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data).
 """
 
+import contextlib
 import json
 import math
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -89,18 +91,26 @@ class Checkpoint:
 
         stored = self.tensors[name]
         buffer = staging[: stored.num_bytes]
-        self._read_into(stored, buffer.numpy().data)
+        with readable(stored.path), stored.path.open("rb", buffering=0) as file:
+            check_unchanged(file, stored.path, self.signatures[stored.path])
+            read_exactly(file, stored.path, stored.offset, buffer.numpy().data)
         return buffer.view(getattr(torch, TORCH_NAMES[stored.dtype])).reshape(stored.shape)
 
-    def _read_into(self, stored: StoredTensor, target: memoryview) -> None:
-        path = stored.path
-        try:
-            with path.open("rb", buffering=0) as file:
-                check_unchanged(file, path, self.signatures[path])
-                read_exactly(file, path, stored.offset, target)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block, which reads a file's tensors, to a MachineError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """Return the InputError for a file, or a folder, that cannot be checked."""
+    path, reason = error.filename or path, error.strerror or str(error)
+    return InputError("model_file_unreadable", path=str(path), reason=reason)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -144,7 +154,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise InputError("model_file_broken", path=str(path)) from error
     if not isinstance(values, dict):
@@ -171,7 +181,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         begin = 8 + length
         tensors = {name: _stored_tensor(path, begin, entry) for name, entry in header.items()}
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise InputError("model_file_broken", path=str(path)) from error
     expected = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=begin)
@@ -195,10 +205,6 @@ def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> N
         if not count:
             raise InputError("model_file_changed", path=str(path))
         done += count
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError("model_file_unreadable", path=str(path), reason=error.strerror or str(error))
 
 
 def _stored_tensor(path: Path, begin: int, entry: dict) -> StoredTensor:

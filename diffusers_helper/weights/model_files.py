@@ -1,4 +1,4 @@
-"""The models' files: each model is found below one folder and its files are checked, without loading any.
+"""The search for the models' files below one folder, and their check, without loading any.
 
 Accepts plain folders `ORG/NAME/...` and a Hugging Face cache (`models--ORG--NAME/snapshots/...`, also
 below `hub/`), so that a download of any FramePack can be used as it is. Knows no network.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .checkpoint import Checkpoint, read_json
+from .checkpoint import Checkpoint, read_json, unreadable
 
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 FLUX_REDUX = "lllyasviel/flux_redux_bfl"
@@ -24,12 +24,12 @@ SIGLIP_SIDE = 224
 MAX_SHOWN = 40
 """The most characters of a wrong setting that a message shows."""
 SAMPLES, SAMPLE_BYTES = 16, 64 * 2**10
-"""The number and size of the pieces of a file by which it is recognised."""
+"""The number and size of the pieces of a file by which it is recognized."""
 
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One model of the set: its place and the signs that it is the right one.
+    """The repository of one model, and the signs that its files are the right ones.
 
     Attributes:
         folder: its folder in the repository, empty for the repository itself.
@@ -96,7 +96,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class ModelPart:
-    """One model's files, checked: its config, its weights, and the folder of its tokenizer or processor."""
+    """The checked files of one model: config, weights, and the folder of its tokenizer or image processor."""
 
     config: dict[str, Any]
     checkpoint: Checkpoint
@@ -108,7 +108,7 @@ class ModelPart:
 
     @cached_property
     def files(self) -> list[Path]:
-        """All files that decide what this model computes, sorted."""
+        """The files that decide what this model computes, sorted."""
         found = {tensor.path for tensor in self.checkpoint.tensors.values()}
         found.add(self.folder / "config.json")
         if self.processor is not None:
@@ -150,8 +150,7 @@ def find_models(root: Path) -> ModelFiles:
             raise InputError("models_folder_missing", path=str(root))
         files = ModelFiles(**{name: find_part(root, spec) for name, spec in PARTS.items()})
     except OSError as error:  # a folder that may not be entered, a name too long for the file system
-        path, reason = error.filename or root, error.strerror or str(error)
-        raise InputError("model_file_unreadable", path=str(path), reason=reason) from error
+        raise unreadable(root, error) from error
     check_fit(files)
     return files
 
@@ -216,7 +215,7 @@ def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint
 
 
 def _is_setting(value: object, size: int | None) -> bool:
-    """Accepts a number above 0, or with a size, a list of as many."""
+    """Return whether the value is a number above 0 or, with a size, a list of as many."""
     if size is not None:
         return isinstance(value, list) and len(value) == size and all(_is_setting(v, None) for v in value)
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

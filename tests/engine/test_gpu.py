@@ -10,7 +10,7 @@ import torch
 
 from diffusers_helper.device import can_compile, choose_compute
 from diffusers_helper.eight_bit.block import choose_token_ops
-from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantised_product, quantise
+from diffusers_helper.eight_bit.linear import FP8_CAPABILITY, choose_product, dequantized_product, quantize
 from diffusers_helper.eight_bit.tokens import TORCH_OPS, Tokens
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import MachineError
@@ -207,11 +207,11 @@ def test_8_bit_products_agree():
     device = torch.device("cuda", 0)
     product = choose_product(device, torch.bfloat16, compiled=True)
     if torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
-        assert product is not dequantised_product
-    weight, scale = quantise(torch.randn(256, 512, device=device))
+        assert product is not dequantized_product
+    weight, scale = quantize(torch.randn(256, 512, device=device))
     x = torch.randn(1, 333, 512, device=device, dtype=torch.bfloat16)
     bias = torch.randn(256, device=device, dtype=torch.bfloat16)
-    assert error(product(x, weight, scale, bias), dequantised_product(x, weight, scale, bias)) < 0.04
+    assert error(product(x, weight, scale, bias), dequantized_product(x, weight, scale, bias)) < 0.04
 
 
 def randn(*shape):
@@ -225,19 +225,19 @@ def test_token_kernels_agree_with_pytorch():
     if can_compile(device):
         assert ops is not TORCH_OPS
     given = {
-        "quantise_normed": (first, second, randn(3072), randn(3072)),
-        "quantise_activated": (first, randn(300, 12288)),
+        "quantize_normed": (first, second, randn(3072), randn(3072)),
+        "quantize_activated": (first, randn(300, 12288)),
         "norm_and_rotate": (first, second, randn(128), randn(128), angles.cos(), angles.sin()),
     }
     for name, arguments in given.items():
         found, wanted = getattr(ops, name)(*arguments), getattr(TORCH_OPS, name)(*arguments)
         assert error(numbers_of(found), numbers_of(wanted)) < 0.02, name
-    found, wanted = (way.quantise_activated(first[:, :0], first[:, :100]) for way in (ops, TORCH_OPS))
-    assert error(found.dequantise(), wanted.dequantise()) < 0.02
+    found, wanted = (way.quantize_activated(first[:, :0], first[:, :100]) for way in (ops, TORCH_OPS))
+    assert error(found.dequantize(), wanted.dequantize()) < 0.02
 
 
 def numbers_of(result):
-    return result.dequantise() if isinstance(result, Tokens) else result
+    return result.dequantize() if isinstance(result, Tokens) else result
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 from torch import nn
 
 from diffusers_helper.eight_bit.block import use_fused_forward
-from diffusers_helper.eight_bit.linear import ScaledLinear, quantise, rowwise_fp8_linear
+from diffusers_helper.eight_bit.linear import ScaledLinear, quantize, rowwise_fp8_linear
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def make_block(kind, product=rowwise_fp8_linear, dtype=torch.float32, device=CPU
 
 def scaled(linear, product):
     layer = ScaledLinear(linear.in_features, linear.out_features, True)
-    layer.weight.data, layer.scale.data = quantise(linear.weight.data.float())
+    layer.weight.data, layer.scale.data = quantize(linear.weight.data.float())
     layer.bias.data = linear.bias.data
     layer.product = layer.compiled_product = product
     return layer

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.public import only_one
+from diffusers_helper.public import exclusive_lock
 
 ADDRESS = "app.json"
 MAX_HELLO = 10_000
@@ -27,7 +27,7 @@ def only_app(home: Path) -> Iterator[None]:
         MachineError: another app has it, or it cannot be written.
     """
     busy = MachineError("app_runs_already", url=running_address(home) or "?")
-    with only_one(home / "temp" / "app.lock", busy):
+    with exclusive_lock(home / "temp" / "app.lock", busy):
         (home / "temp" / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
         yield
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.files.only_one import only_one
+from diffusers_helper.files.exclusive_lock import exclusive_lock
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.tiny import MODELS
@@ -225,7 +225,7 @@ def test_a_target_that_is_a_file_is_reported(folders):
 
 
 def test_one_download_at_a_time_writes_to_a_folder(hub, folders):
-    with only_one(folders.own / LOCK, InputError("closing")):
+    with exclusive_lock(folders.own / LOCK, InputError("closing")):
         assert fail(folders) == ("download_runs_already", {"path": str(folders.own)})
     assert hub.asked == []
 

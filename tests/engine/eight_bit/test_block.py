@@ -7,7 +7,7 @@ import torch
 
 from diffusers_helper.eight_bit.block import use_fused_forward
 from diffusers_helper.eight_bit.linear import (
-    dequantised_product,
+    dequantized_product,
     postscaled_fp8_linear,
     rowwise_fp8_linear,
 )
@@ -81,12 +81,12 @@ def test_eager_blocks_do_not_use_it(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("change", ["one layer dequantised", "no 8-bit layer"])
+@pytest.mark.parametrize("change", ["one layer dequantized", "no 8-bit layer"])
 def test_a_block_with_other_products_has_no_fused_forward(kind, change):
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
-    if change == "one layer dequantised":
+    if change == "one layer dequantized":
         block = make_block(kind)
         delattr(block, COMPILED_FORWARD)
-        block.attn.to_v.compiled_product = dequantised_product
+        block.attn.to_v.compiled_product = dequantized_product
     use_fused_forward(block, kind, CPU)
     assert not hasattr(block, COMPILED_FORWARD)

@@ -25,7 +25,7 @@ from diffusers_helper.eight_bit.conversion import (
     remove_corrupt_shards,
     with_eight_bit,
 )
-from diffusers_helper.eight_bit.linear import E4M3, dequantised_product, rowwise_fp8_linear
+from diffusers_helper.eight_bit.linear import E4M3, dequantized_product, rowwise_fp8_linear
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import InputError, MachineError, StopRequested
 from diffusers_helper.job.fingerprint import models_identity
@@ -92,7 +92,7 @@ def made(finished, tmp_path):
 # -- what is made ------------------------------------------------------------------------------------
 
 
-def test_linear_layers_of_blocks_are_quantised_the_rest_is_copied(source, made):
+def test_linear_layers_of_blocks_are_quantized_the_rest_is_copied(source, made):
     old, new = tensors_of(source.folder), tensors_of(made)
     scaled = {name for name in old if f"{name.removesuffix('weight')}scale" in new}
     assert scaled == {
@@ -331,8 +331,8 @@ def loader_of(files, limit=None):
     return ModelLoader(files, dataclasses.replace(choose_compute("cpu"), memory_limit=limit))
 
 
-def write_dequantised(models, target):
-    """Write the models with the 8-bit weights dequantised to float32, in the usual files."""
+def write_dequantized(models, target):
+    """Write the models with the 8-bit weights dequantized to float32, in the usual files."""
     shutil.copytree(models, target)
     folder, tensors = target / FRAMEPACK, tensors_of(eight_bit_folder(models))
     for path in folder.glob("*.safetensors"):
@@ -360,8 +360,8 @@ def predicted(files, limit=None):
 
 
 @pytest.mark.parametrize("limit", [None, 10_000_000, 0], ids=["resident", "some", "streamed"])
-def test_a_step_equals_that_of_dequantised_weights_to_the_bit(models, tmp_path, limit):
-    whole = find_models(write_dequantised(models, tmp_path / "whole"))
+def test_a_step_equals_that_of_dequantized_weights_to_the_bit(models, tmp_path, limit):
+    whole = find_models(write_dequantized(models, tmp_path / "whole"))
     found = predicted(with_eight_bit(find_models(models), models), limit)
     assert torch.equal(found, predicted(whole))
     assert not torch.equal(found, predicted(find_models(models)))
@@ -392,7 +392,7 @@ def test_half_the_bytes_are_streamed_and_layers_use_the_best_product(models, mon
         assert sum(layer.num_bytes for layer in small.stack.layers.layers) < 0.3 * size  # float32 here
         assert products_of(small.stack.layers) == {rowwise_fp8_linear}
         with small.stack.table._linears as linears:
-            assert products_of(linears) == {dequantised_product}
+            assert products_of(linears) == {dequantized_product}
 
 
 def test_fp8_products_give_nearly_the_same_step(models, monkeypatch):

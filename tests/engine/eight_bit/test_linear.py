@@ -9,10 +9,10 @@ from diffusers_helper.eight_bit.linear import (
     E4M3,
     ScaledLinear,
     choose_product,
-    dequantised_product,
+    dequantized_product,
     fixed_dtypes,
     postscaled_fp8_linear,
-    quantise,
+    quantize,
     rowwise_fp8_linear,
     use_best_product,
     use_scaled_layers,
@@ -35,7 +35,7 @@ def choose_anew():
 def made(outputs=48, inputs=64, tokens=7, dtype=torch.float32):
     """Tokens, weight, scale and bias; weights are exact multiples of what e4m3 holds."""
     torch.manual_seed(0)
-    weight, scale = quantise(torch.randn(outputs, inputs) * torch.logspace(-3, 2, outputs)[:, None])
+    weight, scale = quantize(torch.randn(outputs, inputs) * torch.logspace(-3, 2, outputs)[:, None])
     return torch.randn(2, tokens, inputs, dtype=dtype), weight, scale, torch.randn(outputs, dtype=dtype)
 
 
@@ -48,10 +48,10 @@ def off(found, expected):
     return float((found.double() - expected).norm() / expected.norm())
 
 
-def test_a_quantised_weight_is_within_half_a_step():
+def test_a_quantized_weight_is_within_half_a_step():
     torch.manual_seed(0)
     weight = torch.randn(300, 200) * torch.logspace(-20, 20, 300)[:, None]
-    numbers, scale = quantise(weight)
+    numbers, scale = quantize(weight)
     whole = numbers.double() * scale.double()[:, None]
     smallest_step = scale.double()[:, None] * 2.0**-9
     bound = torch.maximum(weight.abs().double() * HALF_STEP, smallest_step / 2) * (1 + 1e-6)
@@ -62,30 +62,30 @@ def test_a_quantised_weight_is_within_half_a_step():
 def test_scales_of_zero_rows_are_1_and_of_not_finite_rows_not_finite():
     weight = torch.ones(4, 16)
     weight[0], weight[1, 3], weight[2, 5] = 0, torch.inf, torch.nan
-    numbers, scale = quantise(weight)
+    numbers, scale = quantize(weight)
     assert scale[0] == 1
     assert (numbers[0].float() == 0).all()
     assert scale.isfinite().tolist() == [True, False, False, True]
 
 
 def test_numbers_too_small_for_a_scale_become_0():
-    numbers, scale = quantise(torch.full((2, 16), 1e-45))
+    numbers, scale = quantize(torch.full((2, 16), 1e-45))
     assert scale.tolist() == [1, 1]
     assert (numbers.float() == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_dequantised_weight_is_rounded_once(dtype):
+def test_a_dequantized_weight_is_rounded_once(dtype):
     _, weight, scale, _ = made()
     identity = torch.eye(64, dtype=dtype)
-    found = dequantised_product(identity, weight, scale, None).T
+    found = dequantized_product(identity, weight, scale, None).T
     assert torch.equal(found, (weight.float() * scale[:, None]).to(dtype))
 
 
-def test_dequantising_leaves_the_weights_unchanged():
+def test_dequantizing_leaves_the_weights_unchanged():
     x, weight, scale, bias = made()
     before = weight.float()
-    dequantised_product(x, weight, scale, bias)
+    dequantized_product(x, weight, scale, bias)
     assert torch.equal(weight.float(), before)
 
 
@@ -96,7 +96,7 @@ def test_products_agree_but_for_the_tokens_rounding(product, dtype, has_bias):
     x, weight, scale, bias = made(dtype=dtype)
     bias = bias if has_bias else None
     expected = exact(x, weight, scale, bias)
-    whole, fast = dequantised_product(x, weight, scale, bias), product(x, weight, scale, bias)
+    whole, fast = dequantized_product(x, weight, scale, bias), product(x, weight, scale, bias)
     assert whole.dtype == fast.dtype == dtype
     assert whole.shape == fast.shape == (2, 7, 48)
     assert off(whole, expected) < 0.005
@@ -104,9 +104,9 @@ def test_products_agree_but_for_the_tokens_rounding(product, dtype, has_bias):
 
 
 @pytest.mark.parametrize("product", FP8_PRODUCTS)
-def test_fp8_products_are_exact_for_quantised_tokens(product):
+def test_fp8_products_are_exact_for_quantized_tokens(product):
     x, weight, scale, bias = made()
-    numbers, token_scale = quantise(x.reshape(-1, 64))
+    numbers, token_scale = quantize(x.reshape(-1, 64))
     tokens = numbers.double() * token_scale.double()[:, None]
     expected = exact(tokens.reshape(x.shape), weight, scale, bias)
     assert off(product(x, weight, scale, bias), expected) < 1e-5
@@ -131,7 +131,7 @@ def test_a_token_that_is_nan_gives_nan(product):
     assert found[0].isfinite().all()
 
 
-@pytest.mark.parametrize("product", [dequantised_product, *FP8_PRODUCTS])
+@pytest.mark.parametrize("product", [dequantized_product, *FP8_PRODUCTS])
 def test_products_compile_to_one_graph_for_any_number_of_tokens(product):
     calls = []
 
@@ -181,32 +181,32 @@ def test_a_gpu_with_e4m3_uses_it_and_is_tried_once(gpu):
 
 
 @pytest.mark.parametrize(
-    ("compiled", "product"), [(True, postscaled_fp8_linear), (False, dequantised_product)]
+    ("compiled", "product"), [(True, postscaled_fp8_linear), (False, dequantized_product)]
 )
 def test_without_rowwise_scaling_only_compiled_products_use_e4m3(windows, compiled, product):  # noqa: ARG001
     assert choose_product(GPU, torch.bfloat16, compiled) is product
 
 
-def test_float16_cpus_and_older_gpus_use_dequantised_weights(gpu):
-    assert choose_product(GPU, torch.float16) is dequantised_product
-    assert choose_product(CPU, torch.bfloat16) is dequantised_product
+def test_float16_cpus_and_older_gpus_use_dequantized_weights(gpu):
+    assert choose_product(GPU, torch.float16) is dequantized_product
+    assert choose_product(CPU, torch.bfloat16) is dequantized_product
     gpu.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
-    assert choose_product(GPU, torch.bfloat16) is dequantised_product
+    assert choose_product(GPU, torch.bfloat16) is dequantized_product
 
 
 @pytest.mark.parametrize("factor", [0.9, "not a number"])
-def test_a_gpu_that_fails_or_computes_wrong_uses_dequantised_weights(gpu, factor):
+def test_a_gpu_that_fails_or_computes_wrong_uses_dequantized_weights(gpu, factor):
     original = torch._scaled_mm
     gpu.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
-    assert choose_product(GPU, torch.bfloat16, compiled=True) is dequantised_product
+    assert choose_product(GPU, torch.bfloat16, compiled=True) is dequantized_product
 
 
-def test_widths_that_e4m3_refuses_use_dequantised_weights(monkeypatch):
+def test_widths_that_e4m3_refuses_use_dequantized_weights(monkeypatch):
     monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
     use_best_product(layers, GPU, torch.bfloat16)
     for products in ("product", "compiled_product"):
-        assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_linear, dequantised_product]
+        assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_linear, dequantized_product]
 
 
 # -- where they are used --------------------------------------------------------------------------------

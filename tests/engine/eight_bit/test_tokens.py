@@ -39,7 +39,7 @@ token_kernels.E4M3 = torch.float32  # the interpreter cannot round to 8 bits, Py
 def check(name, *given):
     found, wanted = getattr(KERNELS, name)(*given), getattr(TORCH_OPS, name)(*given)
     if isinstance(found, Tokens):
-        found, wanted = Tokens(found.numbers.to(E4M3), found.scale).dequantise(), wanted.dequantise()
+        found, wanted = Tokens(found.numbers.to(E4M3), found.scale).dequantize(), wanted.dequantize()
     assert found.shape == wanted.shape, name
     off = float((found - wanted).norm() / wanted.norm())
     assert off < 0.003, (name, off)  # a number at a border may become either
@@ -48,27 +48,27 @@ torch.manual_seed(0)
 for first, second in ((5, 3), (5, 0), (0, 4)):
     for width in (96, 64):
         states = torch.randn(first, width) * 3 + 1, torch.randn(second, width)
-        check("quantise_normed", *states, torch.randn(width), torch.randn(width))
+        check("quantize_normed", *states, torch.randn(width), torch.randn(width))
         angles = torch.randn(first, 16).repeat_interleave(2, dim=1)
         weights = torch.rand(32) + 0.5, torch.rand(32) + 0.5
         check("norm_and_rotate", *states, *weights, angles.cos(), angles.sin())
 for before in (0, 96, 64):
     hidden = torch.randn(7, 160) * 4
     hidden[2] = 0
-    check("quantise_activated", torch.randn(7, before), hidden)
+    check("quantize_activated", torch.randn(7, before), hidden)
 torch.manual_seed(1)
 odd = torch.randn(4, 100)
 odd[1] *= 1e20
 odd[2] = 0
 odd[3] *= 1e-20
-found = KERNELS.quantise_activated(odd[:, :0], odd.abs())
+found = KERNELS.quantize_activated(odd[:, :0], odd.abs())
 assert torch.isfinite(found.scale).all()
 assert torch.allclose(found.numbers.abs().amax(1)[:2], torch.tensor(448.0))
 assert (found.numbers[2] == 0).all()
 odd[0, 7] = torch.nan
 ones = torch.ones(100)
-assert KERNELS.quantise_normed(odd, odd[:0], ones, ones).numbers[0].isnan().all()
-assert KERNELS.quantise_activated(odd[:, :50], odd[:, 50:]).numbers[0, 7].isnan()
+assert KERNELS.quantize_normed(odd, odd[:0], ones, ones).numbers[0].isnan().all()
+assert KERNELS.quantize_activated(odd[:, :50], odd[:, 50:]).numbers[0, 7].isnan()
 print("equal")
 """
 

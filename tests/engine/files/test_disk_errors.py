@@ -9,7 +9,7 @@ import pytest
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.files.disk_errors import disk_errors
-from diffusers_helper.files.only_one import only_one
+from diffusers_helper.files.exclusive_lock import exclusive_lock
 
 FOLDER = Path("/videos")
 
@@ -40,22 +40,23 @@ def test_other_errors_pass_unchanged():
 
 def test_a_second_holder_gets_the_callers_error(tmp_path):
     lock, busy = tmp_path / "new" / "lock", InputError("output_busy")
-    with only_one(lock, busy):
-        with pytest.raises(InputError) as caught, only_one(lock, busy):
+    with exclusive_lock(lock, busy):
+        with pytest.raises(InputError) as caught, exclusive_lock(lock, busy):
             pass
         assert caught.value is busy
-    with only_one(lock, busy):
+    with exclusive_lock(lock, busy):
         assert lock.exists()
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
     lock = tmp_path / "lock"
     program = (
-        "import os, sys; from pathlib import Path; from diffusers_helper.files.only_one import only_one;"
-        "held = only_one(Path(sys.argv[1]), RuntimeError()); held.__enter__(); os._exit(7)"
+        "import os, sys; from pathlib import Path;"
+        "from diffusers_helper.files.exclusive_lock import exclusive_lock;"
+        "held = exclusive_lock(Path(sys.argv[1]), RuntimeError()); held.__enter__(); os._exit(7)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(lock)], check=False).returncode == 7
-    with only_one(lock, InputError("output_busy")):
+    with exclusive_lock(lock, InputError("output_busy")):
         pass
 
 
@@ -63,6 +64,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(MachineError, match="cannot_write"),
-        only_one(tmp_path / "file" / "lock", InputError("x")),
+        exclusive_lock(tmp_path / "file" / "lock", InputError("x")),
     ):
         pass

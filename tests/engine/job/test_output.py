@@ -8,7 +8,7 @@ from diffusers_helper.job.output import Target
 
 ROOT = Path(__file__).parents[3]
 WITHOUT_TORCH = (
-    "buckets", "errors", "events", "files.checksummed", "files.only_one", "job.output",
+    "buckets", "errors", "events", "files.checksummed", "files.exclusive_lock", "job.output",
     "media.embedded_request", "media.images", "media.loop", "media.video", "plan",
     "request", "sections", "weights.model_files",
 )  # fmt: skip

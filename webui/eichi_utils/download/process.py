@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.public import only_one
+from diffusers_helper.public import exclusive_lock
 
 from ..support.failures import describe_failure
 from .fetch import PAUSES, Backoff, Fetcher
@@ -44,7 +44,7 @@ def download(
     hub = Hub()
     backoff = Backoff(hub.host, pauses)
     busy = MachineError("download_runs_already", path=str(folders.target))
-    with only_one(folders.target / LOCK, busy):
+    with exclusive_lock(folders.target / LOCK, busy):
         try:
             _bring(folders, hub, progress, backoff, check)
             find_models_in(folders)  # what came is what the jobs will take

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 
 from diffusers_helper.errors import EngineError, MachineError
-from diffusers_helper.public import FULL
+from diffusers_helper.public import DISK_FULL
 
 from ..support.failures import as_engine_error
 from ..text.error_text import error_text
@@ -49,6 +49,6 @@ class ErrorResponse:
             await PlainTextResponse(sentence, status_code=500)(scope, receive, send)
 
     def _with_code(self, error: Exception) -> EngineError:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return MachineError("disk_full", path=str(self._uploads))
         return as_engine_error(error)

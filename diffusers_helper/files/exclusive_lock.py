@@ -1,4 +1,4 @@
-"""A folder that one process uses at a time."""
+"""A lock that one process holds at a time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from .disk_errors import disk_errors
 
 
 @contextlib.contextmanager
-def only_one(lock_file: Path, busy: EngineError) -> Iterator[None]:
-    """Holds a lock file while the block runs, also if another thread ends it. Its folder is made.
+def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[None]:
+    """Hold a lock file while the block runs, also if another thread ends it; create its folder.
 
-    The system lets go of it if this process dies. The file may stay.
+    The system releases it if this process dies. The file may stay.
 
     Raises:
         EngineError: `busy`, where another process, or another block of this one, holds it.
