@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # started as a script, Python looks beside this file only
+if str(ROOT) not in sys.path:  # started as a script, Python searches beside this file only
     sys.path.insert(0, str(ROOT))
 
 from webui.eichi_utils.text.translations import LANGUAGES, Translator, system_language  # noqa: E402
@@ -58,7 +58,7 @@ def _take_demo(options: argparse.Namespace) -> None:
 
 
 def _secrets(options: argparse.Namespace) -> list[str]:
-    """Returns the texts that must stand in no log."""
+    """Return the texts that must stand in no log."""
     tokens = (os.environ.get(name, "") for name in TOKENS)
     return [token for token in (*tokens, *(options.login or ())[1:]) if token]
 
@@ -77,7 +77,7 @@ def _run_download(options: argparse.Namespace) -> int:
 
 
 def _words(options: argparse.Namespace) -> Translator:
-    """Returns the texts that a person reads on the terminal; `--headless`, for programs, speaks English."""
+    """Return the texts that a person reads on the terminal; `--headless`, for programs, speaks English."""
     return Translator(options.lang or system_language())
 
 
@@ -162,7 +162,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _words_of_help(arguments: list[str]) -> Translator:
-    """Returns the texts of `--help` and of a wrong command line, before it is parsed."""
+    """Return the texts of `--help` and of a wrong command line, before it is parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--lang", nargs="?")
     parser.add_argument("--headless", nargs="?", const="")

@@ -179,7 +179,7 @@ def test_broken_presets_are_set_aside_with_a_notice(opened, tmp_path):
     assert len(app.presets.names()) == len(STARTERS)
 
 
-def test_forerunner_settings_are_read(opened, tmp_path):
+def test_predecessor_settings_are_read(opened, tmp_path):
     write(settings_file(tmp_path), {"output_folder": "cats"})
     app = opened(tmp_path)
     assert app.output_folder(app.settings.load()["output_folder"]) == tmp_path / "cats"

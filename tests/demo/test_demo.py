@@ -87,8 +87,8 @@ def test_the_page_starts_with_the_demos_resolution(tmp_path, monkeypatch, models
     """A user who asked for the demo may choose another resolution."""
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
-    setup = Preflight(CheckOptions(engine, tmp_path), engine.folders)
-    with fake_app(tmp_path, lambda *_: iter(()), setup=setup, demo=demo) as app:
+    preflight = Preflight(CheckOptions(engine, tmp_path), engine.folders)
+    with fake_app(tmp_path, lambda *_: iter(()), preflight=preflight, demo=demo) as app:
         assert app.forced_resolution == forced
 
 

@@ -1,4 +1,4 @@
-"""The forerunner's own numbers on the tiny models, from its request file to the MP4."""
+"""The predecessor's own numbers on the tiny models, from its request file to the MP4."""
 
 import json
 from pathlib import Path

@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable
 
-from diffusers_helper.events import (
-    Finished,
-)
+from diffusers_helper.events import Finished
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.queue import JobQueue, QueueView
 
@@ -18,7 +16,7 @@ def wait_until(queue: JobQueue, is_so: Callable[[QueueView], object], seconds: f
     end = time.monotonic() + seconds
     while not is_so(view := queue.view()):
         assert time.monotonic() < end, view
-        queue.wait(view.version, 1)
+        time.sleep(0.01)
     return view
 
 

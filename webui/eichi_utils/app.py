@@ -76,7 +76,7 @@ class AppState:
     settings: SettingsStore
     presets: PresetStore
     speed: SpeedHistory
-    setup: Preflight
+    preflight: Preflight
     language: str
     given_output: Path | None = None
     demo: bool = False
@@ -102,10 +102,10 @@ class AppState:
     @property
     def forced_resolution(self) -> int | None:
         """The demo's, while its models stand in for real ones that are not there."""
-        return DEMO_RESOLUTION if not self.demo and self.setup.uses_demo else None
+        return DEMO_RESOLUTION if not self.demo and self.preflight.uses_demo else None
 
     def take_notices(self) -> list[Notice]:
-        """Returns the notices about files that could not be read, each only once."""
+        """Return the notices about files that could not be read, each only once."""
         known = [*self.queue.notices, *self.settings.notices, *self.presets.notices]
         new = [notice for notice in known if notice not in self._reported]
         self._reported.extend(new)
@@ -120,11 +120,11 @@ class AppState:
             logger.warning("the settings cannot be written", exc_info=True)
 
     def translator(self, language: object) -> Translator:
-        """Returns the texts in a page's language, or in the app's where that is none."""
+        """Return the texts in a page's language, or in the app's where that is none."""
         return Translator(language if isinstance(language, str) and language in LANGUAGES else self.language)
 
     def output_folder(self, name: str) -> Path:
-        """Returns the folder for videos that the page names.
+        """Return the folder for videos that the page names.
 
         Raises:
             InputError: the name leads out of the app's folder, or is no name.
@@ -148,6 +148,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
         runner = JobRunner(options.engine, partial_videos=True)
+        output = options.output or home / DEFAULT_OUTPUT
         # the demo's jobs are apart: no models are to make what was begun with others
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(
@@ -156,11 +157,12 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
             settings=settings,
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
             speed=SpeedHistory(home / "settings" / "speed.json"),
-            setup=_setup(options),
+            preflight=Preflight(CheckOptions(options.engine, output), options.engine.folders),
             language=language,
             given_output=options.output,
             demo=options.demo,
         )
+        app.preflight.check_again()
         if options.language is not None:
             app.remember(language=options.language)
         if (startup := app.presets.startup_name()) is not None:
@@ -180,17 +182,8 @@ def _settings(options: PageOptions) -> SettingsStore:
 
 
 def demo_fields(fields: dict[str, Field]) -> dict[str, Field]:
-    """Returns the settings with the demo's resolution where none was chosen."""
+    """Return the settings with the demo's resolution where none was chosen."""
     return fields | {"resolution": Field(DEMO_RESOLUTION, fields["resolution"].check)}
-
-
-def _setup(options: PageOptions) -> Preflight:
-    """Returns the check and the download, already at work."""
-    setup = Preflight(
-        CheckOptions(options.engine, options.output or options.home / DEFAULT_OUTPUT), options.engine.folders
-    )
-    setup.check_again()
-    return setup
 
 
 def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Eta:
@@ -198,7 +191,7 @@ def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, pla
     if runner.machine_key != app.machine_key:
         app.remember(machine=runner.machine_key)
     size = job_size(request, planned.plan, planned.height, planned.width)
-    typical = TYPICAL_DEMO if app.setup.uses_demo else TYPICAL
+    typical = TYPICAL_DEMO if app.preflight.uses_demo else TYPICAL
     return app.speed.start_eta(runner.machine_key, size, typical)
 
 

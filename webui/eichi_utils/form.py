@@ -83,7 +83,7 @@ class Pictures:
 
 
 def normalized(values: Values) -> Values:
-    """Raw values of widgets: an emptied text may come as None."""
+    """Return values of widgets with texts where an emptied one came as None."""
     return values | {key: values[key] or "" for key in ("prompt", "seed")}
 
 
@@ -125,7 +125,7 @@ def to_requests(values: Values, pictures: Pictures, hidden: Mapping[str, Any]) -
 
 
 def _seed(value: object) -> object:
-    """Seeds are texts on the page: a browser's numbers end at 2^53, seeds at 2^63."""
+    """Return the number in a text: a browser's numbers end at 2^53, seeds at 2^63."""
     text = str(value).strip()
     is_number = re.fullmatch(rf"[0-9]{{1,{MAX_SEED_DIGITS}}}", text) is not None
     return int(text) if is_number else text

@@ -39,14 +39,14 @@ def remember_address(home: Path, url: str) -> None:
 
 
 def running_address(home: Path) -> str | None:
-    """Returns the address that the app of this folder wrote down; None before it has."""
+    """Return the address that the app of this folder wrote down; None before it has."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((home / "temp" / ADDRESS).read_text("utf-8"))["url"])
     return None
 
 
 def running_app(server: str, port: int) -> str | None:
-    """Returns the address of this app where it answers on that port."""
+    """Return the address of this app where it answers on that port."""
     host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -61,7 +61,7 @@ def running_app(server: str, port: int) -> str | None:
 
 
 def wait_for_app(home: Path) -> str | None:
-    """Returns the address of the app of this folder once it answers: it may be about to start."""
+    """Return the address of the app of this folder once it answers: it may be about to start."""
     end = time.monotonic() + STARTING_SECONDS
     while time.monotonic() < end:
         address = urllib.parse.urlsplit(running_address(home) or "")

@@ -1,6 +1,6 @@
 """The output folder: names that every system takes, never a way out of the app's folder.
 
-Knows what else the app keeps there.
+Knows the folders that the app keeps for itself.
 """
 
 import os
@@ -20,8 +20,8 @@ MAX_LENGTH = 100
 """Characters of a name: on Windows a path has 260 for this app's folder, the output folder and the video."""
 MAX_BYTES = 200
 """Bytes of a file's name: file systems take 255, and the longest ending that we add has 21."""
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""The Unicode categories of what cannot be seen in a name: controls, halves of characters, line ends."""
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""The Unicode categories of what cannot be seen in a name: controls, surrogates, line ends."""
 OWN_FOLDERS = frozenset(
     {"__pycache__", "cache", "eichi_utils", "hf_download", "logs", "presets", "settings", "static", "temp"}
 )
@@ -44,14 +44,14 @@ def check_name(name: str) -> str:
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether Windows and Linux both take `name` for a file or a folder, with room for our endings."""
+    """Return whether Windows and Linux both take `name` for a file or a folder, with room for our endings."""
     bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
-    bad = bad or any(unicodedata.category(character) in UNSEEN for character in name)
+    bad = bad or any(unicodedata.category(character) in INVISIBLE for character in name)
     return not bad and 0 < len(name) <= MAX_LENGTH and len(name.encode()) <= MAX_BYTES
 
 
 def new_name(folder: Path) -> str:
-    """Returns a name that nothing in `folder` has yet: the date and time."""
+    """Return a name that nothing in `folder` has yet: the date and time."""
     base = datetime.now().strftime("%y%m%d_%H%M%S_%f")[:-3]
     name, number = base, 1
     while any(os.path.lexists(folder / f"{name}{ending}") for ending in (".mp4", ".png", ".job")):
@@ -61,7 +61,7 @@ def new_name(folder: Path) -> str:
 
 
 def resolve_output(name: str, base: Path) -> Path:
-    """Returns the folder called `name` inside `base`; it need not exist. `/` and `\\` both part its levels.
+    """Return the folder called `name` inside `base`; it need not exist. `/` and `\\` both part its levels.
 
     Raises:
         InputError: it is no name on every system, leads out of `base`, belongs to the app, or is a file.
@@ -95,7 +95,7 @@ def _check_on_disk(name: str, path: Path, base: Path) -> None:
 
 
 def _real_parts(path: Path, base: Path) -> tuple[str, ...] | None:
-    """Returns the parts of `path` below `base`, links followed; None where they lead out or in circles.
+    """Return the parts of `path` below `base`, links followed; None where they lead out or in circles.
 
     Windows' short names (`HF_DOW~1`) become long ones, too.
     """
@@ -109,7 +109,7 @@ def open_in_file_manager(path: Path) -> bool:
     """Show a folder on this computer's screen without waiting; a missing one is made.
 
     Returns:
-        bool: False where nothing can show it, as on a server without a screen.
+        False where nothing can show it, as on a server without a screen.
 
     Raises:
         MachineError: the folder cannot be made.

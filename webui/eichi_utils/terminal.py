@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from .output import UNSEEN
+from .output import INVISIBLE
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
@@ -48,5 +48,5 @@ def stop_on_ctrl_c(stop: threading.Event, message: str) -> Iterator[None]:
 
 def _escaped(character: str) -> str:
     """Escape a control or invisible character: file names and requests come from anywhere."""
-    is_unseen = unicodedata.category(character) in UNSEEN
-    return character.encode("unicode_escape").decode("ascii") if is_unseen else character
+    is_invisible = unicodedata.category(character) in INVISIBLE
+    return character.encode("unicode_escape").decode("ascii") if is_invisible else character

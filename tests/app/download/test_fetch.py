@@ -36,15 +36,15 @@ def append(target: Path, data: bytes, file: RemoteFile = LARGE, source: Path | N
 @pytest.mark.parametrize("file", [LARGE, SMALL, UNKNOWN])
 def test_a_file_is_continued_until_it_is_right(target, file):
     part = append(target, CONTENT[:1000], file)
-    assert (part.num_bytes, part.is_right) == (1000, False)
-    assert append(target, CONTENT[1000:], file).is_right
+    assert (part.num_bytes, part.is_intact) == (1000, False)
+    assert append(target, CONTENT[1000:], file).is_intact
     assert part_path(target, file).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("content", [b"x" + CONTENT[1:], CONTENT + b"more"])
 @pytest.mark.parametrize("file", [LARGE, SMALL])
 def test_a_wrong_byte_and_a_byte_too_many_are_noticed(target, file, content):
-    assert not append(target, content, file).is_right
+    assert not append(target, content, file).is_intact
 
 
 @pytest.mark.parametrize("can_link", [True, False])
@@ -58,7 +58,7 @@ def test_a_copy_on_this_computer_is_used(target, tmp_path, monkeypatch, can_link
     source.write_bytes(CONTENT)
     link.symlink_to(source)
     part = append(target, b"", source=link)
-    assert part.is_right
+    assert part.is_intact
     assert not part.path.is_symlink()
     assert part.path.samefile(source) == can_link
 
@@ -66,12 +66,12 @@ def test_a_copy_on_this_computer_is_used(target, tmp_path, monkeypatch, can_link
 def test_a_copy_that_became_shorter_is_not_written_to(target, tmp_path):
     source = tmp_path / "blob"
     source.write_bytes(CONTENT[:500])
-    assert append(target, CONTENT, source=source).is_right
+    assert append(target, CONTENT, source=source).is_intact
     assert source.read_bytes() == CONTENT[:500]
 
 
 def test_a_copy_that_is_gone_is_fetched(target, tmp_path):
-    assert append(target, CONTENT, source=tmp_path / "gone").is_right
+    assert append(target, CONTENT, source=tmp_path / "gone").is_intact
 
 
 def test_a_disk_that_takes_less_than_asked_is_asked_again(target):
@@ -85,7 +85,7 @@ def test_a_disk_that_takes_less_than_asked_is_asked_again(target):
     with PartFile.open(target, LARGE, None) as part:
         part._file = Slow(part._file)  # type: ignore[assignment]
         part.append(CONTENT)
-    assert part.is_right
+    assert part.is_intact
     assert part.path.read_bytes() == CONTENT
 
 

@@ -43,8 +43,8 @@ def test_complete_and_partial_files_in_the_target_count(folders):
     plan = make_plan(folders, list_files)
     assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, size - 5000)
     by_path = {file.path: file for file in plan.files}
-    assert by_path[vae.with_name("config.json")].is_there
-    assert (by_path[vae].is_there, by_path[vae].counted_bytes) == (False, 5000)
+    assert by_path[vae.with_name("config.json")].is_complete
+    assert (by_path[vae].is_complete, by_path[vae].counted_bytes) == (False, 5000)
 
 
 def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
@@ -52,7 +52,7 @@ def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
     copy(FRAMEPACK, folders.caches[0])
     copy(FLUX_REDUX, folders.caches[0])
     plan = make_plan(folders, list_files, check=True)
-    assert {(file.remote.repository, file.is_there) for file in plan.files} == {(HUNYUAN, True)}
+    assert {(file.remote.repository, file.is_complete) for file in plan.files} == {(HUNYUAN, True)}
     assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, 0)
 
 

@@ -33,7 +33,7 @@ def test_bytes_are_added_to_those_that_were_there(recorder):
     view = recorder.add(200, 1.0)
     assert (view.done_bytes, view.total_bytes, view.needed_bytes) == (300, 1100, 1000)
     assert (view.state, view.file) == ("fetching", "a/b/c")
-    recorder.progress.uncount(250)
+    recorder.progress.subtract(250)
     assert recorder.view.done_bytes == 50
 
 

@@ -558,16 +558,6 @@ def test_no_view_mixes_the_progress_of_two_jobs(start, request_, tmp_path):
     assert mixed == []
 
 
-def test_wait_returns_at_a_change_or_after_its_timeout(start, request_, tmp_path):
-    queue = start(Runner())
-    assert queue.wait(0, 0.01) == 0
-    adding = threading.Timer(0.05, queue.add, (request_, tmp_path))
-    adding.start()
-    assert queue.wait(0, SOON) > 0
-    adding.join()
-    wait_idle(queue)
-
-
 # -- what is left ------------------------------------------------------------------------------------
 
 

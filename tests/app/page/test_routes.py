@@ -17,7 +17,7 @@ from tests.support.fake_app import add_job, ended, fake_app, wait_for
 from tests.support.queue import SOON
 from webui.eichi_utils.app import AppState
 from webui.eichi_utils.jobs.job import JobSpec
-from webui.eichi_utils.page.routes import LOOK_SECONDS, OWN_HEADER, make_routes
+from webui.eichi_utils.page.routes import OWN_HEADER, POLL_SECONDS, make_routes
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 OURS = {OWN_HEADER: "1"}
@@ -157,7 +157,7 @@ def test_an_action_needs_the_pages_own_header(client, app, running):
     assert [client.post(f"/ichi/download/{action}").status_code for action in ("start", "cancel")] == [
         403
     ] * 2
-    assert app.setup.download.view().state == "idle"
+    assert app.preflight.download.view().state == "idle"
 
 
 @pytest.mark.parametrize("action", ["add", "close", "__class__", "REMOVE", "view"])
@@ -273,7 +273,7 @@ def test_a_page_gets_the_whole_state_in_its_language(app, running):
             begun = time.monotonic()
             page = Listener(app, query)
             state = await page.state()
-            assert time.monotonic() - begun < 5 * LOOK_SECONDS + 1
+            assert time.monotonic() - begun < 5 * POLL_SECONDS + 1
             assert (state["server"], state["job"]["id"]) == (app.server_id, running)
             language = query.removeprefix("lang=")
             words = Translator(language if language in LANGUAGES else "en")
@@ -292,7 +292,7 @@ def test_a_page_is_sent_every_change_and_nothing_else(app, pretender):
     async def listen(app: AppState) -> None:
         page = Listener(app)
         assert (await page.state())["job"] is None
-        await asyncio.sleep(4 * LOOK_SECONDS)
+        await asyncio.sleep(4 * POLL_SECONDS)
         assert page.is_quiet(), "nothing has changed"
         job = await asyncio.to_thread(add_job, app, prompt=prompt)
         state = await page.until(lambda state: state["results"])
@@ -330,7 +330,7 @@ def test_fifty_pages_see_the_same_until_the_app_closes(app, client):
         begun = time.monotonic()
         for page in pages:
             await page.end()
-        assert time.monotonic() - begun < 5 * LOOK_SECONDS + 1
+        assert time.monotonic() - begun < 5 * POLL_SECONDS + 1
 
     listening(listen, app)
     answer = client.get("/ichi/events?lang=en")
@@ -338,7 +338,7 @@ def test_fifty_pages_see_the_same_until_the_app_closes(app, client):
 
 
 def test_a_quiet_stream_is_kept_alive(app, monkeypatch):
-    monkeypatch.setattr("webui.eichi_utils.page.routes.SIGN_OF_LIFE_SECONDS", 2 * LOOK_SECONDS)
+    monkeypatch.setattr("webui.eichi_utils.page.routes.KEEP_ALIVE_SECONDS", 2 * POLL_SECONDS)
 
     async def listen(app: AppState) -> None:
         page = Listener(app)

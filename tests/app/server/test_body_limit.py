@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from webui.eichi_utils.server import body_limit
 from webui.eichi_utils.server.body_limit import UPLOAD, BodyLimit
 from webui.eichi_utils.text.translations import Translator
-from webui.eichi_utils.uploads.cleanup import UploadKeeper
+from webui.eichi_utils.uploads.cleanup import UploadCleaner
 
 WORDS = Translator("en")
 MB = 1_000_000
@@ -23,7 +23,7 @@ GONE = {"type": "http.disconnect"}
 
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch):
-    for name, limit in (("MAX_UPLOAD", 2 * MB), ("MAX_BODY", 10), ("MAX_THROWN_AWAY", 4 * MB)):
+    for name, limit in (("MAX_UPLOAD", 2 * MB), ("MAX_BODY", 10), ("MAX_DISCARDED", 4 * MB)):
         monkeypatch.setattr(body_limit, name, limit)
 
 
@@ -35,7 +35,7 @@ class Server:
         self.half = folder / "half"
         self.raised: Exception | None = None
         self.taken = 0
-        self._limit = BodyLimit(self._app, UploadKeeper(folder), WORDS)
+        self._limit = BodyLimit(self._app, UploadCleaner(folder), WORDS)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Prompt presets: the forerunner's file, read and kept as its users left it."""
+"""Prompt presets: the predecessor's file, read and kept as its users left it."""
 
 import json
 from datetime import datetime
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from webui.eichi_utils.settings.presets import FORERUNNER_STARTUP, PresetStore
+from webui.eichi_utils.settings.presets import PREDECESSOR_STARTUP, PresetStore
 
 TWICE = "A character turns.\nA character smiles.  "
-"""A prompt that the forerunner cut at its second sentence."""
+"""A prompt that the predecessor cut at its second sentence."""
 DANCES = "The girl dances."
 TIME = {"timestamp": "2025-04-25T12:00:00"}
 FORERUNNER = {
@@ -18,7 +18,7 @@ FORERUNNER = {
         {"name": "デフォルト 1: A character...", "prompt": "A character moves.", "is_default": True, **TIME},
         {"name": "cat", "prompt": TWICE, "is_default": False, "mine": [1], **TIME},
         {
-            "name": FORERUNNER_STARTUP,
+            "name": PREDECESSOR_STARTUP,
             "prompt": DANCES,
             "is_default": True,
             "is_startup_default": True,
@@ -56,14 +56,14 @@ def startup_prompt(store: PresetStore) -> str | None:
 
 @pytest.fixture
 def theirs(path: Path) -> PresetStore:
-    """A store on a file that the forerunner wrote."""
+    """A store on a file that the predecessor wrote."""
     return opened(path, FORERUNNER)
 
 
-def test_forerunner_presets_are_read_in_order_and_left_alone(theirs, path):
+def test_predecessor_presets_are_read_in_order_and_left_alone(theirs, path):
     before = path.read_bytes()
     assert theirs.names() == NAMES
-    assert theirs.startup_name() == FORERUNNER_STARTUP
+    assert theirs.startup_name() == PREDECESSOR_STARTUP
     assert theirs.prompt_of("cat") == TWICE
     assert path.read_bytes() == before
 
@@ -78,7 +78,7 @@ def test_unknown_keys_and_entries_stay_in_the_file(path):
     foreign = [1, {"name": "a"}, {"name": 1, "prompt": "b"}]
     store = opened(path, FORERUNNER | {"presets": [*foreign, *FORERUNNER["presets"]]})
     store.save("cat", "The cat yawns.")
-    store.delete(FORERUNNER_STARTUP)
+    store.delete(PREDECESSOR_STARTUP)
     assert store.names() == NAMES[:2]
     assert kept(path)["version"] == 7
     assert kept(path)["presets"][:3] == foreign
@@ -111,7 +111,7 @@ def test_saving_returns_whether_it_replaced(path):
     assert [store.save("a", "one"), store.save(" a ", "two")] == [False, True]
     assert (store.names(), store.prompt_of("a")) == (["a"], "two")
     [entry] = kept(path)["presets"]
-    assert entry.keys() == {"name", "prompt", "timestamp", "is_default"}, "what the forerunner reads"
+    assert entry.keys() == {"name", "prompt", "timestamp", "is_default"}, "what the predecessor reads"
     assert datetime.fromisoformat(entry["timestamp"]) <= datetime.now()
 
 
@@ -159,7 +159,7 @@ def test_one_preset_at_a_time_is_the_startup_prompt(theirs, path):
 
 
 @pytest.mark.parametrize(
-    "end", [lambda store: store.mark_startup(None), lambda store: store.delete(FORERUNNER_STARTUP)]
+    "end", [lambda store: store.mark_startup(None), lambda store: store.delete(PREDECESSOR_STARTUP)]
 )
 def test_startup_prompt_can_be_unmarked_or_deleted(theirs, path, end):
     end(theirs)
@@ -169,10 +169,10 @@ def test_startup_prompt_can_be_unmarked_or_deleted(theirs, path, end):
 @pytest.mark.parametrize(
     ("presets", "beside", "expected"),
     [
-        (FORERUNNER["presets"], "Something else.", (FORERUNNER_STARTUP, DANCES)),
-        ([], DANCES, (FORERUNNER_STARTUP, DANCES)),
-        ([{"name": FORERUNNER_STARTUP, "prompt": "Another."}], DANCES, (f"{FORERUNNER_STARTUP} 2", DANCES)),
-        ([{"name": FORERUNNER_STARTUP, "prompt": DANCES}], DANCES, (FORERUNNER_STARTUP, DANCES)),
+        (FORERUNNER["presets"], "Something else.", (PREDECESSOR_STARTUP, DANCES)),
+        ([], DANCES, (PREDECESSOR_STARTUP, DANCES)),
+        ([{"name": PREDECESSOR_STARTUP, "prompt": "Another."}], DANCES, (f"{PREDECESSOR_STARTUP} 2", DANCES)),
+        ([{"name": PREDECESSOR_STARTUP, "prompt": DANCES}], DANCES, (PREDECESSOR_STARTUP, DANCES)),
         *(([], blank, (None, None)) for blank in ("", " ", None, 7)),
     ],
 )

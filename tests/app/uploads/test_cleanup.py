@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.app import wait_until
-from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadKeeper, delete_upload, touch
+from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadCleaner, delete_upload, touch
 
 HOUR = 3600
 
@@ -30,38 +30,38 @@ def put(folder: Path, name: str, hours: float, size: int = 10) -> Path:
 
 def test_old_files_are_deleted(folder):
     old, young = put(folder, "old", 49), put(folder, "young", 47)
-    UploadKeeper(folder).tidy()
+    UploadCleaner(folder).tidy()
     assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_oldest_files_are_deleted_where_there_is_too_much(folder):
     files = [put(folder, str(hours), hours, 100) for hours in range(5)]
-    UploadKeeper(folder, max_bytes=300).tidy()
+    UploadCleaner(folder, max_bytes=300).tidy()
     assert [file.exists() for file in files] == [True, True, True, False, False]
 
 
 def test_new_files_stay_while_there_is_room(folder):
     files = [put(folder, str(number), 0.01 * number, 100) for number in range(10)]
-    UploadKeeper(folder, max_bytes=1000).tidy()
+    UploadCleaner(folder, max_bytes=1000).tidy()
     assert all(file.exists() for file in files)
 
 
 def test_touched_files_count_as_new(folder):
     old = put(folder, "old", 49)
     touch([str(old), None, str(folder / "gone.png"), "a\0b"])
-    UploadKeeper(folder).tidy()
+    UploadCleaner(folder).tidy()
     assert old.exists()
     assert not (folder / "gone.png").exists(), "nothing is made"
 
 
 def test_half_upload_is_deleted_unless_one_is_arriving(folder):
     folder.mkdir()
-    half, keeper = folder / "tmpabc", UploadKeeper(folder)
+    half, cleaner = folder / "tmpabc", UploadCleaner(folder)
     half.write_bytes(b"x")
-    with keeper.uploading():
-        keeper.tidy()
+    with cleaner.uploading():
+        cleaner.tidy()
         assert half.exists()
-    keeper.tidy()
+    cleaner.tidy()
     assert not half.exists()
 
 
@@ -71,7 +71,7 @@ def test_old_empty_folder_is_deleted(folder):
         path.mkdir(parents=True)
     then = time.time() - EMPTY_FOLDER_SECONDS - 10
     os.utime(old, (then, then))
-    UploadKeeper(folder).tidy()
+    UploadCleaner(folder).tidy()
     assert (new.exists(), old.exists()) == (True, False)
 
 
@@ -84,7 +84,7 @@ def test_links_are_not_followed(folder, tmp_path):
         (folder / "a" / "link.png").symlink_to(outside)
     except OSError:
         pytest.skip("this system makes no links")
-    UploadKeeper(folder, max_bytes=0).tidy()
+    UploadCleaner(folder, max_bytes=0).tidy()
     assert outside.exists()
 
 
@@ -96,7 +96,7 @@ def test_hard_link_of_a_video_counts_no_bytes(folder, tmp_path):
         copy.hardlink_to(video)
     except OSError:
         pytest.skip("this system makes no second names")
-    UploadKeeper(folder, max_bytes=500).tidy()
+    UploadCleaner(folder, max_bytes=500).tidy()
     assert picture.exists()
     assert copy.exists()
 
@@ -111,19 +111,19 @@ def test_undeletable_file_does_not_stop_the_rest(folder, monkeypatch):
         real(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    UploadKeeper(folder).tidy()
+    UploadCleaner(folder).tidy()
     assert (old.exists(), other.exists()) == (True, False)
 
 
 def test_missing_folder_is_not_made(folder):
-    UploadKeeper(folder).tidy()
+    UploadCleaner(folder).tidy()
     assert not folder.exists()
 
 
 def test_tidying_repeats_until_the_end(folder, monkeypatch):
     monkeypatch.setattr("webui.eichi_utils.uploads.cleanup.TIDY_SECONDS", 0.01)
     end, old = threading.Event(), put(folder, "old", 49)
-    UploadKeeper(folder).start(end)
+    UploadCleaner(folder).start(end)
     wait_until(lambda: not old.exists(), "the old file goes")
     end.set()
     wait_until(lambda: "uploads" not in {thread.name for thread in threading.enumerate()}, "the thread ends")

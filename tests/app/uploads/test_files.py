@@ -17,12 +17,11 @@ from diffusers_helper.request import GenerationRequest
 from tests.support.pictures import PICTURE
 from webui.eichi_utils.uploads.files import (
     SHOWN_BY_BROWSERS,
-    carried_request,
     checked_picture,
+    embedded_request,
     is_video,
     uploaded_path,
     uploaded_paths,
-    with_new_seed,
 )
 
 URI = to_data_uri(PICTURE)
@@ -50,7 +49,7 @@ def video(folder: Path, comment: str, name: str = "a.mp4") -> str:
 
 def refusal(path: str) -> InputError:
     with pytest.raises(InputError) as caught:
-        carried_request(path)
+        embedded_request(path)
     return caught.value
 
 
@@ -168,9 +167,9 @@ def test_own_video_and_picture_carry_their_request(uploads):
     mp4, png = uploads / "a.mp4", uploads / "a.png"
     write_mp4(mp4, [PICTURE], crf=40, comment=json.dumps(REQUEST))
     write_png(png, PICTURE, {key: value for key, value in REQUEST.items() if key != "start_image"})
-    assert carried_request(str(mp4)) == GenerationRequest.from_dict(REQUEST)
+    assert embedded_request(str(mp4)) == GenerationRequest.from_dict(REQUEST)
     expected = dataclasses.replace(GenerationRequest.from_dict(REQUEST), start_image=str(png))
-    assert carried_request(str(png)) == expected
+    assert embedded_request(str(png)) == expected
 
 
 def test_foreign_video_is_refused(uploads):
@@ -251,8 +250,3 @@ def test_refusal_holds_the_name_and_no_folder(uploads):
 )
 def test_videos_are_recognised_by_extension(name, expected):
     assert is_video(name) is expected
-
-
-def test_new_seed_changes_nothing_else():
-    request = GenerationRequest.from_dict(REQUEST)
-    assert with_new_seed(request) == dataclasses.replace(request, seed=None)

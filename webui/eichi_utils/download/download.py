@@ -35,7 +35,7 @@ class Download:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, check: bool = False) -> bool:
-        """Begin, or continue an earlier download; False where this one is running. The view tells failures.
+        """Begin, or continue an earlier download; False where this one is running. The view has failures.
 
         Args:
             check: also read the files that this app downloaded before, and fetch the damaged ones again.

@@ -25,7 +25,7 @@ from .progress import Progress
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 120.0, 120.0)
 """Seconds before each new try without a byte in between; after them the download fails."""
 TRIES = 2
-"""The number of times that a file is fetched before it is called damaged."""
+"""The number of times that a damaged file is fetched before the download fails."""
 CHUNK = 2**22
 """Bytes read from the disk at a time."""
 
@@ -56,7 +56,7 @@ class Backoff:
 
 
 class Fetcher:
-    """Fetches and checks files, one after another, and reports it."""
+    """Fetches and checks files, one after another, and reports their progress."""
 
     def __init__(self, hub: Hub, progress: Progress, backoff: Backoff) -> None:
         self._hub = hub
@@ -64,7 +64,7 @@ class Fetcher:
         self._backoff = backoff
 
     def fetch(self, planned: PlannedFile) -> None:
-        """Fetch what lacks of a file. What has come stays there whatever happens.
+        """Fetch the missing rest of a file. What has come is kept, whatever happens.
 
         Raises:
             MachineError: no room, no connection, no such file, or its content is wrong again and again.
@@ -73,13 +73,13 @@ class Fetcher:
         for _ in range(TRIES):
             self._progress.enter("checking", planned.name)
             with PartFile.open(planned.path, planned.remote, source) as part:
-                self._progress.uncount(counted - part.num_bytes)  # it may have changed since
+                self._progress.subtract(counted - part.num_bytes)  # it may have changed since
                 self._fill(part, planned)
             with disk_errors(part.path.parent, part.path):
-                if part.is_right:
+                if part.is_intact:
                     return replace_file(part.path, planned.path)
                 part.path.unlink()
-            self._progress.uncount(part.num_bytes)
+            self._progress.subtract(part.num_bytes)
             counted, source = 0, None
         raise MachineError("download_wrong_file", file=planned.name, host=self._hub.host)
 
@@ -88,12 +88,12 @@ class Fetcher:
         self._progress.enter("checking", planned.name)
         with disk_errors(planned.path.parent, planned.path):
             with planned.path.open("rb") as file:
-                is_right = PartFile(planned.path, planned.remote, file).is_right
-            if is_right:
+                is_intact = PartFile(planned.path, planned.remote, file).is_intact
+            if is_intact:
                 return
             planned.path.unlink()
-        self._progress.uncount(planned.counted_bytes)
-        self.fetch(replace(planned, counted_bytes=0, is_there=False))
+        self._progress.subtract(planned.counted_bytes)
+        self.fetch(replace(planned, counted_bytes=0, is_complete=False))
 
     def _fill(self, part: "PartFile", planned: PlannedFile) -> None:
         while part.num_bytes < planned.remote.size:
@@ -139,8 +139,8 @@ class PartFile:
                 os.fsync(file.fileno())  # a power cut takes nothing of it
 
     @property
-    def is_right(self) -> bool:
-        """True if size and checksum are the file's."""
+    def is_intact(self) -> bool:
+        """True where size and checksum are those of the remote file."""
         is_complete = self.num_bytes == self._remote.size
         return is_complete and self._remote.checksum in (None, self._digest.hexdigest())
 
@@ -159,14 +159,14 @@ class PartFile:
 
 
 def _new_digest(remote: RemoteFile) -> "hashlib._Hash":
-    """The hash for its kind of checksum: SHA-256, or git's SHA-1 of a header and the content."""
+    """Return the hash of its kind of checksum: SHA-256, or git's SHA-1 of a header and the content."""
     if len(remote.checksum or "") != 40:
         return hashlib.sha256()
     return hashlib.sha1(b"blob %d\0" % remote.size, usedforsecurity=False)
 
 
 def _copy(source: Path, part: Path, size: int) -> None:
-    """A second name for the same bytes takes no room; other disks and some file systems need a copy."""
+    """Make a hard link, which takes no room, or a copy where the file system or another disk needs one."""
     source = source.resolve()  # in a cache it is a link itself
     try:
         os.link(source, part)

@@ -2,7 +2,7 @@
 
 Uses huggingface_hub's listing, session and token, but not its `http_get`: that writes in steps of 10 MiB,
 which a lost connection throws away, empties the file where a server ignores the range, and takes a log-in
-page for a file's beginning. What may pass by itself is a `ConnectionLost`. Knows no disk.
+page for a file's beginning. Where another try may help, `ConnectionLost` is raised. Knows no disk.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ LONGEST_PAUSE = 600.0
 """Seconds that a server can make us wait."""
 MAX_REASON = 200
 """Characters of a reason in a sentence."""
-_MAY_PASS = (408, 425, 429, *range(500, 600))
+_TRANSIENT = (408, 425, 429, *range(500, 600))
 T = TypeVar("T")
 
 
 class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error)
-    """The network or the server failed in a way that may pass.
+    """The network or the server failed, and another try may help.
 
     `reason` is for a sentence; `pause` is how many seconds the server asks to wait, None where it doesn't.
     """
@@ -45,7 +45,7 @@ class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error
 
 
 def hub_endpoint() -> str:
-    """The server's address: `HF_ENDPOINT`, else Hugging Face's.
+    """Return the server's address: `HF_ENDPOINT`, else Hugging Face's.
 
     Raises:
         InputError: it is no address.
@@ -90,7 +90,7 @@ class Hub:
         return self._ask(repository, ask)
 
     def read(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        """Yields a file's bytes from `offset` on as they come.
+        """Yield a file's bytes from `offset` on as they come.
 
         Raises:
             ConnectionLost: another try may help.
@@ -110,7 +110,7 @@ class Hub:
                     position += len(data)
                     if new:
                         yield new
-            except Exception as error:  # none of ours: a generator sees nothing of its caller's
+            except Exception as error:  # a library's: the caller's are not raised in here
                 raise ConnectionLost(_describe(error, "reason.ended_early")) from error
             if position < file.size:
                 raise ConnectionLost("reason.ended_early")
@@ -150,7 +150,7 @@ class Hub:
                 self._token = token
 
     def _problem(self, error: Exception, repository: str) -> Exception:
-        """Find what a failed request means; the libraries' HTTP errors hold the response."""
+        """Return our error for a library's, of which the HTTP errors hold the response."""
         if getattr(error, "response", None) is not None:
             return self._status_problem(error.response, repository)  # type: ignore[attr-defined]
         if isinstance(error, ValueError | LookupError | TypeError | AttributeError | RecursionError):
@@ -164,7 +164,7 @@ class Hub:
     def _status_problem(self, response: Any, repository: str) -> Exception:
         page, status = f"{self.endpoint}/{repository}", f"{response.status_code} {response.reason_phrase}"
         match response.status_code:
-            case code if code in _MAY_PASS:
+            case code if code in _TRANSIENT:
                 return ConnectionLost(f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
             case _ if (host := _host(str(response.url))) != self.host:  # a store's link is good for an hour
                 return ConnectionLost(f"HTTP {status}, {host}")
@@ -176,7 +176,7 @@ class Hub:
 
 
 def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
-    """Raises ValueError, TypeError or AttributeError where the entry of a listing is none."""
+    """Return the file of a listing's entry; ValueError, TypeError or AttributeError for a broken one."""
     size, checksum = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
     if not isinstance(size, int) or size < 0 or not commit:
         raise ValueError(f"{size} bytes at {commit}")
@@ -186,7 +186,7 @@ def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
 
 
 def _retry_after(text: str) -> float | None:
-    """Seconds to wait, from a number or a date; None where it is neither."""
+    """Return the seconds to wait, from a number or a date; None where it is neither."""
     with contextlib.suppress(ValueError, TypeError):
         if text.strip().isdigit():
             return min(float(text), LONGEST_PAUSE)

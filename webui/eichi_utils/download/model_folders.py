@@ -58,7 +58,7 @@ class ModelFolders:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """All of them, each once."""
+        """The folders to search, each once."""
         given = () if self.given is None else (self.given,)
         found: dict[str, Path] = {}
         for path in (*given, self.own, *self.caches):
@@ -71,7 +71,7 @@ PartState = Literal["complete", "partly", "missing"]
 
 @dataclass(frozen=True)
 class PartView:
-    """One part of the set, as far as it is there.
+    """The state of one part of the set on the disk.
 
     Attributes:
         name: as in `diffusers_helper.weights.model_files.PARTS`.
@@ -87,7 +87,7 @@ class PartView:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All parts as they are at one moment."""
+    """The parts of the set at one moment."""
 
     parts: tuple[PartView, ...]
 
@@ -106,7 +106,7 @@ class Inventory:
 def take_inventory(folders: ModelFolders) -> Inventory:
     """Return which parts are there: complete if all files of a part are there, whole, and fit together.
 
-    Takes milliseconds: only the heads of weights are read. A folder that cannot be read holds nothing.
+    Takes milliseconds: only the headers of weights are read. A folder that cannot be read holds nothing.
     """
     return Inventory(tuple(_view_part(name, spec, folders) for name, spec in PARTS.items()))
 
@@ -162,7 +162,7 @@ def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
 
 
 def _search(folders: ModelFolders, spec: PartSpec) -> ModelPart | InputError:
-    """The first complete one, else the problem of the first that is there at all."""
+    """Return the first complete part, else the error of the first incomplete one."""
     problem = InputError("model_missing", repository=spec.repository, path=str(folders.target))
     for root in folders.roots:
         try:
@@ -181,14 +181,14 @@ def _bytes_below(repository: Path, spec: PartSpec) -> int:
     for name in {spec.folder, spec.processor or spec.folder}:
         with contextlib.suppress(OSError):
             for path in (repository / name).iterdir():
-                is_partial = path.suffix == PART_ENDING  # then a checksum stands in front of that
+                is_partial = path.suffix == PART_ENDING  # which follows a checksum
                 entry = path.with_suffix("").stem if is_partial else path.name
                 total += (file_size(path) or 0) if may_be_part_of(spec, PurePosixPath(name, entry)) else 0
     return total
 
 
 def _folders_of(repository: str, folders: ModelFolders) -> Iterator[Path]:
-    """Yields all folders that may hold a repository."""
+    """Yield all folders that may hold a repository."""
     for root in folders.roots:
         with contextlib.suppress(OSError):
             yield from repository_folders(root, repository)

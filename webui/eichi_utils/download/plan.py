@@ -23,19 +23,19 @@ class PlannedFile:
     Attributes:
         path: of the complete file.
         counted_bytes: that need not be fetched.
-        is_there: whether it is complete.
+        is_complete: whether it is complete.
         source: a copy on this computer that can be used instead of fetching it, or None.
     """
 
     remote: RemoteFile
     path: Path
     counted_bytes: int
-    is_there: bool
+    is_complete: bool
     source: Path | None = None
 
     @property
     def name(self) -> str:
-        """The name for people."""
+        """The name in messages."""
         return f"{self.remote.repository}/{self.remote.path}"
 
 
@@ -111,14 +111,14 @@ def free_bytes(folder: Path) -> int:
 
 
 def gigabytes(num_bytes: int) -> str:
-    """Decimal gigabytes, as disks and download pages count, for sentences."""
+    """Format decimal gigabytes, as disks and download pages count."""
     return f"{num_bytes / 1e9:.1f}"
 
 
 def _plan_file(folders: ModelFolders, remote: RemoteFile) -> PlannedFile:
     path = folders.target / remote.repository / remote.path
     if file_size(path) == remote.size:
-        return PlannedFile(remote, path, remote.size, is_there=True)
+        return PlannedFile(remote, path, remote.size, is_complete=True)
     part_bytes = min(file_size(part_path(path, remote)) or 0, remote.size)
     source = None if part_bytes else local_copy(folders, remote)
     return PlannedFile(remote, path, part_bytes if source is None else remote.size, False, source)

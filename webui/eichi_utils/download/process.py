@@ -46,17 +46,17 @@ def download(
     busy = MachineError("download_runs_already", path=str(folders.target))
     with exclusive_lock(folders.target / LOCK, busy):
         try:
-            _bring(folders, hub, progress, backoff, check)
+            _fetch_all(folders, hub, progress, backoff, check)
             find_models_in(folders)  # what came is what the jobs will take
         except InputError:
             if check:
                 raise
-            # All is there and as long as it should be, but cannot be used: its content tells why.
-            _bring(folders, hub, progress, backoff, True)
+            # All is there and as long as it should be, but cannot be used: so its content is checked.
+            _fetch_all(folders, hub, progress, backoff, True)
             find_models_in(folders)
 
 
-def _bring(folders: ModelFolders, hub: Hub, progress: Progress, backoff: Backoff, check: bool) -> None:
+def _fetch_all(folders: ModelFolders, hub: Hub, progress: Progress, backoff: Backoff, check: bool) -> None:
     def list_files(repository: str) -> list[RemoteFile]:
         while True:
             progress.enter("asking")
@@ -71,14 +71,14 @@ def _bring(folders: ModelFolders, hub: Hub, progress: Progress, backoff: Backoff
     check_room(plan, folders.target)
     fetcher = Fetcher(hub, progress, backoff)
     for file in plan.files:
-        if not file.is_there:
+        if not file.is_complete:
             fetcher.fetch(file)
         elif check:
             fetcher.check(file)
 
 
 def main(request: str) -> None:
-    """Download as the arguments of `download`, in JSON, ask for; every failure is reported."""
+    """Call `download` with the arguments in `request` (JSON); every failure is reported."""
     progress = Progress(_connect())
     # The app keeps its libraries offline and silent; this process is the exception.
     os.environ |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -96,7 +96,7 @@ def _connect() -> Callable[[DownloadView], None]:
     """Take the pipes away from the standard streams, where libraries could write and, on Windows, hang.
 
     Returns:
-        Writes a report.
+        A function that writes a report.
     """
     orders, reports = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -69,7 +69,7 @@ class Progress:
         self._clock = clock
         self._view = DownloadView(0, "asking")
         self._marks: deque[tuple[float, int]] = deque()
-        """Moments since fetching began, and what was done by then."""
+        """The times since fetching began, and the bytes that were done by then."""
 
     def plan(self, total_bytes: int, needed_bytes: int) -> None:
         """Note how much there is, and how much of it is still to be fetched."""
@@ -83,7 +83,7 @@ class Progress:
         last_error: str | None = None,
         failure: Failure | None = None,
     ) -> None:
-        """Note what is done from now on."""
+        """Set the state, with its file or its error."""
         self._marks.clear()
         values = {"file": file, "last_error": last_error, "failure": failure}
         self._change(state=state, speed=None, seconds_left=None, **values)
@@ -104,8 +104,8 @@ class Progress:
         left = (self._view.total_bytes - done) / speed if speed else None
         self._change(done_bytes=done, speed=speed, seconds_left=left)
 
-    def uncount(self, num_bytes: int) -> None:
-        """Take back bytes that were counted, because they were thrown away."""
+    def subtract(self, num_bytes: int) -> None:
+        """Subtract bytes that were counted and then deleted."""
         if num_bytes:
             self._change(done_bytes=self._view.done_bytes - num_bytes)
 

@@ -194,7 +194,7 @@ class JobQueue:
         """Stop the running job and wait for it; it and those that wait are restored at the next start.
 
         Returns:
-            Whether all has ended within `timeout` seconds.
+            True where all has ended within `timeout` seconds.
         """
         with self._changed:
             self._closing = True
@@ -208,14 +208,8 @@ class JobQueue:
 
     @property
     def version(self) -> int:
-        """Rises with every change."""
+        """A number that rises with every change."""
         with self._changed:
-            return self._version
-
-    def wait(self, version: int, timeout: float) -> int:
-        """Wait until the version is another than `version`, at most `timeout` seconds; returns it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._version != version, timeout)
             return self._version
 
     def view(self) -> QueueView:
@@ -287,7 +281,7 @@ class JobQueue:
 
     def _end(self, failure: Failure | None) -> None:
         job = self._current
-        # One that was stopped before it had begun in earnest is gone, as its user wished.
+        # One that was stopped before its first section was finished is deleted.
         can_finish = failure is not None or (
             job.outcome == "stopped" and (self._closing or job.progress.sections_done > 0)
         )

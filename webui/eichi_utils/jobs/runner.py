@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class JobRunner:
     """Makes the videos of jobs, one after another: not for two threads at a time.
 
-    The models' files are looked at before each job, and the engine is kept while they are the same. So a
+    The models' files are checked before each job, and the engine is kept while they are the same. So a
     download that is completed while the app runs is used by the next job.
     """
 

@@ -1,4 +1,4 @@
-"""The speed of each machine in its last job, kept in a file: it tells how long the next one takes.
+"""The speed of each machine in its last job, kept in a file, to estimate the next one.
 
 A machine is any text that names what the speed depends on: the GPU and the models.
 """
@@ -17,7 +17,7 @@ from .eta import TYPICAL, Eta, JobSize, Speed
 logger = logging.getLogger(__name__)
 
 STARTED = " (started)"
-"""Marks a machine that has made a video in this run of the app: models are loaded, blocks compiled."""
+"""The mark of a machine that has made a video in this run of the app: models are loaded, blocks compiled."""
 
 
 class SpeedHistory:

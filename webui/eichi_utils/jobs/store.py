@@ -34,11 +34,11 @@ from .pictures import make_thumbnail
 logger = logging.getLogger(__name__)
 
 MAX_ENTRIES = 10_000
-"""The most entries of a foreign folder that are looked at."""
+"""The most entries of a foreign folder that are read."""
 MAX_JOB_BYTES = 256 * 2**20
 PREFIX, UNREADABLE, GONE = "job_", "unreadable_", "gone_"
 DAMAGED = (EngineError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
-"""Errors of reading a job's file that no other moment would change."""
+"""The errors of reading a job's file that another try would not change."""
 JOB, THUMBNAIL, WORK = "job.json", "thumbnail.webp", "work"
 _OURS = re.compile(f"({PREFIX}|{GONE})[0-9a-f]{{16}}")
 
@@ -53,7 +53,7 @@ class JobStore:
         self._temp = temp.absolute()
 
     def add(self, spec: JobSpec, position: int) -> Job:
-        """Copy the pictures of a new job and write it down: from now on the next start finds it.
+        """Copy the pictures of a new job and write it to the disk, where the next start finds it.
 
         Every picture is read, one at a time; those in `data:` URIs stay where they are. Returns the job with
         the copies' paths, and the thumbnail of the picture that the video starts with.
@@ -85,7 +85,7 @@ class JobStore:
         return job
 
     def write(self, job: Job) -> None:
-        """Write down a job whose pictures are copied.
+        """Write a job whose pictures are copied to the disk.
 
         Raises:
             MachineError: it cannot be written.
@@ -117,7 +117,7 @@ class JobStore:
     def load(self) -> tuple[list[Job], list[Notice]]:
         """Return all jobs that are kept, by their positions, and notices about damaged ones.
 
-        The remains of a job that was never written down, was thrown away, or has its video are deleted. A
+        The remains of a job that was never written completely, was deleted, or has its video are deleted. A
         damaged job is renamed and stays; one that cannot be read now is tried again at the next start.
         """
         jobs, notices = [], []
@@ -193,7 +193,7 @@ def _read(folder: Path) -> Job:
 
 
 def _has_video(spec: JobSpec) -> bool:
-    """Tell whether the whole video is there, not only a part of it that somebody gave its name."""
+    """Return whether the whole video is there, not only a partial one that somebody renamed."""
     video = spec.folder / f"{spec.name}.mp4"
     try:
         if not video.exists():

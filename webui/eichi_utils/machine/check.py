@@ -70,13 +70,13 @@ def check_for_log(options: CheckOptions) -> None:
 
 
 def worst_level(lines: list[CheckLine]) -> Level:
-    """Returns the result of all lines: `fails` if anything will fail, else `slow` if anything is."""
+    """Return the result of all lines: `fails` if anything will fail, else `slow` if anything is."""
     levels = {line.level for line in lines}
     return "fails" if "fails" in levels else "slow" if "slow" in levels else "good"
 
 
 def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
-    """Returns the sentence of a line, and the one thing to do; None where nothing is to be done."""
+    """Return the sentence of a line, and the advice; None where there is nothing to do."""
     values = {
         name: error_text(value.code, value.values, words) if isinstance(value, EngineError) else value
         for name, value in line.values.items()
@@ -109,13 +109,13 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
 
 
 def _merge(gpu: Gpu | None, torch: TorchFacts | None) -> Gpu | None:
-    """Returns the GPU that PyTorch computes on, if probed, with the driver, which only nvidia-smi reports."""
+    """Return the GPU that PyTorch computes on, if probed, with the driver, which only nvidia-smi reports."""
     probed = torch.report.gpu if torch is not None and torch.report is not None else None
     return replace(probed, driver=gpu.driver if gpu is not None else None) if probed is not None else gpu
 
 
 def _try(ask: Callable[[], _T]) -> _T | None:
-    """Returns a fact, or None: the check must work on a machine that does not."""
+    """Return a fact, or None: the check must work on a machine that does not."""
     try:
         return ask()
     except Exception:
@@ -131,7 +131,7 @@ def _print_line(line: CheckLine, words: Translator, stream: TextIO) -> None:
 
 
 def _mark(level: Level, words: Translator, encoding: str) -> str:
-    """Returns the level's mark, in English where the terminal cannot show the language's own."""
+    """Return the level's mark, in English where the terminal cannot show the language's own."""
     mark = words(f"check.mark.{level}")
     try:
         mark.encode(encoding)

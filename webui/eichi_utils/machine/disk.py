@@ -19,7 +19,7 @@ SAMPLE_SECONDS = 2.0
 
 
 def inspect_folder(path: Path) -> FolderFacts:
-    """Find out how much is free in a folder and whether it can be written, without making it."""
+    """Find how much is free in a folder and whether it can be written, without making it."""
     path = path.absolute()
     nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
     if nearest is None:
@@ -32,7 +32,7 @@ def inspect_folder(path: Path) -> FolderFacts:
 
 
 def inspect_models(folders: ModelFolders) -> ModelsFacts:
-    """Find out which models are there, from headers and sizes, and how fast they are read."""
+    """Find which models are there, from headers and sizes, and how fast they are read."""
     folder, found = inspect_folder(folders.target), take_inventory(folders)
     try:
         files = find_models_in(folders)
@@ -76,7 +76,7 @@ def _time_samples(path: Path) -> Iterator[float]:
 
 
 def _can_write(folder: Path) -> bool:
-    """Try it: what Windows reports of permissions is not the whole truth."""
+    """Return whether a file can be made in the folder: Windows' permissions alone do not show it."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -15,7 +15,7 @@ def find_gpu() -> Gpu | None:
 
 
 def has_nvidia_hardware() -> bool:
-    """Returns whether an NVIDIA GPU is plugged in, with or without its driver."""
+    """Return whether an NVIDIA GPU is plugged in, with or without its driver."""
     if sys.platform == "win32":
         return any(f"VEN_{_NVIDIA_VENDOR.upper()}" in name.upper() for name in _windows_adapters())
     return any(_is_nvidia_display(device) for device in Path("/sys/bus/pci/devices").glob("*"))
@@ -43,7 +43,7 @@ class _DisplayDevice(ctypes.Structure):
 
 
 def _windows_adapters() -> list[str]:
-    """Returns the identities of the display adapters, like `PCI\\VEN_10DE&DEV_2504...`."""
+    """Return the identities of the display adapters, like `PCI\\VEN_10DE&DEV_2504...`."""
     found: list[str] = []
     device = _DisplayDevice(size=ctypes.sizeof(_DisplayDevice))
     enumerate_devices = ctypes.windll.user32.EnumDisplayDevicesW  # type: ignore[attr-defined]

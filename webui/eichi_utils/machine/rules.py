@@ -1,7 +1,7 @@
 """The meaning of a machine's facts for making videos on it: good, slow, or it will fail. Pure functions.
 
-Each line is a code and values; its sentence in `locales/` is `check.<code>.<level>`, and with `.do` behind
-that the one thing to do. Numbers are from `benchmarks/README.md` unless their docstring says otherwise.
+Each line is a code and values; its sentence in `locales/` is `check.<code>.<level>`, and with `.do`
+appended the advice. Numbers are from `benchmarks/README.md` unless their docstring names another source.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ good, slow, fails = partial(_line, "good"), partial(_line, "slow"), partial(_lin
 
 
 def check_machine(facts: MachineFacts) -> list[CheckLine]:
-    """Returns a line for each thing that is known or matters, in the order in which to repair them."""
+    """Return a line for each thing that is known or matters, in the order in which to repair them."""
     rules: Sequence[Callable[[MachineFacts], CheckLine | None]] = (
         *(_python, _gpu, _vram, _driver, _torch, _attention),
         *(_ram, _page_file, _models, _room_for_models, _output),
@@ -172,7 +172,7 @@ def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
 
 
 def _has_kernels(cuda: Version, kernels: Sequence[str], capability: Version | None) -> bool:
-    """Returns whether a build of PyTorch computes on a GPU; without a list of kernels, judged by its CUDA."""
+    """Return whether a build of PyTorch computes on a GPU; without a list of kernels, judged by its CUDA."""
     if capability is None:
         return True
     if kernels:
@@ -182,7 +182,7 @@ def _has_kernels(cuda: Version, kernels: Sequence[str], capability: Version | No
 
 
 def _runs_on(kernel: str, capability: Version) -> bool:
-    """Returns whether a GPU runs a kernel: `sm_86` needs 8.6 to 8.9, `compute_86` needs 8.6 or newer.
+    """Return whether a GPU runs a kernel: `sm_86` needs 8.6 to 8.9, `compute_86` needs 8.6 or newer.
 
     A letter behind it limits that: `sm_90a` runs on 9.0 only, `sm_120f` on its family.
     """
@@ -244,7 +244,7 @@ def _block_bytes(facts: MachineFacts) -> int:
 
 
 def _page_file(facts: MachineFacts) -> CheckLine | None:
-    """Windows commits RAM and page file for a program's VRAM, too (reported, unmeasured)."""
+    """Check the page file: Windows commits memory for a program's VRAM, too (reported, unmeasured)."""
     memory, gpu = facts.memory, _used_gpu(facts)
     if memory is None or memory.page_file is None:
         return None
@@ -276,7 +276,7 @@ def _models(facts: MachineFacts) -> CheckLine | None:
 
 
 def _lacks_gpu(facts: MachineFacts) -> bool:
-    """Returns whether the real models would be of no use, so that nobody is asked to download them."""
+    """Return whether the real models would be of no use, so that nobody is asked to download them."""
     return _used_gpu(facts) is None and not facts.gpu_without_driver
 
 
@@ -287,11 +287,7 @@ def _room_for_models(facts: MachineFacts) -> CheckLine | None:
     if _lacks_gpu(facts):
         return None
     free, needed = models.folder.free, max(MODEL_BYTES - models.num_bytes, 0) + RESERVED_DISK
-    shown = {
-        "path": str(models.folder.path),
-        "free": _gb(free, DECIMAL),
-        "needed": _gb(needed, DECIMAL),
-    }
+    shown = {"path": str(models.folder.path), "free": _gb(free, DECIMAL), "needed": _gb(needed, DECIMAL)}
     return fails("models_disk", **shown) if free < needed else good("models_disk", **shown)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT = 180
-"""Seconds. On a slow disk the first import of PyTorch takes a minute."""
+"""Seconds: on a slow disk, the first import of PyTorch takes a minute."""
 
 
 def find_torch() -> TorchFacts:
@@ -111,7 +111,7 @@ def _describe_gpu() -> dict[str, Any]:
         torch.cuda.init()
         device = torch.cuda.current_device()
         free, total = torch.cuda.mem_get_info(device)
-    except Exception as error:  # noqa: BLE001  (no CUDA in it, no driver, no GPU: the message says which)
+    except Exception as error:  # noqa: BLE001  (no CUDA in it, no driver, no GPU: the message names it)
         return {"no_gpu_reason": shorten(error)}
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     return {"gpu": {"name": name, "capability": capability, "memory": total, "free": free}}

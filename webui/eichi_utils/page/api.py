@@ -16,9 +16,9 @@ from ..app import DEFAULT_OUTPUT, AppState
 from ..engine_options import DEMO_RESOLUTION
 from ..jobs.job import Job
 from ..text.error_text import error_text, failure_text
-from ..uploads.files import refused, uploaded_path
+from ..uploads.files import delete_refused, uploaded_path
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 def add_api(app: AppState) -> None:
@@ -37,10 +37,12 @@ def add_api(app: AppState) -> None:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
-            request = _request(settings, own, {"resolution": DEMO_RESOLUTION} if app.setup.uses_demo else {})
+            request = _request(
+                settings, own, {"resolution": DEMO_RESOLUTION} if app.preflight.uses_demo else {}
+            )
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
-            error = refused(caught, app.uploads)
+            error = delete_refused(caught, app.uploads)
             raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from caught
         job = await _ended(app, job_id)
         if job is None or job.state != "done" or job.video is None:
@@ -50,20 +52,18 @@ def add_api(app: AppState) -> None:
 
     def queue() -> list[dict[str, Any]]:
         """The running job, those that wait, those that are not finished, and those that ended."""
-        view = app.queue.view()
-        jobs = [*([view.running] if view.running else []), *view.waiting, *view.unfinished, *view.ended]
-        return [_summary(job) for job in jobs]
+        return [_summary(job) for job in app.queue.view().jobs]
 
     def stop(job: str) -> bool:
-        """Stop the running job or remove a waiting one; whether there was one of that id."""
+        """Stop the running job or remove a waiting one; returns whether there was one of that id."""
         return app.queue.stop(job) or app.queue.remove(job)
 
     def finish(job: str, short: bool = False) -> bool:
-        """Go on with an unfinished job; short leaves out what lies between its end and its beginning."""
+        """Resume an unfinished job; short leaves out the sections between its end and its beginning."""
         return app.queue.finish(job, short)
 
     def discard(job: str) -> bool:
-        """Throw an unfinished job away; whether there was one of that id."""
+        """Delete an unfinished job; returns whether there was one of that id."""
         return app.queue.discard(job)
 
     for endpoint in (generate, queue, stop, finish, discard):
@@ -73,16 +73,16 @@ def add_api(app: AppState) -> None:
 async def _ended(app: AppState, job_id: str) -> Job | None:
     """Wait until the job is over; None if somebody removed it before it began."""
     while (job := app.queue.find(job_id)) is not None and job.state in ("waiting", "running"):
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
     return job
 
 
 def _request(settings: object, own: dict[str, object], defaults: dict[str, object]) -> GenerationRequest:
-    """A request whose pictures are uploads, never files of this computer named by the caller.
+    """Return a request whose pictures are uploads, never files of this computer named by the caller.
 
     Args:
-        own: the values that have arguments of their own, and so are none of the `settings`.
-        defaults: what holds where the settings say nothing else.
+        own: the values of the other arguments, which the `settings` must not repeat.
+        defaults: used where the settings name nothing else.
     """
     further = {} if settings is None else settings
     if not isinstance(further, dict):
@@ -109,7 +109,7 @@ def _summary(job: Job) -> dict[str, Any]:
 
 
 def _copy_for_client(video: Path, folder: Path) -> Path:
-    """A result where the server may hand it out: a second name for the same file where the disk allows it."""
+    """Return a hard link of the video, or a copy where the disk has no links, below the folder."""
     target = folder / secrets.token_hex(8) / video.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -16,9 +16,9 @@ from ..uploads.cleanup import delete_upload
 from ..uploads.files import (
     MAX_UPLOAD,
     MB,
-    carried_request,
-    check_inner_pictures,
+    check_embedded_pictures,
     checked_picture,
+    embedded_request,
     is_video,
     uploaded_path,
     uploaded_paths,
@@ -125,13 +125,13 @@ def _estimate_text(expected: Estimate, requests: list[GenerationRequest], words:
 
 
 def refuse_large_upload(page: Page, data: Data) -> Updates:
-    """Answer the page's script, which has sent nothing because the server would not take as much."""
+    """Report that files are too large, which the page's script has not sent for that reason."""
     text = page.words(data)("page.upload_too_large", megabytes=MAX_UPLOAD // MB)
     return {page.message: messages.note(text)}
 
 
 def check_pictures(page: Page, data: Data) -> Updates:
-    """Take unusable start and end images out again, and say if the start image carries settings."""
+    """Take unusable start and end images out again, and report that the start image holds settings."""
     changes: Updates = {page.message: messages.NOTHING}
     for widget in (page.form.inputs.start, page.form.inputs.end):
         try:
@@ -144,7 +144,7 @@ def check_pictures(page: Page, data: Data) -> Updates:
         if shown != path:
             changes[widget] = shown
     start = uploaded_path(data[page.form.inputs.start], page.app.uploads)
-    if start is not None and _carries_request(start):
+    if start is not None and _has_request(start):
         changes[page.message] = messages.note(page.words(data)("page.picture_carries_settings"))
     return changes
 
@@ -167,7 +167,7 @@ def restore_single_start(page: Page, data: Data) -> Updates:
 def open_files(page: Page, data: Data) -> Updates:
     """Take whatever was dropped or opened: a video or picture with settings, a picture, or several."""
     paths = uploaded_paths(data[page.form.inputs.dropped_files], page.app.uploads)
-    if len(paths) == 1 and (is_video(paths[0]) or _carries_request(paths[0])):
+    if len(paths) == 1 and (is_video(paths[0]) or _has_request(paths[0])):
         return _restore_file(page, paths[0], data)
     if any(is_video(path) for path in paths):
         for path in filter(is_video, paths):
@@ -181,9 +181,9 @@ def open_files(page: Page, data: Data) -> Updates:
     return {page.message: message, **as_updates(page.form.with_starts(shown))}
 
 
-def _carries_request(path: str) -> bool:
+def _has_request(path: str) -> bool:
     try:
-        carried_request(path)
+        embedded_request(path)
     except InputError:
         return False
     return True
@@ -195,7 +195,7 @@ def _carries_request(path: str) -> bool:
 def _restore_file(page: Page, path: str, data: Data) -> Updates:
     """Restore the settings of a video or picture; one without any does not stay."""
     try:
-        return restore_request(page, carried_request(path), data)
+        return restore_request(page, embedded_request(path), data)
     except EngineError:
         delete_upload(path)
         raise
@@ -204,7 +204,7 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
 def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updates:
     """Fill the form with a request, its pictures and its hidden settings."""
     words, keyframes = page.words(data), page.form.keyframes
-    check_inner_pictures(request)
+    check_embedded_pictures(request)
     restored = from_request(request, page.app.uploads / "restored", request_size)
     plan: RowPlan = data[keyframes.plan]
     return as_updates(page.form.restored(restored)) | {

@@ -1,6 +1,7 @@
 """Handlers of jobs and results: start, stop, make again, continue, take settings, open the folder."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from diffusers_helper.request import GenerationRequest
 
 from ..form import to_requests
 from ..output import open_in_file_manager
-from ..uploads.files import with_new_seed
 from . import messages
 from .handlers import restore_request
 from .parts.inputs import RAW
@@ -74,7 +74,7 @@ def stop_job(page: Page, data: Data) -> Updates:
 
 def make_again(page: Page, data: Data) -> Updates:
     """Queue the shown video once more, with another seed."""
-    request = with_new_seed(load_request(_shown_video(page, data)))
+    request = replace(load_request(_shown_video(page, data)), seed=None)
     page.app.queue.add(request, page.output_folder(data))
     return {page.message: messages.note(page.words(data)("page.again_queued"))}
 

@@ -12,7 +12,7 @@ from ..text.translations import Translator
 
 NOTHING = ""
 _numbers = itertools.count(1)
-"""Numbers of messages: gradio draws a closed one again only where it differs."""
+"""The numbers of messages: gradio draws a closed one again only where it differs."""
 
 
 def note(text: str) -> str:
@@ -24,8 +24,7 @@ def note(text: str) -> str:
 
 
 def problem(error: Exception, words: Translator, hide: Iterable[str] = ()) -> str:
-    """Any failure: its sentence, and a button that copies what those who help need to know, without the texts
-    in `hide`."""
+    """An error's sentence with a button that copies the details for support, without the texts in `hide`."""
     failure = describe_failure(error, hide)
     text = html.escape(failure_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
@@ -38,7 +37,7 @@ def problem(error: Exception, words: Translator, hide: Iterable[str] = ()) -> st
 
 
 def hint(error: EngineError, words: Translator) -> str:
-    """A sentence where a field's own message stands: nothing has failed yet."""
+    """An error's sentence in place of the estimate, before anything was started."""
     return (
         f'<p class="ichi-hint" role="status">{html.escape(error_text(error.code, error.values, words))}</p>'
     )

@@ -15,7 +15,7 @@ from .parts.inputs import RAW, build_inputs
 from .parts.keyframe_rows import KeyframeRows, build_keyframe_rows
 from .parts.options import Options, build_options
 from .parts.preset_box import PresetBox, build_preset_box
-from .parts.result import build_result, build_setup
+from .parts.result import build_preflight, build_result
 from .preset_handlers import wire_presets
 from .reporting import Page
 from .widgets import Data, PageForm, Updates, as_updates
@@ -27,7 +27,7 @@ def build_page(app: AppState) -> gr.Blocks:
     labels = Labels(words)
     with gr.Blocks(title=words("live.page_title"), analytics_enabled=False, fill_width=True) as blocks:
         language = _build_header(labels, app)
-        build_setup()
+        build_preflight()
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left", min_width=320):
                 inputs = build_inputs(labels)

@@ -13,7 +13,7 @@ from diffusers_helper.errors import EngineError
 from ..app import AppState
 from ..form import Values
 from ..text.translations import Translator
-from ..uploads.files import refused
+from ..uploads.files import delete_refused
 from . import messages
 from .parts.preset_box import PresetBox
 from .parts.result import Result
@@ -63,7 +63,7 @@ class Page:
             except Exception as caught:
                 error, private = caught, self.private_texts(data)
                 if isinstance(error, EngineError):
-                    error = refused(error, self.app.uploads)
+                    error = delete_refused(error, self.app.uploads)
                 else:
                     logger.error("a handler of the page failed", exc_info=True, extra={"private": private})
                 return {self.message: messages.problem(error, self.words(data), private)}

@@ -20,16 +20,16 @@ from ..text.translations import Translator
 from .state import page_state
 
 STREAM_SCRIPT = Path(__file__).resolve().parents[2] / "static" / "stream.js"
-LOOK_SECONDS = 0.15
-"""Seconds between two looks at the queue's version, for each open page."""
-SIGN_OF_LIFE_SECONDS = 15
+POLL_SECONDS = 0.15
+"""Seconds between two checks of the queue's version, for each open page."""
+KEEP_ALIVE_SECONDS = 15
 OWN_HEADER = "X-Endframe-Ichi"
 NO_STORE = {"Cache-Control": "no-store"}
-KEEP = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+CACHEABLE = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
 
 
 def make_routes(app: AppState) -> list[BaseRoute]:
-    """Routes for the server, in front of gradio's."""
+    """Return the routes that the server asks before gradio's."""
     routes = _Routes(app)
     return [
         Route("/ichi/hello", routes.hello),
@@ -64,8 +64,8 @@ class _Routes:
         return FileResponse(STREAM_SCRIPT, media_type="text/javascript", headers=NO_STORE)
 
     async def no_heartbeat(self, _: Request) -> Response:
-        """Gradio would hold a connection for each tab, to forget the tab's few values when it is closed; a
-        browser has six of them, so that the third tab would wait for ever."""
+        """Close gradio's heartbeat: with its connection for each tab, of the six that a browser opens, the
+        third tab would wait for ever."""
         return Response(status_code=204, headers=NO_STORE)
 
     async def preview(self, request: Request) -> Response:
@@ -82,7 +82,7 @@ class _Routes:
         job = self._app.queue.find(request.path_params["job"])
         if job is None or job.video is None or not job.video.is_file():
             return Response(status_code=404)
-        return FileResponse(job.video, media_type="video/mp4", headers=KEEP)
+        return FileResponse(job.video, media_type="video/mp4", headers=CACHEABLE)
 
     async def act_on_job(self, request: Request) -> Response:
         queue, job = self._app.queue, request.path_params["job"]
@@ -97,8 +97,9 @@ class _Routes:
         return await _act(request, {name: partial(action, job) for name, action in actions.items()})
 
     async def act_on_download(self, request: Request) -> Response:
-        setup = self._app.setup
-        return await _act(request, {"start": setup.start_download, "cancel": setup.download.cancel})
+        preflight = self._app.preflight
+        actions = {"start": preflight.start_download, "cancel": preflight.download.cancel}
+        return await _act(request, actions)
 
 
 async def _act(request: Request, actions: Mapping[str, Callable[[], bool]]) -> Response:
@@ -115,21 +116,26 @@ async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
     seen: object = None
     is_running, quiet = False, 0.0
     while not app.closing.is_set():
-        now = (app.queue.version, app.setup.version, app.sound, int(time.monotonic()) if is_running else 0)
+        now = (
+            app.queue.version,
+            app.preflight.version,
+            app.sound,
+            int(time.monotonic()) if is_running else 0,
+        )
         if now != seen:
             view = app.queue.view()
             is_running = view.running is not None
             seen, quiet = now, 0.0
-            state = page_state(view, app.setup.view(), words, server=app.server_id, sound=app.sound)
+            state = page_state(view, app.preflight.view(), words, server=app.server_id, sound=app.sound)
             yield f"data: {json.dumps(state, ensure_ascii=False)}\n\n"
-        elif quiet >= SIGN_OF_LIFE_SECONDS:
+        elif quiet >= KEEP_ALIVE_SECONDS:
             quiet = 0.0
             yield ": still here\n\n"  # a connection that has died is noticed by writing to it
-        await asyncio.sleep(LOOK_SECONDS)
-        quiet += LOOK_SECONDS
+        await asyncio.sleep(POLL_SECONDS)
+        quiet += POLL_SECONDS
 
 
 def _picture(content: bytes | None) -> Response:
     if content is None:
         return Response(status_code=404)
-    return Response(content, media_type="image/webp", headers=KEEP)
+    return Response(content, media_type="image/webp", headers=CACHEABLE)

@@ -32,9 +32,9 @@ MODEL_GB = round(MODEL_BYTES / 1e9)
 
 
 def page_state(
-    view: QueueView, setup: PreflightView, words: Translator, *, server: str, sound: bool
+    view: QueueView, preflight: PreflightView, words: Translator, *, server: str, sound: bool
 ) -> dict[str, Any]:
-    """Everything that the live half of a page shows.
+    """Return everything that the live half of a page shows.
 
     Args:
         server: a name of this run of the app, so that a page notices when it was started anew.
@@ -53,7 +53,7 @@ def page_state(
         else words("live.page_title"),
         "sound": sound,
         "words": {key: words(key) for key in WORDS},
-        "setup": _preflight(setup, words),
+        "setup": _preflight(preflight, words),
         "job": running and _job(running, words),
         "results": [_result(job, words) for job in with_video],  # the first one is shown
         "failure": failed and _failure(failed, words),
@@ -170,7 +170,7 @@ def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
     if len(view.ended) + len(view.waiting) + (view.running is not None) < 2:
         return []
     running = [_item(view.running, words)] if view.running else []
-    waiting = [_item(job, words, is_first=place == 0) for place, job in enumerate(view.waiting)]
+    waiting = [_item(job, words, is_first=index == 0) for index, job in enumerate(view.waiting)]
     return [*running, *waiting, *(_item(job, words) for job in view.ended)]
 
 
@@ -223,12 +223,12 @@ def _line(line: CheckLine, words: Translator) -> dict[str, Any]:
 
 
 def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
-    """The download's offer or its progress; None where the models are there, or were not looked for yet."""
+    """The download's offer or its progress; None where the models are there, or were not searched yet."""
     download = view.download
     lacks = view.models is not None and view.models.state != "complete"
     if not lacks and not download.is_running:
         return None
-    is_begun = download.state not in ("idle",) or (view.models is not None and view.models.state == "partly")
+    is_begun = download.state != "idle" or (view.models is not None and view.models.state == "partly")
     return {
         "text": _download_offer(view, words),
         "status": _download_status(download, words),

@@ -2,7 +2,7 @@
 
 Gradio limits single files only, neither all of an upload nor any other body, and leaves the half of an upload
 whose sender goes away. A browser shows no answer while it still sends, so the rest of what is too large is
-taken and thrown away, up to a measure.
+received and discarded, up to a limit.
 """
 
 import asyncio
@@ -15,22 +15,22 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
 from ..text.translations import Translator
-from ..uploads.cleanup import UploadKeeper
+from ..uploads.cleanup import UploadCleaner
 from ..uploads.files import MAX_UPLOAD, MB
 
 MAX_BODY = 4 * MB
 """Bytes of everything but uploads: texts, numbers, and the names of uploads."""
-MAX_THROWN_AWAY = 2000 * MB
-THROWING_SECONDS = 120
+MAX_DISCARDED = 2000 * MB
+DISCARD_SECONDS = 120
 UPLOAD = "/gradio_api/upload"
 
 
 class BodyLimit:
-    """Refuses bodies that are too large in these `words`, and has the keeper tidy up after each upload."""
+    """Refuses bodies that are too large in these `words`, and has the cleaner run after each upload."""
 
-    def __init__(self, app: Any, keeper: UploadKeeper, words: Translator) -> None:
+    def __init__(self, app: Any, cleaner: UploadCleaner, words: Translator) -> None:
         self._app = app
-        self._keeper = keeper
+        self._cleaner = cleaner
         self._words = words
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -39,18 +39,18 @@ class BodyLimit:
             return
         is_upload = scope["path"].rstrip("/") == UPLOAD
         body = _Body(receive, MAX_UPLOAD if is_upload else MAX_BODY, is_upload)
-        with self._keeper.uploading() if is_upload else contextlib.nullcontext():
+        with self._cleaner.uploading() if is_upload else contextlib.nullcontext():
             announced = Headers(scope=scope).get("content-length", "")
             body.is_too_large = announced.isdecimal() and int(announced[:20]) > body.limit
             if not body.is_too_large:
                 await self._app(scope, body.receive, body.unless_too_large(send))
         if body.is_too_large:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(body.throw_rest_away(), THROWING_SECONDS)
+                await asyncio.wait_for(body.discard_rest(), DISCARD_SECONDS)
             sentence = self._words("page.upload_too_large", megabytes=MAX_UPLOAD // MB) if is_upload else ""
             await PlainTextResponse(sentence, status_code=413)(scope, receive, send)
         if is_upload:
-            await asyncio.to_thread(self._keeper.tidy)
+            await asyncio.to_thread(self._cleaner.tidy)
 
 
 class _Body:
@@ -65,7 +65,7 @@ class _Body:
         self._has_more = True
 
     async def receive(self) -> Any:
-        """Returns the next piece; an upload that breaks off ends in the way in which gradio deletes it."""
+        """Return the next piece; an upload that breaks off ends in the way in which gradio deletes it."""
         message = await self._take()
         self.is_too_large = self._received > self.limit
         is_gone = message["type"] == "http.disconnect" and self._has_more
@@ -76,7 +76,7 @@ class _Body:
         return message
 
     def unless_too_large(self, send: Any) -> Any:
-        """Returns a `send` that drops what the app answers to a body that is too large."""
+        """Return a `send` that drops what the app answers to a body that is too large."""
 
         async def send_on(message: Any) -> None:
             if not self.is_too_large:
@@ -84,8 +84,8 @@ class _Body:
 
         return send_on
 
-    async def throw_rest_away(self) -> None:
-        while self._has_more and self._received < MAX_THROWN_AWAY:
+    async def discard_rest(self) -> None:
+        while self._has_more and self._received < MAX_DISCARDED:
             if (await self._take())["type"] == "http.disconnect":
                 return
 

@@ -1,4 +1,4 @@
-"""The answer where answering failed: a sentence, never a traceback."""
+"""The response to a request whose handler failed: a sentence, never a traceback."""
 
 import logging
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Every change that this app makes to gradio itself; `tests/faults` fails when a new version needs others.
 
 Gradio imports in half of its time, downloads nothing from an address that somebody names, prints no traceback
-on the terminal, and answers also where a text holds half a character.
+on the terminal, and answers also where a text holds a lone surrogate.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def _hidden_sources(package: str) -> Iterator[None]:
 
 
 def patch_gradio(words: Translator) -> None:
-    """Change gradio for this process; who names an address to download is refused in these `words`."""
+    """Patch gradio in this process; the refusal to download an address is in these `words`."""
     import gradio as gr
     from gradio import processing_utils, queueing, route_utils, routes, utils
 

@@ -1,7 +1,7 @@
-"""The guards in front of the server: which hosts and pages may talk to it, who must name a password, and
+"""The guards in front of the server: which hosts and pages may send requests, who needs a password, and
 which of gradio's addresses are blocked.
 
-Plain ASGI, so that streams pass untouched. How large a request may be, `body_limit` knows.
+Plain ASGI, so that streams pass untouched. The size of requests is limited in `body_limit`.
 """
 
 import base64
@@ -57,7 +57,7 @@ SAFE_SITES = ("same-origin", "none")
 def make_guards(
     server: str, shared: bool, login: tuple[str, str] | None, uploads: Path | None = None
 ) -> list[Middleware]:
-    """Returns the guards of a server: on this computer only its own names are answered (no DNS rebinding).
+    """Return the guards of a server: on this computer only its own names are answered (no DNS rebinding).
 
     Args:
         uploads: the one folder whose files gradio may hand out; None: it may hand out none.
@@ -71,7 +71,7 @@ def make_guards(
 
 
 def is_loopback(server: str) -> bool:
-    """Tell whether only this computer can reach a server of that address."""
+    """Return whether only this computer can reach a server of that address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(server).is_loopback
     return server in LOOPBACK
@@ -100,7 +100,7 @@ class SafeHeaders:
 
 
 class _Guard:
-    """Answers in the app's place wherever `refusal` returns a response."""
+    """Answers instead of the app wherever `refusal` returns a response."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -117,8 +117,8 @@ class _Guard:
 
 
 class SameOrigin(_Guard):
-    """Refuses what another web page sends: its origin is not the host that it talks to, or the browser says
-    that it comes from another site. Following a link to the page is allowed."""
+    """Refuses what another web page sends: its origin is not the host that it addresses, or the browser
+    reports another site. Following a link to the page is allowed."""
 
     def refusal(self, scope: Any) -> Response | None:
         return Response(status_code=403) if _is_foreign(Headers(scope=scope), scope) else None

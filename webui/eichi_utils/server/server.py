@@ -20,7 +20,7 @@ from ..support.failures import as_engine_error
 from ..terminal import report
 from ..text.error_text import error_text
 from ..text.translations import Translator
-from ..uploads.cleanup import UploadKeeper
+from ..uploads.cleanup import UploadCleaner
 from ..uploads.files import MAX_UPLOAD
 from .body_limit import BodyLimit
 from .error_response import ErrorResponse
@@ -78,7 +78,7 @@ def _show(line: str, url: str, options: PageOptions) -> None:
 
 @contextlib.contextmanager
 def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
-    """Yields the running app and its address; leaving the block ends it.
+    """Yield the running app and its address; leaving the block ends it.
 
     Raises:
         MachineError: another app works in the same folder, or the port is taken.
@@ -182,15 +182,15 @@ def _launch_options(options: PageOptions, app: AppState) -> dict[str, Any]:
 
 
 def _middleware(options: PageOptions, app: AppState) -> list[Any]:
-    """Returns what every request passes, the outermost first."""
+    """Return what every request passes, the outermost first."""
     from starlette.middleware import Middleware
 
-    words, keeper = app.translator(None), UploadKeeper(app.uploads)
-    keeper.start(app.closing)
+    words, cleaner = app.translator(None), UploadCleaner(app.uploads)
+    cleaner.start(app.closing)
     return [
         *make_guards(options.server, options.share, options.login, app.uploads),
         Middleware(ErrorResponse, words=words, uploads=app.uploads),
-        Middleware(BodyLimit, keeper=keeper, words=words),
+        Middleware(BodyLimit, cleaner=cleaner, words=words),
     ]
 
 

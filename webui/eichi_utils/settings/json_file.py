@@ -23,8 +23,8 @@ MAX_BYTES = 16 * 2**20
 class JsonFile:
     """One JSON file, read when this object is made: `app.lock` keeps other apps away from it.
 
-    Its `value` is None where there is none that can be used; `notices` say why. A broken file (not UTF-8, not
-    JSON, of a shape that `check` refuses, too large) is renamed. One that can be neither read nor renamed
+    Its `value` is None where there is none that can be used; `notices` report why. A broken file (not UTF-8
+    or JSON, of a shape that `check` refuses, too large) is renamed. One that can be neither read nor renamed
     stays where it is, and is not overwritten. One thread at a time may use it.
     """
 
@@ -52,7 +52,7 @@ class JsonFile:
         if self._is_blocked and os.path.lexists(self.path):
             raise MachineError("file_in_the_way", path=str(self.path))
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        data = f"{text}\n".encode("utf-8", "backslashreplace")  # half a character becomes its JSON escape
+        data = f"{text}\n".encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
         if len(data) > MAX_BYTES:
             raise MachineError("file_too_full", path=str(self.path), megabytes=MAX_BYTES // 2**20)
         with disk_errors(self.path.parent, self.path):

@@ -1,6 +1,6 @@
 """Prompts kept under a name; one of them may be the start-up prompt.
 
-The file is the forerunner's, so that its users keep theirs. Knows no page and no language: the presets to
+The file is the predecessor's, so that its users keep theirs. Knows no page and no language: the presets to
 begin with are handed in.
 """
 
@@ -18,9 +18,9 @@ from diffusers_helper.errors import InputError
 from .json_file import JsonFile
 
 MAX_NAME = 100
-FORERUNNER_STARTUP = "起動時デフォルト"
-"""The name under which the forerunner lists its start-up prompt."""
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+PREDECESSOR_STARTUP = "起動時デフォルト"
+"""The name under which the predecessor lists its start-up prompt."""
+_INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}
 """The Unicode categories refused in a name; not Cf: the joiners inside of emoji are among them."""
 Entry = dict[str, Any]
 
@@ -43,16 +43,16 @@ class PresetStore:
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """Returns the names in the order of the file."""
+        """Return the names in the order of the file."""
         return list(_by_name(self._content))
 
     def prompt_of(self, name: str) -> str:
-        """Returns the prompt of a preset, exactly as it was saved."""
+        """Return the prompt of a preset, exactly as it was saved."""
         prompt: str = _find(self._content, name)["prompt"]
         return prompt
 
     def startup_name(self) -> str | None:
-        """Returns the name of the preset that is the start-up prompt; None where none is marked."""
+        """Return the name of the preset that is the start-up prompt; None where none is marked."""
         return _startup_name(self._content)
 
     def save(self, name: str, prompt: str) -> bool:
@@ -85,7 +85,7 @@ class PresetStore:
 
     @contextmanager
     def _changing(self) -> Iterator[Entry]:
-        """Yields a copy of the content to change, which replaces it once it has been written.
+        """Yield a copy of the content to change, which replaces it once it has been written.
 
         Readers need no lock: what they see is whole, and never changed in place.
         """
@@ -108,7 +108,7 @@ def _is_preset(entry: object) -> bool:
 
 
 def _by_name(content: Entry) -> dict[str, Entry]:
-    """Returns the presets by their names; of two with the same name, the first."""
+    """Return the presets by their names; of two with the same name, the first."""
     presets: dict[str, Entry] = {}
     for entry in filter(_is_preset, content["presets"]):
         presets.setdefault(entry["name"], entry)
@@ -128,14 +128,14 @@ def _startup_name(content: Entry) -> str | None:
 
 
 def _adopt_startup_prompt(content: Entry) -> None:
-    """Make a start-up prompt that the forerunner holds beside the presets one of them."""
+    """Make a start-up prompt that the predecessor holds beside the presets one of them."""
     prompt, presets = content.get("default_startup_prompt"), _by_name(content)
     if _startup_name(content) is not None or not isinstance(prompt, str) or not prompt.strip():
         return
-    name, number = FORERUNNER_STARTUP, 1
+    name, number = PREDECESSOR_STARTUP, 1
     while name in presets and presets[name]["prompt"] != prompt:
         number += 1
-        name = f"{FORERUNNER_STARTUP} {number}"
+        name = f"{PREDECESSOR_STARTUP} {number}"
     if name not in presets:
         content["presets"].append(_new_entry(name, prompt))
     _find(content, name)["is_startup_default"] = True
@@ -150,7 +150,7 @@ def _now() -> str:
 
 
 def _check_name(name: str) -> str:
-    """Returns a new preset's name without the blanks around it.
+    """Return a new preset's name without the blanks around it.
 
     Raises:
         InputError: it is blank, too long, or has characters that cannot be seen.
@@ -158,6 +158,6 @@ def _check_name(name: str) -> str:
     trimmed = name.strip()
     categories = {unicodedata.category(character) for character in trimmed}
     can_be_seen = any(category[0] not in "CZ" for category in categories)
-    if not can_be_seen or categories & _UNSEEN or len(trimmed) > MAX_NAME:
+    if not can_be_seen or categories & _INVISIBLE or len(trimmed) > MAX_NAME:
         raise InputError("bad_preset_name", name=trimmed[:MAX_NAME], length=MAX_NAME)
     return trimmed

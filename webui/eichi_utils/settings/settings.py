@@ -22,14 +22,14 @@ SHOWN_CHARACTERS = 60
 class Field:
     """One setting: its default, and the check that a value (from JSON) must pass.
 
-    A check that fails on a strange value counts as a no.
+    A check that raises counts as False.
     """
 
     default: Any
     check: Callable[[Any], bool]
 
     def takes(self, value: object) -> bool:
-        """Tell whether `value` may be this setting."""
+        """Return whether `value` may be this setting."""
         try:
             json.dumps(value, allow_nan=False)
             return bool(self.check(value))
@@ -55,7 +55,7 @@ class SettingsStore:
         self._lock = threading.Lock()
 
     def load(self) -> dict[str, Any]:
-        """Returns every setting of the table: as it was kept, else (or where unusable) its default."""
+        """Return every setting of the table: as it was kept, else (or where unusable) its default."""
         with self._lock:
             return {key: copy.deepcopy(self._effective(key)) for key in self._fields}
 

@@ -32,7 +32,7 @@ class Failure:
 
 
 def as_engine_error(error: BaseException) -> EngineError:
-    """Returns the same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
+    """Return the same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
     if isinstance(error, EngineError):
         return error
     if isinstance(error, MemoryError):
@@ -43,7 +43,7 @@ def as_engine_error(error: BaseException) -> EngineError:
 
 
 def shorten(error: BaseException) -> str:
-    """Returns an error's type and message in one line of at most MAX_REASON characters."""
+    """Return an error's type and message in one line of at most MAX_REASON characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
 
 
@@ -65,7 +65,7 @@ def cut(text: str, longest: int) -> str:
 
 
 def loggable(error: InputError) -> str:
-    """Returns what a log may hold of a refused request: the error's code and the field that it is about.
+    """Return what a log may hold of a refused request: the error's code and the field that it is about.
 
     The values hold what was written, private texts among it; an unknown key may be such a text itself.
     """
@@ -74,7 +74,7 @@ def loggable(error: InputError) -> str:
 
 
 def versions() -> str:
-    """Returns the versions of Python, the system and the libraries, without importing any of them."""
+    """Return the versions of Python, the system and the libraries, without importing any of them."""
     found = [f"Python {platform.python_version()}", platform.platform()]
     for name in LIBRARIES:
         try:

@@ -18,7 +18,7 @@ _SECRETS = (
 
 
 def redact(text: str, hide: Iterable[str] = ()) -> str:
-    """Returns the text without pictures, tokens and logins, with `~` for the user's home.
+    """Return the text without pictures, tokens and logins, with `~` for the user's home.
 
     Args:
         hide: texts to take out, too, however their quotes and line ends are written.
@@ -34,14 +34,14 @@ def redact(text: str, hide: Iterable[str] = ()) -> str:
 
 @functools.lru_cache(maxsize=2048)  # the log hides the same texts in each record
 def _forms(text: str) -> frozenset[str]:
-    """Returns a text as it is, in Python's and in JSON's quotes, each with its spaces collapsed, too."""
+    """Return a text as it is, in Python's and in JSON's quotes, each with its spaces collapsed, too."""
     collapsed = _collapse(text)
     forms = {text, text.strip(), collapsed, *_quoted(text), *_quoted(collapsed)}
     return frozenset(forms | {_collapse(form) for form in forms})
 
 
 def _quoted(text: str) -> set[str]:
-    """Returns a text as it stands inside of quotes."""
+    """Return a text as it stands inside of quotes."""
     python = repr(text), ascii(text)
     return {form[1:-1] for form in (*python, json.dumps(text), json.dumps(text, ensure_ascii=False))}
 

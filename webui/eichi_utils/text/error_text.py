@@ -7,7 +7,7 @@ from .translations import Translator
 
 
 def error_text(code: str, values: Mapping[str, object], words: Translator) -> str:
-    """Returns the sentence of an error code; a request's field gets its name on the page."""
+    """Return the sentence of an error code; a request's field gets its name on the page."""
     shown = dict(values)
     field = shown.get("field")
     if isinstance(field, str) and words.has(f"field.{field}"):
@@ -18,10 +18,10 @@ def error_text(code: str, values: Mapping[str, object], words: Translator) -> st
 
 
 def reason_text(reason: str, words: Translator) -> str:
-    """Returns the reason of a failure: our text if it is a key, else the system's or library's own."""
+    """Return the reason of a failure: our text if it is a key, else the system's or library's own."""
     return words(reason) if reason.startswith("reason.") and words.has(reason) else reason
 
 
 def failure_text(failure: Failure, words: Translator) -> str:
-    """Returns the sentence of a job's failure."""
+    """Return the sentence of a job's failure."""
     return error_text(failure.code, failure.values, words)

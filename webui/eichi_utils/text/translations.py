@@ -23,21 +23,21 @@ class Translator:
         self._words = _load(language)
 
     def __call__(self, key: str, /, **values: object) -> str:
-        """Returns the text of `key` with its placeholders filled."""
+        """Return the text of `key` with its placeholders filled."""
         return self._words[key].format(**values)
 
     def has(self, key: str) -> bool:
-        """Returns whether there is a text of that key."""
+        """Return whether there is a text of that key."""
         return key in self._words
 
 
 def system_language() -> str:
-    """Returns the operating system's language, or Japanese if it is unknown or none of ours."""
+    """Return the operating system's language, or Japanese if it is unknown or none of ours."""
     return language_of(_system_locale()) or DEFAULT_LANGUAGE
 
 
 def language_of(name: str) -> str | None:
-    """Returns our language for a locale's name (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`), or None."""
+    """Return our language for a locale's name (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`), or None."""
     parts = name.lower().replace("-", "_").partition(".")[0].split("_")
     if parts[0] in ("ja", "japanese"):
         return "ja"

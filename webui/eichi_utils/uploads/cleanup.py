@@ -26,7 +26,7 @@ EMPTY_FOLDER_SECONDS = 3600
 TIDY_SECONDS = 600
 
 
-class UploadKeeper:
+class UploadCleaner:
     """Deletes what is old, and the oldest where there is too much. Safe to use from any thread."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -102,7 +102,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yields when each file in the folders of uploads was used, its bytes (none for a second name), its path.
+    """Yield when each file in the folders of uploads was used, its bytes (none for a second name), its path.
 
     No link is followed.
     """

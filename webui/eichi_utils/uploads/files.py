@@ -1,6 +1,5 @@
-"""Files that the page was given, and the picture or request in each. Knows no widget."""
+"""The files that users upload, and the picture or request in each. Knows no widget."""
 
-import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ _one_at_a_time = threading.Lock()
 
 
 def uploaded_path(file: Any, folder: Path) -> str | None:
-    """Returns the path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
+    """Return the path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
 
     Raises:
-        InputError: it does not lie in `folder`, where all uploads do. Gradio looks at that only where the
-            browser says so, and a message made by hand could name any picture of this computer. Or it is
+        InputError: it does not lie in `folder`, where all uploads do. Gradio checks that only where the
+            browser asks for it, and a request made by hand could name any picture of this computer. Or it is
             nothing that gradio hands over for a file, like a bare path.
     """
     if file is None:
@@ -49,13 +48,13 @@ def _missing(picture: object) -> InputError:
 
 
 def uploaded_paths(files: object, folder: Path) -> list[str]:
-    """Returns all paths in what gradio hands over for several files; raises as `uploaded_path` does."""
+    """Return all paths in what gradio hands over for several files; raises as `uploaded_path` does."""
     paths = (uploaded_path(file, folder) for file in (files if isinstance(files, list) else []))
     return [path for path in paths if path is not None]
 
 
 def lies_in(path: object, folder: Path) -> bool:
-    """Tell whether it is the path of something in that folder, with all links followed."""
+    """Return whether it is the path of something in that folder, with all links followed."""
     try:
         return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
@@ -63,7 +62,7 @@ def lies_in(path: object, folder: Path) -> bool:
 
 
 def checked_picture(path: str) -> str:
-    """Returns the path of a picture that can be read; kinds that no browser shows become PNG.
+    """Return the path of a picture that can be read; kinds that no browser shows become PNG.
 
     Raises:
         InputError: it is no picture that can be used; it does not stay.
@@ -89,14 +88,14 @@ def is_video(path: str) -> bool:
     return Path(path).suffix.lower() in (".mp4", ".m4v", ".mov")
 
 
-def carried_request(path: str) -> GenerationRequest:
-    """Returns the request inside one of our own MP4 or PNG files.
+def embedded_request(path: str) -> GenerationRequest:
+    """Return the request inside one of our own MP4 or PNG files.
 
     Raises:
         InputError: the file holds none, or one that names files of this computer instead of holding pictures.
     """
     file = Path(path)
-    if not _can_carry_request(file):
+    if not _is_mp4_or_png(file):
         raise InputError("not_made_by_us", path=file.name)
     try:
         request = load_request(file)
@@ -108,7 +107,7 @@ def carried_request(path: str) -> GenerationRequest:
     return request
 
 
-def check_inner_pictures(request: GenerationRequest) -> None:
+def check_embedded_pictures(request: GenerationRequest) -> None:
     """Read every picture of a request once, before any of them is written anywhere.
 
     Raises:
@@ -125,8 +124,8 @@ def _images(request: GenerationRequest) -> list[str]:
     return [image for image in dict.fromkeys(images) if image is not None]
 
 
-def refused(error: EngineError, folder: Path) -> EngineError:
-    """Returns the error after deleting the upload that it is about, which it then calls by its name alone."""
+def delete_refused(error: EngineError, folder: Path) -> EngineError:
+    """Return the error after deleting the upload that it is about, which it then calls by its name alone."""
     path = error.values.get("image")
     if isinstance(error, InputError) and isinstance(path, str) and lies_in(path, folder):
         delete_upload(path)
@@ -141,16 +140,11 @@ def _name_only(error: InputError) -> None:
             error.values[key] = Path(str(error.values[key])).name
 
 
-def _can_carry_request(file: Path) -> bool:
-    """Tell whether it is an MP4 or PNG, whatever it is called; a request file of JSON is neither."""
+def _is_mp4_or_png(file: Path) -> bool:
+    """Return whether the content is an MP4 or PNG, whatever the name; a request file of JSON is neither."""
     try:
         with file.open("rb") as opened:
             start = opened.read(12)
     except OSError:
         return False
     return start.startswith(b"\x89PNG") or start[4:8] == b"ftyp"
-
-
-def with_new_seed(request: GenerationRequest) -> GenerationRequest:
-    """Returns the request for the same video with another seed."""
-    return dataclasses.replace(request, seed=None)

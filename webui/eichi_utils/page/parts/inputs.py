@@ -9,7 +9,8 @@ from ...form import FIELDS
 from ..labels import Labels
 
 RAW: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Handlers take what the browser sends as it is: requests check every value, in the page's language."""
+"""The options of handlers that take what the browser sends as it is: requests check every value, in the
+page's language."""
 PICTURE_HEIGHT = 210
 PICTURE = {
     "type": "filepath",
@@ -18,6 +19,8 @@ PICTURE = {
     "buttons": [],
     "elem_classes": ["ichi-picture"],
 }
+
+GALLERY = {"type": "filepath", "visible": False, "interactive": True, "columns": 2, "buttons": []}
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,7 @@ def build_inputs(labels: Labels) -> Inputs:
             placeholder="page.drop_picture",
         )
         start_images = labels.add(
-            gr.Gallery(
-                visible=False,
-                interactive=True,
-                columns=2,
-                height=PICTURE_HEIGHT,
-                type="filepath",
-                elem_id="several-images",
-                min_width=140,
-                buttons=[],
-            ),
+            gr.Gallery(height=PICTURE_HEIGHT, elem_id="several-images", min_width=140, **GALLERY),
             label="page.several_images",
         )
         end = labels.add(
@@ -87,20 +81,8 @@ def build_inputs(labels: Labels) -> Inputs:
         stop_button = labels.add(gr.Button(elem_id="stop", min_width=80, scale=1), value="page.stop")
         with gr.Column(elem_id="inbox-box", min_width=120, scale=1):
             dropped_files = labels.add(
-                gr.UploadButton(file_count="multiple", elem_id="inbox"),
-                label="page.open",
+                gr.UploadButton(file_count="multiple", elem_id="inbox"), label="page.open"
             )
-    return Inputs(
-        start=start,
-        start_images=start_images,
-        end=end,
-        prompt=prompt,
-        seconds=seconds,
-        estimate=estimate,
-        refresh_estimate=refresh_estimate,
-        too_large=too_large,
-        start_button=start_button,
-        stop_button=stop_button,
-        dropped_files=dropped_files,
-        message=message,
-    )
+    pictures, buttons = (start, start_images, end), (start_button, stop_button)
+    hidden = (refresh_estimate, too_large)
+    return Inputs(*pictures, prompt, seconds, estimate, *hidden, *buttons, dropped_files, message)

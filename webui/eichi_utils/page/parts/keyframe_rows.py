@@ -19,7 +19,7 @@ ROW_HEIGHT = 120
 
 @dataclass(frozen=True)
 class RowPlan:
-    """The look of the rows, which are drawn again when it changes.
+    """The appearance of the rows, which are drawn again when it changes.
 
     `count` is 0 where they are switched off; `drawn` rises when their pictures must be drawn anew.
     """
@@ -42,7 +42,7 @@ class KeyframeRows:
 
 
 TakePicture = Callable[[Any, Translator], tuple[str | None, str]]
-"""Checks an uploaded picture; gives its path (None: there is none, or it was refused) and a message."""
+"""The check of an uploaded picture: returns its path (None: none, or a refused one) and a message."""
 
 
 def build_keyframe_rows(

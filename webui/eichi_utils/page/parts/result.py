@@ -23,7 +23,7 @@ class Result:
     running: Any
 
 
-def build_setup() -> None:
+def build_preflight() -> None:
     """Lay out the preflight, which takes no room where everything is well."""
     gr.HTML(_static("setup.html"), padding=False)
 
