@@ -1,4 +1,4 @@
-"""The things that all parts of the app share while it runs: queue, stores, folders. Knows no page."""
+"""The things that all parts of the app share while it runs: queue, stores, folders."""
 
 import contextlib
 import logging

@@ -1,7 +1,7 @@
 """The page's fields as plain values by name, and the request that they make.
 
 The page turns its values into one `GenerationRequest` here, once; a request that comes back from a video
-is turned into values here, too. Knows no widget.
+is turned into values here, too.
 """
 
 import base64

@@ -1,7 +1,4 @@
-"""The output folder: names that every system takes, never a way out of the app's folder.
-
-Knows the folders that the app keeps for itself.
-"""
+"""The output folder: names that every system takes, never a way out of the app's folder."""
 
 import os
 import re

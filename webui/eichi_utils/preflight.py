@@ -1,7 +1,6 @@
 """The preflight before a first video: the check of this computer, and the download of the models.
 
 Both are checked at the start and again when a download has ended, in threads; pages see frozen views.
-Knows no page and no torch.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Lines on a terminal, whatever is in them and whatever it can show, and exit statuses. Knows no words."""
+"""Lines on a terminal, whatever is in them and whatever it can show, and exit statuses."""
 
 import contextlib
 import signal

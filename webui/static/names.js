@@ -1,5 +1,5 @@
-/* What a screen reader says of the small parts that Gradio draws by itself: Gradio names them in English, or in the
-   browser's language, and does not say whose they are. Here they get a name in the page's language: a field is called
+/* The names, for screen readers, of the small parts that Gradio draws by itself: Gradio names them in English, or in the
+   browser's language, and without the field that they belong to. Here they get a name in the page's language: a field is called
    by its label, a button by its label and what it does. Knows no job. */
 (() => {
   "use strict";

@@ -195,11 +195,11 @@
   function renderJobs(box, list, items) {
     show(box, items.length > 0);
     const known = new Map([...list.children].map((row) => [row.dataset.id, row]));
-    items.forEach((item, place) => {
+    items.forEach((item, index) => {
       const row = known.get(item.id) || queueRow(item.id);
       known.delete(item.id);
       fillRow(row, item);
-      if (list.children[place] !== row) list.insertBefore(row, list.children[place] || null);
+      if (list.children[index] !== row) list.insertBefore(row, list.children[index] || null);
     });
     known.forEach((row) => row.remove());
   }
@@ -281,9 +281,9 @@
     const Context = window.AudioContext || window.webkitAudioContext;
     if (!Context) return;
     const context = new Context(), notes = good ? [659, 880] : [440, 330];
-    notes.forEach((frequency, place) => {
+    notes.forEach((frequency, index) => {
       const tone = context.createOscillator(), volume = context.createGain();
-      const begin = context.currentTime + place * 0.18;
+      const begin = context.currentTime + index * 0.18;
       tone.frequency.value = frequency;
       volume.gain.setValueAtTime(0.0001, begin);
       volume.gain.exponentialRampToValueAtTime(0.2, begin + 0.02);
@@ -303,7 +303,7 @@
     const box = event.target.closest && event.target.closest(".ichi-picture");
     return box && files.length === 1 && /^image\//.test(files[0].type);
   };
-  const isTooMuch = (files, event) => {            // Gradio would send nothing, and say nothing
+  const isTooMuch = (files, event) => {            // Gradio would send nothing and show nothing
     if ([...files].reduce((sum, file) => sum + file.size, 0) <= Number(byId("live").dataset.maxUpload)) return false;
     event.preventDefault();
     event.stopImmediatePropagation();
@@ -325,7 +325,7 @@
   }, true);
   document.addEventListener("drop", (event) => {
     document.body.classList.remove("ichi-dragging");
-    if (!hasFiles(event) || isTooMuch(event.dataTransfer.files, event) || isForPicture(event)) return;   // one picture on a picture's place is Gradio's
+    if (!hasFiles(event) || isTooMuch(event.dataTransfer.files, event) || isForPicture(event)) return;   // one picture on a picture's widget is Gradio's
     event.preventDefault();
     event.stopPropagation();
     const input = document.querySelector("#inbox-box input[type=file]");

@@ -28,12 +28,12 @@
   function open(address) {
     const stream = streams.get(address);
     if (!stream) return;   // nobody listens any more
-    const tell = (message) => { for (const port of stream.ports) port.postMessage(message); };
+    const broadcast = (message) => { for (const port of stream.ports) port.postMessage(message); };
     const source = stream.source = new EventSource(address);
-    source.onmessage = ({ data }) => tell(stream.last = { kind: "state", text: data });
-    source.onopen = () => tell({ kind: "open" });
+    source.onmessage = ({ data }) => broadcast(stream.last = { kind: "state", text: data });
+    source.onopen = () => broadcast({ kind: "open" });
     source.onerror = () => {
-      tell({ kind: "lost" });
+      broadcast({ kind: "lost" });
       const hasGivenUp = source.readyState === EventSource.CLOSED;
       if (hasGivenUp && streams.get(address) === stream) setTimeout(() => open(address), AGAIN);
     };

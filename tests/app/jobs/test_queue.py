@@ -119,7 +119,7 @@ def test_a_job_added_while_another_runs_waits_for_it(start, request_, tmp_path):
     assert [job.id for job in wait_idle(queue)] == [first, second]
 
 
-def test_only_a_waiting_job_can_be_removed_or_moved_up(start, request_, tmp_path):
+def test_only_a_waiting_job_can_be_removed_or_moved_up_and_none_stopped(start, request_, tmp_path):
     queue = start(runner := Runner(held=True))
     running, a, b, c = (queue.add(request_, tmp_path) for _ in range(4))
     wait_until(queue, lambda view: view.running)
@@ -131,6 +131,7 @@ def test_only_a_waiting_job_can_be_removed_or_moved_up(start, request_, tmp_path
     assert queue.find(a) is None
     version = queue.version
     assert not any((queue.remove(running), queue.move_up(running), queue.remove(a), queue.move_up("none")))
+    assert not queue.stop(b)
     assert queue.version == version
     runner.go_on.release(3)
     assert [job.id for job in wait_idle(queue)] == [running, c, b]
@@ -306,16 +307,6 @@ def test_stop_shows_at_once_and_acts_at_the_next_step(start, request_, tmp_path)
     (job,) = wait_idle(queue)
     assert (job.state, job.stopping, job.video, job.frames) == ("stopped", False, kept, 33)
     assert not queue.stop(job_id)
-
-
-def test_a_job_that_waits_cannot_be_stopped_by_mistake(start, request_, tmp_path):
-    queue = start(runner := Runner(held=True))
-    queue.add(request_, tmp_path)
-    waiting = queue.add(request_, tmp_path)
-    wait_until(queue, lambda view: view.running)
-    assert not queue.stop(waiting)
-    runner.go_on.release(2)
-    assert [job.state for job in wait_idle(queue)] == ["done", "done"]
 
 
 # -- failures ----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Uses huggingface_hub's listing, session and token, but not its `http_get`: that writes in steps of 10 MiB,
 which a lost connection throws away, empties the file where a server ignores the range, and takes a log-in
-page for a file's beginning. Where another try may help, `ConnectionLost` is raised. Knows no disk.
+page for a file's beginning. Where another try may help, `ConnectionLost` is raised.
 """
 
 import contextlib

@@ -71,13 +71,8 @@ PartState = Literal["complete", "partly", "missing"]
 
 @dataclass(frozen=True)
 class PartView:
-    """The state of one part of the set on the disk.
-
-    Attributes:
-        name: as in `diffusers_helper.weights.model_files.PARTS`.
-        folder: of its config and weights, where it is complete.
-        num_bytes: on the disk; of a part that is not complete, in the folder that has most of it.
-    """
+    """The state of one of `PARTS` on the disk. `folder` has its config and weights, where it is complete;
+    `num_bytes` of an incomplete one are those in the folder that has most of it."""
 
     name: str
     state: PartState

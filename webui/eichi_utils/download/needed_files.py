@@ -1,4 +1,4 @@
-"""The choice of the files that are needed of the models' repositories. Knows no disk and no network.
+"""The choice of the files that are needed of the models' repositories.
 
 The same weights may lie there in several formats (`.bin`, fp16 variants, one file beside its shards). Of each
 part only those are taken which `diffusers_helper.weights.model_files` finds again.
@@ -29,13 +29,9 @@ _SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-(\d{5})\.safetens
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository.
+    """A file of a repository as it was listed at a commit, so that later changes don't mix with this.
 
-    Attributes:
-        path: in the repository, with `/`.
-        size: in bytes.
-        commit: of the repository when it was listed: later changes don't mix with this.
-        checksum: hexadecimal: SHA-256 of a large file, git's SHA-1 of a small one; None if the hub gave none.
+    `checksum` is hexadecimal: SHA-256 of a large file, git's SHA-1 of a small one; None if the hub gave none.
     """
 
     repository: str

@@ -18,13 +18,9 @@ ListFiles = Callable[[str], Sequence[RemoteFile]]
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file of the set that is there or to be fetched.
+    """A file of the set, complete or to be fetched to `path`, `counted_bytes` of which need not be fetched.
 
-    Attributes:
-        path: of the complete file.
-        counted_bytes: that need not be fetched.
-        is_complete: whether it is complete.
-        source: a copy on this computer that can be used instead of fetching it, or None.
+    `source` is a copy on this computer that can be used instead of fetching it, or None.
     """
 
     remote: RemoteFile
@@ -41,13 +37,8 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """The files to fetch, and sizes.
-
-    Attributes:
-        files: of the parts that are not complete; in a check also the app's own files of the others.
-        total_bytes: bytes of the whole set of models.
-        needed_bytes: bytes of it that have to be fetched.
-    """
+    """The files of incomplete parts (in a check, also the app's own files of the others), the bytes of the
+    whole set, and those that have to be fetched."""
 
     files: tuple[PlannedFile, ...]
     total_bytes: int

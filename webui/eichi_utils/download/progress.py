@@ -24,17 +24,14 @@ class DownloadView:
     """A download at one moment.
 
     Attributes:
-        version: rises with every change.
         state: `asking` for the list of files; `checking` a file's content on the disk; `waiting` to try
             again after the connection was lost.
         is_stopping: it was asked to stop, and has not ended yet.
         done_bytes, total_bytes: of the whole set, with what was there before. 0 of 0 before it is known.
         needed_bytes: bytes that were missing when it began.
         speed: bytes a second; None while nothing comes or before it is known.
-        seconds_left: None where there is no speed.
         file: `ORG/NAME/path` of the current file.
-        last_error: why the connection was lost, until bytes come again.
-        failure: why it failed; only in that state.
+        last_error: the reason why the connection was lost, until bytes come again.
     """
 
     version: int

@@ -1,7 +1,4 @@
-"""One job at one moment, and the pure function that makes the next moment of it from an engine's event.
-
-Knows no queue, no thread and no page.
-"""
+"""One job at one moment, and the pure function that returns its next moment, after an engine's event."""
 
 import re
 import threading
@@ -62,7 +59,7 @@ class JobSpec:
 
 
 Run = Callable[[JobSpec, threading.Event], Generator[events.Event, None, None]]
-"""Makes a job's video: yields the engine's events, at last Finished, or Stopped if it was asked to stop."""
+"""A function that makes a job's video: yields the engine's events, at last Finished or Stopped."""
 StartEta = Callable[[GenerationRequest, events.Planned], Eta]
 
 
@@ -141,12 +138,12 @@ class Job:
 
     @property
     def preview_number(self) -> int:
-        """Rises with every new latent preview; 0 where there is none."""
+        """The number of latent previews so far; 0 where there is none."""
         return self.preview.number if self.preview else 0
 
     @property
     def can_finish_short(self) -> bool:
-        """True where the closing section would leave sections out."""
+        """True where the closing section, made now, would leave sections out."""
         return self.can_finish and 0 < self.progress.sections_done < self.progress.sections - 1
 
     def at(self, now: float) -> "Job":

@@ -1,7 +1,4 @@
-"""The small pictures of a job that pages show: of its start image, and of its newest latents.
-
-Both are bytes of a WebP file. Knows neither jobs nor pages.
-"""
+"""The small WebP pictures of a job that pages show: of its start image, and of its newest latents."""
 
 import io
 import threading

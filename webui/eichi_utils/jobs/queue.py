@@ -1,8 +1,7 @@
 """All jobs of the app: one queue, and one thread that makes their videos one after another.
 
 Pages only watch: they take frozen views, and everything goes on without them. Every job is on the disk as
-soon as it is queued: the next start finds those that wait, and those that were not finished. Knows no page
-and no model; whoever makes the videos is handed in.
+soon as it is queued: the next start finds those that wait, and those that were not finished.
 """
 
 import contextlib

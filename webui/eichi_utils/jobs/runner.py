@@ -1,7 +1,4 @@
-"""The runner of jobs: finds the models and hands each job to the engine.
-
-torch is imported by the first job, not by this module.
-"""
+"""The runner of jobs: finds the models and hands each job to the engine, which the first one imports."""
 
 import threading
 from collections.abc import Generator

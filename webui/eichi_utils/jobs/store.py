@@ -1,6 +1,6 @@
 """The jobs on the disk: a folder each, with the request, own copies of the pictures, and all that was made.
 
-It survives the app: after a crash, the next start finds every job that has no video yet. Knows no queue.
+It survives the app: after a crash, the next start finds every job that has no video yet.
 """
 
 import contextlib

@@ -1,7 +1,4 @@
-"""The facts about the machine before anything is loaded: numbers and names.
-
-None stands for a fact that is unknown. Sizes are bytes. Knows neither how a fact is found nor what it means.
-"""
+"""The facts about the machine before anything is loaded. None stands for an unknown one; sizes are bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +21,10 @@ class TorchReport:
     """The report of PyTorch itself, made in a process of its own.
 
     Attributes:
-        failure: why there is none: PyTorch does not load, or does not end.
-        gpu: the GPU that it computes on.
-        no_gpu_reason: why it sees none.
+        failure: the reason why there is none: PyTorch does not load, or does not end.
+        gpu: the GPU that it computes on; without one, `no_gpu_reason`.
         kernels: GPUs that its kernels were built for (`sm_86`, `compute_120`).
-        error: why the engine would refuse the GPU.
-        attention: the kernel that computes attention on the GPU.
+        error: the reason why the engine would refuse the GPU.
     """
 
     failure: str | None = None
@@ -61,13 +56,7 @@ class FolderFacts:
 
 @dataclass(frozen=True)
 class ModelsFacts:
-    """The models' folder.
-
-    Attributes:
-        error: what is wrong with incomplete models.
-        num_bytes: bytes of the models that are there.
-        bytes_per_second: speed at which their largest file was read just now.
-    """
+    """The models in a folder: their bytes, the `error` of incomplete ones, and the speed of reading them."""
 
     state: ModelsState
     folder: FolderFacts

@@ -1,4 +1,4 @@
-"""The size and length of a filled-in form's video, before anything is computed. Knows no widget."""
+"""The size and length of a filled-in form's video, before anything is computed."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,4 @@
-"""The state that a page shows, of the jobs and the preflight, as plain values in one language.
-
-Turns a view of the queue into JSON for `static/page.js`; knows neither the network nor gradio.
-"""
+"""The state of the jobs and the preflight that a page shows: plain values, in its language, for `page.js`."""
 
 from typing import Any
 
@@ -34,7 +31,7 @@ MODEL_GB = round(MODEL_BYTES / 1e9)
 def page_state(
     view: QueueView, preflight: PreflightView, words: Translator, *, server: str, sound: bool
 ) -> dict[str, Any]:
-    """Return everything that the live half of a page shows.
+    """Return everything that a page shows of jobs and the preflight.
 
     Args:
         server: a name of this run of the app, so that a page notices when it was started anew.

@@ -1,6 +1,6 @@
 """Limits how much a request may send. Plain ASGI.
 
-Gradio limits single files only, neither all of an upload nor any other body, and leaves the half of an upload
+Gradio limits single files only, neither all of an upload nor any other body, and keeps the part of an upload
 whose sender goes away. A browser shows no answer while it still sends, so the rest of what is too large is
 received and discarded, up to a limit.
 """

@@ -1,4 +1,4 @@
-"""Serving the page: one app on one port, its shared things made and put away. Knows no widget."""
+"""Serving the page: one app on one port, its shared things made and put away."""
 
 import contextlib
 import logging
@@ -39,8 +39,7 @@ CLOSE_SECONDS = 30
 def run_page(options: PageOptions, words: Translator) -> int:
     """Serve the page until Ctrl-C; returns the exit status. Failures are one sentence on the error stream."""
     try:
-        _check_login(options)
-        _warn_if_others_reach_it(options, words)
+        _check_login(options, words)
         running = running_app(options.server, options.port)
         if running is None:
             _check_port(options.server, options.port)
@@ -114,12 +113,10 @@ def _launch(page: Any, options: PageOptions, app: AppState) -> str:
     return str(url)
 
 
-def _check_login(options: PageOptions) -> None:
+def _check_login(options: PageOptions, words: Translator) -> None:
+    """Refuse a server that others reach without a password, and warn about one with it."""
     if (options.share or not is_loopback(options.server)) and options.login is None:
         raise InputError("login_needed")
-
-
-def _warn_if_others_reach_it(options: PageOptions, words: Translator) -> None:
     if options.share:
         report(words("page.warning_share"))
     elif not is_loopback(options.server):

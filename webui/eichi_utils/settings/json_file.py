@@ -1,6 +1,6 @@
 """A small JSON file that the app keeps between two starts: read once, set aside where broken, written whole.
 
-Knows nothing of what is in it. A broken file is never fatal and never lost.
+A broken file is never fatal and never lost.
 """
 
 import itertools

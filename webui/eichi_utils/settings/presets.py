@@ -1,7 +1,6 @@
 """Prompts kept under a name; one of them may be the start-up prompt.
 
-The file is the predecessor's, so that its users keep theirs. Knows no page and no language: the presets to
-begin with are handed in.
+The file has the predecessor's format, so that its users keep theirs.
 """
 
 import copy

@@ -1,7 +1,4 @@
-"""A failure as a code with values for a sentence, and as details for a report.
-
-Every failure of the app comes through here. Speaks no language and knows neither pages nor jobs.
-"""
+"""Every failure of the app: a code with values for a sentence, and details for a report."""
 
 import platform
 import traceback

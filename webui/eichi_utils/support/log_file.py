@@ -1,7 +1,7 @@
 """The log file for support: the records of the app and its engine, one file a run.
 
 A record that cannot be written is lost, nothing else. The file is open for the moment of a record only, so
-that it can be moved or deleted while the app runs. Knows no job and no page.
+that it can be moved or deleted while the app runs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The sentence of an error in the language of the page. Knows codes and words, and no exception."""
+"""The sentence of an error in the language of the page."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The texts that the app shows, by short keys, from `locales/`. Knows no other module."""
+"""The texts that the app shows, by short keys, from `locales/`."""
 
 import json
 import locale

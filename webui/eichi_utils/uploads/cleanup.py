@@ -2,9 +2,9 @@
 
 Gradio keeps there what pages upload, what comes back with a request, what is continued from, and a second
 name of each video that a program asked for. Jobs have copies of their own, so all of it is of use only to
-pages that show it. At the start and the end of the app the whole folder goes (`app`). Gradio's own
-`delete_cache` knows no total, no half of an upload and no empty folder, and stops for good at a file that
-Windows does not let it delete.
+pages that show it. At the start and the end of the app the whole folder is deleted (`app`). Gradio's own
+`delete_cache` has no limit of bytes, keeps partial uploads and empty folders, and stops for good at a file
+that Windows does not let it delete.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ TIDY_SECONDS = 600
 
 
 class UploadCleaner:
-    """Deletes what is old, and the oldest where there is too much. Safe to use from any thread."""
+    """Deletes files that are old, and the oldest where there is too much. Safe to use from any thread."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class UploadCleaner:
 
     @contextlib.contextmanager
     def uploading(self) -> Iterator[None]:
-        """Keeps halves of uploads during the block: a file gets a folder only when it is complete."""
+        """Keep partial uploads during the block: a file gets a folder only when it is complete."""
         with self._lock:
             self._uploading += 1
         try:
@@ -56,7 +56,7 @@ class UploadCleaner:
                 self._uploading -= 1
 
     def tidy(self) -> None:
-        """Delete halves of uploads, what is older than it may be, and the oldest of what is too much."""
+        """Delete partial uploads, files that are too old, and the oldest of those that are too much."""
         with self._lock:
             if not self._uploading:
                 _delete(path for path in _entries(self._folder) if path.is_file())

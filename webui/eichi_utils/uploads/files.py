@@ -1,4 +1,4 @@
-"""The files that users upload, and the picture or request in each. Knows no widget."""
+"""The files that users upload, and the picture or request in each."""
 
 import threading
 from pathlib import Path
