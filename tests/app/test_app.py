@@ -93,12 +93,6 @@ def test_two_folders_take_two_apps(opened, tmp_path):
     assert first.uploads != second.uploads
 
 
-def test_folder_is_free_after_the_app_has_ended(opened, tmp_path):
-    opened(tmp_path)
-    opened.end()
-    assert opened(tmp_path).home == tmp_path
-
-
 def test_folder_that_cannot_be_created_is_named(opened, tmp_path):
     file = write(tmp_path / "file", "x")
     with pytest.raises(MachineError) as caught:
@@ -162,21 +156,15 @@ def test_last_prompt_returns_without_a_startup_prompt(opened, tmp_path):
     assert opened(tmp_path).settings.load()["prompt"] == "Something else."
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\0", '{"steps": NaN}'])
-def test_broken_settings_are_set_aside_with_one_notice(opened, tmp_path, content):
-    path = write(settings_file(tmp_path), content)
-    app = opened(tmp_path)
-    assert app.settings.load()["steps"] == DEFAULTS["steps"]
-    assert [notice.code for notice in app.take_notices()] == ["file_set_aside"]
-    assert app.take_notices() == []
-    assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == content
-
-
-def test_broken_presets_are_set_aside_with_a_notice(opened, tmp_path):
+def test_broken_settings_and_presets_are_set_aside_with_one_notice_each(opened, tmp_path):
+    path = write(settings_file(tmp_path), "{")
     write(tmp_path / "presets" / "prompt_presets.json", "no JSON")
     app = opened(tmp_path)
-    assert [notice.code for notice in app.take_notices()] == ["file_set_aside"]
+    assert app.settings.load()["steps"] == DEFAULTS["steps"]
     assert len(app.presets.names()) == len(STARTERS)
+    assert [notice.code for notice in app.take_notices()] == ["file_set_aside"] * 2
+    assert app.take_notices() == []
+    assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == "{"
 
 
 def test_predecessor_settings_are_read(opened, tmp_path):
@@ -234,11 +222,6 @@ def test_language_option_is_remembered(opened, tmp_path):
     opened(tmp_path, language="zh-tw")
     opened.end()
     assert opened(tmp_path).language == "zh-tw"
-
-
-def test_each_page_has_its_own_language(opened, tmp_path):
-    app = opened(tmp_path, language="ja")
-    assert [app.translator(code).language for code in ("en", "ja", "zh-tw")] == ["en", "ja", "zh-tw"]
 
 
 # -- the output folder -------------------------------------------------------------------------------

@@ -357,15 +357,7 @@ def test_an_unusable_output_folder_is_refused(command, name, sentence):
     assert (command.folder / "file").read_text() == "not a folder"
 
 
-BAD_NAMES = (
-    *("../video", "/tmp/video", "a/b", "a\\b", "", ".", "..", " video", "video ", "video.", ".hidden"),
-    *("CON", "nul", "com1", "LPT9.txt", "aux .mp4", "COM¹", "conin$"),
-    *("a:b", "a*b", "a?", 'a"b', "a|b", "<a>"),
-    *("a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\u202eb", "a\0b", "a\ud800b", "a" * 101, "猫" * 70),
-)
-
-
-@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+@pytest.mark.parametrize("name", ["", "../video", "CON", "a\ud800b"], ids=ascii)
 def test_a_name_that_no_file_can_have_is_refused(command, name):
     assert "cannot be a file name" in command.refuse({}, "--name", name)
 

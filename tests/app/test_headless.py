@@ -93,14 +93,14 @@ def test_ctrl_c_stops_after_the_step_and_keeps_what_is_finished(command, monkeyp
 
 @pytest.mark.parametrize("begin", [0, 1])
 def test_the_bar_goes_back_when_a_section_is_sampled_again(begin):
-    places, bar = [], tqdm(file=io.StringIO())
+    positions, bar = [], tqdm(file=io.StringIO())
     for section, step in [(begin, 1), (begin, 2), (begin, 1), (begin, 2), (2, 1), (2, 2)]:
         event = StepDone(section, 3, step, 2, computed=True, preview=np.zeros(1))
         headless._advance(bar, event, Translator("en"))
-        places.append((bar.n, bar.total))
+        positions.append((bar.n, bar.total))
     more = 2 * (1 - begin)
-    assert places[:4] == [(1, 4 + more), (2, 4 + more)] * 2
-    assert places[4:] == [(3 + more, 4 + more), (4 + more, 4 + more)]
+    assert positions[:4] == [(1, 4 + more), (2, 4 + more)] * 2
+    assert positions[4:] == [(3 + more, 4 + more), (4 + more, 4 + more)]
 
 
 def test_the_same_name_resumes_where_it_stopped(command, monkeypatch):
@@ -147,21 +147,21 @@ def test_ctrl_c_works_as_before_when_the_command_is_done(command):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "sentence"),
     [
         (MemoryError(), "There is not enough memory; close other programs, or choose a smaller resolution."),
         (LookupError("two\nlines"), "does not know: LookupError: two lines (at test_headless.py:"),
     ],
 )
-def test_an_unexpected_error_is_one_sentence_too(command, monkeypatch, error, said):
+def test_an_unexpected_error_is_one_sentence_too(command, monkeypatch, error, sentence):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("diffusers_helper.public.load_request", fail)
+    monkeypatch.setattr("webui.eichi_utils.headless.load_request", fail)
     answer = command(SMALL)
     assert answer.status == 1
     assert len(answer.lines) == 1
-    assert said in answer.lines[0]
+    assert sentence in answer.lines[0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")

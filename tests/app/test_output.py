@@ -23,7 +23,7 @@ from webui.eichi_utils.output import (
 WEBUI = Path(output.__file__).parents[1]
 
 
-# -- names; what is refused as one is tested with the command, in test_bad_input.py -----------------
+# -- names -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,16 @@ WEBUI = Path(output.__file__).parents[1]
 )
 def test_plain_name_is_valid(name):
     assert check_name(name) == name
+
+
+BAD = ["con", "NUL.txt", "COM1", "COM¹", "conin$", "aux .mp4", "ab:c", "a*", 'a"', "a|b", "a?", "<a>", "."]
+BAD += ["a\nb", "a\x00", "a\x7fb", "a\x85b", "a\u2028b", "\u202ea", "\ud800", "a.", "a ", " a", ".a"]
+
+
+@pytest.mark.parametrize("name", [*BAD, "", "..", "a/b", "a\\b", "a" * 101, "猫" * 70], ids=ascii)
+def test_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(InputError, match="bad_name"):
+        check_name(name)
 
 
 def test_longest_name_leaves_room_for_endings():
@@ -102,12 +112,10 @@ def test_existing_folder_is_accepted(base):
 
 OUTSIDE = ["..", "../x", "a/../../x", "a\\..\\x", "/", "/tmp/x", "\\x", "//server/share", "\\\\server\\share"]
 OUTSIDE += ["~", "~/x", "~root", "C:", "C:x", "c:\\x", "C:/x"]
-BAD = ["con", "NUL.txt", "a/aux", "COM1", "ab:c", "a*", 'a"', "a|b", "a?", "<a>", "a\nb", "a\x00"]
-BAD += ["a.", "a ", " a", ".a", "a./b", "a/b ", ".", "a/./b", "\u202ea", "\ud800", "猫" * 70]
 REFUSED = {
     "output_folder_empty": ["", "  ", "　"],
     "output_folder_outside": OUTSIDE,
-    "bad_folder_name": BAD,
+    "bad_folder_name": ["con", "a/aux", "a./b", "a/b ", "a/./b", "ab:c"],
     "output_folder_too_long": ["a" * 101, "a/" * 51],
     "output_folder_of_app": ["cache", "Cache", "SETTINGS/x", "hf_download\\x", "static"],
 }

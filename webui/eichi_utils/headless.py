@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from diffusers_helper import events
 from diffusers_helper.errors import InputError
+from diffusers_helper.public import load_request
 
 from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .jobs.headless_folders import delete_stale, work_folder
@@ -100,8 +101,6 @@ class _Progress:
 
 def _generate(options: HeadlessOptions, stop: threading.Event, progress: _Progress) -> Iterator[events.Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
-    from diffusers_helper.public import load_request
-
     delete_stale(options.temp)
     defaults = {"resolution": DEMO_RESOLUTION} if options.engine.uses_demo else {}
     request = load_request(options.request, defaults)

@@ -27,12 +27,12 @@ def test_it_reports_what_is_there_what_comes_and_lost_connections(hub, folders, 
     shutil.copytree(MODELS / FRAMEPACK, folders.caches[0] / FRAMEPACK)
     hub.trouble["vae/config.json"] = [Trouble(break_after=10)]
     assert run_download(folders, WORDS) == 0
-    said = lines(capsys)
-    assert said[0] == f"Found transformer in {folders.caches[0] / FRAMEPACK}: it is used as it is."
-    assert said[1].startswith("The models have 0.0 GB. 0.0 GB are still to be downloaded to ")
-    assert "The line broke (the connection ended early); trying again in a moment." in said
-    assert f"{HUNYUAN}/vae/config.json (0.0 of 0.0 GB)" in said
-    assert said[-1] == f"The models are complete ({folders.own})."
+    shown = lines(capsys)
+    assert shown[0] == f"Found transformer in {folders.caches[0] / FRAMEPACK}: it is used as it is."
+    assert shown[1].startswith("The models have 0.0 GB. 0.0 GB are still to be downloaded to ")
+    assert "The line broke (the connection ended early); trying again in a moment." in shown
+    assert f"{HUNYUAN}/vae/config.json (0.0 of 0.0 GB)" in shown
+    assert shown[-1] == f"The models are complete ({folders.own})."
 
 
 def test_a_complete_set_is_checked(hub, folders, capsys):
@@ -42,24 +42,24 @@ def test_a_complete_set_is_checked(hub, folders, capsys):
     assert run_download(folders, WORDS) == 0
     assert hub.sent == path.stat().st_size
     assert files_below(folders.own) == files_below(MODELS)
-    said = lines(capsys)
-    assert len([line for line in said if line.startswith("Found ")]) == 5
-    assert "read once more" in said[5]
+    shown = lines(capsys)
+    assert len([line for line in shown if line.startswith("Found ")]) == 5
+    assert "read once more" in shown[5]
 
 
 def test_a_failure_is_one_sentence_and_status_1(hub, folders, capsys, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(folders.own / "empty"))
     hub.token = "hf_mine"
     assert run_download(folders, WORDS) == 1
-    (said,) = lines(capsys)
-    assert said.startswith(f"Error: {hub.url}/{HUNYUAN} lets only known users download; visit ")
+    (shown,) = lines(capsys)
+    assert shown.startswith(f"Error: {hub.url}/{HUNYUAN} lets only known users download; visit ")
 
 
 def test_wrong_input_is_status_2(folders, capsys, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "somewhere")
     assert run_download(folders, WORDS) == 2
-    (said,) = lines(capsys)
-    assert said.startswith('Error: HF_ENDPOINT is "somewhere", which is no address; ')
+    (shown,) = lines(capsys)
+    assert shown.startswith('Error: HF_ENDPOINT is "somewhere", which is no address; ')
 
 
 @pytest.mark.slow

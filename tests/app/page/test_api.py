@@ -112,11 +112,11 @@ def test_wrong_values_are_refused_in_a_sentence(client, cat, tmp_path):
         assert sentence in refusal(client, handle_file(str(image)), "A cat.", seconds, None, settings)
 
 
-@pytest.mark.parametrize("place", ["start_image", "end_image"])
-def test_only_an_upload_is_taken_as_a_picture(client, cat, place):
+@pytest.mark.parametrize("key", ["start_image", "end_image"])
+def test_only_an_upload_is_taken_as_a_picture(client, cat, key):
     images = {"start_image": handle_file(str(cat)), "end_image": None}
     for file in ({"path": str(cat)}, {"path": "/etc/passwd"}, "/etc/passwd", [], 7):
-        text = refusal(client, prompt="A cat.", seconds=1, settings=SMALL, **images | {place: file})
+        text = refusal(client, prompt="A cat.", seconds=1, settings=SMALL, **images | {key: file})
         shown = file["path"] if isinstance(file, dict) else str(file)
         assert text == WORDS("error.image_missing", image=shown)
     for nothing in (None, {"url": "http://127.0.0.1/x.png"}, {}):

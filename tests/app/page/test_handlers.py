@@ -157,9 +157,9 @@ def test_the_whole_page_changes_its_language_and_no_value(page, app, language):
 
 def test_an_unusable_picture_is_taken_out_again(page, tmp_path):
     (file := tmp_path / "cat.png").write_bytes(b"<html></html>")
-    for place in ("start-image", "end-image"):
-        assert "ichi-error" in page.choose(place, page.upload(file))
-        assert page.shown[place] is None
+    for widget in ("start-image", "end-image"):
+        assert "ichi-error" in page.choose(widget, page.upload(file))
+        assert page.shown[widget] is None
 
 
 def test_an_undisplayable_picture_is_shown_as_png(page, tmp_path):
@@ -172,18 +172,18 @@ def test_an_undisplayable_picture_is_shown_as_png(page, tmp_path):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content.content))), PICTURE)
 
 
-def test_a_picture_with_settings_says_so_and_changes_nothing(page, tmp_path):
+def test_a_picture_with_settings_is_reported_and_changes_nothing(page, tmp_path):
     file = tmp_path / "ours.png"
     write_png(file, PICTURE, REQUEST)
-    said = page.choose("start-image", page.upload(file))
-    assert text(said) == WORDS("page.picture_carries_settings")
+    message = page.choose("start-image", page.upload(file))
+    assert text(message) == WORDS("page.picture_carries_settings")
     assert page.shown["steps"] == SMALLEST["steps"]
 
 
 def test_several_start_images_make_a_video_each(app, page, tmp_path, cat):
     other = shutil.copy(cat, tmp_path / "other.png")
-    said = page.choose("inbox", [page.upload(cat), page.upload(Path(other))])
-    assert text(said) == WORDS("page.several_chosen", count=2)
+    message = page.choose("inbox", [page.upload(cat), page.upload(Path(other))])
+    assert text(message) == WORDS("page.several_chosen", count=2)
     visible = [page.properties[name]["visible"] for name in ("start-image", "several-images")]
     assert visible == [False, True]
     page.set(prompt="x")
@@ -207,8 +207,8 @@ def test_emptied_start_images_give_way_to_a_single_one(page, cat):
 
 
 def test_a_video_of_ours_brings_all_its_settings_back(page, tmp_path):
-    said = page.choose("inbox", [page.upload(our_video(tmp_path))])
-    assert text(said) == WORDS("page.restored")
+    message = page.choose("inbox", [page.upload(our_video(tmp_path))])
+    assert text(message) == WORDS("page.restored")
     assert {name: page.shown[name] for name in FIELDS_SHOWN} == FIELDS_SHOWN
     picture = page.http.get(f"gradio_api/file={page.shown['start-image']['path']}")
     assert picture.status_code == 200
@@ -249,8 +249,8 @@ def test_files_of_others_are_refused_and_change_nothing(page, tmp_path, cat):
         ([naming], "not_made_by_us", {"path": "ours.mp4"}),
         ([cat, naming], "video_among_pictures", {}),
     ):
-        said = text(page.choose("inbox", [page.upload(file) for file in files]))
-        assert said == WORDS(f"error.{code}", **values)
+        message = text(page.choose("inbox", [page.upload(file) for file in files]))
+        assert message == WORDS(f"error.{code}", **values)
         assert {**page.shown, "message": before["message"], "inbox": before["inbox"]} == before
 
 
@@ -282,10 +282,10 @@ def test_an_output_folder_elsewhere_is_refused(app, page, cat):
     for name in ("../outside", "/tmp", "C:\\x", "settings", "a/../..", "", "con", "a\0b"):
         page.set(output_folder=name)
         promised = text(page.shown["outlook"])
-        said = page.click("start")
-        assert text(said).startswith(promised), "before Start the page said what Start then says"
-        assert "ichi-error" in said
-        assert "went wrong that this app does not know" not in text(said)
+        message = page.click("start")
+        assert text(message).startswith(promised), "the estimate shows the error before Start"
+        assert "ichi-error" in message
+        assert "went wrong that this app does not know" not in text(message)
     assert len(jobs(app)) == before
 
 
@@ -346,16 +346,16 @@ def test_without_a_screen_the_page_names_the_folder(app, page):
 # -- pictures of this computer that nobody uploaded --------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["start-image", "end-image", "several-images"])
-def test_a_path_that_was_never_uploaded_is_refused(app, page, cat, place):
-    if place == "end-image":
+@pytest.mark.parametrize("widget", ["start-image", "end-image", "several-images"])
+def test_a_path_that_was_never_uploaded_is_refused(app, page, cat, widget):
+    if widget == "end-image":
         page.choose("start-image", page.upload(cat))
     file = {"path": str(cat)}
-    page.shown[place] = [{"image": file, "caption": None}] if place == "several-images" else file
+    page.shown[widget] = [{"image": file, "caption": None}] if widget == "several-images" else file
     before = len(jobs(app))
     assert text(page.click("start")) == WORDS("error.image_missing", image=str(cat))
     assert len(jobs(app)) == before
-    page.shown[place] = None
+    page.shown[widget] = None
     assert text(page.choose("start-image", file)) == WORDS("error.image_missing", image=str(cat))
     assert page.shown["start-image"] is None
     assert page.choose("start-image", {"path": page.upload(cat)["path"]}) == "", "an upload needs no more"
@@ -406,7 +406,7 @@ def test_a_presets_name_is_checked_and_never_markup(page):
         page.shown |= {"preset-name": name, "prompt": prompt}
         assert "ichi-error" in page.click("save-preset")
     page.shown |= {"preset-name": "<img src=x onerror=alert(1)>", "prompt": "A cat."}
-    said = page.click("save-preset")
-    assert "<img" not in said
-    assert "<img src=x onerror=alert(1)>" in text(said)
+    message = page.click("save-preset")
+    assert "<img" not in message
+    assert "<img src=x onerror=alert(1)>" in text(message)
     page.click("delete-preset")

@@ -57,20 +57,6 @@ def test_an_error_is_a_sentence_in_the_language_of_the_page(language):
     assert (parsed.tags, parsed.text) == (["p"], words("error.port_taken", port=NASTY))
 
 
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (
-            RuntimeError("a\nb"),
-            "Something went wrong that this app does not know: RuntimeError: a b (at ",
-        ),
-        (MemoryError(), "There is not enough memory;"),
-    ],
-)
-def test_an_unexpected_error_is_one_sentence_too(error, sentence):
-    assert Parsed(messages.problem(caught(error), WORDS)).text.startswith(sentence)
-
-
 def test_the_details_hold_the_traceback_and_nothing_private(monkeypatch, tmp_path):
     monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
     error = caught(ValueError(f"{NASTY} {tmp_path}/x data:image/png;base64,AAAABBBBCCCC=="))

@@ -46,7 +46,7 @@ class Server:
 
     def ask(self, path: str, pieces: Iterable[dict[str, Any]], method: str = "POST", length: int = 0) -> Any:
         """The status and text of the answer to a body in pieces."""
-        messages, said = iter(pieces), []
+        messages, sent = iter(pieces), []
         headers = [(b"content-length", str(length).encode())] if length else []
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
 
@@ -55,10 +55,10 @@ class Server:
             return next(messages, GONE)
 
         async def send(message: dict[str, Any]) -> None:
-            said.append(message)
+            sent.append(message)
 
         asyncio.run(self._limit(scope, receive, send))
-        return said[0]["status"], b"".join(message.get("body", b"") for message in said).decode()
+        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
 
 
 @pytest.fixture

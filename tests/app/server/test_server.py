@@ -122,8 +122,8 @@ def test_help_and_errors_are_in_the_users_language(language, chosen_by, monkeypa
     for arguments, key in ((["--help"], "cli.description"), (["--port", "0"], "cli.port_wrong")):
         with pytest.raises(SystemExit):
             parse_arguments([*arguments, *options])
-        said = "".join(capsys.readouterr())
-        assert words(key, value="0") in " ".join(said.split()), key
+        shown = "".join(capsys.readouterr())
+        assert words(key, value="0") in " ".join(shown.split()), key
 
 
 def test_headless_errors_are_in_english(monkeypatch, capsys):

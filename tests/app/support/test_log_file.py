@@ -294,12 +294,3 @@ def test_the_terminal_shows_no_more_than_without_the_log(tmp_path, options, line
     if not options:
         assert done.stderr.splitlines() == shown
     assert "INFO webui.x" in written(tmp_path)
-
-
-def test_importing_it_does_nothing(tmp_path):
-    script = "import logging, webui.eichi_utils.support.log_file; print(logging.getLogger().handlers)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
-    )
-    assert done.stdout == "[]\n"
-    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from diffusers_helper.events import Notice
 from diffusers_helper.plan import make_plan
 from diffusers_helper.public import (
     atomic_write,
+    count_frames,
     count_stored_sections,
     disk_errors,
     list_partial_videos,
@@ -200,8 +201,6 @@ def _has_video(spec: JobSpec) -> bool:
             return False
     except OSError:  # a drive that is away now
         return False
-    from diffusers_helper.public import count_frames
-
     return count_frames(video) == make_plan(spec.request).pixel_frames
 
 

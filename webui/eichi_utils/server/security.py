@@ -54,13 +54,10 @@ SAFE_SITES = ("same-origin", "none")
 """The origins of a request, as a browser names them, that are this page or the user's own hand."""
 
 
-def make_guards(
-    server: str, shared: bool, login: tuple[str, str] | None, uploads: Path | None = None
-) -> list[Middleware]:
+def make_guards(server: str, shared: bool, login: tuple[str, str] | None, uploads: Path) -> list[Middleware]:
     """Return the guards of a server: on this computer only its own names are answered (no DNS rebinding).
 
-    Args:
-        uploads: the one folder whose files gradio may hand out; None: it may hand out none.
+    Of all files, gradio may serve those in `uploads` alone.
     """
     guards = [Middleware(SafeHeaders), Middleware(SameOrigin)]
     if not shared and is_loopback(server):
@@ -153,12 +150,12 @@ class PasswordRequired(_Guard):
 class BlockedPaths(_Guard):
     """Refuses what gradio would answer and the page never asks, and every file that was not uploaded."""
 
-    def __init__(self, app: Any, uploads: Path | None) -> None:
+    def __init__(self, app: Any, uploads: Path) -> None:
         super().__init__(app)
         self._uploads = uploads
 
     def refusal(self, scope: Any) -> Response | None:
         path = scope["path"]
         files = [path[len(start) :] for start in FILES if path.startswith(start)]
-        is_foreign = any(self._uploads is None or not lies_in(file, self._uploads) for file in files)
+        is_foreign = any(not lies_in(file, self._uploads) for file in files)
         return Response(status_code=404) if is_foreign or path.startswith(BLOCKED_PATHS) else None
