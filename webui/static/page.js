@@ -18,7 +18,7 @@
   let setupOpened = false;
   let lastOffer;           // what the download offers; undefined before the first state
   const dismissed = new Set();
-  const sure = new Set();  // ids of the jobs whose "throw away" was clicked once
+  const sure = new Set();  // ids of the jobs whose "delete" was clicked once
 
   /* ---- receiving ---------------------------------------------------------------------------------------------- */
 
@@ -255,7 +255,7 @@
     else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
   });
 
-  function askAgain(id) {                          // what is thrown away is gone: only the second click does it
+  function askAgain(id) {                          // what is deleted is gone: only the second click deletes
     sure.add(id);
     render();
     setTimeout(() => { sure.delete(id); render(); }, 5000);

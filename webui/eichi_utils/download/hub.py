@@ -1,7 +1,7 @@
 """The client of Hugging Face or a mirror of it: a repository's files, and a file's bytes from anywhere on.
 
 Uses huggingface_hub's listing, session and token, but not its `http_get`: that writes in steps of 10 MiB,
-which a lost connection throws away, empties the file where a server ignores the range, and takes a log-in
+which are lost with a connection, empties the file where a server ignores the range, and takes a log-in
 page for a file's beginning. Where another try may help, `ConnectionLost` is raised.
 """
 

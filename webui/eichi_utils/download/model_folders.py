@@ -94,7 +94,7 @@ class Inventory:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all parts on the disk."""
+        """The bytes of all parts on the disk."""
         return sum(part.num_bytes for part in self.parts)
 
 

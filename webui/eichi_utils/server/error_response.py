@@ -41,7 +41,7 @@ class ErrorResponse:
             if scope["type"] != "http":
                 raise
             logger.warning("%s %r failed", scope["method"], scope["path"], exc_info=True)
-            if has_begun:  # it ends here; the server sees by itself where bytes are missing
+            if has_begun:  # it ends here; the server notices missing bytes
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
             error = self._with_code(caught)

@@ -50,7 +50,10 @@ class SettingsStore:
         self._stored: dict[str, Any] = self._file.value if isinstance(self._file.value, dict) else {}
         known = {key: value for key, value in self._stored.items() if key in fields}
         unusable = {key: value for key, value in known.items() if not fields[key].takes(value)}
-        self.notices = [*self._file.notices, *(_unusable(key, value) for key, value in unusable.items())]
+        self.notices = list(self._file.notices)
+        for key, value in unusable.items():
+            shown: dict[str, object] = {"setting": key, "value": str(value)[:SHOWN_CHARACTERS]}
+            self.notices.append(Notice("setting_unusable", shown))
         self._unusable = set(unusable)
         self._lock = threading.Lock()
 
@@ -83,7 +86,3 @@ class SettingsStore:
     def _effective(self, key: str) -> Any:
         is_usable = key in self._stored and key not in self._unusable
         return self._stored[key] if is_usable else self._fields[key].default
-
-
-def _unusable(setting: str, value: object) -> Notice:
-    return Notice("setting_unusable", {"setting": setting, "value": str(value)[:SHOWN_CHARACTERS]})

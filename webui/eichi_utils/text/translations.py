@@ -27,7 +27,7 @@ class Translator:
         return self._words[key].format(**values)
 
     def has(self, key: str) -> bool:
-        """Return whether there is a text of that key."""
+        """Return whether the language has a text of that key."""
         return key in self._words
 
 
