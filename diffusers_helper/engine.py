@@ -118,9 +118,7 @@ class Engine:
     ) -> Generator[Event, None, ModelFiles]:
         """Return the models with the transformer's 8-bit weights, converting them where they are missing.
 
-        Raises:
-            InputError: the job's sections were made without them.
-            StopRequested: `stop` was set meanwhile; the files converted by then stay.
+        Raises InputError if the job's sections were made without them.
         """
         files, work = self.config.models, target.working_folder
         with machine_errors(files.transformer.folder):

@@ -143,8 +143,7 @@ def _fingerprint_of(
 ) -> JobFingerprint:
     """Return the job's fingerprint, with the stored sections' seed where the request leaves it open.
 
-    Raises:
-        InputError: the stored sections belong to another job, or were made by other models.
+    Raises InputError if the stored sections belong to another job, or were made by other models.
     """
     identity, models = request_identity(request, pictures), models_identity(loader.files)
     kept = stored_fingerprint(folder.path)

@@ -112,11 +112,7 @@ def convert(
 def remove_corrupt_shards(folder: Path) -> bool:
     """Read all files of a folder and delete those whose digest does not match; `convert` makes them again.
 
-    Returns:
-        True if there was such a file.
-
-    Raises:
-        MachineError: something cannot be read or deleted now.
+    Returns True if there was such a file. Raises MachineError where something cannot be read or deleted.
     """
     with machine_errors(folder):
         manifest = _Manifest.read(folder)

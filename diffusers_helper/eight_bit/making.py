@@ -22,12 +22,8 @@ LOOK_SECONDS = 0.2
 
 
 def choose_root(source: ModelPart, roots: Sequence[Path]) -> Path:
-    """Choose below which folder a transformer's 8-bit weights are used: the first that has all of them, else
-    the first that can be written, else the last.
-
-    Raises:
-        OSError: a folder cannot be read now.
-    """
+    """Choose the root of a transformer's 8-bit weights: the first that has all of them, else the first that
+    can be written, else the last. Raises OSError."""
     for root in roots:
         if conversion_state(eight_bit_folder(root), source) == "complete":
             return root
@@ -73,14 +69,19 @@ def make_eight_bit(
             yield from _watch(work, latest, stop, ended)
         finally:
             ended.set()
-    _raise_failure(work, folder)
+    try:
+        work.result()
+    except MachineError as error:
+        if error.code != "disk_too_small":
+            raise
+        needed, free = error.values["needed"], error.values["free"]
+        raise MachineError("eight_bit_disk_too_small", path=str(folder), needed=needed, free=free) from error
 
 
 class _Latest:
     """The progress of the conversion, handed from its thread to the one that yields events."""
 
-    def __init__(self) -> None:
-        self.percent = 0
+    percent = 0
 
     def update(self, done: int, total: int) -> None:
         self.percent = 100 * done // max(total, 1)
@@ -97,14 +98,3 @@ def _watch(
             reported = latest.percent
             yield StageProgress(reported / 100)
         wait([work], LOOK_SECONDS)
-
-
-def _raise_failure(work: Future[None], folder: Path) -> None:
-    """Raise what ended the conversion; a disk that is too small as the error that names the 8-bit weights."""
-    try:
-        work.result()
-    except MachineError as error:
-        if error.code != "disk_too_small":
-            raise
-        needed, free = error.values["needed"], error.values["free"]
-        raise MachineError("eight_bit_disk_too_small", path=str(folder), needed=needed, free=free) from error

@@ -1,4 +1,4 @@
-"""Everything a job encodes before it samples, loading each model only if the cache lacks its result."""
+"""The encoding of prompts and pictures before a job samples; a cached result spares loading its model."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def encode_all(
     loader: ModelLoader,
     cache: EmbeddingCache,
 ) -> Generator[Event, None, Conditioning]:
-    """Encode all that the plan needs. Yields the stages that begin, and notices of prompts cut short."""
+    """Encode all that the plan needs. Yields the stages that begin, and notices of truncated prompts."""
     prompts = yield from _encode_prompts(request, plan, loader, cache)
     image_embeds = yield from _encode_vision(pictures[plan.start], loader, cache)
     yield StageStarted("images")

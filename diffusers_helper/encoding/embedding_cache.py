@@ -1,4 +1,4 @@
-"""A cache of embeddings on the disk, so that the same prompt or picture is encoded only once.
+"""The cache of embeddings on the disk, so that the same prompt or picture is encoded only once.
 
 The key is a digest of the content and of the models; neither prompts nor pictures can be read from it. The
 folder is bounded: the least recently used entries go first. A folder that cannot be written only costs time.
@@ -40,9 +40,9 @@ class EmbeddingCache:
         try:
             tensors = load(path.read_bytes())
             os.utime(path)
+            return tensors
         except (OSError, SafetensorError, ValueError):
             return None
-        return tensors
 
     def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
         """Write tensors under `key` atomically, then evict the least recently used entries over the limit."""

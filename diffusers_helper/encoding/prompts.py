@@ -41,9 +41,6 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
     Returns:
         For each prompt `embeds` `(tokens, dim)` and `pooled` `(dim,)` on the CPU, in the encoders' dtype,
         and `num_dropped` `()`, the number of tokens over the limit.
-
-    Raises:
-        InputError: a tokenizer is broken.
     """
     hidden = _encode_hidden(prompts, loader)
     pooled = _encode_pooled(prompts, loader)
@@ -65,7 +62,7 @@ def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
 
 
 def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Llama's hidden states `(tokens, dim)` after the template's head, and the number of dropped tokens.
+    """Return Llama's hidden states `(tokens, dim)` after the template's head, and the dropped tokens' count.
 
     Nothing is padded: attention is causal, so padding behind the prompt would change nothing.
     """
@@ -85,7 +82,7 @@ def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[t
 
 
 def _encode_pooled(prompts: list[str], loader: ModelLoader) -> dict[str, torch.Tensor]:
-    """CLIP's pooled output `(dim,)` for each prompt."""
+    """Return CLIP's pooled output `(dim,)` for each prompt."""
     tokenizer = load_tokenizer(loader.files.text_encoder_2.processor)
     results = {}
     with loader.text_encoder_2() as model:

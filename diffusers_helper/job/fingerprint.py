@@ -16,12 +16,7 @@ from ..weights.model_files import ModelFiles, content_fingerprint
 
 @dataclass(frozen=True)
 class JobFingerprint:
-    """The digests that every file of a job carries.
-
-    Attributes:
-        identity: of all that decides the sections' numbers but for the seed and the models.
-        models: of the models.
-    """
+    """The digests of `request_identity` and `models_identity`, and the seed: every file of a job has them."""
 
     identity: str
     models: str
@@ -31,8 +26,7 @@ class JobFingerprint:
 def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarray]) -> str:
     """Digest all that decides a section's numbers, but for the seed and the models.
 
-    Args:
-        pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
+    `pictures` are cropped, `(height, width, 3)` uint8 by their names in the request.
     """
     digests = {
         name: hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()

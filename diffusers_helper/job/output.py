@@ -106,10 +106,9 @@ class Output:
         return path, count
 
     def write_unfinished(self, folder: "JobFolder") -> Path | None:
-        """Write the finished sections as a video of their own, never as a loop: its beginning is missing.
+        """Write the finished sections as a separate video, never as a loop: its beginning is missing.
 
-        Returns:
-            The video; None where nothing is finished, or where it cannot be written, which loses no section.
+        Returns None where nothing is finished, or where it cannot be written, which loses no section.
         """
         if not folder.num_sections:
             return None

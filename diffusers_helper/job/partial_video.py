@@ -47,7 +47,7 @@ class PartialVideo:
     def write(self) -> Path | None:
         """Write the partial video under a new name and delete the oldest ones; call after each section.
 
-        A run that resumes calls it before its first own section, too.
+        A run that resumes calls it before its first new section, too.
 
         Returns:
             The file; None where it could not be written, which must not end the job. The next call makes
@@ -111,7 +111,7 @@ def _join(target: Path, pieces: Iterable[Path | BinaryIO]) -> None:
                 if stream is None:
                     stream = container.add_stream_from_template(source.streams.video[0])
                 for packet in source.demux(video=0):
-                    if not packet.size:  # PyAV's mark of the end
+                    if not packet.size:  # PyAV's end marker
                         continue
                     assert packet.time_base is not None
                     packet.duration = round(1 / FPS / packet.time_base)

@@ -51,8 +51,7 @@ def pack_request(
 ) -> dict[str, object]:
     """Make a request self-contained, as JSON values: actual seed, actual size, pictures inside.
 
-    Args:
-        pictures: the cropped pictures `(height, width, 3)` uint8 by the name they have in the request.
+    `pictures` are cropped, `(height, width, 3)` uint8 by their names in the request.
     """
     height, width = pictures[request.start_picture].shape[:2]
     packed = request.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))

@@ -101,8 +101,7 @@ def _fit_part(image: np.ndarray, scaled: tuple[int, int], wanted: tuple[int, int
 def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, float]:
     """Find the part of `old` pixels that scales to the middle `wanted` of `scaled` ones.
 
-    Returns:
-        The pixels that the filter reads, and where among them the part begins and ends.
+    Returns the pixels that the filter reads, and where among them the part begins and ends.
     """
     step = old / scaled
     first = round((scaled - wanted) / 2) * step

@@ -25,17 +25,9 @@ ENDS_WITHIN = Fraction(1, 4)
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: str) -> int:
-    """Encode frames `(height, width, 3)` uint8 with even sides, one in memory at a time, atomically.
+    """Encode frames `(height, width, 3)` uint8 with even sides, atomically; return their number.
 
-    Args:
-        crf: constant rate factor of libx264, 0 (lossless) to 51.
-        comment: metadata of the file.
-
-    Returns:
-        The number of frames.
-
-    Raises:
-        OSError: the disk is full or the folder is gone.
+    One frame is in memory at a time. `crf` is the constant rate factor of libx264, 0 (lossless) to 51.
     """
     with (
         atomic_write(path) as part,
@@ -49,11 +41,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: st
 def encode_frames(
     container: av.container.OutputContainer, frames: Iterable[np.ndarray], options: Mapping[str, str]
 ) -> int:
-    """Encode frames `(height, width, 3)` uint8 into an open file, with options of libx264.
-
-    Returns:
-        The number of frames.
-    """
+    """Encode frames `(height, width, 3)` uint8 into an open file, by options of libx264; return the count."""
     count, stream = 0, None
     for frame in frames:
         if stream is None:

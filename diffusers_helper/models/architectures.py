@@ -1,4 +1,4 @@
-"""The models' classes, built from their configs without weights. The only place that knows these classes."""
+"""The models' classes, built from their configs without weights. Nothing else knows these classes."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ..weights.model_files import ModelPart
 logger = logging.getLogger(__name__)
 
 UNUSED_LLAMA_LAYERS = 2
-"""The prompt is what comes out of the third layer from the end; those behind it and the norm never run."""
+"""The layers that never run, like the norm: the prompt is the output of the third layer from the end."""
 
 
 def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module:
@@ -37,7 +37,7 @@ def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module
 
 
 def make_text_encoder(config: dict) -> nn.Module:
-    """The Llama without the layers whose output nobody reads; its output is the raw hidden state."""
+    """Build the Llama without the layers whose output is not used; its output is not normalized."""
     from transformers import LlamaConfig, LlamaModel
 
     settings = LlamaConfig.from_dict(config)
@@ -56,7 +56,7 @@ def make_text_encoder_2(config: dict) -> nn.Module:
 
 
 def make_image_encoder(config: dict) -> nn.Module:
-    """The vision encoder without its pooling head, which is not read."""
+    """Build the vision encoder without its pooling head, which is not used."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     return SiglipVisionModel(SiglipVisionConfig.from_dict({**config, "vision_use_head": False}))
@@ -69,7 +69,7 @@ def make_vae(config: dict) -> nn.Module:
 
 
 def make_vae_decoder(config: dict) -> nn.Module:
-    """The VAE without the half that is not read when it decodes."""
+    """Build the VAE without the half that decoding does not use."""
     vae = make_vae(config)
     vae.encoder, vae.quant_conv = nn.Identity(), nn.Identity()
     return vae

@@ -1,4 +1,4 @@
-"""The loader of models: each is in memory for the length of a `with` block, and nobody else loads any.
+"""The only loader of models: each is in memory for the length of a `with` block.
 
 Only what is needed is read. The two large models, the text encoder and the transformer, keep their layers
 in their files as far as memory is short.
@@ -49,7 +49,7 @@ class ModelLoader:
         """
         Args:
             runner: runs the transformer's blocks; None for the one that `compute` asks for.
-            attention: one that is used wherever it works, however fast others are.
+            attention: the backend that is used wherever it works, however fast others are.
         """
         self.files = files
         self.compute = compute
@@ -60,7 +60,7 @@ class ModelLoader:
 
     @property
     def requested_attention(self) -> str | None:
-        """The attention that is used wherever it works."""
+        """The attention backend that is used wherever it works."""
         return self._attention.requested
 
     def verify(self) -> None:
@@ -91,14 +91,14 @@ class ModelLoader:
 
     @contextmanager
     def vae(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
-        """The whole VAE. Its decoder is ours, here as in `vae_decoder`."""
+        """Load the whole VAE; `WindowDecoder` replaces its decoder, as in `vae_decoder`."""
         with self._loaded(self.files.vae, make_vae, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
             yield model
 
     @contextmanager
     def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
-        """The VAE without its encoder."""
+        """Load the VAE without its encoder."""
         with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
             empty_cache(self.compute.device)  # of the weights as they were, in small pieces
@@ -106,7 +106,7 @@ class ModelLoader:
 
     @contextmanager
     def transformer(self, tokens: int) -> Iterator[StreamedTransformer]:
-        """The transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
+        """Load the transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
         config = self.files.transformer.config
         backend = self._attention.choose(config["num_attention_heads"], config["attention_head_dim"])
         runner = EagerBlocks() if backend == SAGE else self._runner

@@ -1,4 +1,4 @@
-"""The Llama, whose layers pass by once a prompt; its embedding table is read row by row."""
+"""The Llama, whose layers are streamed once a prompt; its embedding table is read row by row."""
 
 import copy
 from collections.abc import Iterator
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stream_text_encoder(part: ModelPart, compute: Compute) -> Iterator["LlamaModel"]:
-    """Build the Llama; none of its layers stays on the device.
-
-    Raises:
-        InputError: its config describes nothing that can be built, or its weights do not belong to it.
-    """
+    """Build the Llama; none of its layers stays on the device. Raises InputError for wrong files."""
     model: Any = build_empty(part, make_text_encoder)
     names = match_tensors(model, part.checkpoint)
     example = copy.deepcopy(model.layers[0])
@@ -48,7 +44,7 @@ def stream_text_encoder(part: ModelPart, compute: Compute) -> Iterator["LlamaMod
 
 
 class LlamaStack(nn.Module):
-    """All decoder layers as one."""
+    """Runs all decoder layers as one."""
 
     def __init__(self, layers: StreamedLayers) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The transformer, put together from a small frame that is loaded and blocks that are streamed.
+"""The transformer: its blocks are streamed, its other modules are loaded.
 
-diffusers' class stays as it is: one module that runs all blocks takes the place of their list.
+diffusers' class is used unchanged: one module that runs all blocks replaces their list.
 """
 
 import copy
@@ -65,10 +65,10 @@ class StreamedTransformer:
         return self.stack.runner.is_ready(self.attention)
 
     def prepare_blocks(self, tokens: int, compute: Compute) -> None:
-        """Compile the blocks where they are to be: the first step takes no longer than others then.
+        """Compile the blocks if the runner does, so that the first step takes no longer than others.
 
-        Where the memory does not suffice for one of each kind beside the others, this is done with fewer
-        tokens, which the graphs leave open; where not even for that, this job's blocks are not compiled.
+        If memory runs out, this is tried with fewer tokens, whose number the graphs leave open; if it does
+        again, this job's blocks are not compiled.
         """
         try:
             self._try_to_compile(tokens, compute)
@@ -104,7 +104,7 @@ class StreamedTransformer:
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        """Have blocks pass by while one section is sampled; afterwards their memory is free for decoding."""
+        """Stream blocks while one section is sampled; afterwards their memory is free for decoding."""
         self.budget.size_ring()
         try:
             yield
@@ -179,7 +179,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
 
 
 def _compute_once_a_section(model: Any) -> None:
-    """Have the model's frame do at each step only what depends on the step, and wait for no GPU.
+    """Have the other modules compute at each step only what depends on it, and wait for no GPU.
 
     Positions come in four tensors: of the latents, the clean latents and both histories.
     """
@@ -190,10 +190,8 @@ def _compute_once_a_section(model: Any) -> None:
 
 
 def _named_blocks(model: Any) -> list[tuple[str, str, nn.Module]]:
-    """Kind, name and empty module of every block, in order."""
-    double = [("double", f"transformer_blocks.{i}.", b) for i, b in enumerate(model.transformer_blocks)]
-    single = [
-        ("single", f"single_transformer_blocks.{i}.", b)
-        for i, b in enumerate(model.single_transformer_blocks)
+    """Return kind, name prefix and empty module of every block, in order."""
+    lists = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
+    return [
+        (kind, f"{name}.{i}.", b) for kind, name in lists.items() for i, b in enumerate(getattr(model, name))
     ]
-    return [*double, *single]

@@ -1,4 +1,4 @@
-"""The one owner of the memory policy: what is reserved for computing, which of the transformer's layers stay
+"""The memory policy: how much is reserved for computing, which of the transformer's layers stay
 on the device, how many pass through it at once, and what goes first when memory runs out.
 
 On a GPU its memory is shared out, on a CPU the RAM.
@@ -39,10 +39,7 @@ class VramBudget:
     """
 
     def __init__(self, layers: StreamedLayers, compute: Compute, tokens: int, hidden_size: int) -> None:
-        """
-        Args:
-            tokens: as many as each step of the job computes.
-        """
+        """Reserve memory for steps of `tokens` tokens."""
         self._layers = layers
         self._compute = compute
         self._activation_bytes = tokens * hidden_size * compute.transformer.itemsize * ACTIVATION_WIDTHS
@@ -69,7 +66,7 @@ class VramBudget:
         self._layers.evict_half()
 
     def size_ring(self) -> None:
-        """Decide how many layers pass through a GPU at once in the section that begins.
+        """Decide how many slots the ring has on a GPU in the section that begins.
 
         More slots than the least hold the first layers of a pass, which are the largest, before it begins.
         Nothing is gained on a CPU, whose file cache has what is left of the RAM.
@@ -85,7 +82,7 @@ class VramBudget:
         logger.info("%d layers pass through the GPU at once", layers.num_slots)
 
     def close_ring(self) -> None:
-        """Free what the section's weights had, for decoding."""
+        """Free the memory of the streamed layers, for decoding."""
         self._layers.close_ring()
         self._layers.num_slots = NUM_SLOTS
         empty_cache(self._compute.device)
@@ -117,7 +114,7 @@ class VramBudget:
             self._layers.evict_half()
 
     def _reserved_bytes(self) -> int:
-        """Bytes left for computing before layers may stay."""
+        """Return the bytes left for computing before layers may stay."""
         if self._compute.device.type == "cuda":
             return max(self._activation_bytes, VAE_BYTES) + SPARE_BYTES
         return self._activation_bytes + ram_reserve(read_ram().total)

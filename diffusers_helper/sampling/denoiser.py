@@ -1,4 +1,4 @@
-"""The FramePack transformer predicts clean latents: its inputs for a section, guidance, lack of memory."""
+"""The prediction of clean latents by the FramePack transformer: its inputs for a section, and guidance."""
 
 import copy
 import itertools
@@ -72,13 +72,13 @@ class SectionDenoiser:
         self._guidance = guidance
         self._compute = compute
         prompts = inputs.positive, inputs.negative
-        self._prompts = [self._to_device(prompt) for prompt in prompts if prompt is not None]
+        self._prompts = [self._prompt_on_device(prompt) for prompt in prompts if prompt is not None]
         self._timesteps: dict[float, torch.Tensor] = {}
         self._caches: list[TeaCache | None] = list(caches or (None, None))
         self._shared = self._shared_arguments(inputs)
         self.computed = True
         """True if the last step ran the blocks, False if TeaCache skipped them."""
-        transformer.budget.retry_on_oom(lambda: self._prepare(sigmas))
+        transformer.budget.retry_on_oom(lambda: self._compute_modulation(sigmas))
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -102,9 +102,9 @@ class SectionDenoiser:
             velocity = guide(velocity, negative, self._guidance.scale, self._guidance.rescale)
         return x - float(sigma) * velocity
 
-    def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, number: int) -> torch.Tensor:
-        prompt = self._prompts[number]
-        self._stack.cache = self._caches[number]
+    def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, index: int) -> torch.Tensor:
+        prompt = self._prompts[index]
+        self._stack.cache = self._caches[index]
         self._stack.key = prompt.key(sigma)
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
@@ -118,7 +118,7 @@ class SectionDenoiser:
         return velocity.float()
 
     @torch.inference_mode()
-    def _prepare(self, sigmas: torch.Tensor) -> None:
+    def _compute_modulation(self, sigmas: torch.Tensor) -> None:
         """Compute the blocks' modulation for all steps, unless an equal section before has done so."""
         self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
         embeddings = {}
@@ -142,7 +142,7 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
-    def _to_device(self, prompt: PromptEmbeds) -> "_DevicePrompt":
+    def _prompt_on_device(self, prompt: PromptEmbeds) -> "_DevicePrompt":
         identity = prompt.pooled.cpu().float().numpy().tobytes()
         embeds, pooled = self._on_device(prompt.embeds), self._on_device(prompt.pooled)
         return _DevicePrompt(embeds, prompt.mask.cpu(), pooled, identity)
@@ -166,7 +166,7 @@ class _DevicePrompt:
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:
-    """Classifier-free guidance, rescaled to the positive's spread (arXiv 2305.08891, section 3.4).
+    """Apply classifier-free guidance, rescaled to the positive's deviation (arXiv 2305.08891, section 3.4).
 
     Args:
         positive: prediction for the prompt, `(1, ...)`; `negative` for the negative prompt alike.
@@ -175,5 +175,5 @@ def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale:
     """
     guided = negative + scale * (positive - negative)
     dims = tuple(range(1, positive.ndim))
-    spread = positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
-    return rescale * (guided * spread) + (1 - rescale) * guided
+    ratio = positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+    return rescale * (guided * ratio) + (1 - rescale) * guided

@@ -1,4 +1,4 @@
-"""The noise levels of a section and the solver that walks down them: plain functions of tensors."""
+"""The noise levels of a section, and the solver UniPC: plain functions of tensors."""
 
 import math
 from collections.abc import Callable, Iterator

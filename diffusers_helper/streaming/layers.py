@@ -23,7 +23,7 @@ EXAMPLE_BIAS = 0.02
 
 
 class StreamedLayers:
-    """All layers of a model in order. Iterating gives each as a module that holds its weights just then.
+    """The layers of a model in order. Iterating yields each as a module with its weights, until the next.
 
     The first pass opens a ring for the layers that do not stay; it serves all passes until `close_ring`.
     Used as a `with` block; afterwards no weight is left on the device. Results do not depend on which
@@ -77,10 +77,7 @@ class StreamedLayers:
     def load_resident(self, indices: Sequence[int]) -> None:
         """Load layers that stay from now on. What is loaded before an error stays, too.
 
-        Raises:
-            InputError: a file became shorter or was replaced.
-            MachineError: a file cannot be read.
-            torch.OutOfMemoryError: there is not enough room.
+        Raises torch.OutOfMemoryError, and the errors of `ChunkReader.read`.
         """
         with closing(ChunkReader(self._checkpoint.signatures)) as reader:
             for index in indices:
@@ -163,7 +160,7 @@ class StreamedLayers:
 
 
 def _example_of(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Draw numbers with which a layer does about what it does with its own: norms and scales are 1."""
+    """Draw random weights of a realistic size: norms and scales are 1."""
     if tensor.ndim == 1 and not name.endswith("bias"):
         return torch.ones_like(tensor, dtype=torch.float32)
     deviation = EXAMPLE_BIAS if tensor.ndim == 1 else tensor[0].numel() ** -0.5

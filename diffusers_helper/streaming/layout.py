@@ -1,4 +1,4 @@
-"""The layout of a layer: its tensors in the files and in one flat buffer. Moves no byte itself."""
+"""The layout of a layer: its tensors in the files and in one flat buffer. Reads no file."""
 
 import math
 from collections.abc import Iterable, Mapping

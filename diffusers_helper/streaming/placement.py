@@ -20,7 +20,7 @@ class RamPlan:
 
 
 def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
-    """Choose items, spread evenly over all, with sizes of at most `budget` in all; returns their indices."""
+    """Choose items, spread evenly over all, with sizes of at most `budget` in all; return their indices."""
     total = sum(sizes)
     if total <= budget:
         return list(range(len(sizes)))
@@ -53,14 +53,9 @@ def plan_vram(sizes: Sequence[int], free: int, reserved: int, num_slots: int) ->
 def plan_ram(
     sizes: Sequence[int], free: int, total: int, disk_bytes_per_second: float, step_seconds: float
 ) -> RamPlan:
-    """Decide which of the streamed layers to keep in RAM.
+    """Decide which of the streamed layers, of these `sizes` in bytes, to keep in RAM.
 
-    Args:
-        sizes: bytes of each streamed layer.
-        free: RAM that is available now, the file cache's included.
-        total: RAM of the machine.
-        disk_bytes_per_second: how fast the files are read, as measured (the cache's share included).
-        step_seconds: how long a computed step takes, as measured.
+    `free` of `total` RAM is available, the file cache's included. The speed and the step's time are measured.
     """
     streamed = sum(sizes)
     if not streamed:

@@ -1,4 +1,4 @@
-"""Watches the first passes of a job and decides once whether some streamed layers belong in RAM."""
+"""The decision, once a job, whether some streamed layers are kept in RAM, after measuring two passes."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ from .ring import THREADS
 logger = logging.getLogger(__name__)
 
 DECIDING_PASS = 2
-"""The first pass may find the files cold; the speed of later ones shows in the second."""
+"""The pass after which is decided: the first may find files uncached, the second is as fast as later ones."""
 
 
 class RamTier:
@@ -24,7 +24,7 @@ class RamTier:
         self._before: tuple[object, tuple[int, float]] = None, (0, 0.0)
 
     def __call__(self, layers: StreamedLayers, begin: float) -> None:
-        """Look at a pass that began at `begin` (of `time.perf_counter`)."""
+        """Measure a pass that began at `begin` (of `time.perf_counter`)."""
         self._passes += 1
         if self._passes > DECIDING_PASS or layers.ring is None:
             return
@@ -44,4 +44,4 @@ class RamTier:
         plan = plan_ram(sizes, ram.available, ram.total, bytes_per_second, step_seconds)
         logger.info("weights in RAM: %s", plan.reason)
         if plan.kept:
-            layers.keep_in_ram([streamed[position] for position in plan.kept])
+            layers.keep_in_ram([streamed[index] for index in plan.kept])

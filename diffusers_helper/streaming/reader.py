@@ -26,9 +26,7 @@ class ChunkReader:
     def read(self, chunk: Chunk, buffer: torch.Tensor) -> None:
         """Fill `buffer` (uint8, `num_bytes` long) with a chunk.
 
-        Raises:
-            InputError: a file became shorter or was replaced.
-            MachineError: a file cannot be read.
+        Raises InputError where a file has changed, MachineError where it cannot be read.
         """
         begin = time.perf_counter()
         for piece in chunk.pieces:

@@ -1,6 +1,6 @@
 """A ring of buffers on the device that holds the next layers of a cycle, filled ahead by a few threads.
 
-The threads read from the files into buffers of their own (pinned, for a GPU) and send them over on a side
+Each thread reads from the files into its buffers (pinned, for a GPU) and copies them to the device on a side
 stream; the GPU itself waits where it must, the threads and the caller only for each other. An error in a
 thread is raised in the caller that waits for its layer.
 """
@@ -28,7 +28,7 @@ STAGING_BUFFERS = 2
 
 
 class _Load:
-    """A layer on its way into a slot."""
+    """A layer that is being loaded into a slot."""
 
     def __init__(self, slot: int, free: "torch.cuda.Event | None", chunks: int) -> None:
         """
@@ -112,7 +112,7 @@ class WeightRing:
             thread.start()
             self._threads.append(thread)
         for slot in range(len(self.slots)):
-            self._start(slot)
+            self._enqueue(slot)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,12 +137,7 @@ class WeightRing:
         return sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
 
     def acquire(self) -> int:
-        """Wait for the next layer; returns the number of the slot that holds it.
-
-        Raises:
-            InputError: a file became shorter or was replaced.
-            MachineError: a file cannot be read.
-        """
+        """Wait for the next layer; return the index of its slot. Raises the errors of `ChunkReader.read`."""
         load = self._loads[0]
         load.done.wait()
         if load.error is not None:
@@ -155,10 +150,10 @@ class WeightRing:
         """Fill the slot of the layer got last, whose use is over or enqueued, with the next one missing."""
         slot = self._loads.popleft().slot
         self.position = (self.position + 1) % len(self.layers)
-        self._start(slot)
+        self._enqueue(slot)
 
-    def _start(self, slot: int) -> None:
-        """Bring the first layer that is not yet on its way into a slot."""
+    def _enqueue(self, slot: int) -> None:
+        """Enqueue the chunks of the next layer to be loaded, into a slot."""
         position = (self.position + len(self._loads)) % len(self.layers)
         chunks = self._chunks[position]
         free = None
@@ -177,9 +172,9 @@ class WeightRing:
                 try:
                     if not self._closing and load.error is None:
                         if staging is None and self._stream is not None:
-                            torch.cuda.set_stream(self._stream)  # this thread's own
+                            torch.cuda.set_stream(self._stream)  # of this thread only
                             staging = self._staging()
-                        self._bring(load, chunk, kept, reader, staging)
+                        self._load_chunk(load, chunk, kept, reader, staging)
                 except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
                     load.chunk_done(self._stream, error)
                 else:
@@ -193,7 +188,7 @@ class WeightRing:
         """
         return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
 
-    def _bring(
+    def _load_chunk(
         self,
         load: _Load,
         chunk: Chunk,

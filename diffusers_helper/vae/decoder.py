@@ -3,8 +3,8 @@
 Knows one window of frames, but neither tiles nor how windows are joined: diffusers' `vae.decode` does that,
 with this module in the place of its `decoder`. The differences:
 
-- Feature maps lie as frames with the channels last, `(t, c, h, w)`. A 3-D convolution is one 2-D convolution
-  over three frames side by side in the channels, for which cuDNN's kernels are up to twice as fast.
+- Feature maps are stored as frames with the channels last, `(t, c, h, w)`. A 3-D convolution is one
+  2-D convolution over three frames side by side in the channels, for which cuDNN is up to twice as fast.
 - A layer computes a strip of rows at a time. GroupNorm's statistics are taken over the whole window first, so
   that strips change nothing.
 - Upsampling and convolving are one step: of a kernel's nine pixels on a doubled picture only four differ, so
@@ -198,8 +198,8 @@ class FrameAttention(nn.Module):
         size = height * width
         for frame in range(count):
             end = (frame + 1) * size
-            own, past = query[:, :, end - size : end], (key[:, :, :end], value[:, :, :end])
-            seen = functional.scaled_dot_product_attention(own, *past)
+            present, past = query[:, :, end - size : end], (key[:, :, :end], value[:, :, :end])
+            seen = functional.scaled_dot_product_attention(present, *past)
             result = self.to_out(seen.transpose(1, 2).flatten(2)).view(height, width, channels)
             maps.values[frame].add_(result.permute(2, 0, 1))
         return maps

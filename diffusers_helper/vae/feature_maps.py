@@ -21,9 +21,9 @@ twice; on a CPU few enough for its caches."""
 LARGEST_PIECE = 2**31 - 1
 """The most numbers that a GPU's statistics are fast for: more have no 32-bit index."""
 TAPS = 3
-"""Causal: its own frame and two earlier ones; the first frame is repeated at the start."""
+"""The frames of a causal convolution: the present one and two earlier; the first is repeated at the start."""
 SELF_TEST_TOLERANCE = 2e-3
-"""The largest relative error of the kernel against PyTorch's own float16 numbers."""
+"""The largest relative error of the kernel against PyTorch's float16 numbers."""
 
 
 class FeatureBuffers:

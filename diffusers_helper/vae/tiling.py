@@ -1,4 +1,4 @@
-"""Tiles in space: cuts a picture so that encoding or decoding one tile fits into the memory."""
+"""The tiles in space into which a picture is cut so that encoding or decoding one fits into the memory."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -114,11 +114,7 @@ def unreadable(path: Path, error: OSError) -> InputError:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of a model folder in order.
-
-    Raises:
-        InputError: one is missing, or the index is broken.
-    """
+    """List the safetensors files of a model folder in order. Raises InputError where one is missing."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
     files = _indexed_files(indices[0]) if indices else [_single_file(folder)]
     for path in files:
@@ -144,11 +140,7 @@ def _single_file(folder: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: the file is missing, or is no JSON object.
-    """
+    """Read a JSON object. Raises InputError where the file is missing, or holds none."""
     if not path.is_file():
         raise InputError("model_file_missing", path=str(path))
     try:

@@ -1,4 +1,4 @@
-"""An empty model gets its weights, straight from the files to the device, never twice in memory."""
+"""The loading of weights into an empty model, from the files to the device, never twice in memory."""
 
 import torch
 from torch import nn
@@ -11,10 +11,7 @@ _PREFIXES = ("model.", "text_model.", "vision_model.")
 
 
 def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """Find the stored name of each tensor that `module` needs.
-
-    Returns:
-        Stored names by the module's own.
+    """Return the stored name of each tensor that `module` needs, by its name there.
 
     Raises:
         InputError: one is missing or has another shape.
@@ -27,13 +24,8 @@ def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
             raise InputError("weights_missing", path=str(checkpoint.folder), tensor=name)
         shape = checkpoint.tensors[stored].shape
         if shape != tuple(tensor.shape):
-            raise InputError(
-                "weights_shape",
-                path=str(checkpoint.folder),
-                tensor=stored,
-                found=list(shape),
-                expected=list(tensor.shape),
-            )
+            found, expected, path = list(shape), list(tensor.shape), str(checkpoint.folder)
+            raise InputError("weights_shape", path=path, tensor=stored, found=found, expected=expected)
         names[name] = stored
     return names
 
@@ -46,10 +38,7 @@ def names_below(prefix: str, names: dict[str, str]) -> dict[str, str]:
 def fill(module: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Read every tensor of `module`, which is on the meta device, as `dtype` onto `device`.
 
-    Raises:
-        InputError: the files lack a tensor that the module needs, or have changed since they were checked.
-        MachineError: a file cannot be read.
-        torch.OutOfMemoryError: there is not enough memory.
+    Raises the errors of `match_tensors` and of `Checkpoint.read`.
     """
     names = match_tensors(module, checkpoint)
     longest = max(checkpoint.tensors[stored].num_bytes for stored in names.values())

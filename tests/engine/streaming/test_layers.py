@@ -61,14 +61,14 @@ def test_broken_off_pass_begins_anew(small, broken_off_at):
 
 
 def test_layer_that_failed_to_load_is_loaded_again_in_the_next_pass(small, monkeypatch):
-    original, broken = WeightRing._bring, []
+    original, broken = WeightRing._load_chunk, []
 
     def bring(ring, load, *rest):
         if load.slot in broken:
             raise RuntimeError("no memory for a buffer")
         original(ring, load, *rest)
 
-    monkeypatch.setattr(WeightRing, "_bring", bring)
+    monkeypatch.setattr(WeightRing, "_load_chunk", bring)
     with small.streamed() as streamed:
         for broken[:] in ([0], [2]):  # the first one of a pass and a later one
             with pytest.raises(RuntimeError, match="no memory"):

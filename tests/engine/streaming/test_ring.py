@@ -63,7 +63,7 @@ def test_all_slots_are_filled_ahead(small):
 
 @pytest.mark.parametrize("is_reading", [True, False], ids=["while threads read", "when all is read"])
 def test_closed_ring_leaves_no_thread_and_no_slot(small, monkeypatch, is_reading):
-    original, begun, brought = WeightRing._bring, threading.Semaphore(0), []
+    original, begun, brought = WeightRing._load_chunk, threading.Semaphore(0), []
 
     def bring(ring, load, *rest):
         begun.release()
@@ -73,7 +73,7 @@ def test_closed_ring_leaves_no_thread_and_no_slot(small, monkeypatch, is_reading
         original(ring, load, *rest)
 
     monkeypatch.setattr(ring_module, "THREADS", 2)
-    monkeypatch.setattr(WeightRing, "_bring", bring)
+    monkeypatch.setattr(WeightRing, "_load_chunk", bring)
     threads = threading.active_count()
     with small.ring(5) as ring:
         slots = [weakref.ref(slot) for slot in ring.slots]
@@ -89,7 +89,7 @@ def test_error_of_a_thread_is_raised_where_its_layer_is_waited_for(small, monkey
     def refuse(*_):
         raise RuntimeError("no memory for a buffer")
 
-    monkeypatch.setattr(WeightRing, "_bring", refuse)
+    monkeypatch.setattr(WeightRing, "_load_chunk", refuse)
     with small.ring(2) as ring, pytest.raises(RuntimeError, match="no memory for a buffer"):
         ring.acquire()
     assert not ring.slots
