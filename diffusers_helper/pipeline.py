@@ -175,7 +175,7 @@ def _make_sections(
 ) -> Generator[Event, None, None]:
     """Sample, decode and store each section that is not there yet, from the video's end backwards."""
     latents = _Latents.at_the_end(job, conditioning)
-    noise_shape = latents.shape(job.plan.size.latent_frames)
+    noise_shape = (1, LATENT_CHANNELS, job.plan.size.latent_frames, *latents.start.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     generator = torch.Generator("cpu").manual_seed(job.seed)
     yield StageStarted("transformer")
@@ -220,9 +220,6 @@ class _Latents:
         if job.plan.end is not None:
             history[:, :, :1] = conditioning.latents[job.plan.end] * job.request.end_frame_strength
         return cls(start, history, history[:, :, :0])
-
-    def shape(self, frames: int) -> tuple[int, ...]:
-        return (1, LATENT_CHANNELS, frames, *self.history.shape[-2:])
 
     def prepend(self, latents: torch.Tensor, section: Section, size: SectionSize) -> None:
         """Put a section's latents in front."""

@@ -25,7 +25,7 @@ MAX_VALUES = 100_000
 """The most values of a request's JSON: more would only fill the memory when it is parsed."""
 SHOWN_CHARACTERS = 60
 Check = Callable[[object, str], Any]
-"""A function that takes the JSON's value of a key, returns the dataclass's, or raises InputError."""
+"""The function that takes the JSON value of a key, and returns the field's value or raises InputError."""
 
 # -- checks of one value -----------------------------------------------------------------------------
 

@@ -71,19 +71,16 @@ class StreamedTransformer:
         again, this job's blocks are not compiled.
         """
         try:
-            self._try_to_compile(tokens, compute)
+            for count in (tokens, tokens // FALLBACK_DIVISOR):
+                try:
+                    return self._prepare_blocks(count, compute)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                logger.info("out of memory while compiling for %d tokens", count)
+            self.stack.runner = EagerBlocks()
         finally:
             empty_cache(compute.device)  # else small tensors that stay split the large segments left by this
-
-    def _try_to_compile(self, tokens: int, compute: Compute) -> None:
-        for count in (tokens, tokens // FALLBACK_DIVISOR):
-            try:
-                return self._prepare_blocks(count, compute)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            logger.info("out of memory while compiling for %d tokens", count)
-        self.stack.runner = EagerBlocks()
 
     @torch.inference_mode()
     def _prepare_blocks(self, tokens: int, compute: Compute) -> None:

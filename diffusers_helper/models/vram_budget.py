@@ -103,15 +103,12 @@ class VramBudget:
                 can_free = layers.num_slots > NUM_SLOTS or layers.num_resident
                 if not can_free or not is_out_of_memory(error):
                     raise
-            self._free_some()  # outside the handler, whose traceback holds tensors
-
-    def _free_some(self) -> None:
-        if self._layers.num_slots > NUM_SLOTS:
-            logger.info("out of memory: %d slots are closed", self._layers.num_slots - NUM_SLOTS)
-            self._was_short = True
-            self.close_ring()
-        else:
-            self._layers.evict_half()
+            if layers.num_slots > NUM_SLOTS:  # outside the handler, whose traceback holds tensors
+                logger.info("out of memory: %d slots are closed", layers.num_slots - NUM_SLOTS)
+                self._was_short = True
+                self.close_ring()
+            else:
+                layers.evict_half()
 
     def _reserved_bytes(self) -> int:
         """Return the bytes left for computing before layers may stay."""

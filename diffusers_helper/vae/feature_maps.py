@@ -245,8 +245,8 @@ class UpsamplingConv(nn.Module):
         return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
 
     def forward(self, source: torch.Tensor, top: int, bottom: int, result: torch.Tensor) -> None:
-        """Fill the result `(frames, 2 * (bottom - top), 2 * width, channels)` as far as it lies over rows
-        `top` to `bottom` of the source."""
+        """Fill the result `(frames, 2 * (bottom - top), 2 * width, channels)` of rows `top` to
+        `bottom` of the source."""
         count, _, height, _ = source.shape
         seen = source[:, :, max(top - 1, 0) : min(bottom + 1, height)]
         spec = partial(WindowSpec, is_top=top == 0, is_bottom=bottom == height)

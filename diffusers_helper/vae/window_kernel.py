@@ -1,4 +1,4 @@
-"""Unfolding the VAE decoder's frames in one pass over the memory. Importing it needs Triton."""
+"""The kernel that unfolds the VAE decoder's frames in one pass over the memory. Importing it needs Triton."""
 
 from typing import Any
 

@@ -34,9 +34,9 @@ class WindowSpec:
 
 
 UnfoldFrames = Callable[[torch.Tensor, WindowSpec, Activation | None], torch.Tensor]
-"""Unfolds frames `seen` `(n, c, r, w)` into `(count, taps * c, rows + 2, w + 2)`, channels last.
+"""The function that unfolds frames `(n, c, r, w)` to `(count, taps * c, rows + 2, w + 2)`, channels last.
 
-`seen` ends with the new frames; the past ones come before them, and the first is repeated in front. It has a
+They end with the new frames; the past ones come before them, and the first is repeated in front. It has a
 row more above and below, except at the picture's edges: there, as left and right, the edge is repeated.
 """
 

@@ -29,7 +29,7 @@ def make_loader(models: Path = MODELS) -> ModelLoader:
 
 
 def make_request(**values: Any) -> GenerationRequest:
-    """A one-section, one-step request unless told otherwise."""
+    """A request of one section and one step, but for `values`."""
     small = {"start_image": START, "seed": 1, "steps": 1, "width": 96, "height": 64, "prompt": "A cat."}
     return GenerationRequest.from_dict(small | values)
 
