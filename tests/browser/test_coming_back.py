@@ -113,6 +113,7 @@ def test_what_has_no_field_counts_until_it_is_left_out(screen: Screen, recorded:
     expect(screen.page.locator("#extras")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_same_video_is_made_again_from_what_came_back(screen: Screen, app: App, recorded: Path):
     screen.drop(recorded)
     screen.make_video()

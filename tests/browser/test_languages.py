@@ -92,6 +92,7 @@ def test_the_language_is_remembered(screen: Screen, app: App, open_tab):
     assert other.page.evaluate("document.documentElement.lang") == "zh-Hant-TW"
 
 
+@pytest.mark.slow
 def test_a_job_and_its_result_are_in_the_pages_language(open_with, app: App, open_tab, pictures):
     screen = open_with(resolution=96, steps=40)
     screen.choose_start(pictures["red"])

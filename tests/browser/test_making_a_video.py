@@ -175,6 +175,7 @@ def test_stop_is_shown_at_once_and_keeps_finished_sections(open_with, app: App, 
     assert frames_and_size(kept)[0] in (33, 69, 105)
 
 
+@pytest.mark.slow
 def test_two_tabs_show_the_same_job_and_each_can_stop_it(open_with, app: App, pictures, open_tab):
     screen = open_with(**ENDLESS)
     screen.choose_start(pictures["red"])
@@ -202,6 +203,7 @@ def test_a_reload_in_the_middle_comes_back_to_the_same_job(open_with, pictures):
     assert screen.text("ichi-job-name") == name
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_when_its_tab_is_closed(open_with, app: App, pictures, open_tab):
     screen = open_with(seconds=2.5)
     screen.choose_start(pictures["red"])
@@ -229,6 +231,7 @@ def test_the_sound_can_be_switched_off(screen: Screen, app: App, pictures):
     assert screen.page.evaluate("ichi.chimes") == 0
 
 
+@pytest.mark.slow
 def test_many_tabs_of_one_browser_work_side_by_side(screen: Screen, app: App):
     """A browser opens six connections to a server: no tab may hold one for long."""
     tabs = [Screen(screen.page.context.new_page(), app.url).open() for _ in range(6)]

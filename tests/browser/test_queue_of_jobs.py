@@ -24,6 +24,7 @@ def wait_for_states(screen: Screen, *expected: str) -> None:
     screen.wait_until(lambda: tuple(states(screen)) == expected, f"the jobs are {expected}")
 
 
+@pytest.mark.slow
 def test_several_opened_pictures_become_a_video_each(screen: Screen, app: App, pictures):
     screen.open_files(pictures["red"], pictures["green"], pictures["blue"])
     expect(screen.message).to_have_text(WORDS("page.several_chosen", count=3))
@@ -79,6 +80,7 @@ def test_emptied_several_pictures_give_their_place_back(screen: Screen, pictures
     expect(screen.page.locator("#several-images")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_jobs_can_be_moved_up_removed_and_stopped(open_with, app: App, pictures):
     screen = open_with(**ENDLESS)
     before = [row.prompt for row in screen.queue()]

@@ -79,6 +79,7 @@ def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_pa
     rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
 
 
+@pytest.mark.slow
 def test_the_video_uses_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
     rows.choose("mode", "loop")
     put_picture(rows, 0, pictures["red"])

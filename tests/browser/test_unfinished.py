@@ -74,6 +74,7 @@ def test_a_stopped_job_is_finished_with_one_click(clean: Screen, app: App, pictu
     assert not list(app.outputs.glob("*_unfinished.mp4")), "the whole video took its place"
 
 
+@pytest.mark.slow
 def test_a_short_finish_begins_at_the_start_image(clean: Screen, app: App, pictures):
     begin(clean, pictures["green"])
     stop(clean)
@@ -97,6 +98,7 @@ def test_only_a_second_click_throws_away(clean: Screen, app: App, pictures):
     assert not list((app.home / "temp" / "jobs").glob("job_*"))
 
 
+@pytest.mark.slow
 def test_after_a_crash_the_job_is_back_and_the_queue_goes_on(clean: Screen, app: App, pictures):
     begin(clean, pictures["red"])
     clean.choose_start(pictures["green"])

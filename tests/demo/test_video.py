@@ -58,13 +58,8 @@ def make(home: Path) -> Callable[..., Made]:
     return made
 
 
-@pytest.mark.parametrize(
-    ("prompt", "kind"),
-    [
-        ("The camera pans left.", "pan_left"),
-        pytest.param("Zoom in.", "zoom_in", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("prompt", "kind"), [("The camera pans left.", "pan_left"), ("Zoom in.", "zoom_in")])
 def test_a_photograph_moves_as_the_prompt_says(make, prompt, kind):
     made = make(kind, prompt=prompt)
     assert "This is the demo" in made.said

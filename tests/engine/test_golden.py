@@ -13,7 +13,11 @@ from diffusers_helper.media.video import read_frames
 from diffusers_helper.plan import make_plan
 from tests.support.tiny import GOLDEN, load_latents, make_loader, run
 
-CASES = sorted(path.parent.name for path in GOLDEN.glob("*/expected.json"))
+SLOW = ("all_padding", "end_frame_weak", "half_second_window")
+CASES = [
+    pytest.param(path.parent.name, marks=[pytest.mark.slow] if path.parent.name in SLOW else [])
+    for path in sorted(GOLDEN.glob("*/expected.json"))
+]
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 

@@ -38,6 +38,7 @@ def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, chosen, requested, 
     assert loader._attention._usable == {chosen: False}
 
 
+@pytest.mark.slow
 def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypatch):
     calls = []
 
@@ -92,6 +93,7 @@ def test_a_backend_that_fails_while_compiling_keeps_blocks_compiled():
     assert not runner.is_ready("_native_math")
 
 
+@pytest.mark.slow
 def test_a_backend_that_fails_in_a_jobs_compilation_is_replaced():
     loader, prepared = make_loader(), []
 

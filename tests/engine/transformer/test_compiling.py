@@ -98,6 +98,7 @@ def run_block(runner, block=None):
         return runner(block or Block(), *STATES)[0]
 
 
+@pytest.mark.slow
 def test_all_jobs_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_path):
     plain = loader_of(EagerBlocks())
     for name, values in JOBS.items():
@@ -107,6 +108,7 @@ def test_all_jobs_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_pat
         assert graphs() == 2, name
 
 
+@pytest.mark.slow
 def test_layers_that_are_evicted_need_no_new_graph(compiling, tmp_path, monkeypatch):
     original = StreamedLayers.__iter__
 
@@ -122,6 +124,7 @@ def test_layers_that_are_evicted_need_no_new_graph(compiling, tmp_path, monkeypa
     assert graphs() == 2
 
 
+@pytest.mark.slow
 def test_a_new_ring_needs_no_new_graph_and_frees_its_slots(compiling, tmp_path, monkeypatch):
     monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
     original, slots, left = VramBudget.close_ring, [], []
@@ -138,6 +141,7 @@ def test_a_new_ring_needs_no_new_graph_and_frees_its_slots(compiling, tmp_path, 
     assert left == [0, 0]
 
 
+@pytest.mark.slow
 def test_blocks_with_8_bit_weights_are_compiled_too(compiling, tmp_path):
     files, before = compiling.files, graphs()
     convert(files.transformer, tmp_path / "8bit", lambda *_: None, threading.Event())
@@ -151,6 +155,7 @@ def test_blocks_with_8_bit_weights_are_compiled_too(compiling, tmp_path):
     assert graphs() == before + 2
 
 
+@pytest.mark.slow
 def test_only_the_first_job_reports_compiling(tmp_path):
     class Slow(EagerBlocks):
         def is_ready(self, attention):
@@ -216,6 +221,7 @@ def sections_until(error, loader, folder):
     return sampled_sections(events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "sections"), [(3, [0, 0, 1]), (15, [0, 1, 1])])
 def test_a_section_with_wrong_compiled_numbers_is_made_eagerly(tmp_path, after, sections):
     calls = []
@@ -233,6 +239,7 @@ def test_a_section_with_wrong_compiled_numbers_is_made_eagerly(tmp_path, after, 
     assert sampled_sections(events) == sections
 
 
+@pytest.mark.slow
 def test_an_attention_whose_numbers_go_wrong_is_excluded(tmp_path, monkeypatch):
     original = BlockStack._run
 
@@ -249,6 +256,7 @@ def test_an_attention_whose_numbers_go_wrong_is_excluded(tmp_path, monkeypatch):
     assert loader._attention._usable == {"_native_math": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["native", "_native_math"])
 def test_numbers_that_stay_wrong_exclude_nothing(tmp_path, attention):
     models = copy_models(tmp_path / "models", LAST_SHARD, proj_out__bias=float("nan"))
@@ -289,6 +297,7 @@ def test_running_out_of_memory_does_not_disable_compiling(moment):
     assert runner.is_compiling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fitting", [1000, 0])
 def test_short_of_memory_it_compiles_with_fewer_tokens_or_not(tmp_path, monkeypatch, fitting):
     counts = []
