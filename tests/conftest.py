@@ -1,4 +1,4 @@
-"""Fixtures that many tests start from: the command in this process, an app behind a password, a picture."""
+"""Fixtures that many tests start from: the command in this process, a picture."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.app import App
 from tests.support.command import Command
 from tests.support.error_values import checked_values
-from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +31,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
-
-
-@pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """An app that asks for a name and a password; the tests of a module share it."""
-    app = App(tmp_path_factory.mktemp("locked"), "--login", LOGIN, environment=ENGLISH_WITHOUT_SCREEN)
-    app.start()
-    yield app
-    app.stop()
 
 
 @pytest.fixture
