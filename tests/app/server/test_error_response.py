@@ -1,8 +1,9 @@
 """Answers where answering failed."""
 
+import asyncio
 import errno
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -18,35 +19,30 @@ from webui.eichi_utils.server.error_response import ErrorResponse
 from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("ja")
-Serve = Callable[[Exception | None], TestClient]
 
 
-def served(answer: Any) -> TestClient:
+def served(answer: Any, path: str = "/x") -> TestClient:
     guard = Middleware(ErrorResponse, words=WORDS, uploads=Path("/uploads"))
-    return TestClient(Starlette(routes=[Route("/x", answer)], middleware=[guard]))
+    return TestClient(Starlette(routes=[Route(path, answer)], middleware=[guard]))
 
 
-@pytest.fixture
-def serve() -> Serve:
+def serve(error: Exception | None) -> TestClient:
     """A server that fails with an error, or not."""
 
-    def make(error: Exception | None) -> TestClient:
-        async def answer(_: Request) -> Response:
-            if error is not None:
-                raise error
-            return PlainTextResponse("here")
+    async def answer(_: Request) -> Response:
+        if error is not None:
+            raise error
+        return PlainTextResponse("here")
 
-        return served(answer)
-
-    return make
+    return served(answer)
 
 
-def test_answers_without_errors_pass_untouched(serve):
+def test_answers_without_errors_pass_untouched():
     assert serve(None).get("/x").text == "here"
     assert serve(None).get("/y").status_code == 404
 
 
-def test_error_is_a_sentence_and_its_traceback_is_logged(serve, caplog):
+def test_error_is_a_sentence_and_its_traceback_is_logged(caplog):
     caplog.set_level(logging.WARNING, "webui")
     answer = serve(KeyError("nope")).get("/x")
     assert (answer.status_code, "KeyError: 'nope'" in answer.text) == (500, True)
@@ -55,7 +51,7 @@ def test_error_is_a_sentence_and_its_traceback_is_logged(serve, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"], "the terminal stays quiet"
 
 
-def test_full_disk_is_named(serve):
+def test_full_disk_is_named():
     answer = serve(OSError(errno.ENOSPC, "No space left")).get("/x")
     assert answer.text == WORDS("error.disk_full", path=str(Path("/uploads")))
 
@@ -70,3 +66,34 @@ def test_answer_that_has_begun_ends_there(caplog):
 
     assert served(answer).get("/x").text == "begun"
     assert "KeyError" in caplog.text
+
+
+def test_file_deleted_while_it_is_fetched_is_not_found(tmp_path, caplog):
+    async def answer(request: Request) -> Response:
+        path = tmp_path / request.path_params["name"]
+        path.write_bytes(b"notes")
+        status = path.stat()
+        path.unlink()
+        return FileResponse(path, stat_result=status)
+
+    reply = served(answer, "/x/{name}").get("/x/cat.png")
+    assert (reply.status_code, reply.text) == (404, WORDS("error.image_missing", image="cat.png"))
+    assert "FileNotFoundError" in caplog.text
+
+
+@pytest.mark.parametrize("pieces", [[], [b"a"], [b"a", b"b"]])
+def test_answer_starts_with_its_first_piece_or_its_end(pieces):
+    sent: list[dict[str, Any]] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        assert sent == []
+        for number, piece in enumerate(pieces, 2):
+            await send({"type": "http.response.body", "body": piece})
+            assert len(sent) == number
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(ErrorResponse(app, WORDS, Path())({"type": "http"}, None, send))
+    assert [message.get("status") or message["body"] for message in sent] == [200, *pieces]

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import PlainTextResponse
 
-from diffusers_helper.errors import EngineError, MachineError
+from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.public import DISK_FULL
 
 from ..support.failures import as_engine_error
@@ -28,27 +28,49 @@ class ErrorResponse:
         self._uploads = uploads
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        has_begun = False
-
-        async def note_begin(message: Any) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
+        answer = _HeldStart(send)
         try:
-            await self._app(scope, receive, note_begin)
+            await self._app(scope, receive, answer)
+            await answer.begin()
         except Exception as caught:
             if scope["type"] != "http":
                 raise
             logger.warning("%s %r failed", scope["method"], scope["path"], exc_info=True)
-            if has_begun:  # it ends here; the server notices missing bytes
+            if answer.has_begun:  # it ends here; the server notices missing bytes
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            error = self._with_code(caught)
+            is_gone = answer.start is not None and isinstance(caught, FileNotFoundError)
+            name = scope["path"].rpartition("/")[2]
+            error = InputError("image_missing", image=name) if is_gone else self._with_code(caught)
             sentence = error_text(error.code, error.values, self._words)
-            await PlainTextResponse(sentence, status_code=500)(scope, receive, send)
+            await PlainTextResponse(sentence, 404 if is_gone else 500)(scope, receive, send)
 
     def _with_code(self, error: Exception) -> EngineError:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return MachineError("disk_full", path=str(self._uploads))
         return as_engine_error(error)
+
+
+class _HeldStart:
+    """A `send` that holds the start of an answer until its first bytes come.
+
+    A file may be deleted in between, as an upload is that is refused while a page fetches its preview.
+    """
+
+    def __init__(self, send: Any) -> None:
+        self.has_begun = False
+        self.start: Any = None
+        self._send = send
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.start = message
+        else:
+            await self.begin()
+            await self._send(message)
+
+    async def begin(self) -> None:
+        """Send the start, if one is held."""
+        if self.start is not None:
+            start, self.start, self.has_begun = self.start, None, True
+            await self._send(start)
