@@ -4,11 +4,11 @@ Both are checked at the start and again when a download has ended, in threads; p
 """
 
 import threading
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from .download.download import Download, DownloadView
+from .download.download import Download
 from .download.model_folders import Inventory, ModelFolders, take_inventory
+from .download.progress import DownloadView
 from .machine.check import CheckOptions, check_lines
 from .machine.rules import CheckLine
 
@@ -17,7 +17,6 @@ from .machine.rules import CheckLine
 class PreflightView:
     """The preflight at one moment. `lines` and `models` are None until they were checked."""
 
-    version: int
     lines: tuple[CheckLine, ...] | None
     models: Inventory | None
     folders: ModelFolders
@@ -28,15 +27,11 @@ class Preflight:
     """The check and the download. Every method may be called from any thread."""
 
     def __init__(self, options: CheckOptions, folders: ModelFolders) -> None:
-        self.download = Download(folders)
+        self.download = Download(folders, on_end=self.check_again)
         self._options = options
-        self._lock = threading.Lock()
-        self._view = PreflightView(0, None, None, folders, self.download.view())
-
-    @property
-    def version(self) -> int:
-        """A number that rises with every change."""
-        return self.view().version
+        self._folders = folders
+        self._models: Inventory | None = None
+        self._lines: tuple[CheckLine, ...] | None = None
 
     @property
     def uses_demo(self) -> bool:
@@ -45,32 +40,12 @@ class Preflight:
 
     def view(self) -> PreflightView:
         """Return the preflight as it is at this moment."""
-        with self._lock:
-            download = self.download.view()
-            return replace(self._view, version=self._view.version + download.version, download=download)
+        return PreflightView(self._lines, self._models, self._folders, self.download.view())
 
     def check_again(self) -> None:
         """Check everything anew, in a thread; returns at once."""
         threading.Thread(target=self._check, name="preflight", daemon=True).start()
 
-    def start_download(self) -> bool:
-        """Begin the download or continue it; everything is checked anew when it has ended."""
-        begun = self.download.start()
-        if begun:
-            threading.Thread(target=self._check_after_download, name="preflight", daemon=True).start()
-        return begun
-
-    def _check_after_download(self) -> None:
-        view = self.download.view()
-        while view.is_running:
-            self.download.wait(view.version, timeout=60)
-            view = self.download.view()
-        self._check()
-
     def _check(self) -> None:
-        self._change(models=take_inventory(self._view.folders))
-        self._change(lines=tuple(check_lines(self._options)))
-
-    def _change(self, **values: Any) -> None:
-        with self._lock:
-            self._view = replace(self._view, version=self._view.version + 1, **values)
+        self._models = take_inventory(self._folders)
+        self._lines = tuple(check_lines(self._options))

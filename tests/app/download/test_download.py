@@ -16,8 +16,9 @@ from tests.support.fake_hub import ALL_BYTES, SHARD, FakeHub, Trouble, files_bel
 from tests.support.queue import SOON
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import download as download_module
-from webui.eichi_utils.download.download import Download, DownloadView
+from webui.eichi_utils.download.download import Download
 from webui.eichi_utils.download.model_folders import ModelFolders
+from webui.eichi_utils.download.progress import DownloadView
 
 HELD_AFTER = 300_000
 """Bytes of the largest file after which the hub holds it."""
@@ -151,10 +152,9 @@ def test_a_token_and_errors_pass_between_the_processes(hub, folders, monkeypatch
 def test_a_process_that_cannot_be_started_is_a_failure(folders, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     download = Download(folders)
-    version = download.version
+    before = download.view()
     assert download.start()
-    assert download.wait(version, SOON) > version
-    failure = finish(download).failure
+    failure = download.view(before, SOON).failure
     assert failure is not None
     assert failure.code == "unexpected"
 

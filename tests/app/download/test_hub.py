@@ -104,7 +104,7 @@ def test_a_strange_answer_is_no_listing(hub, answer):
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    ("header", "pause"), [("7", 7.0), ("x", None), ("99999", 600.0), ("Wed, 21 Oct 2065 07:28:00 GMT", 600.0)]
+    ("header", "pause"), [("7", 7.0), ("x", 0.0), ("99999", 600.0), ("Wed, 21 Oct 2065 07:28:00 GMT", 0.0)]
 )
 def test_a_busy_server_may_say_how_long_to_wait(hub, status, header, pause):
     hub.list_trouble = [Trouble(status=status, headers={"Retry-After": header})]

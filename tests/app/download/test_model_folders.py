@@ -10,12 +10,12 @@ from diffusers_helper.errors import InputError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
 from tests.support.tiny import MODELS, VAE_FILE
 from webui.eichi_utils.download.model_folders import (
+    CACHE_VARIABLES,
     ModelFolders,
     PartView,
     find_models_in,
     local_copy,
     take_inventory,
-    user_caches,
 )
 from webui.eichi_utils.download.needed_files import RemoteFile
 
@@ -134,6 +134,10 @@ def test_a_download_goes_to_the_given_folder_else_to_the_apps(folders):
         ),
     ],
 )
-def test_the_users_caches_are_those_of_hugging_face(environment, expected):
-    home = Path("/home/cat")
-    assert user_caches(environment, home) == tuple(Path(name.replace("~", "/home/cat")) for name in expected)
+def test_the_users_caches_are_those_of_hugging_face(monkeypatch, environment, expected):
+    for name in (*CACHE_VARIABLES, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (environment | {"HOME": "/home/cat", "USERPROFILE": "/home/cat"}).items():
+        monkeypatch.setenv(name, value)
+    roots = ModelFolders.of_user(None, Path("/own")).roots
+    assert roots == tuple(Path(name.replace("~", "/home/cat")) for name in ["/own", *expected])

@@ -42,9 +42,9 @@ def test_complete_and_partial_files_in_the_target_count(folders):
     os.truncate(part, 5000)
     plan = make_plan(folders, list_files)
     assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, size - 5000)
-    by_path = {file.path: file for file in plan.files}
-    assert by_path[vae.with_name("config.json")].is_complete
-    assert (by_path[vae].is_complete, by_path[vae].counted_bytes) == (False, 5000)
+    present = {file.path: num_bytes for file, num_bytes in plan.present.items()}
+    assert present["vae/config.json"] == vae.with_name("config.json").stat().st_size
+    assert present["vae/diffusion_pytorch_model.safetensors"] == 5000
 
 
 def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
@@ -52,7 +52,7 @@ def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
     copy(FRAMEPACK, folders.caches[0])
     copy(FLUX_REDUX, folders.caches[0])
     plan = make_plan(folders, list_files, check=True)
-    assert {(file.remote.repository, file.is_complete) for file in plan.files} == {(HUNYUAN, True)}
+    assert {file.repository for file in plan.present} == {HUNYUAN}
     assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, 0)
 
 
@@ -62,7 +62,7 @@ def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
 )
 def test_the_disk_needs_room_and_some_to_spare(tmp_path, monkeypatch, needed, free, fits):
     monkeypatch.setattr(plan_module, "free_bytes", lambda _: free)
-    plan = DownloadPlan((), 10**9, needed)
+    plan = DownloadPlan({RemoteFile("a/b", "c", needed): 0}, 10**9)
     if fits:
         return check_room(plan, tmp_path)
     with pytest.raises(MachineError) as caught:

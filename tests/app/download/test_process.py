@@ -13,9 +13,9 @@ from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN,
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import plan as plan_module
-from webui.eichi_utils.download import process
+from webui.eichi_utils.download.fetch import LOCK, download
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
-from webui.eichi_utils.download.process import LOCK, download, main
+from webui.eichi_utils.download.process import main
 from webui.eichi_utils.download.progress import DownloadView, Progress
 
 QUICK = (0.0,) * 4
@@ -232,13 +232,12 @@ def test_one_download_at_a_time_writes_to_a_folder(hub, folders):
 
 def test_the_process_reports_its_end(hub, folders, monkeypatch):
     views: list[DownloadView] = []
-    monkeypatch.setattr(process, "_connect", lambda: views.append)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     request = json.dumps({"folders": [None, str(folders.own)], "check": False})
     hub.list_trouble = [Trouble(status=451)]
-    main(request)
+    main(request, views.append)
     assert (views[-1].state, views[-1].failure.code) == ("failed", "download_status")
-    main(request)
+    main(request, views.append)
     assert (views[-1].state, views[-1].done_bytes, views[-1].failure) == ("done", ALL_BYTES, None)
     assert files_below(folders.own) == files_below(MODELS)

@@ -16,8 +16,8 @@ from diffusers_helper.events import (
 )
 from diffusers_helper.request import GenerationRequest
 from tests.support.preflight_views import EMPTY_PREFLIGHT
-from webui.eichi_utils.download.download import DownloadView, ModelFolders
-from webui.eichi_utils.download.model_folders import take_inventory
+from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
+from webui.eichi_utils.download.progress import DownloadView
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
 from webui.eichi_utils.jobs.pictures import LatentPreview
 from webui.eichi_utils.jobs.queue import QueueView
@@ -340,7 +340,7 @@ def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_connection_error_is_shown_in_the_pages_language(language, tmp_path):
     words, folders = Translator(language), ModelFolders(None, tmp_path)
-    waiting = DownloadView(1, state="waiting", last_error="reason.ended_early")
+    waiting = DownloadView(state="waiting", last_error="reason.ended_early")
     shown = preflight_of(words, folders=folders, download=waiting)["download"]
     assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))
 

@@ -10,10 +10,11 @@ from diffusers_helper.errors import EngineError, InputError
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
 from ..text.error_text import error_text, failure_text, reason_text
 from ..text.translations import Translator
-from .download import Download, DownloadView
+from .download import Download
 from .hub import hub_endpoint
 from .model_folders import ModelFolders, take_inventory
 from .plan import free_bytes, gigabytes
+from .progress import DownloadView
 
 POLL_SECONDS = 0.5
 
@@ -26,13 +27,12 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
     Returns:
         The exit status: 0 done, 1 failed, 2 input that cannot be used, 130 stopped.
     """
-    download, stop = Download(folders), threading.Event()
+    stop = threading.Event()
     try:
         hub_endpoint()
         is_complete = _report_found(folders, words)
         with stop_on_ctrl_c(stop, words("download.stopping")):
-            download.start(check=is_complete)
-            view = _follow(download, None if is_complete else folders, stop, words)
+            view = _run(Download(folders), is_complete, stop, folders, words)
     except KeyboardInterrupt:
         report(words("stopped.at_once"))
         return EXIT_STOPPED
@@ -58,40 +58,30 @@ def _report_found(folders: ModelFolders, words: Translator) -> bool:
     return inventory.state == "complete"
 
 
-def _follow(
-    download: Download, planned: ModelFolders | None, stop: threading.Event, words: Translator
+def _run(
+    download: Download, check: bool, stop: threading.Event, folders: ModelFolders, words: Translator
 ) -> DownloadView:
-    """Show the progress until it has ended; returns the end.
-
-    Args:
-        planned: the folders, to report the sizes as soon as they are known; None: don't.
-    """
+    """Show the progress until it has ended, without a check also the sizes; returns the end."""
+    download.start(check=check)
     with tqdm(disable=None, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True) as bar:
-        before = view = download.view()
+        view = download.view()
         while view.is_running:
             if stop.is_set() and not view.is_stopping:
                 download.cancel()
-            before = view
-            download.wait(view.version, POLL_SECONDS)
-            view = download.view()
-            if planned is not None and view.total_bytes:
-                _report_sizes(view, planned, words)
-                planned = None
+            before, view = view, download.view(view, POLL_SECONDS)
+            if view.total_bytes and not before.total_bytes and not check:
+                sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))
+                total, needed, free = map(gigabytes, sizes)
+                report(words("download.plan", total=total, needed=needed, folder=folders.target, free=free))
             _show(bar, before, view, words)
     return view
 
 
-def _report_sizes(view: DownloadView, folders: ModelFolders, words: Translator) -> None:
-    sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))
-    total, needed, free = map(gigabytes, sizes)
-    report(words("download.plan", total=total, needed=needed, folder=folders.target, free=free))
-
-
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
-    if view.last_error is not None and view.last_error != before.last_error:
+    if view.last_error not in (None, before.last_error):
         report(words("download.waiting", reason=reason_text(view.last_error, words)))
     if bar.disable:
-        if view.file is not None and view.file != before.file:
+        if view.file not in (None, before.file):
             done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)
             report(words("download.at_file", file=view.file, done=done, total=total))
         return

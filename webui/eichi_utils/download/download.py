@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +27,17 @@ NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 
 class Download:
-    """The download of the models. Every method may be called from any thread."""
+    """The download of the models. Every method may be called from any thread.
 
-    def __init__(self, folders: ModelFolders) -> None:
+    Args:
+        on_end: called whenever a download has ended, in any thread; returns at once.
+    """
+
+    def __init__(self, folders: ModelFolders, on_end: Callable[[], None] = lambda: None) -> None:
         self._folders = folders
+        self._on_end = on_end
         self._changed = threading.Condition()
-        self._view = DownloadView(0)
+        self._view = DownloadView()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, check: bool = False) -> bool:
@@ -43,11 +49,11 @@ class Download:
         with self._changed:
             if self._view.is_running:
                 return False
-            self._show(DownloadView(0, "asking"))
+            self._show(DownloadView(state="asking"))
             try:
                 self._process = process = self._open_process(check)
             except OSError as error:
-                self._show(DownloadView(0, "failed", failure=describe_failure(error)))
+                self._end(DownloadView(state="failed", failure=describe_failure(error)))
                 return True
             threading.Thread(target=self._follow, args=(process,), name="download", daemon=True).start()
             return True
@@ -61,21 +67,11 @@ class Download:
             self._show(replace(self._view, is_stopping=True))
             return True
 
-    @property
-    def version(self) -> int:
-        """A number that rises with every change."""
-        return self.view().version
-
-    def view(self) -> DownloadView:
-        """Return the download as it is at this moment."""
+    def view(self, unlike: DownloadView | None = None, timeout: float = 0.0) -> DownloadView:
+        """Return the download as it is, after waiting at most `timeout` seconds until it is `unlike` that."""
         with self._changed:
+            self._changed.wait_for(lambda: self._view != unlike, timeout)
             return self._view
-
-    def wait(self, version: int, timeout: float) -> int:
-        """Wait until the version is another than `version`, at most `timeout` seconds; returns it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._view.version != version, timeout)
-            return self._view.version
 
     def _open_process(self, check: bool) -> "subprocess.Popen[bytes]":
         paths = (self._folders.given, self._folders.own, *self._folders.caches)
@@ -92,7 +88,7 @@ class Download:
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> None:
         """Take over the process' reports; its end counts when it is gone, and with it its lock."""
-        end = None
+        view = self._view
         with process:
             for line in process.stdout or ():
                 values = json.loads(line)
@@ -101,18 +97,21 @@ class Download:
                 if view.is_running:
                     with self._changed:
                         self._show(replace(view, is_stopping=self._view.is_stopping))
-                else:
-                    end = view
         with self._changed:
-            if end is None:
-                end = replace(self._view, state="stopped" if self._view.is_stopping else "failed")
-            if end.state == "failed" and end.failure is None:
-                error = MachineError("unexpected", reason=f"exit status {process.returncode}", place=MODULE)
-                end = replace(end, failure=describe_failure(error))
-            self._show(replace(end, is_stopping=False, speed=None, seconds_left=None, file=None))
-        if end.failure is not None:
-            logger.warning("the download failed\n%s", end.failure.details)
+            if view.is_running:  # it ended without a word
+                view = replace(view, state="stopped", speed=None, file=None)
+                if not self._view.is_stopping:
+                    reason = f"exit status {process.returncode}"
+                    error = MachineError("unexpected", reason=reason, place=MODULE)
+                    view = replace(view, state="failed", failure=describe_failure(error))
+            self._end(view)
+
+    def _end(self, view: DownloadView) -> None:
+        self._show(replace(view, is_stopping=False))
+        if view.failure is not None:
+            logger.warning("the download failed\n%s", view.failure.details)
+        self._on_end()
 
     def _show(self, view: DownloadView) -> None:
-        self._view = replace(view, version=self._view.version + 1)
+        self._view = view
         self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Fetching files: continued where they ended, however often that is, and checked before they get their name.
+"""Fetching what is missing: continued where it ended, however often that is, and checked at the end.
 
 The bytes gather in `model.safetensors.0123456789ab.part` beside the file to be. Its name holds the beginning
 of the checksum, so that another version is never continued. The process may be killed at any moment.
@@ -9,19 +9,21 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from diffusers_helper.errors import MachineError
-from diffusers_helper.public import disk_errors, replace_file
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.public import disk_errors, exclusive_lock, replace_file
 
 from .hub import ConnectionLost, Hub
+from .model_folders import ModelFolders, file_size, find_models_in, local_copy
 from .needed_files import RemoteFile
-from .plan import PlannedFile, part_path
+from .plan import check_room, make_plan, part_path
 from .progress import Progress
 
+LOCK = ".download.lock"
+"""The name of the file in the target folder that is locked while a download writes there."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0, 120.0, 120.0)
 """Seconds before each new try without a byte in between; after them the download fails."""
 TRIES = 2
@@ -30,142 +32,126 @@ CHUNK = 2**22
 """Bytes read from the disk at a time."""
 
 
-class Backoff:
-    """Waits longer and longer while the connection stays lost, and at last gives up."""
+def download(
+    folders: ModelFolders, progress: Progress, *, check: bool = False, pauses: Sequence[float] = PAUSES
+) -> None:
+    """Fetch what is missing.
 
-    def __init__(self, host: str, pauses: Sequence[float] = PAUSES) -> None:
-        self._host = host
-        self._pauses = pauses
-        self._num_failed = 0
+    Args:
+        check: also read the files that this app downloaded before, and fetch the damaged ones again.
+        pauses: seconds before each new try while the connection is lost.
 
-    def wait(self, error: ConnectionLost) -> None:
-        """Wait before another try: as long as the server asks for, or longer.
-
-        Raises:
-            MachineError: it failed too often.
-        """
-        if self._num_failed >= len(self._pauses):
-            raise MachineError("download_no_connection", host=self._host, reason=error.reason) from error
-        pause = max(self._pauses[self._num_failed], error.pause or 0.0)
-        self._num_failed += 1
-        time.sleep(pause)
-
-    def reset(self) -> None:
-        """Begin with the shortest pause again, because something came."""
-        self._num_failed = 0
+    Raises:
+        MachineError: no connection, no room, another download runs, or the hub's files cannot be used.
+        InputError: the models cannot be used, or HF_ENDPOINT is no address.
+    """
+    fetcher = Fetcher(folders, progress, pauses)
+    busy = MachineError("download_runs_already", path=str(folders.target))
+    with exclusive_lock(folders.target / LOCK, busy):
+        fetcher.fetch_all(check)
+        try:
+            find_models_in(folders)  # what came is what the jobs will take
+        except InputError:
+            # All is there and as long as it should be, but cannot be used: so its content is checked.
+            fetcher.fetch_all(check=True)
+            find_models_in(folders)
 
 
+@dataclass
 class Fetcher:
-    """Fetches and checks files, one after another, and reports their progress."""
+    """Fetches files, one after another, reports their progress, and waits while the connection is lost."""
 
-    def __init__(self, hub: Hub, progress: Progress, backoff: Backoff) -> None:
-        self._hub = hub
-        self._progress = progress
-        self._backoff = backoff
+    folders: ModelFolders
+    progress: Progress
+    pauses: Sequence[float] = PAUSES
+    hub: Hub = field(default_factory=Hub)
+    num_failed: int = 0
+    """Tries since something came."""
 
-    def fetch(self, planned: PlannedFile) -> None:
+    def fetch_all(self, check: bool) -> None:
+        """Fetch what is missing, small files first; raises like `download`."""
+        plan = make_plan(self.folders, self._list_files, check=check)
+        self.progress.plan(plan)
+        check_room(plan, self.folders.target)
+        for file in sorted(plan.present, key=lambda file: file.size):
+            self.fetch(file, check)
+
+    def fetch(self, file: RemoteFile, check: bool = False) -> None:
         """Fetch the missing rest of a file. What has come is kept, whatever happens.
+
+        Args:
+            check: read a file that is there; one with wrong content is deleted and fetched.
 
         Raises:
             MachineError: no room, no connection, no such file, or its content is wrong again and again.
         """
-        counted, source = planned.counted_bytes, planned.source
-        for _ in range(TRIES):
-            self._progress.enter("checking", planned.name)
-            with PartFile.open(planned.path, planned.remote, source) as part:
-                self._progress.subtract(counted - part.num_bytes)  # it may have changed since
-                self._fill(part, planned)
-            with disk_errors(part.path.parent, part.path):
-                if part.is_intact:
-                    return replace_file(part.path, planned.path)
-                part.path.unlink()
-            self._progress.subtract(part.num_bytes)
-            counted, source = 0, None
-        raise MachineError("download_wrong_file", file=planned.name, host=self._hub.host)
+        path = self.folders.target / file.name
+        part = part_path(path, file)
+        with disk_errors(path.parent):
+            if file_size(path) == file.size:
+                if not check or self._is_intact(path, file):
+                    return
+                path.unlink()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = local_copy(self.folders, file)
+            if source is not None and not part.exists():
+                _copy(source, part)
+            for _ in range(TRIES):
+                self._fill(part, file)
+                if self._is_intact(part, file):
+                    return replace_file(part, path)
+                part.unlink()
+        raise MachineError("download_wrong_file", file=file.name, host=self.hub.host)
 
-    def check(self, planned: PlannedFile) -> None:
-        """Read a complete file; one with wrong content is deleted and fetched. Raises like `fetch`."""
-        self._progress.enter("checking", planned.name)
-        with disk_errors(planned.path.parent, planned.path):
-            with planned.path.open("rb") as file:
-                is_intact = PartFile(planned.path, planned.remote, file).is_intact
-            if is_intact:
-                return
-            planned.path.unlink()
-        self._progress.subtract(planned.counted_bytes)
-        self.fetch(replace(planned, counted_bytes=0, is_complete=False))
+    def _fill(self, part: Path, file: RemoteFile) -> None:
+        """Append bytes until it is complete; it is on the disk at the end."""
+        with part.open("ab") as opened:
+            self.progress.count(file, opened.tell())
+            while opened.tell() < file.size:
+                try:
+                    for data in self.hub.read(file, opened.tell()):
+                        opened.write(data)
+                        opened.flush()
+                        self.progress.count(file, opened.tell())
+                        self.num_failed = 0
+                except ConnectionLost as error:
+                    self._wait(error, file.name)
+            os.fsync(opened.fileno())  # a power cut takes nothing of it
 
-    def _fill(self, part: "PartFile", planned: PlannedFile) -> None:
-        while part.num_bytes < planned.remote.size:
+    def _is_intact(self, path: Path, file: RemoteFile) -> bool:
+        """Return whether size and checksum on the disk are those of the remote file."""
+        self.progress.enter("checking", file.name)
+        digest = hashlib.sha256()
+        if len(file.checksum or "") == 40:  # a small file has git's checksum
+            digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        with path.open("rb") as opened:
+            while chunk := opened.read(CHUNK):
+                digest.update(chunk)
+        return file_size(path) == file.size and file.checksum in (None, digest.hexdigest())
+
+    def _list_files(self, repository: str) -> list[RemoteFile]:
+        while True:
+            self.progress.enter("asking")
             try:
-                for data in self._hub.read(planned.remote, part.num_bytes):
-                    part.append(data)
-                    self._progress.add(len(data), planned.name)
-                    self._backoff.reset()
+                return self.hub.list_files(repository)
             except ConnectionLost as error:
-                self._progress.enter("waiting", planned.name, error.reason)
-                self._backoff.wait(error)
+                self._wait(error)
 
-
-class PartFile:
-    """The beginning of a file, open: `num_bytes` of it are there and counted into its checksum."""
-
-    def __init__(self, path: Path, remote: RemoteFile, file: BinaryIO) -> None:
-        self.path = path
-        self.num_bytes = 0
-        self._remote = remote
-        self._file = file
-        self._digest = _new_digest(remote)
-        while chunk := file.read(CHUNK):
-            self._count(chunk)
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, target: Path, remote: RemoteFile, source: Path | None) -> Iterator["PartFile"]:
-        """Open what is there of `target`; where nothing is, a copy of `source`. It is on the disk at the end.
+    def _wait(self, error: ConnectionLost, file: str | None = None) -> None:
+        """Wait longer and longer before another try, or as long as the server asks for.
 
         Raises:
-            MachineError: the folder cannot be written, or the disk is full.
+            MachineError: it failed too often.
         """
-        path = part_path(target, remote)
-        with disk_errors(path.parent, path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if source is not None and not path.exists():
-                _copy(source, path, remote.size)
-            file = path.open("a+b", buffering=0)
-            with file:
-                file.seek(0)
-                yield cls(path, remote, file)
-                os.fsync(file.fileno())  # a power cut takes nothing of it
-
-    @property
-    def is_intact(self) -> bool:
-        """True where size and checksum are those of the remote file."""
-        is_complete = self.num_bytes == self._remote.size
-        return is_complete and self._remote.checksum in (None, self._digest.hexdigest())
-
-    def append(self, data: bytes) -> None:
-        """Write bytes behind those that are there."""
-        rest = memoryview(data)
-        with disk_errors(self.path.parent, self.path):
-            while rest:  # less than asked for is written where the disk gets full
-                written = self._file.write(rest)
-                self._count(rest[:written])
-                rest = rest[written:]
-
-    def _count(self, data: bytes | memoryview) -> None:
-        self._digest.update(data)
-        self.num_bytes += len(data)
+        self.progress.enter("waiting", file, error.reason)
+        if self.num_failed >= len(self.pauses):
+            raise MachineError("download_no_connection", host=self.hub.host, reason=error.reason) from error
+        pause = max(self.pauses[self.num_failed], error.pause)
+        self.num_failed += 1
+        time.sleep(pause)
 
 
-def _new_digest(remote: RemoteFile) -> "hashlib._Hash":
-    """Return the hash of its kind of checksum: SHA-256, or git's SHA-1 of a header and the content."""
-    if len(remote.checksum or "") != 40:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % remote.size, usedforsecurity=False)
-
-
-def _copy(source: Path, part: Path, size: int) -> None:
+def _copy(source: Path, part: Path) -> None:
     """Make a hard link, which takes no room, or a copy where the file system or another disk needs one."""
     source = source.resolve()  # in a cache it is a link itself
     try:
@@ -173,6 +159,3 @@ def _copy(source: Path, part: Path, size: int) -> None:
     except OSError:
         with contextlib.suppress(OSError):  # what cannot be copied is fetched
             shutil.copyfile(source, part)
-        return
-    if part.stat().st_size != size:  # what is put behind it would get into the source
-        part.unlink()

@@ -6,13 +6,12 @@ page for a file's beginning. Where another try may help, `ConnectionLost` is rai
 """
 
 import contextlib
-import email.utils
 import os
 import re
 import ssl
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from diffusers_helper.errors import InputError, MachineError
@@ -32,16 +31,15 @@ _TRANSIENT = (408, 425, 429, *range(500, 600))
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error)
     """The network or the server failed, and another try may help.
 
-    `reason` is for a sentence; `pause` is how many seconds the server asks to wait, None where it doesn't.
+    `reason` is for a sentence; `pause` is how many seconds the server asks to wait.
     """
 
-    def __init__(self, reason: str, pause: float | None = None) -> None:
-        self.reason = " ".join(reason.split())[:MAX_REASON]
-        self.pause = pause
-        super().__init__(self.reason)
+    reason: str
+    pause: float = 0.0
 
 
 def hub_endpoint() -> str:
@@ -51,14 +49,12 @@ def hub_endpoint() -> str:
         InputError: it is no address.
     """
     address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    try:
+    with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(address)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        is_good = False
-    if not is_good or any(character.isspace() for character in address):
-        raise InputError("download_endpoint", value=address[:MAX_REASON])
-    return address.rstrip("/")
+        is_web = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if is_web and address.split() == [address]:
+            return address.rstrip("/")
+    raise InputError("download_endpoint", value=address[:MAX_REASON])
 
 
 class Hub:
@@ -100,9 +96,8 @@ class Hub:
             position = offset if response.status_code == 206 else 0  # it cannot begin in the middle
             end = position + int(response.headers.get("Content-Length", file.size - position))
             if end != file.size:
-                name = f"{file.repository}/{file.path}"
                 raise MachineError(
-                    "download_wrong_size", file=name, host=self.host, size=end, expected=file.size
+                    "download_wrong_size", file=file.name, host=self.host, size=end, expected=file.size
                 )
             try:
                 for data in response.iter_bytes():
@@ -117,42 +112,37 @@ class Hub:
 
     def _open(self, file: RemoteFile, offset: int) -> Any:
         """Ask for a file; returns the response, whose body is still to be read."""
-        from huggingface_hub import get_session
+        from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
         headers = build_hf_headers(token=self._token or False, library_name=LIBRARY)
         headers["Accept-Encoding"] = "identity"  # a range of packed bytes would be of no use
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        path = urllib.parse.quote(f"{file.repository}/resolve/{file.commit}/{file.path}")
+        url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=self.endpoint)
         client = get_session()
-        request = client.build_request("GET", f"{self.endpoint}/{path}", headers=headers, timeout=TIMEOUT)
-        response = client.send(request, stream=True)
-        try:
-            return response.raise_for_status()
-        except Exception:
-            response.close()
-            raise
+        request = client.build_request("GET", url, headers=headers, timeout=TIMEOUT)
+        return client.send(request, stream=True).raise_for_status()
 
     def _ask(self, repository: str, ask: Callable[[], T]) -> T:
         """Ask without the token first: a public repository needs none, and refuses one that has expired."""
         from huggingface_hub import get_token
 
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                problem = self._problem(error, repository)
-                is_refused = getattr(problem, "code", None) == "download_refused"
-                token = get_token() if is_refused and self._token is None else None
-                if token is None:
-                    raise problem from error
-                self._token = token
+        try:
+            return ask()
+        except Exception as error:
+            problem = self._problem(error, repository)
+            is_refused = getattr(problem, "code", None) == "download_refused"
+            if not is_refused or self._token is not None or (token := get_token()) is None:
+                raise problem from error
+        self._token = token
+        return self._ask(repository, ask)
 
     def _problem(self, error: Exception, repository: str) -> Exception:
         """Return our error for a library's, of which the HTTP errors hold the response."""
-        if getattr(error, "response", None) is not None:
-            return self._status_problem(error.response, repository)  # type: ignore[attr-defined]
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()
+            return self._status_problem(response, f"{self.endpoint}/{repository}")
         if isinstance(error, ValueError | LookupError | TypeError | AttributeError | RecursionError):
             return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
         root = _root_cause(error)
@@ -161,18 +151,20 @@ class Hub:
             return MachineError("download_certificate", host=self.host, reason=reason)
         return ConnectionLost(_describe(error))
 
-    def _status_problem(self, response: Any, repository: str) -> Exception:
-        page, status = f"{self.endpoint}/{repository}", f"{response.status_code} {response.reason_phrase}"
-        match response.status_code:
-            case code if code in _TRANSIENT:
-                return ConnectionLost(f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
-            case _ if (host := _host(str(response.url))) != self.host:  # a store's link is good for an hour
-                return ConnectionLost(f"HTTP {status}, {host}")
-            case 401 | 403:
-                return MachineError("download_refused", page=page)
-            case 404 | 410:
-                return MachineError("download_not_found", page=page)
-        return MachineError("download_status", host=self.host, status=status)
+    def _status_problem(self, response: Any, page: str) -> Exception:
+        code, status = response.status_code, f"{response.status_code} {response.reason_phrase}"
+        host = _host(str(response.url))
+        if code in _TRANSIENT:
+            asked = response.headers.get("Retry-After", "")
+            pause = float(asked) if asked.isdecimal() else 0.0  # instead of a date, our own pauses count
+            return ConnectionLost(f"HTTP {status}", min(pause, LONGEST_PAUSE))
+        if host != self.host:  # a store's link is good for an hour
+            return ConnectionLost(f"HTTP {status}, {host}")
+        if code in (401, 403):
+            return MachineError("download_refused", page=page)
+        if code in (404, 410):
+            return MachineError("download_not_found", page=page)
+        return MachineError("download_status", host=host, status=status)
 
 
 def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
@@ -183,16 +175,6 @@ def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
     if checksum is not None and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
         raise ValueError(checksum)
     return RemoteFile(repository, entry.rfilename, size, commit, checksum)
-
-
-def _retry_after(text: str) -> float | None:
-    """Return the seconds to wait, from a number or a date; None where it is neither."""
-    with contextlib.suppress(ValueError, TypeError):
-        if text.strip().isdigit():
-            return min(float(text), LONGEST_PAUSE)
-        pause = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        return min(max(pause, 0.0), LONGEST_PAUSE)
-    return None
 
 
 def _host(url: str) -> str:
@@ -213,4 +195,4 @@ def _describe(error: Exception, otherwise: str = "") -> str:
         return "reason.timed_out"
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
-    return otherwise or str(error) or type(error).__name__
+    return " ".join((otherwise or str(error) or type(error).__name__).split())[:MAX_REASON]

@@ -7,7 +7,7 @@ from one folder.
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -48,8 +48,10 @@ class ModelFolders:
 
     @classmethod
     def of_user(cls, given: Path | None, own: Path) -> "ModelFolders":
-        """Add the caches of the user who runs this."""
-        return cls(given, own, user_caches(os.environ, Path.home()))
+        """Add the folders in which Hugging Face's own library keeps downloads for the user who runs this."""
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        paths = [*map(os.environ.get, CACHE_VARIABLES), f"{base}/huggingface"]
+        return cls(given, own, tuple(Path(path).expanduser() for path in paths if path))
 
     @property
     def target(self) -> Path:
@@ -59,11 +61,16 @@ class ModelFolders:
     @property
     def roots(self) -> tuple[Path, ...]:
         """The folders to search, each once."""
-        given = () if self.given is None else (self.given,)
         found: dict[str, Path] = {}
-        for path in (*given, self.own, *self.caches):
+        for path in (self.target, self.own, *self.caches):
             found.setdefault(os.path.realpath(path), path)
         return tuple(found.values())
+
+    def of_repository(self, repository: str) -> Iterator[Path]:
+        """Yield all folders that may hold a repository."""
+        for root in self.roots:
+            with contextlib.suppress(OSError):
+                yield from repository_folders(root, repository)
 
 
 PartState = Literal["complete", "partly", "missing"]
@@ -112,52 +119,37 @@ def find_models_in(folders: ModelFolders) -> ModelFiles:
     Raises:
         InputError: the first thing that is missing, cut short or foreign.
     """
-    found: dict[str, ModelPart] = {}
-    for name, spec in PARTS.items():
-        part = _search(folders, spec)
-        if isinstance(part, InputError):
-            raise part
-        found[name] = part
-    files = ModelFiles(**found)
+    files = ModelFiles(**{name: _find(folders, spec) for name, spec in PARTS.items()})
     check_fit(files)
     return files
 
 
 def local_copy(folders: ModelFolders, file: RemoteFile) -> Path | None:
     """Find a file of the same length at the same path of its repository in any of the folders."""
-    paths = (folder / file.path for folder in _folders_of(file.repository, folders))
+    paths = (folder / file.path for folder in folders.of_repository(file.repository))
     return next((path for path in paths if file_size(path) == file.size), None)
-
-
-def user_caches(environment: Mapping[str, str], home: Path) -> tuple[Path, ...]:
-    """The folders in which Hugging Face's own library keeps downloads for this user."""
-    found = [Path(environment[name]).expanduser() for name in CACHE_VARIABLES if environment.get(name)]
-    base = environment.get("XDG_CACHE_HOME")
-    found.append((Path(base).expanduser() if base else home / ".cache") / "huggingface")
-    return tuple(dict.fromkeys(found))
 
 
 def file_size(path: Path) -> int | None:
     """Bytes of a file; None where there is none."""
-    try:
+    with contextlib.suppress(OSError):
         return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None
+    return None
 
 
 def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
-    part = _search(folders, spec)
-    if isinstance(part, ModelPart):
-        files = {*part.files, *(part.folder / index for index in INDICES)}
-        num_bytes = sum(file_size(path) or 0 for path in files)
-        return PartView(name, "complete", part.folder, num_bytes)
-    found = (_bytes_below(folder, spec) for folder in _folders_of(spec.repository, folders))
-    num_bytes = max(found, default=0)
-    return PartView(name, "partly" if num_bytes else "missing", None, num_bytes)
+    try:
+        part = _find(folders, spec)
+    except InputError:
+        found = (_bytes_below(folder, spec) for folder in folders.of_repository(spec.repository))
+        num_bytes = max(found, default=0)
+        return PartView(name, "partly" if num_bytes else "missing", None, num_bytes)
+    files = {*part.files, *(part.folder / index for index in INDICES)}
+    return PartView(name, "complete", part.folder, sum(file_size(path) or 0 for path in files))
 
 
-def _search(folders: ModelFolders, spec: PartSpec) -> ModelPart | InputError:
-    """Return the first complete part, else the error of the first incomplete one."""
+def _find(folders: ModelFolders, spec: PartSpec) -> ModelPart:
+    """Find the first complete part; raises the InputError of the first incomplete one."""
     problem = InputError("model_missing", repository=spec.repository, path=str(folders.target))
     for root in folders.roots:
         try:
@@ -167,7 +159,7 @@ def _search(folders: ModelFolders, spec: PartSpec) -> ModelPart | InputError:
                 problem = error
         except OSError as error:
             logger.debug("%s cannot be read: %s", root, error)
-    return problem
+    raise problem
 
 
 def _bytes_below(repository: Path, spec: PartSpec) -> int:
@@ -180,10 +172,3 @@ def _bytes_below(repository: Path, spec: PartSpec) -> int:
                 entry = path.with_suffix("").stem if is_partial else path.name
                 total += (file_size(path) or 0) if may_be_part_of(spec, PurePosixPath(name, entry)) else 0
     return total
-
-
-def _folders_of(repository: str, folders: ModelFolders) -> Iterator[Path]:
-    """Yield all folders that may hold a repository."""
-    for root in folders.roots:
-        with contextlib.suppress(OSError):
-            yield from repository_folders(root, repository)

@@ -40,6 +40,11 @@ class RemoteFile:
     commit: str = "main"
     checksum: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The name in messages, and the path below a folder of models."""
+        return f"{self.repository}/{self.path}"
+
 
 def files_of(spec: PartSpec, listing: Sequence[RemoteFile]) -> list[RemoteFile]:
     """Choose the files of one part from all of its repository; the weights come last.

@@ -1,5 +1,6 @@
 """The comparison of what the hub lists with what is there, before a byte is fetched."""
 
+import functools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,39 +14,29 @@ from .needed_files import RemoteFile, files_of
 
 RESERVE = 2**30
 """Bytes that stay free: a system whose disk is full to the last byte does not work well."""
-ListFiles = Callable[[str], Sequence[RemoteFile]]
-
-
-@dataclass(frozen=True)
-class PlannedFile:
-    """A file of the set, complete or to be fetched to `path`, `counted_bytes` of which need not be fetched.
-
-    `source` is a copy on this computer that can be used instead of fetching it, or None.
-    """
-
-    remote: RemoteFile
-    path: Path
-    counted_bytes: int
-    is_complete: bool
-    source: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """The name in messages."""
-        return f"{self.remote.repository}/{self.remote.path}"
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """The files of incomplete parts (in a check, also the app's own files of the others), the bytes of the
-    whole set, and those that have to be fetched."""
+    """The files of incomplete parts; in a check, also the app's own files of the others.
 
-    files: tuple[PlannedFile, ...]
+    Attributes:
+        present: each file with the bytes of it that need not be fetched.
+        total_bytes: of the whole set.
+    """
+
+    present: dict[RemoteFile, int]
     total_bytes: int
-    needed_bytes: int
+
+    @property
+    def needed_bytes(self) -> int:
+        """The bytes that have to be fetched."""
+        return sum(file.size - num_bytes for file, num_bytes in self.present.items())
 
 
-def make_plan(folders: ModelFolders, list_files: ListFiles, *, check: bool = False) -> DownloadPlan:
+def make_plan(
+    folders: ModelFolders, list_files: Callable[[str], Sequence[RemoteFile]], *, check: bool = False
+) -> DownloadPlan:
     """Compare what is needed with what is there. Where all is there, nothing is listed.
 
     Args:
@@ -55,25 +46,18 @@ def make_plan(folders: ModelFolders, list_files: ListFiles, *, check: bool = Fal
     Raises:
         MachineError: a repository lacks a file; whatever `list_files` raises.
     """
-    listings: dict[str, Sequence[RemoteFile]] = {}
-    files: dict[Path, PlannedFile] = {}
+    list_once = functools.cache(list_files)
+    present: dict[RemoteFile, int] = {}
     settled = 0
     for part in take_inventory(folders).parts:
         spec = PARTS[part.name]
         is_own = part.folder == folders.target / spec.repository / spec.folder
         if part.state == "complete" and not (check and is_own):
             settled += part.num_bytes
-            continue
-        if spec.repository not in listings:
-            listings[spec.repository] = list_files(spec.repository)
-        for remote in files_of(spec, listings[spec.repository]):
-            file = _plan_file(folders, remote)
-            files[file.path] = file
-    return DownloadPlan(
-        files=tuple(sorted(files.values(), key=lambda file: file.remote.size)),
-        total_bytes=settled + sum(file.remote.size for file in files.values()),
-        needed_bytes=sum(file.remote.size - file.counted_bytes for file in files.values()),
-    )
+        else:
+            files = files_of(spec, list_once(spec.repository))
+            present |= {file: _present_bytes(folders, file) for file in files}
+    return DownloadPlan(present, settled + sum(file.size for file in present))
 
 
 def check_room(plan: DownloadPlan, folder: Path) -> None:
@@ -106,10 +90,7 @@ def gigabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f}"
 
 
-def _plan_file(folders: ModelFolders, remote: RemoteFile) -> PlannedFile:
-    path = folders.target / remote.repository / remote.path
-    if file_size(path) == remote.size:
-        return PlannedFile(remote, path, remote.size, is_complete=True)
-    part_bytes = min(file_size(part_path(path, remote)) or 0, remote.size)
-    source = None if part_bytes else local_copy(folders, remote)
-    return PlannedFile(remote, path, part_bytes if source is None else remote.size, False, source)
+def _present_bytes(folders: ModelFolders, file: RemoteFile) -> int:
+    """Bytes that an earlier download left, else those of a copy in any of the folders."""
+    left = file_size(part_path(folders.target / file.name, file))
+    return min(left, file.size) if left else (file.size if local_copy(folders, file) else 0)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..support.failures import Failure
+from .needed_files import RemoteFile
+from .plan import DownloadPlan
 
 REPORT_SECONDS = 0.2
 """Seconds between two reports that differ by bytes alone."""
@@ -16,7 +18,6 @@ SURE_SECONDS = 2.0
 """Seconds of fetching after which the speed is known."""
 
 DownloadState = Literal["idle", "asking", "checking", "fetching", "waiting", "done", "stopped", "failed"]
-ENDED = ("idle", "done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,23 @@ class DownloadView:
         last_error: the reason why the connection was lost, until bytes come again.
     """
 
-    version: int
     state: DownloadState = "idle"
     is_stopping: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
     needed_bytes: int = 0
     speed: float | None = None
-    seconds_left: float | None = None
     file: str | None = None
     last_error: str | None = None
     failure: Failure | None = None
 
     @property
     def is_running(self) -> bool:
-        return self.state not in ENDED
+        return self.state in ("asking", "checking", "fetching", "waiting")
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total_bytes - self.done_bytes) / self.speed if self.speed else None
 
 
 class Progress:
@@ -64,14 +67,15 @@ class Progress:
     ) -> None:
         self._report = report
         self._clock = clock
-        self._view = DownloadView(0, "asking")
+        self._view = DownloadView(state="asking")
+        self._plan = DownloadPlan({}, 0)
         self._marks: deque[tuple[float, int]] = deque()
         """The times since fetching began, and the bytes that were done by then."""
 
-    def plan(self, total_bytes: int, needed_bytes: int) -> None:
-        """Note how much there is, and how much of it is still to be fetched."""
-        done_bytes = total_bytes - needed_bytes
-        self._change(total_bytes=total_bytes, needed_bytes=needed_bytes, done_bytes=done_bytes)
+    def plan(self, plan: DownloadPlan) -> None:
+        """Note how much there is, and how much of it is still to be fetched; `count` changes the plan."""
+        self._plan, total, needed = plan, plan.total_bytes, plan.needed_bytes
+        self._change(total_bytes=total, needed_bytes=needed, done_bytes=total - needed)
 
     def enter(
         self,
@@ -82,14 +86,14 @@ class Progress:
     ) -> None:
         """Set the state, with its file or its error."""
         self._marks.clear()
-        values = {"file": file, "last_error": last_error, "failure": failure}
-        self._change(state=state, speed=None, seconds_left=None, **values)
+        self._change(state=state, speed=None, file=file, last_error=last_error, failure=failure)
 
-    def add(self, num_bytes: int, file: str) -> None:
-        """Count bytes of a file that were fetched."""
+    def count(self, file: RemoteFile, num_bytes: int) -> None:
+        """Note how many bytes of a file that is being fetched are there."""
         if self._view.state != "fetching":
-            self.enter("fetching", file)
-        done, now = self._view.done_bytes + num_bytes, self._clock()
+            self.enter("fetching", file.name)
+        self._plan.present[file] = num_bytes
+        done, now = self._plan.total_bytes - self._plan.needed_bytes, self._clock()
         if self._marks and now - self._marks[-1][0] < REPORT_SECONDS:
             self._view = replace(self._view, done_bytes=done)
             return
@@ -98,13 +102,7 @@ class Progress:
             self._marks.popleft()
         began, before = self._marks[0]
         speed = (done - before) / (now - began) if now - began >= SURE_SECONDS else None
-        left = (self._view.total_bytes - done) / speed if speed else None
-        self._change(done_bytes=done, speed=speed, seconds_left=left)
-
-    def subtract(self, num_bytes: int) -> None:
-        """Subtract bytes that were counted and then deleted."""
-        if num_bytes:
-            self._change(done_bytes=self._view.done_bytes - num_bytes)
+        self._change(done_bytes=done, speed=speed)
 
     def _change(self, **values: Any) -> None:
         self._view = replace(self._view, **values)

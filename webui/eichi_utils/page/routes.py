@@ -97,8 +97,8 @@ class _Routes:
         return await _act(request, {name: partial(action, job) for name, action in actions.items()})
 
     async def act_on_download(self, request: Request) -> Response:
-        preflight = self._app.preflight
-        actions = {"start": preflight.start_download, "cancel": preflight.download.cancel}
+        download = self._app.preflight.download
+        actions = {"start": download.start, "cancel": download.cancel}
         return await _act(request, actions)
 
 
@@ -116,17 +116,13 @@ async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
     seen: object = None
     is_running, quiet = False, 0.0
     while not app.closing.is_set():
-        now = (
-            app.queue.version,
-            app.preflight.version,
-            app.sound,
-            int(time.monotonic()) if is_running else 0,
-        )
+        preflight = app.preflight.view()
+        now = (app.queue.version, preflight, app.sound, int(time.monotonic()) if is_running else 0)
         if now != seen:
             view = app.queue.view()
             is_running = view.running is not None
             seen, quiet = now, 0.0
-            state = page_state(view, app.preflight.view(), words, server=app.server_id, sound=app.sound)
+            state = page_state(view, preflight, words, server=app.server_id, sound=app.sound)
             yield f"data: {json.dumps(state, ensure_ascii=False)}\n\n"
         elif quiet >= KEEP_ALIVE_SECONDS:
             quiet = 0.0
