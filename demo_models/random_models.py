@@ -93,25 +93,18 @@ def build_random_models(folder: Path, *, seed: int = 0) -> Path:
 
 def is_complete(folder: Path, *, seed: int = 0) -> bool:
     """Check that `folder` is a complete set that this version built with `seed`."""
-    manifest = _read_manifest(folder)
-    if (manifest.get("format"), manifest.get("seed")) != (FORMAT, seed):
+    try:
+        manifest = read_json(folder / MANIFEST)
+        is_of_this_version = (manifest["format"], manifest["seed"]) == (FORMAT, seed)
+        return is_of_this_version and _file_sizes(folder).items() >= manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError):  # there is no manifest, or it is damaged
         return False
-    return _file_sizes(folder).items() >= manifest["files"].items()
 
 
 def _is_foreign(folder: Path) -> bool:
     if not folder.is_dir():
         return folder.exists()
     return any(folder.iterdir()) and not (folder / MANIFEST).is_file()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a set, or an empty one when there is none that can be read."""
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
@@ -164,16 +157,9 @@ def write_llama_tokenizer(
     folder: Path, texts: Sequence[str] = SENTENCES, vocabulary: int = VOCABULARY
 ) -> int:
     """A byte-level BPE that puts <|begin_of_text|> first, as Llama 3 does. Returns its vocabulary's size."""
-    from tokenizers import processors
-
     begin, end, *_, pad = LLAMA_SPECIAL
-    tokenizer = _train_byte_level_bpe(LLAMA_SPECIAL, texts, vocabulary)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
-    )
     # Upstream names a class that garbles these tokenizers in transformers 5, so a reader must not trust it.
     config = {
-        "backend": "tokenizers",
         "bos_token": begin,
         "eos_token": end,
         "model_max_length": LLAMA_MAX_TOKENS,
@@ -181,21 +167,14 @@ def write_llama_tokenizer(
         "padding_side": "right",
         "tokenizer_class": "LlamaTokenizerFast",
     }
+    tokenizer = _train_byte_level_bpe(LLAMA_SPECIAL, f"{begin} $A", texts, vocabulary)
     return _write_tokenizer(folder, tokenizer, config)
 
 
 def write_clip_tokenizer(folder: Path, texts: Sequence[str] = SENTENCES, vocabulary: int = VOCABULARY) -> int:
     """A byte-level BPE with CLIP's start and end around the text. Returns its vocabulary's size."""
-    from tokenizers import processors
-
     start, end = CLIP_SPECIAL
-    tokenizer = _train_byte_level_bpe(CLIP_SPECIAL, texts, vocabulary)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A {end}",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in CLIP_SPECIAL],
-    )
     config = {
-        "backend": "tokenizers",
         "bos_token": start,
         "eos_token": end,
         "model_max_length": CLIP_MAX_TOKENS,
@@ -203,14 +182,18 @@ def write_clip_tokenizer(folder: Path, texts: Sequence[str] = SENTENCES, vocabul
         "tokenizer_class": "TokenizersBackend",
         "unk_token": end,
     }
+    tokenizer = _train_byte_level_bpe(CLIP_SPECIAL, f"{start} $A {end}", texts, vocabulary)
     return _write_tokenizer(folder, tokenizer, config)
 
 
 def _train_byte_level_bpe(
-    special_tokens: tuple[str, ...], texts: Sequence[str], vocabulary: int
+    special_tokens: tuple[str, ...], template: str, texts: Sequence[str], vocabulary: int
 ) -> Tokenizer:
-    """Learn merges from texts. The special tokens get the first ids, in their order."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Learn merges from texts. The special tokens get the first ids, in their order.
+
+    The template has those that stand around a text, which is `$A`.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -222,11 +205,13 @@ def _train_byte_level_bpe(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    around = [(token, tokenizer.token_to_id(token)) for token in special_tokens if token in template]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=around)
     return tokenizer
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> int:
-    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", {"backend": "tokenizers", **config})
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer.get_vocab_size()
 

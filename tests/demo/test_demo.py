@@ -55,20 +55,15 @@ def test_the_demos_resolution_is_only_a_default():
     assert {key for key in fields if fields[key] is not SETTINGS_FIELDS[key]} == {"resolution"}
 
 
-def test_the_api_defaults_to_the_demos_resolution():
-    own: dict[str, object] = {"start_image": "a.png"}
-    assert _request(None, own, {"resolution": DEMO_RESOLUTION}).resolution == 192
-    assert _request({"resolution": 320}, own, {"resolution": DEMO_RESOLUTION}).resolution == 320
-    assert _request(None, own, {}).resolution == 640
-
-
-def test_a_request_file_defaults_to_the_demos_resolution(tmp_path):
+@pytest.mark.parametrize(
+    ("values", "defaults", "resolution"),
+    [({}, {"resolution": 192}, 192), ({"resolution": 320}, {"resolution": 192}, 320), ({}, {}, 640)],
+)
+def test_a_request_defaults_to_the_demos_resolution(tmp_path, values, defaults, resolution):
+    assert _request(values, {"start_image": "a.png"}, defaults).resolution == resolution
     file = tmp_path / "request.json"
-    file.write_text(json.dumps({"start_image": "a.png"}), "utf-8")
-    assert load_request(file, {"resolution": DEMO_RESOLUTION}).resolution == 192
-    assert load_request(file).resolution == 640
-    file.write_text(json.dumps({"start_image": "a.png", "resolution": 320}), "utf-8")
-    assert load_request(file, {"resolution": DEMO_RESOLUTION}).resolution == 320
+    file.write_text(json.dumps({"start_image": "a.png"} | values), "utf-8")
+    assert load_request(file, defaults).resolution == resolution
 
 
 def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):

@@ -1,8 +1,8 @@
-"""The random models: each part loads with the library's own class and runs; sets are whole and repeatable."""
+"""The random models: the parts fit each other and make a video; sets are whole and repeatable."""
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from demo_models import random_models
-from demo_models.random_models import build_random_models, is_complete, main
+from demo_models.random_models import build_random_models, is_complete, main, read_json
+from diffusers_helper.encoding.prompts import load_tokenizer
+from diffusers_helper.media.video import read_frames
+from tests.support.tiny import make_loader, make_request, run
 
 PROMPT = "Steam rises from the cup — 湯気が立つ。"
 
@@ -31,16 +34,6 @@ def _no_gradients():
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def stamps(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-def load_tokenizer(folder: Path):
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="right")
 
 
 def test_text_encoder_reads_what_its_tokenizer_writes(models):
@@ -82,63 +75,17 @@ def test_second_text_encoder_pools_at_the_end_token(models):
     assert torch.equal(output.pooler_output, output.last_hidden_state[:, end])
 
 
-def test_image_encoder_sees_a_picture_of_any_size(models):
-    from transformers import SiglipImageProcessorPil, SiglipVisionModel
-
-    processor = SiglipImageProcessorPil.from_pretrained(models / random_models.FEATURE_EXTRACTOR)
-    encoder = SiglipVisionModel.from_pretrained(models / random_models.IMAGE_ENCODER).eval()
-    picture = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-    pixels = processor.preprocess(images=picture, return_tensors="pt")
-    states = encoder(**pixels).last_hidden_state
-    assert states.shape == (1, 16, random_models.IMAGE_WIDTH)
-    assert states.isfinite().all()
-
-
-def test_vae_turns_frames_to_latents_and_back(models):
-    from diffusers import AutoencoderKLHunyuanVideo
-
-    vae = AutoencoderKLHunyuanVideo.from_pretrained(models / random_models.VAE).eval()
-    frames = torch.rand(1, 3, 5, 32, 48) * 2 - 1
-    latents = vae.encode(frames).latent_dist.mode()
-    assert latents.shape == (1, 16, 2, 4, 6)
-    decoded = vae.decode(latents).sample
-    assert decoded.shape == frames.shape
-    assert decoded.std() > 0.01, "a video of one colour would look like a fault of the app"
-
-
-def test_transformer_takes_all_of_framepacks_inputs(models):
-    from diffusers import HunyuanVideoFramepackTransformer3DModel
-
-    transformer = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
-        models / random_models.TRANSFORMER
-    ).eval()
-    latents = torch.randn(1, 16, 23, 4, 6)
-    output = transformer(
-        hidden_states=latents[:, :, :3],
-        timestep=torch.tensor([500]),
-        encoder_hidden_states=torch.randn(1, 7, random_models.TEXT_WIDTH),
-        encoder_attention_mask=torch.ones(1, 7),
-        pooled_projections=torch.randn(1, random_models.POOLED_WIDTH),
-        image_embeds=torch.randn(1, 16, random_models.IMAGE_WIDTH),
-        guidance=torch.tensor([10000.0]),
-        indices_latents=torch.arange(1, 4),
-        latents_clean=latents[:, :, :2],
-        indices_latents_clean=torch.tensor([0, 4]),
-        latents_history_2x=latents[:, :, 2:4],
-        indices_latents_history_2x=torch.arange(5, 7),
-        latents_history_4x=latents[:, :, 4:20],
-        indices_latents_history_4x=torch.arange(7, 23),
-    ).sample
-    assert output.shape == (1, 16, 3, 4, 6)
-    assert output.isfinite().all()
+def test_the_engine_makes_a_video_of_more_than_one_colour(models, tmp_path):
+    list(run(make_request(prompt=PROMPT), tmp_path / "out", loader=make_loader(models)))
+    frames = np.stack(list(read_frames(tmp_path / "out" / "a.mp4")))
+    assert frames.shape == (37, 64, 96, 3)
+    assert frames[-1].std() > 2, "one colour would look like a fault of the app"
 
 
 def test_transformer_files_look_like_the_published_ones(models):
     folder = models / random_models.TRANSFORMER
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    index = json.loads(
-        (folder / "diffusion_pytorch_model.safetensors.index.json").read_text(encoding="utf-8")
-    )
+    config = read_json(folder / "config.json")
+    index = read_json(folder / "diffusion_pytorch_model.safetensors.index.json")
     shards_of_block: dict[str, set[str]] = {}
     for key, shard in index["weight_map"].items():
         if "transformer_blocks." in key:
@@ -148,37 +95,27 @@ def test_transformer_files_look_like_the_published_ones(models):
     assert any(len(shards) > 1 for shards in shards_of_block.values())
 
 
-def test_the_same_seed_gives_the_same_files(models, tmp_path):
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    again = build_random_models(tmp_path / "again")
-    assert torch.equal(torch.rand(3), expected)
-    assert contents(again) == contents(models)
+def test_a_complete_set_is_kept(models):
+    before = [path.stat().st_mtime_ns for path in models.rglob("*")]
+    assert build_random_models(models) == models
+    assert [path.stat().st_mtime_ns for path in models.rglob("*")] == before
 
 
-def test_another_seed_gives_other_weights_in_all_parts(models, tmp_path):
-    other, first = contents(build_random_models(tmp_path / "other", seed=1)), contents(models)
+def test_damaged_or_differently_seeded_set_is_replaced(models, tmp_path):
+    first, folder = contents(models), Path(shutil.copytree(models, tmp_path / "models"))
+    (folder / random_models.VAE / "config.json").write_bytes(b"")
+    assert not is_complete(folder)
+    random_state = torch.get_rng_state()
+    build_random_models(folder)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert contents(folder) == first
+
+    other = contents(build_random_models(folder, seed=1))
+    assert is_complete(folder, seed=1)
     assert other.keys() == first.keys()
     for name in first:
         same = other[name] == first[name]
         assert same == (not name.endswith(".safetensors") and name != random_models.MANIFEST), name
-
-
-def test_a_complete_set_is_kept(models):
-    before = stamps(models)
-    assert build_random_models(models) == models
-    assert stamps(models) == before
-
-
-def test_damaged_or_differently_seeded_set_is_replaced(tmp_path):
-    folder = build_random_models(tmp_path / "models", seed=1)
-    (folder / random_models.VAE / "config.json").write_bytes(b"")
-    assert not is_complete(folder, seed=1)
-    build_random_models(folder, seed=1)
-    assert is_complete(folder, seed=1)
-    build_random_models(folder, seed=0)
-    assert is_complete(folder, seed=0)
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -193,16 +130,9 @@ def test_build_that_is_stopped_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_set_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch):
+def test_set_finished_by_another_process_meanwhile_is_taken(models, tmp_path, monkeypatch):
     folder = tmp_path / "models"
-    write_models = random_models._write_models
-
-    def write_while_another_finishes(built: Path, seed: int) -> None:
-        monkeypatch.setattr(random_models, "_write_models", write_models)
-        build_random_models(folder, seed=seed)
-        write_models(built, seed)
-
-    monkeypatch.setattr(random_models, "_write_models", write_while_another_finishes)
+    monkeypatch.setattr(random_models, "_write_models", lambda *_: shutil.copytree(models, folder))
     build_random_models(folder)
     assert is_complete(folder)
     assert list(tmp_path.iterdir()) == [folder]

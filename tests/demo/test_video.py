@@ -1,10 +1,7 @@
 """The demo from end to end: the command, the trained models and all of the engine make what was asked for."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +12,13 @@ from demo_models.judging.measure import largest_jump, psnr
 from demo_models.judging.motion import camera_kind, measure_camera
 from diffusers_helper.media.video import read_frames
 from webui.eichi_utils.engine_options import ROOT
+from webui.endframe_ichi import main
+
+pytestmark = pytest.mark.slow
 
 PHOTOGRAPH = ROOT / "examples" / "coffee.png"
 START_LEFT, END_LEFT = 150, 100
 """Pixels from the left of the two square views of it."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """Frames `(h, w, 3)` uint8 of a video, the cropped start image, and what the terminal said."""
-
-    frames: list[np.ndarray]
-    start: np.ndarray
-    said: str
 
 
 @pytest.fixture(scope="module")
@@ -40,38 +31,33 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def make(home: Path) -> Callable[..., Made]:
-    """The command as a person types it, with `--demo`."""
+@pytest.fixture
+def make(home: Path, capsys) -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
+    """The command with `--demo`; gives the frames `(h, w, 3)` uint8 of a video and its cropped start."""
 
-    def made(name: str, **values: object) -> Made:
+    def made(name: str, **values: object) -> tuple[list[np.ndarray], np.ndarray]:
         request = {"start_image": "start.png", "seed": 1, "seconds": 1} | values
         (home / f"{name}.json").write_text(json.dumps(request), "utf-8")
-        command = [sys.executable, str(ROOT / "webui" / "endframe_ichi.py"), "--demo", "--home", str(home)]
-        command += ["--device", "cpu", "--headless", str(home / f"{name}.json"), "--name", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        command = ["--demo", "--home", str(home), "--device", "cpu", "--lang", "en"]
+        assert main([*command, "--headless", str(home / f"{name}.json"), "--name", name]) == 0
+        assert "This is the demo" in capsys.readouterr().err
         with Image.open(home / "outputs" / f"{name}.png") as start:
-            pixels = np.asarray(start.convert("RGB"))
-        return Made(list(read_frames(home / "outputs" / f"{name}.mp4")), pixels, done.stderr)
+            return list(read_frames(home / "outputs" / f"{name}.mp4")), np.asarray(start.convert("RGB"))
 
     return made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("prompt", "kind"), [("The camera pans left.", "pan_left"), ("Zoom in.", "zoom_in")])
 def test_a_photograph_moves_as_the_prompt_says(make, prompt, kind):
-    made = make(kind, prompt=prompt)
-    assert "This is the demo" in made.said
-    assert made.frames[0].shape == (192, 192, 3), "the demo's own resolution, where none is named"
-    assert psnr(made.frames[0], made.start) > 24
-    assert camera_kind(measure_camera(made.frames), 192, 192) == kind
-    assert largest_jump(made.frames)[0] < 3
+    frames, start = make(kind, prompt=prompt)
+    assert frames[0].shape == (192, 192, 3), "the demo's own resolution, where none is named"
+    assert psnr(frames[0], start) > 24
+    assert camera_kind(measure_camera(frames), 192, 192) == kind
+    assert largest_jump(frames)[0] < 3
 
 
-@pytest.mark.slow
 def test_the_video_ends_in_the_end_image(home, make):
-    made = make("end", prompt="The camera pans left.", end_image="end.png")
+    frames, _ = make("end", prompt="The camera pans left.", end_image="end.png")
     with Image.open(home / "end.png") as picture:
         end = np.asarray(picture.resize((192, 192), Image.Resampling.LANCZOS))
-    assert psnr(made.frames[-1], end) > 20
+    assert psnr(frames[-1], end) > 20
