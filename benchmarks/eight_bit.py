@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -34,7 +33,7 @@ from demo_models.judging.runs import Studio, Video
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import linear as scaled_linear
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
-from diffusers_helper.eight_bit.linear import Product, dequantized_product, quantize, rowwise_fp8_linear
+from diffusers_helper.eight_bit.linear import Product, quantize, rowwise_fp8_product
 from diffusers_helper.eight_bit.shards import gets_eight_bits
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
@@ -60,13 +59,13 @@ class Way:
     name: str
     eight_bit: bool
     dtype: torch.dtype
-    product: Product = dequantized_product
+    product: Product | None = None
 
 
 WAYS = (
     Way("as they are", False, torch.float32),
     Way("8 bit made whole", True, torch.float32),
-    Way("8 bit, products in e4m3", True, torch.float32, rowwise_fp8_linear),
+    Way("8 bit, products in e4m3", True, torch.float32, rowwise_fp8_product),
 )
 BFLOAT16_WAYS = tuple(
     dataclasses.replace(way, name=f"{way.name}, bfloat16", dtype=torch.bfloat16) for way in WAYS
@@ -127,7 +126,8 @@ def measure_step(folder: Path, ways: Sequence[Way]) -> Iterator[dict]:
     """The relative error of the velocity that a double and a single block give, in the real shapes."""
     part = write_transformer(folder / "random", num_layers=1, num_single_layers=1)
     begin = time.perf_counter()
-    convert(part, folder / "8bit", lambda *_: None, threading.Event())
+    for _progress in convert(part, folder / "8bit"):
+        pass
     seconds = time.perf_counter() - begin
     sizes = [sum(path.stat().st_size for path in place.iterdir()) for place in (part.folder, folder / "8bit")]
     yield {"converted_bytes": sizes, "seconds": round(seconds, 1)}
@@ -148,7 +148,8 @@ def measure_videos(folder: Path, ways: Sequence[Way]) -> Iterator[dict]:
     models = folder / "models"
     shutil.copytree(ROOT / "demo_models", models, ignore=shutil.ignore_patterns("train", "judging", "*.py"))
     files = find_models(models)
-    convert(files.transformer, eight_bit_folder(models), lambda *_: None, threading.Event())
+    for _progress in convert(files.transformer, eight_bit_folder(models)):
+        pass
     small = with_eight_bit(files, models)
     for scene in scenes():
         made: dict[str, Video] = {}
@@ -205,7 +206,7 @@ def judge(scene: Scene, video: Video, reference: Video) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def computing(product: Product) -> Iterator[None]:
+def computing(product: Product | None) -> Iterator[None]:
     """Have scaled layers compute in this way, whatever the device would choose."""
     original = scaled_linear.choose_product
     scaled_linear.choose_product = lambda *_, **__: product  # type: ignore[assignment]

@@ -10,16 +10,17 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional
 
 from benchmarks.gpu import parse_gpu_options
 from diffusers_helper.eight_bit.linear import (
-    dequantized_product,
-    postscaled_fp8_linear,
+    postscaled_fp8_product,
     quantize,
-    rowwise_fp8_linear,
+    rowwise_fp8_product,
+    scaled_linear,
 )
 
 SHAPES = ((3072, 3072), (12288, 3072), (3072, 15360))
@@ -50,11 +51,12 @@ def measure(device: torch.device, tokens: int, outputs: int, inputs: int, no_com
     bias = torch.randn(outputs, device=device, generator=generator).bfloat16()
     exact = functional.linear(x.double(), weight.double() * scale.double()[:, None], bias.double())
     ways: dict[str, Callable[[], torch.Tensor]] = {"bfloat16": lambda: functional.linear(x, whole, bias)}
-    for product in (dequantized_product, rowwise_fp8_linear, postscaled_fp8_linear):
-        compiled = torch.compile(product, fullgraph=True, dynamic=True)
-        ways[product.__name__] = lambda product=product: product(x, weight, scale, bias)
+    for product in (None, rowwise_fp8_product, postscaled_fp8_product):
+        name = "dequantized" if product is None else product.__name__
+        ways[name] = partial(scaled_linear, x, weight, scale, bias, product)
         if not no_compile:
-            ways[product.__name__ + ", compiled"] = lambda way=compiled: way(x, weight, scale, bias)
+            compiled = torch.compile(scaled_linear, fullgraph=True, dynamic=True)
+            ways[f"{name}, compiled"] = partial(compiled, x, weight, scale, bias, product)
     rows = []
     for name, way in ways.items():
         try:

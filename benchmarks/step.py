@@ -14,7 +14,6 @@ import dataclasses
 import json
 import logging
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -113,7 +112,8 @@ def main() -> None:
 def make_eight_bit(part: ModelPart, folder: Path) -> ModelPart:
     """The same weights in 8 bits; says how long making them took."""
     begin = time.perf_counter()
-    convert(part, folder, lambda _done, _total: None, threading.Event())
+    for _progress in convert(part, folder):
+        pass
     print(f"weights of 8 bits made in {time.perf_counter() - begin:.0f} s", flush=True)
     return ModelPart(part.config, Checkpoint.open(folder), None)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .device import DeviceChoice, choose_compute
-from .eight_bit.conversion import conversion_state, eight_bit_folder, remove_corrupt_shards, with_eight_bit
+from .eight_bit.conversion import eight_bit_folder, is_converted, remove_corrupt_shards, with_eight_bit
 from .eight_bit.making import choose_root, make_eight_bit
 from .encoding.conditioning import read_pictures
 from .encoding.embedding_cache import EmbeddingCache
@@ -124,7 +124,7 @@ class Engine:
         with machine_errors(files.transformer.folder):
             root = choose_root(files.transformer, self.config.eight_bit_roots)
             folder = eight_bit_folder(root)
-            if conversion_state(folder, files.transformer) != "complete":
+            if not is_converted(folder, files.transformer):
                 read_pictures(request, make_plan(request))  # a bad picture fails before minutes of work
                 stored = stored_fingerprint(work) if count_stored_sections(work) else None
                 if stored is not None and stored.models == models_identity(files):

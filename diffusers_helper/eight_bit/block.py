@@ -13,7 +13,7 @@ from torch import nn
 
 from ..kernels import triton_or_torch
 from ..transformer.compiling import COMPILED_FORWARD, States
-from .linear import QUANTIZED_INPUT, ScaledLinear
+from .linear import ScaledLinear
 from .tokens import TORCH_OPS, TokenOps, Tokens, quantize_tokens
 
 SELF_TEST_TOLERANCE = 0.02
@@ -25,7 +25,7 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
     """Have a block compiled from this module's function, if all of its layers multiply in e4m3."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(isinstance(layer, ScaledLinear) and layer.compiled_product in QUANTIZED_INPUT for layer in layers):
+    if all(isinstance(layer, ScaledLinear) and layer.compiled_product is not None for layer in layers):
         forward = {"double": _double_block, "single": _single_block}[kind]
         setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
 
@@ -68,28 +68,21 @@ def _double_block(
 ) -> States:
     """`HunyuanVideoTransformerBlock.forward`: two streams that meet in the attention."""
     attn, count = block.attn, hidden.shape[1]
-    modulation, text_modulation = _modulation(block.norm1, temb, 6), _modulation(block.norm1_context, temb, 6)
-    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
-    text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = text_modulation
+    shift, scale, gate, *mlp = _modulation(block.norm1, temb, 6)
+    text_shift, text_scale, text_gate, *text_mlp = _modulation(block.norm1_context, temb, 6)
     tokens = _quantize_normed(ops, hidden, scale, shift)
     text_tokens = _quantize_normed(ops, text, text_scale, text_shift)
-    dtype = hidden.dtype
 
-    query, key, value = (layer.multiply(tokens, dtype) for layer in (attn.to_q, attn.to_k, attn.to_v))
+    query, key, value = (layer.multiply(tokens) for layer in (attn.to_q, attn.to_k, attn.to_v))
     text_layers = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
-    text_query, text_key, text_value = (layer.multiply(text_tokens, dtype) for layer in text_layers)
+    text_query, text_key, text_value = (layer.multiply(text_tokens) for layer in text_layers)
     query = ops.norm_and_rotate(query, text_query, attn.norm_q.weight, attn.norm_added_q.weight, *rotary)
     key = ops.norm_and_rotate(key, text_key, attn.norm_k.weight, attn.norm_added_k.weight, *rotary)
     attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask)
 
-    hidden = hidden + gate * attn.to_out[0].multiply(quantize_tokens(attended[:count]), dtype)
-    text = text + text_gate * attn.to_add_out.multiply(quantize_tokens(attended[count:]), dtype)
-    tokens = _quantize_normed(ops, hidden, mlp_scale, mlp_shift)
-    text_tokens = _quantize_normed(ops, text, text_mlp_scale, text_mlp_shift)
-    return (
-        hidden + mlp_gate * _feed_forward(ops, block.ff, tokens, dtype),
-        text + text_mlp_gate * _feed_forward(ops, block.ff_context, text_tokens, dtype),
-    )
+    hidden = hidden + gate * attn.to_out[0].multiply(quantize_tokens(attended[:count]))
+    text = text + text_gate * attn.to_add_out.multiply(quantize_tokens(attended[count:]))
+    return _add_mlp(ops, block.ff, hidden, *mlp), _add_mlp(ops, block.ff_context, text, *text_mlp)
 
 
 def _single_block(
@@ -102,18 +95,18 @@ def _single_block(
     rotary: Rotary,
 ) -> States:
     """`HunyuanVideoSingleTransformerBlock.forward`: one stream, attention and MLP beside each other."""
-    attn, count, dtype = block.attn, hidden.shape[1], hidden.dtype
+    attn, count = block.attn, hidden.shape[1]
     shift, scale, gate = _modulation(block.norm, temb, 3)
     tokens = ops.quantize_normed(hidden[0], text[0], scale, shift)
 
     layers = attn.to_q, attn.to_k, attn.to_v, block.proj_mlp
-    query, key, value, mlp = (layer.multiply(tokens, dtype) for layer in layers)
+    query, key, value, mlp = (layer.multiply(tokens) for layer in layers)
     norm_q, norm_k = attn.norm_q.weight, attn.norm_k.weight
     query = ops.norm_and_rotate(query[:count], query[count:], norm_q, norm_q, *rotary)
     key = ops.norm_and_rotate(key[:count], key[count:], norm_k, norm_k, *rotary)
     attended = _attend(query, key, value, attn.heads, mask)
 
-    change = block.proj_out.multiply(ops.quantize_activated(attended, mlp), dtype)
+    change = block.proj_out.multiply(ops.quantize_activated(attended, mlp))
     return hidden + gate * change[:count], text + gate * change[count:]
 
 
@@ -137,6 +130,14 @@ def _attend(
     return dispatch_attention_fn(*states, attn_mask=mask)[0].flatten(1)
 
 
-def _feed_forward(ops: TokenOps, layers: Any, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
-    hidden = layers.net[0].proj.multiply(tokens, dtype)
-    return layers.net[2].multiply(ops.quantize_activated(hidden[:, :0], hidden), dtype)
+def _add_mlp(
+    ops: TokenOps,
+    layers: Any,
+    states: torch.Tensor,
+    shift: torch.Tensor,
+    scale: torch.Tensor,
+    gate: torch.Tensor,
+) -> torch.Tensor:
+    """Return one stream `(1, n, width)` with the output of its feed-forward layers added."""
+    hidden = layers.net[0].proj.multiply(_quantize_normed(ops, states, scale, shift))
+    return states + gate * layers.net[2].multiply(ops.quantize_activated(hidden[:, :0], hidden))

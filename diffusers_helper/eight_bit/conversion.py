@@ -8,16 +8,15 @@ import dataclasses
 import hashlib
 import json
 import logging
-import threading
-from collections.abc import Callable
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..errors import InputError, StopRequested
+from ..errors import InputError
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
 from ..machine_errors import check_room, machine_errors
-from ..weights.checkpoint import FileSignature, unreadable
+from ..weights.checkpoint import Checkpoint, FileSignature, unreadable
 from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_fingerprint, find_part
 from .shards import Shard, file_digest, plan_shards, weight_map, write_shard
 
@@ -31,32 +30,25 @@ VERSION = 1
 SPARE_BYTES = 2**20
 """Bytes of disk space for the small files."""
 
-State = Literal["missing", "stale", "incomplete", "complete"]
-
 
 def eight_bit_folder(root: Path) -> Path:
     """Return the folder of the 8-bit weights below `root`."""
     return root / REPOSITORY
 
 
-def conversion_state(folder: Path, source: ModelPart) -> State:
-    """Return the state of a folder by its files' sizes and times; `convert` reads their content.
-
-    `missing`: nothing that this version made. `stale`: made from other files than `source`. `incomplete`:
-    broken off, or a file was changed since.
+def is_converted(folder: Path, source: ModelPart) -> bool:
+    """Return whether a folder holds all files made from `source`, by sizes and times; `convert` reads them.
 
     Raises:
         OSError: something cannot be read now.
     """
     manifest = _Manifest.read(folder)
-    if manifest is None:
-        return "missing"
-    if manifest.source != _identity(source):
-        return "stale"
-    is_whole = manifest.complete and all(
-        _signature(folder / name) == signature for name, (signature, _) in manifest.files.items()
+    return (
+        manifest is not None
+        and manifest.complete
+        and manifest.source == _identity(source)
+        and all(_signature(folder / name) == signature for name, (signature, _) in manifest.files.items())
     )
-    return "complete" if is_whole else "incomplete"
 
 
 def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
@@ -67,7 +59,7 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
     """
     folder = eight_bit_folder(root)
     try:
-        if conversion_state(folder, files.transformer) != "complete":
+        if not is_converted(folder, files.transformer):
             raise InputError("eight_bit_not_ready", path=str(folder))
         spec = dataclasses.replace(PARTS["transformer"], repository=REPOSITORY)
         return dataclasses.replace(files, transformer=find_part(root, spec))
@@ -75,20 +67,13 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
         raise unreadable(folder, error) from error
 
 
-def convert(
-    part: ModelPart, target: Path, on_progress: Callable[[int, int], None], stop: threading.Event
-) -> None:
-    """Write the 8-bit weights to `target`, or continue.
+def convert(part: ModelPart, target: Path) -> Generator[tuple[int, int], None, None]:
+    """Write the 8-bit weights to `target`, or continue; yield the bytes that are done, and all bytes.
 
-    Finished files are read and kept if their digests match, so that this also repairs a folder. Only one
-    weight is in memory at a time, in 16 bits.
-
-    Args:
-        on_progress: called with the bytes that are done, and those of all files.
-        stop: checked after each tensor.
+    Finished files are read and kept if their digests match, so that this also repairs a folder. They stay if
+    the generator is closed. Only one weight is in memory at a time, in 16 bits.
 
     Raises:
-        StopRequested: `stop` was set; the finished files stay.
         InputError: the source changed, or holds numbers that are not finite.
         MachineError: the disk is full, cannot be read or written, or does not return what was written.
     """
@@ -96,17 +81,23 @@ def convert(
         target.mkdir(parents=True, exist_ok=True)
         shards = plan_shards(part.checkpoint)
         manifest = _begin(target, _identity(part), shards)
-        sizes = {shard.name: shard.num_bytes for shard in shards}
-        missing = sum(size for name, size in sizes.items() if name not in manifest.files)
+        missing = sum(shard.num_bytes for shard in shards if shard.name not in manifest.files)
         check_room(target, missing + SPARE_BYTES)
-        progress = _Progress(on_progress, sum(shard.content_bytes for shard in shards), stop)
+        done, total = 0, sum(shard.content_bytes for shard in shards)
+        yield done, total
         for shard in shards:
-            _ensure_shard(part, shard, target, manifest, progress)
-        manifest.add(CONFIG, _write_small(target / CONFIG, (part.folder / CONFIG).read_bytes()))
+            for num_bytes in _ensure_shard(part.checkpoint, shard, manifest):
+                done += num_bytes
+                yield done, total
         index: dict[str, Any] = {"metadata": {}, "weight_map": weight_map(shards)}
-        manifest.add(INDEX, _write_small(target / INDEX, json.dumps(index, indent=1).encode()))
+        small = {CONFIG: (part.folder / CONFIG).read_bytes(), INDEX: json.dumps(index, indent=1).encode()}
+        for name, content in small.items():
+            with atomic_write(target / name) as new:
+                new.write_bytes(content)
+            manifest.add(name, hashlib.sha256(content).hexdigest())
         manifest.finish()
-        logger.info("8-bit weights in %s: %.2f GiB", target, sum(sizes.values()) / 2**30)
+        size = sum(shard.num_bytes for shard in shards)
+        logger.info("8-bit weights in %s: %.2f GiB", target, size / 2**30)
 
 
 def remove_corrupt_shards(folder: Path) -> bool:
@@ -168,65 +159,39 @@ class _Manifest:
         write_checksummed(self.folder / MANIFEST, (), facts)
 
 
-class _Progress:
-    """Counts and reports the bytes that are done, and ends the work when `stop` is set."""
-
-    def __init__(self, report: Callable[[int, int], None], total: int, stop: threading.Event) -> None:
-        self._report, self._total, self._stop = report, total, stop
-        self._done = 0
-
-    def add(self, num_bytes: int) -> None:
-        self._done += num_bytes
-        self._report(self._done, self._total)
-        if self._stop.is_set():
-            raise StopRequested
-
-
 def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
     """Return the manifest of an earlier run's files that have the right sizes; delete the others."""
     manifest = _Manifest.read(target)
     if manifest is None or manifest.source != source:
         (target / MANIFEST).unlink(missing_ok=True)  # first, because others rely on it
         manifest = _Manifest(target, source)
-    sizes = {shard.name: shard.num_bytes for shard in shards}
-    for name in [name for name in manifest.files if name in sizes]:
-        signature = _signature(target / name)
-        if signature is None or signature.num_bytes != sizes[name]:
-            manifest.forget(name)
+    for shard in shards:
+        signature = _signature(target / shard.name)
+        if shard.name in manifest.files and (signature is None or signature.num_bytes != shard.num_bytes):
+            manifest.forget(shard.name)
     for path in (*target.glob("diffusion_pytorch_model-*.safetensors"), *target.glob("*.part")):
         if path.name not in manifest.files:
             path.unlink()
     return manifest
 
 
-def _ensure_shard(
-    part: ModelPart, shard: Shard, target: Path, manifest: _Manifest, progress: _Progress
-) -> None:
-    """Keep a finished file whose digest matches, or write it."""
-    path = target / shard.name
+def _ensure_shard(checkpoint: Checkpoint, shard: Shard, manifest: _Manifest) -> Iterator[int]:
+    """Keep a finished file whose digest matches, or write it; yield the bytes that are done as they are."""
+    path = manifest.folder / shard.name
     if shard.name in manifest.files:
         _, digest = manifest.files[shard.name]
         if _matches(path, digest):
             manifest.add(shard.name, digest)  # a copy has another time
-            progress.add(shard.content_bytes)
+            yield shard.content_bytes
             return
         logger.warning("%s is damaged and made again", path)
         manifest.forget(shard.name)
-    manifest.add(shard.name, write_shard(part.checkpoint, shard, path, progress.add))
+    manifest.add(shard.name, (yield from write_shard(checkpoint, shard, path)))
 
 
 def _matches(path: Path, digest: str) -> bool:
     """Return whether a file is there and has this digest."""
     return path.is_file() and file_digest(path) == digest
-
-
-def _write_small(path: Path, content: bytes) -> str:
-    """Write a file if it differs, and return its digest."""
-    digest = hashlib.sha256(content).hexdigest()
-    if not _matches(path, digest):
-        with atomic_write(path) as part:
-            part.write_bytes(content)
-    return digest
 
 
 def _identity(source: ModelPart) -> str:

@@ -21,8 +21,9 @@ FP8_MULTIPLE = 16
 """The number that both widths of an e4m3 product must be multiples of."""
 SELF_TEST_TOLERANCE = 0.01
 
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""The product of tokens `(..., in)`, weight `(out, in)` e4m3, its rows' scale `(out,)` and bias `(out,)`."""
+Product = Callable[[Tokens, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""The GPU's native e4m3 product `(n, out)` of tokens, weight `(out, in)` e4m3, its rows' scale `(out,)` and
+bias `(out,)`, in the tokens' dtype."""
 
 
 class ScaledLinear(nn.Module):
@@ -30,21 +31,22 @@ class ScaledLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, has_bias: bool) -> None:
         super().__init__()
-        self.weight = _parameter(torch.empty(outputs, inputs, dtype=E4M3))
-        self.scale = _parameter(torch.empty(outputs, dtype=torch.float32))
-        self.bias = _parameter(torch.empty(outputs)) if has_bias else None
-        self.product: Product = dequantized_product
-        self.compiled_product: Product = dequantized_product
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=E4M3), requires_grad=False)
+        self.scale = nn.Parameter(torch.empty(outputs, dtype=torch.float32), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if has_bias else None
+        self.product: Product | None = None
+        """The product to compute with; None where the weights are dequantized."""
+        self.compiled_product: Product | None = None
         """The product that a compiler is given, which fuses it with its neighbours."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         product = self.compiled_product if torch.compiler.is_compiling() else self.product
-        return product(x, self.weight, self.scale, self.bias)
+        return scaled_linear(x, self.weight, self.scale, self.bias, product)
 
-    def multiply(self, tokens: Tokens, dtype: torch.dtype) -> torch.Tensor:
-        """Return the compiler's product, which must be in `QUANTIZED_INPUT`: `(n, outputs)` of `dtype`."""
-        product = QUANTIZED_INPUT[self.compiled_product]
-        return product(tokens, self.weight, self.scale, self.bias, dtype)
+    def multiply(self, tokens: Tokens) -> torch.Tensor:
+        """Return the compiler's product, which must be native, of tokens that are quantized already."""
+        assert self.compiled_product is not None
+        return self.compiled_product(tokens, self.weight, self.scale, self.bias)
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,84 +59,60 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale[:, None]).to(E4M3), scale
 
 
-def dequantized_product(
-    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the product with dequantized weights.
-
-    Each weight is rounded once: the tokens' dtypes hold all of e4m3, and the scaling computes in float32, in
-    place, which takes no memory beside the whole weight. Scaling the output instead would round no weight,
-    but overflow float16 and take longer: there are more tokens than inputs.
-    """
-    whole = weight.to(x.dtype, copy=True).mul_(scale[:, None])
-    return functional.linear(x, whole, bias)
-
-
-def rowwise_fp8_linear(
-    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the GPU's native e4m3 product, which scales the rows of both: PyTorch for Linux has it."""
-    result = multiply_rows(quantize_tokens(x), weight, scale, bias, x.dtype)
-    return result.reshape(*x.shape[:-1], len(weight))
-
-
-def postscaled_fp8_linear(
-    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the GPU's native e4m3 product where that scales no rows: they are scaled afterwards.
-
-    Only for a compiler, which fuses it with its neighbours. Otherwise, one more pass over the output takes
-    longer than e4m3 saves.
-    """
-    result = multiply_units(quantize_tokens(x), weight, scale, bias, x.dtype)
-    return result.reshape(*x.shape[:-1], len(weight))
-
-
-def multiply_rows(
-    tokens: Tokens,
+def scaled_linear(
+    x: torch.Tensor,
     weight: torch.Tensor,
     scale: torch.Tensor,
     bias: torch.Tensor | None,
-    dtype: torch.dtype,
+    product: Product | None,
 ) -> torch.Tensor:
-    """Compute `rowwise_fp8_linear` of tokens that are quantized already; returns `(n, out)` of `dtype`."""
+    """Multiply tokens `(..., in)` by a `product`, or, without one, by the dequantized weights.
+
+    Each of those is rounded once: the tokens' dtypes hold all of e4m3, and the scaling computes in float32,
+    in place, which takes no memory beside the whole weight. Scaling the output instead would round no weight,
+    but overflow float16 and take longer: there are more tokens than inputs.
+    """
+    if product is None:
+        whole = weight.to(x.dtype, copy=True).mul_(scale[:, None])
+        return functional.linear(x, whole, bias)
+    result = product(quantize_tokens(x), weight, scale, bias)
+    return result.reshape(*x.shape[:-1], len(weight))
+
+
+def rowwise_fp8_product(
+    tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Do `Product` where the GPU scales the rows of both: PyTorch for Linux has it."""
     return torch._scaled_mm(
         tokens.numbers,
         weight.t(),
         scale_a=tokens.scale,
         scale_b=scale[None],
         bias=bias,
-        out_dtype=dtype,
+        out_dtype=tokens.dtype,
         use_fast_accum=True,
     )
 
 
-def multiply_units(
-    tokens: Tokens,
-    weight: torch.Tensor,
-    scale: torch.Tensor,
-    bias: torch.Tensor | None,
-    dtype: torch.dtype,
+def postscaled_fp8_product(
+    tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Compute `postscaled_fp8_linear` of tokens that are quantized already; returns `(n, out)` of `dtype`."""
+    """Do `Product` where the GPU scales no rows: they are scaled afterwards.
+
+    Only for a compiler, which fuses that with its neighbours. Otherwise, one more pass over the output takes
+    longer than e4m3 saves.
+    """
     one = torch.ones((), dtype=torch.float32, device=weight.device)
     result = torch._scaled_mm(
-        tokens.numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=dtype, use_fast_accum=True
+        tokens.numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=tokens.dtype, use_fast_accum=True
     )
     scaled = result * tokens.scale * scale
-    return (scaled if bias is None else scaled + bias).to(dtype)
-
-
-QUANTIZED_INPUT: dict[Product, Callable[..., torch.Tensor]] = {
-    rowwise_fp8_linear: multiply_rows,
-    postscaled_fp8_linear: multiply_units,
-}
-"""The native products, and the function for tokens that are quantized already."""
+    return (scaled if bias is None else scaled + bias).to(tokens.dtype)
 
 
 @cache
-def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = False) -> Product:
-    """Return the fastest product of a device for tokens of `dtype`, chosen once.
+def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = False) -> Product | None:
+    """Return the fastest product of a device for tokens of `dtype`, or None to dequantize; chosen once.
 
     e4m3 where the GPU has units for it, that is faster (measured in `benchmarks/README.md`) and a trial was
     right; in bfloat16 alone, as float16 cannot hold an output before it is scaled.
@@ -143,11 +121,11 @@ def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = Fa
         compiled: `torch.compile` fuses the product with its neighbours.
     """
     if device.type != "cuda" or dtype != torch.bfloat16:
-        return dequantized_product
+        return None
     if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
-        return dequantized_product
-    products = (rowwise_fp8_linear, postscaled_fp8_linear) if compiled else (rowwise_fp8_linear,)
-    return next((each for each in products if _computes(each, device, dtype)), dequantized_product)
+        return None
+    products = (rowwise_fp8_product, postscaled_fp8_product) if compiled else (rowwise_fp8_product,)
+    return next((each for each in products if _computes(each, device, dtype)), None)
 
 
 def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> bool:
@@ -159,8 +137,11 @@ def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> boo
     scale = torch.linspace(0.5, 2, 32, device=device)
     bias = torch.ones(32, dtype=dtype, device=device)
     expected = functional.linear(tokens.float(), weight * scale[:, None], bias.float())
-    arguments = tokens, weight.to(E4M3), scale, bias
-    return agrees(product.__name__, lambda: [product(*arguments)], [expected], SELF_TEST_TOLERANCE)
+
+    def compute() -> list[torch.Tensor]:
+        return [scaled_linear(tokens, weight.to(E4M3), scale, bias, product)]
+
+    return agrees(product.__name__, compute, [expected], SELF_TEST_TOLERANCE)
 
 
 def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -176,29 +157,19 @@ def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
 
     Files with 8-bit weights and no scale are not ours, and are read like any other.
     """
-    tensors = checkpoint.tensors
-    eight_bit = [
-        name
+    stored = {name for name, tensor in checkpoint.tensors.items() if tensor.dtype == "F8_E4M3"}
+    layers = {
+        name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-        and f"{name}.weight" in tensors
-        and tensors[f"{name}.weight"].dtype == "F8_E4M3"
-    ]
-    if not any(f"{name}.scale" in tensors for name in eight_bit):
-        return
-    for name in eight_bit:
-        layer = module.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        scaled = ScaledLinear(layer.in_features, layer.out_features, layer.bias is not None)
-        parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, scaled)
+        if isinstance(layer, nn.Linear) and f"{name}.weight" in stored
+    }
+    if any(f"{name}.scale" in checkpoint.tensors for name in layers):
+        for name, layer in layers.items():
+            scaled = ScaledLinear(layer.in_features, layer.out_features, layer.bias is not None)
+            module.set_submodule(name, scaled)
 
 
 def fixed_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
     """Return the dtypes of the tensors that keep them whatever the module computes in, by name."""
     names = [name for name, layer in module.named_modules() if isinstance(layer, ScaledLinear)]
     return {f"{n}.weight": E4M3 for n in names} | {f"{n}.scale": torch.float32 for n in names}
-
-
-def _parameter(tensor: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)

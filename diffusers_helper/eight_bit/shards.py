@@ -8,7 +8,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,10 @@ def weight_map(shards: list[Shard]) -> dict[str, str]:
     }
 
 
-def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Callable[[int], None]) -> str:
-    """Write one file and return its SHA-256. On failure there is no file of its name.
+def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path) -> Generator[int, None, str]:
+    """Write one file, yielding each tensor's bytes when it is written, and return the file's SHA-256.
 
-    Args:
-        on_tensor: called after each tensor with the bytes it takes; may raise to end the work.
+    On failure, and if the generator is closed, there is no file of its name.
 
     Raises:
         InputError: the source changed, or holds numbers that are not finite.
@@ -93,9 +92,20 @@ def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path, on_tensor: Cal
     digest = hashlib.sha256()
     staging = torch.empty(max(stored.num_bytes for _, stored in shard.tensors), dtype=torch.uint8)
     with atomic_write(path) as part, part.open("wb") as file:
-        for piece in _content(checkpoint, shard, staging, on_tensor):
+
+        def write(piece: bytes | memoryview) -> None:
             digest.update(piece)
             file.write(piece)
+
+        write(_header(shard))
+        for name, stored in shard.tensors:
+            tensor = checkpoint.read(name, staging)
+            if gets_eight_bits(name, stored):
+                for piece in _quantized(tensor, name, stored):
+                    write(piece)
+            else:
+                write(staging[: stored.num_bytes].numpy().data)
+            yield _bytes_of(name, stored)
     if file_digest(path) != digest.hexdigest():
         path.unlink()
         raise MachineError("eight_bit_written_wrong", path=str(path))
@@ -106,20 +116,6 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a whole file."""
     with path.open("rb") as file:
         return sha256_of(file, path.stat().st_size).hex()
-
-
-def _content(
-    checkpoint: Checkpoint, shard: Shard, staging: torch.Tensor, on_tensor: Callable[[int], None]
-) -> Iterator[bytes | memoryview]:
-    """Yield all bytes of a file, in pieces that are valid until the next one."""
-    yield _header(shard)
-    for name, stored in shard.tensors:
-        tensor = checkpoint.read(name, staging)
-        if gets_eight_bits(name, stored):
-            yield from _quantized(tensor, name, stored)
-        else:
-            yield staging[: stored.num_bytes].numpy().data
-        on_tensor(_bytes_of(name, stored))
 
 
 def _quantized(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:

@@ -25,7 +25,7 @@ def quantize_normed(
     """Do `tokens.quantize_normed` in one kernel."""
     first, second = first.contiguous(), second.contiguous()
     count, width = first.shape[0] + second.shape[0], first.shape[1]
-    numbers, token_scale = _empty_tokens(first, count, width)
+    tokens = _empty_tokens(first, count, width)
     block = _power_of_2(width)
     kernel: Any = _quantize_normed
     kernel[(count,)](
@@ -33,8 +33,8 @@ def quantize_normed(
         second,
         scale.contiguous(),
         shift.contiguous(),
-        numbers,
-        token_scale,
+        tokens.numbers,
+        tokens.scale,
         first.shape[0],
         width=width,
         block=block,
@@ -43,21 +43,21 @@ def quantize_normed(
         smallest_scale=SMALLEST_SCALE,
         num_warps=_warps(block),
     )
-    return Tokens(numbers, token_scale)
+    return tokens
 
 
 def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
     """Do `tokens.quantize_activated` in one kernel."""
     before, hidden = before.contiguous(), hidden.contiguous()
     count, before_width, hidden_width = hidden.shape[0], before.shape[1], hidden.shape[1]
-    numbers, token_scale = _empty_tokens(hidden, count, before_width + hidden_width)
+    tokens = _empty_tokens(hidden, count, before_width + hidden_width)
     block = _power_of_2(hidden_width)
     kernel: Any = _quantize_activated
     kernel[(count,)](
         before,
         hidden,
-        numbers,
-        token_scale,
+        tokens.numbers,
+        tokens.scale,
         before_width=before_width,
         before_block=_power_of_2(before_width),
         hidden_width=hidden_width,
@@ -66,7 +66,7 @@ def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
         smallest_scale=SMALLEST_SCALE,
         num_warps=_warps(block),
     )
-    return Tokens(numbers, token_scale)
+    return tokens
 
 
 def norm_and_rotate(
@@ -103,11 +103,9 @@ def norm_and_rotate(
 KERNELS = TokenOps(quantize_normed, quantize_activated, norm_and_rotate)
 
 
-def _empty_tokens(like: torch.Tensor, count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        torch.empty(count, width, dtype=E4M3, device=like.device),
-        torch.empty(count, 1, dtype=torch.float32, device=like.device),
-    )
+def _empty_tokens(like: torch.Tensor, count: int, width: int) -> Tokens:
+    numbers = torch.empty(count, width, dtype=E4M3, device=like.device)
+    return Tokens(numbers, torch.empty(count, 1, dtype=torch.float32, device=like.device), like.dtype)
 
 
 def _power_of_2(number: int) -> int:

@@ -18,10 +18,11 @@ NORM_EPSILON = 1e-6
 
 
 class Tokens(NamedTuple):
-    """Quantized tokens: `numbers` `(n, width)` e4m3 and their `scale` `(n, 1)` float32."""
+    """Quantized tokens: `numbers` `(n, width)` e4m3, their `scale` `(n, 1)` float32, the dtype they had."""
 
     numbers: torch.Tensor
     scale: torch.Tensor
+    dtype: torch.dtype
 
     def dequantize(self) -> torch.Tensor:
         """Return the tokens in float32."""
@@ -45,7 +46,7 @@ def quantize_tokens(x: torch.Tensor) -> Tokens:
     largest = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
     scale = (largest / LARGEST).clamp_min(SMALLEST_SCALE)
     scaled = torch.div(tokens, scale, out=torch.empty(tokens.shape, dtype=x.dtype, device=x.device))
-    return Tokens(scaled.to(E4M3), scale)
+    return Tokens(scaled.to(E4M3), scale, x.dtype)
 
 
 def quantize_normed(

@@ -8,7 +8,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 from torch import nn
 
 from diffusers_helper.eight_bit.block import use_fused_forward
-from diffusers_helper.eight_bit.linear import ScaledLinear, quantize, rowwise_fp8_linear
+from diffusers_helper.eight_bit.linear import ScaledLinear, quantize, rowwise_fp8_product
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ WIDTH = HEADS * HEAD_DIM
 KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
 
 
-def make_block(kind, product=rowwise_fp8_linear, dtype=torch.float32, device=CPU):
+def make_block(kind, product=rowwise_fp8_product, dtype=torch.float32, device=CPU):
     """Make a block with 8-bit weights, whose layers compute with `product`."""
     torch.manual_seed(1)
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)

@@ -4,23 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from diffusers_helper.eight_bit import linear as scaled_linear
+from diffusers_helper.eight_bit import linear
 from diffusers_helper.eight_bit.linear import (
     E4M3,
     ScaledLinear,
     choose_product,
-    dequantized_product,
     fixed_dtypes,
-    postscaled_fp8_linear,
+    postscaled_fp8_product,
     quantize,
-    rowwise_fp8_linear,
+    rowwise_fp8_product,
+    scaled_linear,
     use_best_product,
     use_scaled_layers,
 )
 from diffusers_helper.weights.checkpoint import Checkpoint, StoredTensor
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-FP8_PRODUCTS = [rowwise_fp8_linear, postscaled_fp8_linear]
+FP8_PRODUCTS = [rowwise_fp8_product, postscaled_fp8_product]
 HALF_STEP = 2.0**-4
 """The largest relative rounding error of e4m3, which has three mantissa bits."""
 
@@ -75,18 +75,11 @@ def test_numbers_too_small_for_a_scale_become_0():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_dequantized_weight_is_rounded_once(dtype):
+def test_a_dequantized_weight_is_rounded_once_and_left_unchanged(dtype):
     _, weight, scale, _ = made()
-    identity = torch.eye(64, dtype=dtype)
-    found = dequantized_product(identity, weight, scale, None).T
-    assert torch.equal(found, (weight.float() * scale[:, None]).to(dtype))
-
-
-def test_dequantizing_leaves_the_weights_unchanged():
-    x, weight, scale, bias = made()
-    before = weight.float()
-    dequantized_product(x, weight, scale, bias)
-    assert torch.equal(weight.float(), before)
+    wanted = (weight.float() * scale[:, None]).to(dtype)
+    for _call in range(2):
+        assert torch.equal(scaled_linear(torch.eye(64, dtype=dtype), weight, scale, None, None).T, wanted)
 
 
 @pytest.mark.parametrize("product", FP8_PRODUCTS)
@@ -96,7 +89,7 @@ def test_products_agree_but_for_the_tokens_rounding(product, dtype, has_bias):
     x, weight, scale, bias = made(dtype=dtype)
     bias = bias if has_bias else None
     expected = exact(x, weight, scale, bias)
-    whole, fast = dequantized_product(x, weight, scale, bias), product(x, weight, scale, bias)
+    whole, fast = (scaled_linear(x, weight, scale, bias, each) for each in (None, product))
     assert whole.dtype == fast.dtype == dtype
     assert whole.shape == fast.shape == (2, 7, 48)
     assert off(whole, expected) < 0.005
@@ -109,42 +102,27 @@ def test_fp8_products_are_exact_for_quantized_tokens(product):
     numbers, token_scale = quantize(x.reshape(-1, 64))
     tokens = numbers.double() * token_scale.double()[:, None]
     expected = exact(tokens.reshape(x.shape), weight, scale, bias)
-    assert off(product(x, weight, scale, bias), expected) < 1e-5
+    assert off(scaled_linear(x, weight, scale, bias, product), expected) < 1e-5
 
 
 @pytest.mark.parametrize("product", FP8_PRODUCTS)
-def test_fp8_products_handle_zero_huge_and_tiny_tokens(product):
+def test_fp8_products_handle_zero_huge_tiny_and_nan_tokens(product):
     x, weight, scale, bias = made()
-    x[0, 0], x[0, 1], x[0, 2] = 0, x[0, 1] * 1e20, x[0, 2] * 1e-20
-    found = product(x, weight, scale, bias)
+    x[0, 0], x[0, 1], x[0, 2], x[1, 3, 5] = 0, x[0, 1] * 1e20, x[0, 2] * 1e-20, torch.nan
+    found = scaled_linear(x, weight, scale, bias, product)
     assert torch.allclose(found[0, 0], bias)
     assert off(found[0, 1], exact(x[0, 1], weight, scale, bias)) < 0.06
-    assert found.isfinite().all()
-
-
-@pytest.mark.parametrize("product", FP8_PRODUCTS)
-def test_a_token_that_is_nan_gives_nan(product):
-    x, weight, scale, bias = made()
-    x[1, 3, 5] = torch.nan
-    found = product(x, weight, scale, bias)
-    assert found[1, 3].isnan().all()
     assert found[0].isfinite().all()
+    assert found[1, 3].isnan().all()
 
 
-@pytest.mark.parametrize("product", [dequantized_product, *FP8_PRODUCTS])
-def test_products_compile_to_one_graph_for_any_number_of_tokens(product):
-    calls = []
-
-    def backend(graph, _):
-        calls.append(graph)
-        return graph.forward
-
-    compiled = torch.compile(product, fullgraph=True, dynamic=True, backend=backend)
+@pytest.mark.parametrize("product", [None, *FP8_PRODUCTS])
+def test_products_compile_to_one_graph_for_any_number_of_tokens(product, graphs):
+    compiled = torch.compile(scaled_linear, fullgraph=True, dynamic=True, backend=graphs.backend)
     for tokens in (7, 9, 30):
-        given = made(tokens=tokens)
-        assert torch.equal(compiled(*given), product(*given))
-    assert len(calls) == 1
-    torch.compiler.reset()
+        given = *made(tokens=tokens), product
+        assert torch.equal(compiled(*given), scaled_linear(*given))
+    assert graphs.count == 1
 
 
 # -- which product is used ------------------------------------------------------------------------------
@@ -154,8 +132,8 @@ def test_products_compile_to_one_graph_for_any_number_of_tokens(product):
 def gpu(monkeypatch):
     """An Ada GPU that computes as the CPU does."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    original = scaled_linear._computes
-    monkeypatch.setattr(scaled_linear, "_computes", lambda product, _, dtype: original(product, CPU, dtype))
+    original = linear._computes
+    monkeypatch.setattr(linear, "_computes", lambda product, _, dtype: original(product, CPU, dtype))
     return monkeypatch
 
 
@@ -174,51 +152,47 @@ def windows(gpu):
 
 
 def test_a_gpu_with_e4m3_uses_it_and_is_tried_once(gpu):
-    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_linear
-    assert choose_product(GPU, torch.bfloat16, compiled=True) is rowwise_fp8_linear
-    gpu.setattr(scaled_linear, "_computes", lambda *_: False)
-    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_linear
+    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_product
+    assert choose_product(GPU, torch.bfloat16, compiled=True) is rowwise_fp8_product
+    gpu.setattr(linear, "_computes", lambda *_: False)
+    assert choose_product(GPU, torch.bfloat16) is rowwise_fp8_product
 
 
-@pytest.mark.parametrize(
-    ("compiled", "product"), [(True, postscaled_fp8_linear), (False, dequantized_product)]
-)
+@pytest.mark.parametrize(("compiled", "product"), [(True, postscaled_fp8_product), (False, None)])
 def test_without_rowwise_scaling_only_compiled_products_use_e4m3(windows, compiled, product):  # noqa: ARG001
     assert choose_product(GPU, torch.bfloat16, compiled) is product
 
 
 def test_float16_cpus_and_older_gpus_use_dequantized_weights(gpu):
-    assert choose_product(GPU, torch.float16) is dequantized_product
-    assert choose_product(CPU, torch.bfloat16) is dequantized_product
+    assert choose_product(GPU, torch.float16) is None
+    assert choose_product(CPU, torch.bfloat16) is None
     gpu.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
-    assert choose_product(GPU, torch.bfloat16) is dequantized_product
+    assert choose_product(GPU, torch.bfloat16) is None
 
 
 @pytest.mark.parametrize("factor", [0.9, "not a number"])
 def test_a_gpu_that_fails_or_computes_wrong_uses_dequantized_weights(gpu, factor):
     original = torch._scaled_mm
     gpu.setattr(torch, "_scaled_mm", lambda *given, **named: original(*given, **named) * factor)
-    assert choose_product(GPU, torch.bfloat16, compiled=True) is dequantized_product
+    assert choose_product(GPU, torch.bfloat16, compiled=True) is None
 
 
 def test_widths_that_e4m3_refuses_use_dequantized_weights(monkeypatch):
-    monkeypatch.setattr(scaled_linear, "choose_product", lambda *_, **__: rowwise_fp8_linear)
+    monkeypatch.setattr(linear, "choose_product", lambda *_, **__: rowwise_fp8_product)
     layers = nn.Sequential(ScaledLinear(64, 48, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
     use_best_product(layers, GPU, torch.bfloat16)
     for products in ("product", "compiled_product"):
-        assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_linear, dequantized_product]
+        assert [getattr(layer, products) for layer in layers[:2]] == [rowwise_fp8_product, None]
 
 
 # -- where they are used --------------------------------------------------------------------------------
 
 
 def files_with(tmp_path, **dtypes):
-    """A checkpoint that holds these tensors (`__` stands for a dot)."""
-    tensors = {
-        name.replace("__", "."): StoredTensor(tmp_path / "a", dtype, (), 0, 0)
-        for name, dtype in dtypes.items()
-    }
-    return Checkpoint(tmp_path, tensors, {})
+    """A checkpoint that holds these tensors (`_` stands for a dot)."""
+    path = tmp_path / "a"
+    stored = {n.replace("_", "."): StoredTensor(path, dtype, (), 0, 0) for n, dtype in dtypes.items()}
+    return Checkpoint(tmp_path, stored, {})
 
 
 def pair():
@@ -227,7 +201,7 @@ def pair():
 
 def test_layers_are_scaled_where_the_files_hold_8_bits(tmp_path):
     model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a__weight="BF16", b__weight="F8_E4M3", b__scale="F32"))
+    use_scaled_layers(model, files_with(tmp_path, a_weight="BF16", b_weight="F8_E4M3", b_scale="F32"))
     assert type(model["a"]) is nn.Linear
     assert set(model.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.scale"}
     assert model["b"].weight.shape == (2, 4)
@@ -236,11 +210,11 @@ def test_layers_are_scaled_where_the_files_hold_8_bits(tmp_path):
 
 def test_a_missing_scale_is_expected(tmp_path):
     model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3", b__scale="F32"))
+    use_scaled_layers(model, files_with(tmp_path, a_weight="F8_E4M3", b_weight="F8_E4M3", b_scale="F32"))
     assert "a.scale" in model.state_dict()
 
 
 def test_8_bit_weights_without_scales_are_read_like_others(tmp_path):
     model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a__weight="F8_E4M3", b__weight="F8_E4M3"))
+    use_scaled_layers(model, files_with(tmp_path, a_weight="F8_E4M3", b_weight="F8_E4M3"))
     assert fixed_dtypes(model) == {}

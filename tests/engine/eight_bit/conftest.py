@@ -1,0 +1,61 @@
+"""Folders of 8-bit weights that are made of the tiny models."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusers_helper.eight_bit import shards
+from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import MODELS
+
+SHARD_BYTES = 250_000
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make several files, as the real weights do."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished folder of 8-bit weights; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished") / "8bit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", SHARD_BYTES)
+        for _progress in convert(find_models(MODELS).transformer, folder):
+            pass
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The tiny models where files may be written."""
+    return Path(shutil.copytree(MODELS, tmp_path / "models"))
+
+
+@pytest.fixture
+def converted(models: Path, finished: Path) -> Path:
+    """The folder of 8-bit weights beside these models, whose times a copy keeps."""
+    return Path(shutil.copytree(finished, eight_bit_folder(models)))
+
+
+class Graphs:
+    """A backend for `torch.compile` that counts the graphs and runs them as they are."""
+
+    count = 0
+
+    def backend(self, graph: torch.fx.GraphModule, _inputs: list) -> Callable:
+        self.count += 1
+        return graph.forward
+
+
+@pytest.fixture
+def graphs() -> Iterator[Graphs]:
+    torch._dynamo.reset()
+    yield Graphs()
+    torch._dynamo.reset()
