@@ -14,42 +14,34 @@ from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, JobSize, Spee
 PREVIEW = np.zeros((1, 1, 3), np.uint8)
 SIZE = JobSize(steps=16, step_values=1000, decoded_values=(1000, 1200, 1200, 2100), skips_steps=False)
 TEACACHE = replace(SIZE, skips_steps=True)
+TRUE = Speed(20.0, computed_step=4e-3, decoding=4e-3, saving=3 / 5500, skipped_step=4e-4)
 EVERY_OTHER = tuple(number in (0, 15) or number % 2 == 0 for number in range(16))
 
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a job: its seconds, which steps are computed, and delays by (section, step)."""
+    """The course of a job: the true speed, which steps are computed, and delays by (section, step)."""
 
     size: JobSize = SIZE
-    overhead: float = 20.0
-    computed: float = 4.0
-    skipped: float = 0.4
-    decoding: float = 4e-3
-    saving: float = 3.0
+    speed: Speed = TRUE
     pattern: tuple[bool, ...] = (True,) * 16
     delays: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def events(self) -> list[tuple[float, Event]]:
-        now = 0.0
-        happened: list[tuple[float, Event]] = [
-            (now, StageStarted("prompt")),
-            (now, StageStarted("compiling")),
-        ]
-        now += self.overhead
-        sections, steps = len(self.size.decoded_values), self.size.steps
-        for section, values in enumerate(self.size.decoded_values):
+        decoded, steps, speed = self.size.decoded_values, self.size.steps, self.speed
+        now = speed.overhead
+        happened: list[tuple[float, Event]] = [(0, StageStarted("prompt")), (0, StageStarted("compiling"))]
+        for section, values in enumerate(decoded):
             happened.append((now, StageStarted("sampling", section)))
-            for step in range(1, steps + 1):
-                is_computed = self.pattern[step - 1]
-                now += self.computed if is_computed else self.skipped
-                now += self.delays.get((section, step), 0)
-                happened.append((now, StepDone(section, sections, step, steps, is_computed, PREVIEW)))
+            for step, computed in enumerate(self.pattern, 1):
+                seconds = speed.computed_step if computed else speed.skipped_step
+                now += seconds * self.size.step_values + self.delays.get((section, step), 0)
+                happened.append((now, StepDone(section, len(decoded), step, steps, computed, PREVIEW)))
             happened.append((now, StageStarted("decoding", section)))
-            now += self.decoding * values + self.delays.get((section, steps + 1), 0)
-            happened.append((now, SectionDone(section, sections, 33)))
-        happened.append((now, StageStarted("saving")))
-        return [*happened, (now + self.saving, Finished(None, 1, 1.0, 64, 64, 1.0))]
+            now += speed.decoding * values + self.delays.get((section, steps + 1), 0)
+            happened.append((now, SectionDone(section, len(decoded), 33)))
+        last = now + speed.saving * sum(decoded)
+        return [*happened, (now, StageStarted("saving")), (last, Finished(None, 1, 1.0, 64, 64, 1.0))]
 
 
 @dataclass(frozen=True)
@@ -74,24 +66,35 @@ def follow(course: Course, eta: Eta) -> tuple[list[Moment], Eta]:
     for now, event in happened:
         eta = eta.apply(event, now)
         true = happened[-1][0] - now
-        moments.append(Moment((eta.section, eta.step), eta.seconds_left(now), eta.fraction(now), true))
+        moments.append(
+            Moment(
+                divmod(max(eta.part - 1, 0), course.size.steps + 1),
+                eta.seconds_left(now),
+                eta.fraction(now),
+                true,
+            )
+        )
     return moments[:-1], eta
 
 
 def known(course: Course) -> Eta:
     """The remaining time of a job on a machine that has made this one before."""
-    return Eta(course.size, follow(course, Eta(course.size))[1].speed, is_typical=False)
+    return Eta(course.size, follow(course, Eta(course.size))[1].speed)
 
 
 @pytest.mark.parametrize("pattern", [(True,) * 16, EVERY_OTHER], ids=["all steps", "TeaCache"])
 @pytest.mark.parametrize(
-    ("typical", "decoding", "saving"),
-    [(TYPICAL, 4e-3, 3.0), (TYPICAL, 8e-3, 3.0), (TYPICAL_DEMO, 4e-2, 10.0), (TYPICAL_DEMO, 6e-2, 10.0)],
+    ("typical", "speed"),
+    [
+        (TYPICAL, TRUE),
+        (TYPICAL, replace(TRUE, decoding=8e-3)),
+        (TYPICAL_DEMO, replace(TRUE, decoding=4e-2, saving=10 / 5500)),
+        (TYPICAL_DEMO, replace(TRUE, decoding=6e-2, saving=10 / 5500)),
+    ],
 )
-def test_a_first_job_is_near_from_its_third_step_on(typical, decoding, saving, pattern):
-    size = SIZE if all(pattern) else TEACACHE
-    course = Course(size, decoding=decoding, saving=saving, pattern=pattern)
-    moments, _ = follow(course, Eta(size, typical))
+def test_a_first_job_is_near_from_its_third_step_on(typical, speed, pattern):
+    course = Course(SIZE if all(pattern) else TEACACHE, speed, pattern)
+    moments, _ = follow(course, Eta(course.size, typical))
     assert [moment.left for moment in moments if moment.position <= (0, 1)] == [None] * 4
     after = [moment for moment in moments if moment.position >= (0, 3)]
     assert max(moment.error for moment in after) < 0.3
@@ -132,7 +135,7 @@ def test_a_slow_first_step_is_not_taken_for_the_speed():
 
 
 def test_a_machine_slower_today_is_followed_in_two_steps():
-    moments, _ = follow(Course(computed=12.0), known(Course()))
+    moments, _ = follow(Course(speed=replace(TRUE, computed_step=12e-3)), known(Course()))
     assert all(moment.error < 0.1 for moment in moments if moment.position >= (0, 2))
 
 
@@ -171,9 +174,8 @@ def test_a_section_that_is_sampled_once_more_goes_back():
 @pytest.mark.parametrize(("sections", "steps"), [(1, 1), (1, 2), (2, 1), (1, 16), (120, 1)])
 def test_jobs_of_any_size_are_followed(sections, steps):
     size = JobSize(steps, 1000, (1000,) * sections, skips_steps=True)
-    course = Course(size, pattern=(True,) * steps)
-    speed = Speed(20, 4e-3, 4e-3, 3 / (1000 * sections), 4e-4, 1.0)
-    moments, _ = follow(course, Eta(size, speed, is_typical=False))
+    course = Course(size, replace(TRUE, computed_share=1.0), (True,) * steps)
+    moments, _ = follow(course, Eta(size, course.speed))
     assert max(moment.error for moment in moments) < 0.1
 
 
@@ -183,7 +185,7 @@ def test_a_finished_job_is_learned_with_the_speed_that_it_had():
     _, eta = follow(course, Eta(TEACACHE, learn=learned.append))
     eta.remember()
     (speed,) = learned
-    assert astuple(speed)[:5] == pytest.approx((20, 4e-3, 4e-3, 3 / 5500, 4e-4))
+    assert astuple(speed)[:5] == pytest.approx(astuple(course.speed)[:5])
     assert speed.computed_share == pytest.approx(9 / 16, abs=0.01)
 
 

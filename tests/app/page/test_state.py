@@ -19,7 +19,6 @@ from tests.support.preflight_views import EMPTY_PREFLIGHT
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
 from webui.eichi_utils.download.progress import DownloadView
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
-from webui.eichi_utils.jobs.pictures import LatentPreview
 from webui.eichi_utils.jobs.queue import QueueView
 from webui.eichi_utils.page import state as state_module
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
@@ -46,7 +45,8 @@ def job(number: int = 1, state: Any = "waiting", **values: Any) -> Job:
         thumbnail=b"WEBP",
         state=state,
         progress=progress,
-        preview=LatentPreview(3, np.zeros((1, 1, 3), np.uint8)) if state == "running" else None,
+        preview=np.zeros((1, 1, 3), np.uint8) if state == "running" else None,
+        preview_number=3 if state == "running" else 0,
         elapsed=None if state == "waiting" else 61.0,
     )
     return replace(plain, **values)
@@ -194,7 +194,7 @@ def test_everything_shown_of_the_running_job_is_its_own():
     shown = state_of(VIEWS["all at once"])["job"]
     assert (shown["id"], shown["label"]) == (f"{1:016x}", "261124_000001: Prompt 1.")
     assert shown["preview"] == f"ichi/jobs/{1:016x}/preview/3"
-    assert running(preview=None)["preview"] is None
+    assert running(preview_number=0)["preview"] is None
     others = [f"{number:016x}" for number in range(2, 6)]
     assert not any(other in text for other in others for text in texts_in(shown))
 

@@ -1,4 +1,4 @@
-"""The remaining time of a job: from its own steps as soon as there are some, from earlier jobs before.
+"""The remaining time of a job: from its own steps as soon as there are some, from an earlier job before.
 
 Fed with the engine's events and the time of each; reads no clock and no file.
 """
@@ -51,16 +51,14 @@ class Speed:
     skipped_step: float = 0.0
     computed_share: float = 0.5
 
-    def step_seconds(self, size: JobSize) -> float:
-        """Return the average length of a step."""
+    def parts(self, size: JobSize) -> list[float]:
+        """Return the seconds of a job's parts: the overhead, each section's steps and decoding, saving."""
         share = max(self.computed_share, min(2 / size.steps, 1)) if size.skips_steps else 1.0
-        return (share * self.computed_step + (1 - share) * self.skipped_step) * size.step_values
-
-    def seconds(self, size: JobSize, section: int = 0, step: int = 0) -> float:
-        """Return the length of a job from a section's step on, without the overhead."""
-        steps = (len(size.decoded_values) - section) * size.steps - step
-        decoding = self.decoding * sum(size.decoded_values[section:])
-        return steps * self.step_seconds(size) + decoding + self.saving * sum(size.decoded_values)
+        step = (share * self.computed_step + (1 - share) * self.skipped_step) * size.step_values
+        parts = [self.overhead]
+        for values in size.decoded_values:
+            parts += [step] * size.steps + [self.decoding * values]
+        return [*parts, self.saving * sum(size.decoded_values)]
 
 
 TYPICAL = Speed(0.0, computed_step=4e-5, decoding=4e-5, saving=1e-5, skipped_step=1e-6)
@@ -74,69 +72,70 @@ class Eta:
     """The remaining time of a job under way. Times are seconds of one monotonic clock.
 
     Attributes:
-        known: the speed of earlier jobs; with `is_typical`, of jobs on other machines.
-        mark: the time at which the present part of the work began; at first, when the job was planned.
-        measured: the recent values of figures of `Speed`.
+        known: the speed of an earlier job, or a typical one.
         learn: called with the speed of a finished job.
+        mark: the time at which the present part of the work began; at first, when the job was planned.
+        part: the present part, an index of `Speed.parts`; `first` is that of the part after the overhead.
+        measured: the values of `Speed`'s figures, one for each part that is done.
     """
 
     size: JobSize
     known: Speed = TYPICAL
-    is_typical: bool = True
     learn: Callable[[Speed], None] | None = None
     mark: float = 0.0
-    stage: str = "loading"
-    section: int = 0
-    step: int = 0
-    computed: int = 0
-    steps: int = 0
+    part: int = 0
+    first: int = 1
     measured: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def apply(self, event: events.Event, now: float) -> "Eta":
         """Return the remaining time after an event at `now`."""
-        decoded = self.size.decoded_values
+        size = self.size
         match event:
             case events.Resumed(sections_done=done):
-                return replace(self, section=done)
+                return replace(self, first=self._part(done))
             case events.StageStarted(stage="sampling" | "decoding" as stage, section=int(section)):
-                begun = self._measure("overhead", 1, now) if self.stage == "loading" else self
-                step = 0 if stage == "sampling" else self.size.steps
-                return replace(begun, stage=stage, section=section, step=step, mark=now)
-            case events.StepDone(computed=computed, step=step):
+                begun = self if self.part else self._measure("overhead", 1, now)
+                step = 0 if stage == "sampling" else size.steps
+                return replace(begun, part=self._part(section, step), mark=now)
+            case events.StepDone(section=section, step=step, computed=computed):
                 figure = "computed_step" if computed else "skipped_step"
-                after = self._measure(figure, self.size.step_values, now)
-                return replace(after, step=step, computed=self.computed + computed, steps=self.steps + 1)
+                return replace(self._measure(figure, size.step_values, now), part=self._part(section, step))
             case events.SectionDone(section=section):
-                after = self._measure("decoding", decoded[section], now)
-                is_last = section + 1 == len(decoded)
-                return replace(after, stage="saving" if is_last else "sampling", section=section + 1, step=0)
+                after = self._measure("decoding", size.decoded_values[section], now)
+                return replace(after, part=self._part(section + 1))
             case events.Finished():
-                return self._measure("saving", sum(decoded), now)
+                return self._measure("saving", sum(size.decoded_values), now)
         return self
 
+    def _part(self, section: int, step: int = 0) -> int:
+        return 1 + section * (self.size.steps + 1) + step
+
     def _measure(self, figure: str, values: int, now: float) -> "Eta":
-        recent = (*self.measured.get(figure, ()), (now - self.mark) / values)[-RECENT:]
-        return replace(self, measured=self.measured | {figure: recent}, mark=now)
+        measured = (*self.measured.get(figure, ()), (now - self.mark) / values)
+        return replace(self, measured=self.measured | {figure: measured}, mark=now)
+
+    def _count(self, figure: str) -> int:
+        return len(self.measured.get(figure, ()))
 
     @property
     def speed(self) -> Speed:
         """The job's own speed, completed by the one that is known."""
-        known = self.known
-        own = {figure: median_low(values) for figure, values in self.measured.items()}
-        if self.computed < MIN_STEPS:
+        known, computed = self.known, self._count("computed_step")
+        own = {figure: median_low(values[-RECENT:]) for figure, values in self.measured.items()}
+        if computed < MIN_STEPS:
             own.pop("computed_step", None)
-        elif self.is_typical:
+        elif known in (TYPICAL, TYPICAL_DEMO):
             scale = own["computed_step"] / known.computed_step
             others = ("decoding", "saving", "skipped_step")
             known = replace(known, **{figure: scale * getattr(known, figure) for figure in others})
         if self.size.skips_steps:
-            seen = self.computed + SHARE_WEIGHT * self.known.computed_share
-            own["computed_share"] = seen / (self.steps + SHARE_WEIGHT)
+            seen = computed + self._count("skipped_step") + SHARE_WEIGHT
+            own["computed_share"] = (computed + SHARE_WEIGHT * known.computed_share) / seen
         return replace(known, **own)
 
     def remember(self) -> None:
         """Remember the speed of this job, which has finished, for the next one."""
-        if self.learn is not None and self.computed >= MIN_STEPS:
+        if self.learn is not None and self._count("computed_step") >= MIN_STEPS:
             self.learn(self.speed)
 
     def seconds_left(self, now: float) -> float | None:
@@ -144,22 +143,17 @@ class Eta:
 
         Work that is late is expected to need as long again as it is late.
         """
-        part, rest = self._ahead()
-        is_known = self.computed >= MIN_STEPS or not self.is_typical
-        return rest + abs(part - (now - self.mark)) if is_known else None
+        if self.known in (TYPICAL, TYPICAL_DEMO) and self._count("computed_step") < MIN_STEPS:
+            return None
+        present, rest, _whole = self._seconds()
+        return rest + abs(present - (now - self.mark))
 
     def fraction(self, now: float) -> float:
         """Return the share of the job that is done at `now`, sections of earlier runs among it."""
-        part, rest = self._ahead()
-        whole = max(self.speed.overhead + self.speed.seconds(self.size), 1e-9)
-        return min(max(1 - (rest + max(part - (now - self.mark), 0)) / whole, 0), 1)
+        present, rest, whole = self._seconds()
+        return 1 - (rest + max(present - (now - self.mark), 0)) / whole
 
-    def _ahead(self) -> tuple[float, float]:
-        """The expected seconds of the present part of the work, and of all that follows."""
-        speed, size = self.speed, self.size
-        ahead = speed.seconds(size, self.section, self.step)
-        decoding = speed.decoding * sum(size.decoded_values[self.section : self.section + 1])
-        parts = {"sampling": speed.step_seconds(size), "decoding": decoding, "saving": ahead}
-        if self.stage == "loading":
-            return speed.overhead, ahead
-        return parts[self.stage], max(ahead - parts[self.stage], 0)
+    def _seconds(self) -> tuple[float, float, float]:
+        """The expected seconds of the present part, of all that follows, and of the whole job."""
+        parts = self.speed.parts(self.size)
+        return parts[self.part], sum(parts[self.part + 1 if self.part else self.first :]), sum(parts)

@@ -3,16 +3,17 @@
 import re
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
 
 from ..support.failures import Failure
 from .eta import Eta
-from .pictures import LatentPreview
 
 JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`interrupted`: an earlier run of the app ended in the middle of it."""
@@ -96,6 +97,7 @@ class Job:
         thumbnail: a WebP picture, empty where there is none.
         position: in the queue; the smallest runs first.
         stopping: it runs, and was asked to stop.
+        preview: the newest latents of a running job, `(height, width, 3)` uint8; the `preview_number`-th.
         outcome: the state that the runner reported; `state` changes when the runner has cleaned up.
         video: the newest partial video (the end), at last the finished one; it has `frames` frames.
         frames_done: the frames of all finished sections.
@@ -112,7 +114,8 @@ class Job:
     stopping: bool = False
     outcome: JobState | None = None
     progress: Progress = Progress()
-    preview: LatentPreview | None = None
+    preview: np.ndarray | None = field(default=None, compare=False)
+    preview_number: int = 0
     video: Path | None = None
     frames: int = 0
     frames_done: int = 0
@@ -135,11 +138,6 @@ class Job:
     @property
     def request(self) -> GenerationRequest:
         return self.spec.request
-
-    @property
-    def preview_number(self) -> int:
-        """The number of latent previews so far; 0 where there is none."""
-        return self.preview.number if self.preview else 0
 
     @property
     def can_finish_short(self) -> bool:
@@ -168,7 +166,7 @@ class Job:
 
     def end(self, now: float, failure: Failure | None, can_finish: bool) -> "Job":
         """Return a job whose runner is through: with the outcome that it reported, or with a failure."""
-        job = replace(self, failure=failure, can_finish=can_finish, preview=None, eta=None)
+        job = replace(self, failure=failure, can_finish=can_finish, eta=None, preview=None, preview_number=0)
         if failure is not None:
             video = self.spec.unfinished_video
             job = replace(_with_kept(job, video if video.exists() else None), outcome="failed")
@@ -180,48 +178,38 @@ class Job:
 
 def apply(job: Job, event: events.Event, now: float) -> Job:
     """Return a job after an event of its runner at `now`."""
-    progress = replace(job.progress, fraction=job.at(now).progress.fraction)
-    job = replace(job, progress=_apply(progress, event), eta=job.eta.apply(event, now) if job.eta else None)
+    eta = job.eta.apply(event, now) if job.eta else None
+    job = replace(_advanced(job, fraction=job.at(now).progress.fraction), eta=eta)
     match event:
-        case events.StepDone(preview=preview):
-            return replace(job, preview=LatentPreview(job.preview_number + 1, preview))
-        case (
-            events.SectionDone(pixel_frames=frames, video=video)
-            | events.Resumed(pixel_frames=frames, video=video)
-        ):
+        case events.Planned(plan=plan, width=width, height=height):
+            size = {"frames": plan.pixel_frames, "seconds": plan.seconds, "width": width, "height": height}
+            return _advanced(job, sections=len(plan.sections), **size)
+        case events.StageStarted(stage=stage, section=section):
+            begin = {"section": section, "step": 0} if stage == "sampling" else {}
+            return _advanced(job, stage=stage, stage_fraction=None, **begin)
+        case events.StageProgress(fraction=fraction):
+            return _advanced(job, stage_fraction=fraction)
+        case events.StepDone(section=section, sections=sections, step=step, steps=steps, preview=preview):
+            job = replace(job, preview=preview, preview_number=job.preview_number + 1)
+            return _advanced(job, section=section, sections=sections, step=step, steps=steps)
+        case events.SectionDone(pixel_frames=frames, video=video):
+            job = _advanced(job, sections_done=event.section + 1)
             return _with_kept(replace(job, frames_done=frames), video)
+        case events.Resumed(sections_done=done, pixel_frames=frames, video=video):
+            return _with_kept(replace(_advanced(job, sections_done=done), frames_done=frames), video)
         case events.Notice(code=code, values=values) if len(job.notices) < MAX_NOTICES:
             notice = code, dict(values)
             return job if notice in job.notices else replace(job, notices=(*job.notices, notice))
         case events.Finished(video=video, frames=frames):
-            return replace(job, video=video, frames=frames, outcome="done")
+            job = replace(job, video=video, frames=frames, outcome="done")
+            return _advanced(job, fraction=1.0)
         case events.Stopped(kept=kept):
             return replace(_with_kept(job, kept), outcome="stopped")
     return job
 
 
-def _apply(progress: Progress, event: events.Event) -> Progress:
-    match event:
-        case events.Planned(plan=plan, width=width, height=height):
-            sections, frames, seconds = len(plan.sections), plan.pixel_frames, plan.seconds
-            return replace(
-                progress, sections=sections, frames=frames, seconds=seconds, width=width, height=height
-            )
-        case events.StageStarted(stage="sampling" as stage, section=int(section)):
-            return replace(progress, stage=stage, stage_fraction=None, section=section, step=0)
-        case events.StageStarted(stage=stage):
-            return replace(progress, stage=stage, stage_fraction=None)
-        case events.StageProgress(fraction=fraction):
-            return replace(progress, stage_fraction=fraction)
-        case events.StepDone(section=section, sections=sections, step=step, steps=steps):
-            return replace(progress, section=section, sections=sections, step=step, steps=steps)
-        case events.SectionDone(section=section):
-            return replace(progress, sections_done=section + 1)
-        case events.Resumed(sections_done=done):
-            return replace(progress, sections_done=done)
-        case events.Finished():
-            return replace(progress, fraction=1.0)
-    return progress
+def _advanced(job: Job, **progress: Any) -> Job:
+    return replace(job, progress=replace(job.progress, **progress))
 
 
 def _with_kept(job: Job, video: Path | None) -> Job:

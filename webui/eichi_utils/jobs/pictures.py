@@ -1,7 +1,6 @@
 """The small WebP pictures of a job that pages show: of its start image, and of its newest latents."""
 
 import io
-import threading
 
 import numpy as np
 from PIL import Image
@@ -20,27 +19,12 @@ def make_thumbnail(picture: np.ndarray) -> bytes:
     return _to_webp(image)
 
 
-class LatentPreview:
-    """The engine's preview of latents, `(height, width, 3)` uint8; encoded once, when a page asks for it."""
-
-    def __init__(self, number: int, pixels: np.ndarray) -> None:
-        self.number = number
-        self._pixels = pixels
-        self._encoded: bytes | None = None
-        self._lock = threading.Lock()
-
-    def encoded(self) -> bytes:
-        """Return a WebP of the preview, scaled up, at most 1200 pixels wide."""
-        with self._lock:
-            if self._encoded is None:
-                self._encoded = _to_webp(_scaled(Image.fromarray(self._pixels)))
-            return self._encoded
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    scale = min(PREVIEW_SCALE, PREVIEW_WIDTH / image.width)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    return image.resize(size, Image.Resampling.BICUBIC)
+def make_preview(latents: np.ndarray) -> bytes:
+    """Return a WebP of the engine's preview `(height, width, 3)` uint8: larger, at most 1200 pixels wide."""
+    height, width = latents.shape[:2]
+    scale = min(PREVIEW_SCALE, PREVIEW_WIDTH / width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return _to_webp(Image.fromarray(latents).resize(size, Image.Resampling.BICUBIC))
 
 
 def _to_webp(image: Image.Image) -> bytes:

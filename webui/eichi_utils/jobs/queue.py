@@ -226,16 +226,6 @@ class JobQueue:
         """Return a job as it is at this moment; None where it was removed or has left the ended ones."""
         return next((job for job in self.view().jobs if job.id == job_id), None)
 
-    def thumbnail(self, job_id: str) -> bytes | None:
-        """Return a WebP picture of what the job's video starts with, at most 128 pixels wide and high."""
-        job = self.find(job_id)
-        return None if job is None else job.thumbnail
-
-    def preview(self, job_id: str) -> bytes | None:
-        """Return a WebP picture of the running job's newest latents, side by side; None: no preview."""
-        job = self.find(job_id)
-        return None if job is None or job.preview is None else job.preview.encoded()
-
     # -- the thread ------------------------------------------------------------------------------------
 
     def _work(self) -> None:

@@ -16,9 +16,6 @@ from .eta import TYPICAL, Eta, JobSize, Speed
 
 logger = logging.getLogger(__name__)
 
-STARTED = " (started)"
-"""The mark of a machine that has made a video in this run of the app: models are loaded, blocks compiled."""
-
 
 class SpeedHistory:
     """The speeds in one JSON file. Safe to use from any thread: values are replaced, never changed."""
@@ -26,24 +23,19 @@ class SpeedHistory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._speeds = _read(path)
-        self._started: frozenset[str] = frozenset()
 
-    def speed(self, machine: str) -> Speed | None:
-        """Return the speed that the next job will have; None where no job has finished on this machine."""
-        first = self._speeds.get(machine)
-        return self._speeds.get(machine + STARTED, first) if machine in self._started else first
+    def speed(self, machine: str | None) -> Speed | None:
+        """Return the speed of the last job on this machine; None where none has finished."""
+        return self._speeds.get(machine) if machine is not None else None
 
     def start_eta(self, machine: str | None, size: JobSize, typical: Speed = TYPICAL) -> Eta:
         """Return the remaining time of a job that begins; when it has finished, its speed is remembered.
 
         Where no job has finished on this machine, `typical` counts until the job has a speed of its own.
         """
-        if machine is None:
-            return Eta(size, typical)
         known = self.speed(machine)
-        learn = partial(self.learn, machine + STARTED if machine in self._started else machine)
-        self._started |= {machine}
-        return Eta(size, known or typical, is_typical=known is None, learn=learn)
+        learn = partial(self.learn, machine) if machine is not None else None
+        return Eta(size, known or typical, learn)
 
     def learn(self, machine: str, speed: Speed) -> None:
         """Remember the speed of a finished job. A file that cannot be written is logged, no more."""
@@ -69,6 +61,7 @@ def _read(path: Path) -> dict[str, Speed]:
 
 def _to_speed(kept: dict[str, float]) -> Speed:
     values = {key: float(kept[key]) for key in Speed.__match_args__ if kept.get(key) is not None}
-    if not all(0 <= value < math.inf for value in values.values()):
+    speed = Speed(**values)
+    if not all(0 <= value < math.inf for value in values.values()) or not speed.computed_step:
         raise ValueError("not seconds")
-    return Speed(**values)
+    return speed

@@ -4,7 +4,6 @@ It survives the app: after a crash, the next start finds every job that has no v
 """
 
 import contextlib
-import itertools
 import json
 import logging
 import re
@@ -34,8 +33,6 @@ from .pictures import make_thumbnail
 
 logger = logging.getLogger(__name__)
 
-MAX_ENTRIES = 10_000
-"""The most entries of a foreign folder that are read."""
 MAX_JOB_BYTES = 256 * 2**20
 PREFIX, UNREADABLE, GONE = "job_", "unreadable_", "gone_"
 DAMAGED = (EngineError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
@@ -122,7 +119,8 @@ class JobStore:
         damaged job is renamed and stays; one that cannot be read now is tried again at the next start.
         """
         jobs, notices = [], []
-        for folder in self._folders():
+        entries = (entry for entry in self._temp.glob("*") if _OURS.fullmatch(entry.name))
+        for folder in filter(Path.is_dir, entries):
             try:
                 is_gone = folder.name.startswith(GONE)
                 if is_gone or not ((folder / JOB).exists() or (folder / WORK).exists()):
@@ -136,17 +134,13 @@ class JobStore:
             except (*DAMAGED, OSError) as error:
                 reason = loggable(error) if isinstance(error, InputError) else error
                 logger.warning("the job in %s cannot be read: %s", folder, reason)
-                is_damaged = isinstance(error, (*DAMAGED, FileNotFoundError))
-                left = _set_aside(folder) if is_damaged else folder
-                notices.append(Notice("job_unreadable", {"path": str(left)}))
+                if isinstance(error, (*DAMAGED, FileNotFoundError)):
+                    with contextlib.suppress(OSError):
+                        folder = folder.rename(
+                            folder.with_name(UNREADABLE + folder.name.removeprefix(PREFIX))
+                        )
+                notices.append(Notice("job_unreadable", {"path": str(folder)}))
         return sorted(jobs, key=lambda job: (job.position, job.name)), notices
-
-    def _folders(self) -> list[Path]:
-        try:
-            entries = list(itertools.islice(self._temp.iterdir(), MAX_ENTRIES))
-        except OSError:  # there is no such folder yet, or none that can be read
-            return []
-        return [entry for entry in entries if _OURS.fullmatch(entry.name) and entry.is_dir()]
 
     def _folder(self, job_id: str) -> Path:
         return self._temp / f"{PREFIX}{job_id}"
@@ -187,7 +181,8 @@ def _read(folder: Path) -> Job:
     plan, done = make_plan(request), count_stored_sections(work)
     sections = len(plan.sections)
     progress = Progress(sections=sections, sections_done=min(done, sections))
-    job = Job(spec, _thumbnail(folder), int(values["place"]), progress=progress)
+    thumbnail = (folder / THUMBNAIL).read_bytes() if (folder / THUMBNAIL).exists() else b""
+    job = Job(spec, thumbnail, int(values["place"]), progress=progress)
     if videos := list_partial_videos(work):
         job = replace(job, video=videos[-1], frames=kept_frames(plan.size, done))
     return job.mark_interrupted() if values["is_begun"] else job
@@ -202,17 +197,3 @@ def _has_video(spec: JobSpec) -> bool:
     except OSError:  # a drive that is away now
         return False
     return count_frames(video) == make_plan(spec.request).pixel_frames
-
-
-def _set_aside(folder: Path) -> Path:
-    target = folder.with_name(UNREADABLE + folder.name.removeprefix(PREFIX))
-    with contextlib.suppress(OSError):
-        return folder.rename(target)
-    return folder
-
-
-def _thumbnail(folder: Path) -> bytes:
-    try:
-        return (folder / THUMBNAIL).read_bytes()
-    except OSError:
-        return b""

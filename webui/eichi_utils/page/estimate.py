@@ -41,11 +41,8 @@ def estimate(request: GenerationRequest, speeds: SpeedHistory, machine: str | No
         height, width = request.height, request.width
     else:
         return Estimate(*numbers)
-    speed = None if machine is None else speeds.speed(machine)
-    duration = (
-        None if speed is None else speed.overhead + speed.seconds(job_size(request, plan, height, width))
-    )
-    return Estimate(*numbers, height, width, duration)
+    speed, size = speeds.speed(machine), job_size(request, plan, height, width)
+    return Estimate(*numbers, height, width, None if speed is None else sum(speed.parts(size)))
 
 
 def request_size(request: GenerationRequest) -> tuple[int, int]:

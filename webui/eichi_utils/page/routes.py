@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Route
 
 from ..app import AppState
+from ..jobs.pictures import make_preview
 from ..text.translations import Translator
 from .state import page_state
 
@@ -69,14 +70,16 @@ class _Routes:
         return Response(status_code=204, headers=NO_STORE)
 
     async def preview(self, request: Request) -> Response:
-        queue, job = self._app.queue, request.path_params["job"]
-        picture = await asyncio.to_thread(queue.preview, job)
-        if picture is None and queue.find(job) is not None:
-            return Response(status_code=204, headers=NO_STORE)  # its job ended while the page was asking
-        return _picture(picture)
+        job = self._app.queue.find(request.path_params["job"])
+        if job is None:
+            return _picture(None)
+        if job.preview is None:  # it ended while the page was asking
+            return Response(status_code=204, headers=NO_STORE)
+        return _picture(await asyncio.to_thread(make_preview, job.preview))
 
     async def thumbnail(self, request: Request) -> Response:
-        return _picture(self._app.queue.thumbnail(request.path_params["job"]))
+        job = self._app.queue.find(request.path_params["job"])
+        return _picture(None if job is None else job.thumbnail)
 
     async def video(self, request: Request) -> Response:
         job = self._app.queue.find(request.path_params["job"])
