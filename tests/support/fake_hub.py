@@ -30,10 +30,10 @@ ALL_BYTES = sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_fil
 
 @dataclass
 class Trouble:
-    """The trouble with one request for a file.
+    """The trouble with one request for a list or a file.
 
     Attributes:
-        status: this answer instead of the file, with these headers.
+        status: this answer instead of the content, with these headers.
         break_after: the connection ends after so many bytes of the answer.
         wait_for: the answer stops there until this is set; the connection stays open.
         whole: the range that was asked for is ignored.
@@ -59,44 +59,33 @@ class Asked:
     sent: int = 0
 
 
-class FakeHub:
+class FakeHub(ThreadingHTTPServer):
     """The server. `folder` holds `ORG/NAME/...`; started and ended as a `with` block."""
 
+    daemon_threads = True
+
     def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.asked: list[Asked] = []
         self.trouble: dict[str, list[Trouble]] = {}
-        """The trouble with the next requests for a file, by the end of its path."""
-        self.list_trouble: list[Trouble] = []
+        """The trouble with the next requests for a file or a repository's list, by the end of its path."""
         self.token: str | None = None
         """The token without which every request is refused; None: none is needed."""
-        hub = self
-
-        class Handler(_Handler):
-            server_hub = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.store = f"http://localhost:{self.port}"
+        self.host = f"127.0.0.1:{self.server_port}"
+        self.url = f"http://{self.host}"
 
     def __enter__(self) -> "FakeHub":
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
 
     def next_trouble(self, path: str) -> Trouble:
         troubles = (troubles for end, troubles in self.trouble.items() if path.endswith(end) and troubles)
         return next(troubles, [Trouble()]).pop(0)
-
-    def files(self, repository: str) -> dict[str, Path]:
-        base = self.folder / repository
-        found = (path for path in sorted(base.rglob("*")) if path.is_file())
-        return {path.relative_to(base).as_posix(): path for path in found}
 
     @property
     def sent(self) -> int:
@@ -124,7 +113,7 @@ def git_blob(data: bytes) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server_hub: FakeHub
+    server: FakeHub
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -132,78 +121,59 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(parts.path)
         headers = self.headers
         asked = Asked(headers["Host"], path, headers.get("Range"), headers.get("Authorization"))
-        self.server_hub.asked.append(asked)
+        self.server.asked.append(asked)
         with contextlib.suppress(ConnectionError):
             self._answer(asked, path)
 
     def _answer(self, asked: Asked, path: str) -> None:
-        hub = self.server_hub
-        if stored := re.fullmatch(r"/store/([^/]+/[^/]+)/(.+)", path):
-            self._send_file(asked, hub.folder / stored[1] / stored[2], hub.next_trouble(path))
+        hub = self.server
+        if path.startswith("/store/"):
+            self._send_data(asked, (hub.folder / path.removeprefix("/store/")).read_bytes())
         elif hub.token is not None and asked.authorization != f"Bearer {hub.token}":
-            self._send(401, {"X-Error-Code": "GatedRepo"}, b"{}")
-        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/[^/]+)?", path):
-            self._send_list(listed[1])
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._resolve(asked, found[1], found[3])
+            self._send(401, {"X-Error-Code": "GatedRepo"})
+        elif listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+            self._send_data(asked, self._list(listed[1]))
+        elif (found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)) is None:
+            self._send(404)
+        elif found[2].endswith(LARGE):
+            store = f"http://localhost:{hub.server_port}/store"
+            self._send(302, {"Location": f"{store}/{found[1]}/{urllib.parse.quote(found[2])}"})
         else:
-            self._send(404, {}, b"{}")
+            self._send_data(asked, (hub.folder / found[1] / found[2]).read_bytes())
 
-    def _send_list(self, repository: str) -> None:
-        hub = self.server_hub
-        trouble = hub.list_trouble.pop(0) if hub.list_trouble else Trouble()
-        if trouble.status is not None or trouble.content is not None:
-            self._send(trouble.status or 200, trouble.headers, trouble.content or b"")
-            return
-        files = hub.files(repository)
-        siblings = [describe(path, name) for name, path in files.items()]
-        value = {"id": repository, "sha": COMMIT, "siblings": siblings}
-        self._send(200 if files else 404, {"Content-Type": "application/json"}, json.dumps(value).encode())
+    def _list(self, repository: str) -> bytes:
+        base = self.server.folder / repository
+        files = [path for path in sorted(base.rglob("*")) if path.is_file()]
+        siblings = [describe(path, path.relative_to(base).as_posix()) for path in files]
+        return json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
 
-    def _resolve(self, asked: Asked, repository: str, name: str) -> None:
-        hub = self.server_hub
-        path = hub.files(repository).get(name)
-        if path is None:
-            self._send(404, {"X-Error-Code": "EntryNotFound"}, b"")
-            return
-        if "lfs" not in describe(path, name):
-            self._send_file(asked, path, hub.next_trouble(name))
-            return
-        self._send(302, {"Location": f"{hub.store}/store/{repository}/{urllib.parse.quote(name)}"}, b"")
-
-    def _send_file(self, asked: Asked, path: Path, trouble: Trouble) -> None:
+    def _send_data(self, asked: Asked, data: bytes) -> None:
+        trouble = self.server.next_trouble(asked.path)
         if trouble.status is not None:
-            self._send(trouble.status, trouble.headers, b"")
+            self._send(trouble.status, trouble.headers)
             return
-        data = path.read_bytes() if trouble.content is None else trouble.content
+        data = data if trouble.content is None else trouble.content
         start = 0 if trouble.whole or asked.range is None else int(asked.range[6:].partition("-")[0])
-        if start >= len(data) > 0:
-            self._send(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
-            return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
-        self._send_body(asked, data[start:], trouble)
-
-    def _send_body(self, asked: Asked, data: bytes, trouble: Trouble) -> None:
-        now = data if trouble.break_after is None else data[: trouble.break_after]
-        asked.sent += len(now)
+        now = data[start:] if trouble.break_after is None else data[start:][: trouble.break_after]
+        if not asked.path.startswith("/api/"):
+            asked.sent = len(now)
         self.wfile.write(now)
         self.wfile.flush()
         if trouble.wait_for is not None:
             trouble.wait_for.wait(60)
-        if len(now) < len(data):
+        if len(now) < len(data) - start:
             self.close_connection = True
 
-    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _send(self, status: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in ({"Content-Length": "0"} | (headers or {})).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """The requests are in `asked`."""

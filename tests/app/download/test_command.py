@@ -9,7 +9,7 @@ import time
 import pytest
 
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
-from tests.support.fake_hub import SHARD, Trouble, files_below
+from tests.support.fake_hub import SHARD, SHARD_BYTES, Trouble
 from tests.support.queue import SOON
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
@@ -38,28 +38,30 @@ def test_it_reports_what_is_there_what_comes_and_lost_connections(hub, folders, 
 def test_a_complete_set_is_checked(hub, folders, capsys):
     shutil.copytree(MODELS, folders.own)
     path = folders.own / FRAMEPACK / SHARD
-    path.write_bytes(bytes([*path.read_bytes()[:-1], 0]))
+    path.write_bytes((MODELS / FRAMEPACK / SHARD).read_bytes()[:-1] + b"x")
     assert run_download(folders, WORDS) == 0
-    assert hub.sent == path.stat().st_size
-    assert files_below(folders.own) == files_below(MODELS)
+    assert hub.sent == SHARD_BYTES
     shown = lines(capsys)
     assert len([line for line in shown if line.startswith("Found ")]) == 5
     assert "read once more" in shown[5]
 
 
-def test_a_failure_is_one_sentence_and_status_1(hub, folders, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(folders.own / "empty"))
+@pytest.mark.parametrize(
+    ("variables", "status", "sentence"),
+    [
+        ({}, 1, "{url}/{repository} lets only known users download; visit "),
+        ({"HF_ENDPOINT": "somewhere"}, 2, 'HF_ENDPOINT is "somewhere", which is no address; '),
+    ],
+)
+def test_a_failure_is_one_sentence_and_a_status(
+    hub, folders, capsys, monkeypatch, variables, status, sentence
+):
+    for name, value in (variables | {"HF_HOME": str(folders.own / "empty")}).items():
+        monkeypatch.setenv(name, value)
     hub.token = "hf_mine"
-    assert run_download(folders, WORDS) == 1
+    assert run_download(folders, WORDS) == status
     (shown,) = lines(capsys)
-    assert shown.startswith(f"Error: {hub.url}/{HUNYUAN} lets only known users download; visit ")
-
-
-def test_wrong_input_is_status_2(folders, capsys, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "somewhere")
-    assert run_download(folders, WORDS) == 2
-    (shown,) = lines(capsys)
-    assert shown.startswith('Error: HF_ENDPOINT is "somewhere", which is no address; ')
+    assert shown.startswith(f"Error: {sentence.format(url=hub.url, repository=HUNYUAN)}")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
+from tests.support.fake_hub import ALL_BYTES
 from tests.support.tiny import MODELS, VAE_FILE
 from webui.eichi_utils.download.model_folders import (
     CACHE_VARIABLES,
@@ -38,16 +39,12 @@ def copy_to_cache(repository: str, hub: Path) -> Path:
     return Path(shutil.copytree(MODELS / repository, base / "snapshots" / "c0ffee"))
 
 
-def test_a_complete_set_is_complete(tmp_path):
-    inventory = take_inventory(ModelFolders(None, MODELS, (tmp_path,)))
-    assert inventory.state == "complete"
-    assert inventory.num_bytes == sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file())
-
-
-def test_empty_folders_have_nothing(folders):
+def test_a_complete_set_is_complete_and_empty_folders_have_nothing(folders):
     inventory = take_inventory(folders)
     assert (inventory.state, inventory.num_bytes) == ("missing", 0)
     assert view(folders, "vae") == PartView("vae", "missing", None, 0)
+    inventory = take_inventory(ModelFolders(None, MODELS, folders.caches))
+    assert (inventory.state, inventory.num_bytes) == ("complete", ALL_BYTES)
 
 
 def test_each_part_is_found_in_whichever_folder_has_it(folders):
@@ -65,9 +62,9 @@ def test_each_part_is_found_in_whichever_folder_has_it(folders):
 def test_the_given_folder_is_first_and_the_caches_are_last(folders):
     for root in (folders.caches[0], folders.own, folders.given):
         copy(FLUX_REDUX, root)
-    assert view(folders, "image_encoder").folder.is_relative_to(folders.given)
-    shutil.rmtree(folders.given)
-    assert view(folders, "image_encoder").folder.is_relative_to(folders.own)
+    for root in (folders.given, folders.own, folders.caches[0]):
+        assert view(folders, "image_encoder").folder.is_relative_to(root)
+        shutil.rmtree(root)
 
 
 def test_a_part_that_is_cut_short_is_taken_from_another_folder(folders):
@@ -110,15 +107,11 @@ def test_a_local_copy_has_the_same_length(folders):
     assert local_copy(folders, RemoteFile(HUNYUAN, name, size + 1)) is None
 
 
-def test_a_folder_that_is_named_twice_is_searched_once(tmp_path):
+def test_a_folder_that_is_named_twice_is_searched_once_and_the_given_one_is_the_target(tmp_path):
     (tmp_path / "x").mkdir()
     folders = ModelFolders(tmp_path, tmp_path / "x" / "..", (tmp_path, tmp_path / "cache"))
     assert folders.roots == (tmp_path, tmp_path / "cache")
-
-
-def test_a_download_goes_to_the_given_folder_else_to_the_apps(folders):
-    assert folders.target == folders.given
-    assert ModelFolders(None, folders.own).target == folders.own
+    assert (folders.target, ModelFolders(None, Path("own")).target) == (tmp_path, Path("own"))
 
 
 @pytest.mark.parametrize(

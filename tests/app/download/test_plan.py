@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
-from tests.support.fake_hub import ALL_BYTES, describe
-from tests.support.tiny import MODELS
+from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
+from tests.support.fake_hub import ALL_BYTES
+from tests.support.tiny import MODELS, VAE_FILE
 from webui.eichi_utils.download import plan as plan_module
 from webui.eichi_utils.download.needed_files import RemoteFile
 from webui.eichi_utils.download.plan import (
@@ -21,39 +20,30 @@ from webui.eichi_utils.download.plan import (
     part_path,
 )
 
+VAE_BYTES = (MODELS / VAE_FILE).stat().st_size
+
 
 def list_files(repository: str) -> list[RemoteFile]:
     base = MODELS / repository
-    files = [(path, path.relative_to(base).as_posix()) for path in base.rglob("*") if path.is_file()]
-    return [RemoteFile(repository, name, describe(path, name)["size"]) for path, name in files]
+    files = {path.relative_to(base).as_posix(): path for path in base.rglob("*") if path.is_file()}
+    return [RemoteFile(repository, name, path.stat().st_size) for name, path in files.items()]
 
 
-def copy(repository: str, root: Path) -> Path:
-    return Path(shutil.copytree(MODELS / repository, root / repository))
-
-
-def test_complete_and_partial_files_in_the_target_count(folders):
-    copy(FRAMEPACK, folders.caches[0])
-    copy(FLUX_REDUX, folders.caches[0])
-    vae = copy(HUNYUAN, folders.own) / "vae" / "diffusion_pytorch_model.safetensors"
-    size = vae.stat().st_size
-    part = part_path(vae, RemoteFile(HUNYUAN, "", size))
-    vae.rename(part)
-    os.truncate(part, 5000)
-    plan = make_plan(folders, list_files)
-    assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, size - 5000)
-    present = {file.path: num_bytes for file, num_bytes in plan.present.items()}
-    assert present["vae/config.json"] == vae.with_name("config.json").stat().st_size
-    assert present["vae/diffusion_pytorch_model.safetensors"] == 5000
-
-
-def test_a_check_also_plans_the_apps_own_files_but_no_caches(folders):
-    copy(HUNYUAN, folders.own)
-    copy(FRAMEPACK, folders.caches[0])
-    copy(FLUX_REDUX, folders.caches[0])
-    plan = make_plan(folders, list_files, check=True)
-    assert {file.repository for file in plan.present} == {HUNYUAN}
-    assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, 0)
+@pytest.mark.parametrize(("check", "left"), [(False, VAE_BYTES), (False, 5000), (True, VAE_BYTES)])
+def test_what_is_there_counts_and_a_check_adds_the_apps_own_files(folders, check, left):
+    shutil.copytree(MODELS, folders.caches[0])
+    shutil.rmtree(folders.caches[0] / HUNYUAN)
+    shutil.copytree(MODELS / HUNYUAN, folders.own / HUNYUAN)
+    vae = folders.own / VAE_FILE
+    if left < VAE_BYTES:
+        part = part_path(vae, RemoteFile(HUNYUAN, "", VAE_BYTES))
+        vae.rename(part)
+        os.truncate(part, left)
+    plan = make_plan(folders, list_files, check=check)
+    assert (plan.total_bytes, plan.needed_bytes) == (ALL_BYTES, VAE_BYTES - left)
+    present = {file.name: num_bytes for file, num_bytes in plan.present.items()}
+    assert present.get(VAE_FILE) == (left if check or left < VAE_BYTES else None)
+    assert not any(FRAMEPACK in name for name in present)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,10 @@ import threading
 
 from tqdm import tqdm
 
-from diffusers_helper.errors import EngineError, InputError
-
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
-from ..text.error_text import error_text, failure_text, reason_text
+from ..text.error_text import failure_text, reason_text
 from ..text.translations import Translator
 from .download import Download
-from .hub import hub_endpoint
 from .model_folders import ModelFolders, take_inventory
 from .plan import free_bytes, gigabytes
 from .progress import DownloadView
@@ -29,19 +26,15 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
     """
     stop = threading.Event()
     try:
-        hub_endpoint()
         is_complete = _report_found(folders, words)
         with stop_on_ctrl_c(stop, words("download.stopping")):
-            view = _run(Download(folders), is_complete, stop, folders, words)
+            view = _run(folders, is_complete, stop, words)
     except KeyboardInterrupt:
         report(words("stopped.at_once"))
         return EXIT_STOPPED
-    except EngineError as error:
-        report(words("failed", reason=error_text(error.code, error.values, words)))
-        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
     if view.failure is not None:
         report(words("failed", reason=failure_text(view.failure, words)))
-        return EXIT_FAILED
+        return EXIT_BAD_INPUT if view.failure.code == "download_endpoint" else EXIT_FAILED
     is_done = view.state == "done"
     report(words("download.done", folder=folders.target) if is_done else words("download.stopped"))
     return EXIT_DONE if is_done else EXIT_STOPPED
@@ -58,10 +51,9 @@ def _report_found(folders: ModelFolders, words: Translator) -> bool:
     return inventory.state == "complete"
 
 
-def _run(
-    download: Download, check: bool, stop: threading.Event, folders: ModelFolders, words: Translator
-) -> DownloadView:
+def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Translator) -> DownloadView:
     """Show the progress until it has ended, without a check also the sizes; returns the end."""
+    download = Download(folders)
     download.start(check=check)
     with tqdm(disable=None, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True) as bar:
         view = download.view()

@@ -6,6 +6,7 @@ which Windows gives to few users, and belongs to a library that begins a killed 
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -79,6 +80,7 @@ class Download:
         return subprocess.Popen(
             [sys.executable, "-m", MODULE, json.dumps(request)],
             cwd=ROOT,
+            env=os.environ | {"HF_HUB_OFFLINE": "0"},  # the app keeps its libraries offline
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from huggingface_hub import HfApi, get_session, get_token, hf_hub_url
+from huggingface_hub.utils import build_hf_headers
+
 from diffusers_helper.errors import InputError, MachineError
 
 from .needed_files import RemoteFile
@@ -76,7 +79,6 @@ class Hub:
             ConnectionLost: another try may help.
             MachineError: the server refuses, doesn't know the repository, or is no hub.
         """
-        from huggingface_hub import HfApi
 
         def ask() -> list[RemoteFile]:
             api = HfApi(self.endpoint, token=self._token or False, library_name=LIBRARY)
@@ -112,22 +114,16 @@ class Hub:
 
     def _open(self, file: RemoteFile, offset: int) -> Any:
         """Ask for a file; returns the response, whose body is still to be read."""
-        from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
-
         headers = build_hf_headers(token=self._token or False, library_name=LIBRARY)
         headers["Accept-Encoding"] = "identity"  # a range of packed bytes would be of no use
         if offset:
             headers["Range"] = f"bytes={offset}-"
         url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=self.endpoint)
-        client = get_session()
-        request = client.build_request("GET", url, headers=headers, timeout=TIMEOUT)
-        return client.send(request, stream=True).raise_for_status()
+        request = get_session().build_request("GET", url, headers=headers, timeout=TIMEOUT)
+        return get_session().send(request, stream=True).raise_for_status()
 
     def _ask(self, repository: str, ask: Callable[[], T]) -> T:
         """Ask without the token first: a public repository needs none, and refuses one that has expired."""
-        from huggingface_hub import get_token
-
         try:
             return ask()
         except Exception as error:

@@ -22,8 +22,6 @@ from .progress import DownloadView, Progress
 def main(request: str, report: Callable[[DownloadView], None]) -> None:
     """Call `download` with the arguments in `request` (JSON); every failure is reported."""
     progress = Progress(report)
-    # The app keeps its libraries offline and silent; this process is the exception.
-    os.environ |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
         values = json.loads(request)
         given, own, *caches = (path and Path(path) for path in values["folders"])
