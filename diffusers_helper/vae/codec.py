@@ -80,7 +80,8 @@ def decode_to(
     """
     latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     height, width = (8 * side for side in latents.shape[-2:])
-    tilings = [t for t in tilings_of(height, width) if t.bytes_to_decode(vae) <= budget or t.is_smallest]
+    *tilings, smallest = tilings_of(height, width)
+    tilings = [*(t for t in tilings if t.bytes_to_decode(vae) <= budget), smallest]
     starts = tile_starts(latents.shape[2]) if starts is None else starts
 
     def attempt(tiling: Tiling) -> _T:

@@ -15,7 +15,6 @@ with this module in the place of its `decoder`. The differences:
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..memory import empty_cache
+from ..sections import pixel_frames
 from .feature_maps import (
     CausalConv,
     FeatureBuffers,
@@ -82,11 +82,9 @@ class WindowDecoder(nn.Module):
         """Return the present buffers if they suffice, else new ones."""
         if not self._keeps_buffers:
             return None
-        size: tuple[int, ...] = tuple(latents.shape[2:])
-        for level in self.levels:
-            assert isinstance(level, Level)
-            size = level.output_size(*size)
-        num_bytes = prod(size) * self.norm_out.weight.numel() * latents.element_size()
+        count, height, width = latents.shape[2:]
+        num_pixels = pixel_frames(count) * 8 * height * 8 * width
+        num_bytes = num_pixels * self.norm_out.weight.numel() * latents.element_size()
         if self._feature_buffers is None or self._feature_buffers.num_bytes < num_bytes:
             self._feature_buffers = None
             empty_cache(latents.device)  # so that each gets a piece of its own
@@ -104,12 +102,6 @@ class Level(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(resnet) for resnet in block.resnets)
         self.upsampler = None if block.upsamplers is None else UpsamplingConv(block.upsamplers[0])
-
-    def output_size(self, count: int, height: int, width: int) -> tuple[int, int, int]:
-        """Return frames, height and width of the result for a map of this size."""
-        if self.upsampler is None:
-            return count, height, width
-        return self.upsampler.output_size(count, height, width)
 
     def forward(self, maps: FeatureMap) -> FeatureMap:
         for resnet in self.resnets:

@@ -30,7 +30,6 @@ class Tiling:
     width: int
     stride_height: int
     stride_width: int
-    is_smallest: bool = False
 
     def apply(self, vae: "AutoencoderKLHunyuanVideo") -> None:
         vae.enable_tiling(
@@ -55,19 +54,17 @@ class Tiling:
 
 def tilings_of(height: int, width: int) -> list[Tiling]:
     """Return tilings of a picture that overlap by `TILE_OVERLAP`, from one tile to the smallest."""
-    tilings = []
+    tilings: list[Tiling] = []
     rows = columns = 1
-    while True:
+    while not tilings or max(tilings[-1].height, tilings[-1].width) > SMALLEST_TILE:
         sides = [_tile(height, rows), _tile(width, columns)]
         (tile_height, stride_height), (tile_width, stride_width) = sides
-        is_smallest = max(tile_height, tile_width) <= SMALLEST_TILE
-        tilings.append(Tiling(tile_height, tile_width, stride_height, stride_width, is_smallest))
-        if is_smallest:
-            return tilings
+        tilings.append(Tiling(tile_height, tile_width, stride_height, stride_width))
         if tile_height >= tile_width:
             rows += 1
         else:
             columns += 1
+    return tilings
 
 
 def _tile(side: int, count: int) -> tuple[int, int]:

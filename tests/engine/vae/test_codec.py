@@ -7,6 +7,7 @@ import torch
 from diffusers_helper.errors import MachineError
 from diffusers_helper.vae import codec
 from diffusers_helper.vae import decoder as vae_decoder
+from diffusers_helper.vae import tiling as vae_tiling
 from diffusers_helper.vae.codec import decode_latents, decode_to, watch_for_black
 from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS, preview_latents
 from diffusers_helper.vae.tiling import SMALLEST_TILE, Tiling, tilings_of
@@ -29,8 +30,8 @@ class RealVae:
 def test_tilings_range_from_one_tile_to_the_smallest(height, width):
     tilings = tilings_of(height, width)
     assert (tilings[0].height, tilings[0].width) == (height, width)
-    assert [tiling.is_smallest for tiling in tilings] == [False] * (len(tilings) - 1) + [True]
-    assert max(tilings[-1].height, tilings[-1].width) <= SMALLEST_TILE
+    sides = [max(tiling.height, tiling.width) for tiling in tilings]
+    assert [side <= SMALLEST_TILE for side in sides] == [False] * (len(tilings) - 1) + [True]
     for needed in (Tiling.bytes_to_encode, Tiling.bytes_to_decode):
         needs = [needed(tiling, RealVae()) for tiling in tilings]
         assert needs == sorted(needs, reverse=True)
@@ -49,39 +50,47 @@ def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
 
 
 def test_a_picture_in_tiles_resembles_the_whole_one():
-    latents = torch.randn(1, 16, 2, 40, 48)
+    latents = torch.randn(1, 16, 1, 24, 20)
     with make_loader().vae() as vae:
         whole = decode_latents(latents, vae, 2**40)
-        tiled = decode_latents(latents, vae, Tiling(224, 256, 160, 192).bytes_to_decode(vae))
-        assert vae.tile_sample_min_width < 384
+        tiled = decode_latents(latents, vae, tilings_of(192, 160)[1].bytes_to_decode(vae))
+        assert vae.tile_sample_min_height < 192
     # The tiny VAE has random weights: what is in the middle of a tile is what counts.
     assert (whole - tiled).abs().mean() < 0.25 * whole.std()
 
 
-def test_out_of_memory_decodes_in_smaller_tiles(monkeypatch):
-    latents = torch.randn(1, 16, 2, 40, 48)
-    with make_loader().vae() as vae:
-        original, sizes = vae.decode, []
-
-        def decode(z):
-            sizes.append(vae.tile_sample_min_width)
-            if len(sizes) < 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return original(z)
-
-        monkeypatch.setattr(vae, "decode", decode)
-        assert decode_latents(latents, vae, 2**40).shape == (5, 320, 384, 3)
-    assert sizes[0] == 384
-    assert len(sizes) == 3
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 64, then 48 pixels, so that decoding takes no time."""
+    monkeypatch.setattr(vae_tiling, "TILE_OVERLAP", 16)
+    monkeypatch.setattr(vae_tiling, "SMALLEST_TILE", 48)
 
 
-def test_out_of_memory_with_the_smallest_tile_is_raised(monkeypatch):
-    with make_loader().vae() as vae:
+def fail_at(vae, numbers):
+    """Run out of memory in these calls of the VAE; return the width of the tiles in each call."""
+    original, sizes = vae.decode, []
 
-        def decode(_z):
+    def decode(z):
+        sizes.append(vae.tile_sample_min_width)
+        if len(sizes) in numbers:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(z)
 
-        monkeypatch.setattr(vae, "decode", decode)
+    vae.decode = decode
+    return sizes
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_out_of_memory_decodes_in_smaller_tiles():
+    with make_loader().vae() as vae:
+        sizes = fail_at(vae, (1, 2))
+        assert decode_latents(torch.randn(1, 16, 2, 8, 8), vae, 2**40).shape == (5, 64, 64, 3)
+    assert sizes == [64, 64, 48]
+
+
+def test_out_of_memory_with_the_smallest_tile_is_raised():
+    with make_loader().vae() as vae:
+        fail_at(vae, (1,))
         with pytest.raises(torch.OutOfMemoryError):
             decode_latents(torch.randn(1, 16, 1, 8, 12), vae, 0)
 
@@ -129,32 +138,26 @@ def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
     assert fetched == seen
 
 
+@pytest.mark.usefixtures("small_tiles")
 def test_after_a_late_out_of_memory_all_frames_are_taken_again():
-    latents = torch.randn(1, 16, 8, 40, 48)
+    latents, taken = torch.randn(1, 16, 8, 8, 8), []
+
+    def take(frames):
+        taken.append([])
+        taken[-1].extend(frames)
+        return "taken"
+
     with make_loader().vae() as vae:
-        original, sizes, taken = vae.decode, [], []
-
-        def decode(z):
-            sizes.append(vae.tile_sample_min_width)
-            if len(sizes) == 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return original(z)
-
-        def take(frames):
-            taken.append([])
-            taken[-1].extend(frames)
-            return "taken"
-
-        vae.decode = decode
+        sizes = fail_at(vae, (3,))
         assert decode_to(take, latents, vae, 2**40) == "taken"
-        vae.decode = original
-        smaller = decode_latents(latents, vae, tilings_of(320, 384)[1].bytes_to_decode(vae))
-    assert sizes[:3] == [384] * 3
+        smaller = decode_latents(latents, vae, tilings_of(64, 64)[1].bytes_to_decode(vae))
+    assert sizes[:3] == [64] * 3
     assert len(taken[0]) == 13, "those of the first tile"
     assert torch.equal(torch.stack(taken[1]), smaller)
     assert len(smaller) == 29
 
 
+@pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), OSError("disk full")])
 def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
     left = []
@@ -165,7 +168,7 @@ def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
 
     with make_loader().vae() as vae:
         monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._feature_buffers))
-        for size, may_shrink in ((2, True), (40, False)):
+        for size, may_shrink in ((2, True), (8, False)):
             left.clear()
             with pytest.raises(type(failure)) as caught:
                 decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)
