@@ -137,9 +137,8 @@ class _Manifest:
         """Record a file that was written or verified."""
         signature = _signature(self.folder / name)
         assert signature is not None
-        if self.files.get(name) != (signature, digest):
-            self.files[name] = (signature, digest)
-            self._write()
+        self.files[name] = (signature, digest)
+        self._write()
 
     def forget(self, name: str) -> None:
         """Delete a file and its record."""
@@ -149,9 +148,8 @@ class _Manifest:
         (self.folder / name).unlink(missing_ok=True)
 
     def finish(self) -> None:
-        if not self.complete:
-            self.complete = True
-            self._write()
+        self.complete = True
+        self._write()
 
     def _write(self) -> None:
         files = [(name, dataclasses.astuple(seen), digest) for name, (seen, digest) in self.files.items()]

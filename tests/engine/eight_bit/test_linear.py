@@ -59,19 +59,13 @@ def test_a_quantized_weight_is_within_half_a_step():
     assert (numbers.float().abs().amax(1) == 448).all()
 
 
-def test_scales_of_zero_rows_are_1_and_of_not_finite_rows_not_finite():
-    weight = torch.ones(4, 16)
-    weight[0], weight[1, 3], weight[2, 5] = 0, torch.inf, torch.nan
+def test_scales_of_zero_and_tiny_rows_are_1_and_of_not_finite_rows_not_finite():
+    weight = torch.ones(5, 16)
+    weight[0], weight[1, 3], weight[2, 5], weight[3] = 0, torch.inf, torch.nan, 1e-45
     numbers, scale = quantize(weight)
-    assert scale[0] == 1
-    assert (numbers[0].float() == 0).all()
-    assert scale.isfinite().tolist() == [True, False, False, True]
-
-
-def test_numbers_too_small_for_a_scale_become_0():
-    numbers, scale = quantize(torch.full((2, 16), 1e-45))
-    assert scale.tolist() == [1, 1]
-    assert (numbers.float() == 0).all()
+    assert scale[[0, 3]].tolist() == [1, 1]
+    assert (numbers[[0, 3]].float() == 0).all()
+    assert scale.isfinite().tolist() == [True, False, False, True, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -188,33 +182,20 @@ def test_widths_that_e4m3_refuses_use_dequantized_weights(monkeypatch):
 # -- where they are used --------------------------------------------------------------------------------
 
 
-def files_with(tmp_path, **dtypes):
-    """A checkpoint that holds these tensors (`_` stands for a dot)."""
-    path = tmp_path / "a"
-    stored = {n.replace("_", "."): StoredTensor(path, dtype, (), 0, 0) for n, dtype in dtypes.items()}
-    return Checkpoint(tmp_path, stored, {})
-
-
-def pair():
-    return nn.ModuleDict({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2, bias=False)})
-
-
-def test_layers_are_scaled_where_the_files_hold_8_bits(tmp_path):
-    model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a_weight="BF16", b_weight="F8_E4M3", b_scale="F32"))
-    assert type(model["a"]) is nn.Linear
-    assert set(model.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.scale"}
+@pytest.mark.parametrize(
+    ("stored", "scaled"),
+    [
+        ({"a.weight": "BF16", "b.weight": "F8_E4M3", "b.scale": "F32"}, "b"),
+        ({"a.weight": "F8_E4M3", "b.weight": "F8_E4M3", "b.scale": "F32"}, "ab"),  # where one is missing
+        ({"a.weight": "F8_E4M3", "b.weight": "F8_E4M3"}, ""),  # not ours
+    ],
+)
+def test_layers_are_scaled_where_the_files_hold_8_bits_and_scales(tmp_path, stored, scaled):
+    model = nn.ModuleDict({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2, bias=False)})
+    names = set(model.state_dict())
+    tensors = {name: StoredTensor(tmp_path / "a", dtype, (), 0, 0) for name, dtype in stored.items()}
+    use_scaled_layers(model, Checkpoint(tmp_path, tensors, {}))
+    assert set(model.state_dict()) == names | {f"{name}.scale" for name in scaled}
     assert model["b"].weight.shape == (2, 4)
-    assert fixed_dtypes(model) == {"b.weight": E4M3, "b.scale": torch.float32}
-
-
-def test_a_missing_scale_is_expected(tmp_path):
-    model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a_weight="F8_E4M3", b_weight="F8_E4M3", b_scale="F32"))
-    assert "a.scale" in model.state_dict()
-
-
-def test_8_bit_weights_without_scales_are_read_like_others(tmp_path):
-    model = pair()
-    use_scaled_layers(model, files_with(tmp_path, a_weight="F8_E4M3", b_weight="F8_E4M3"))
-    assert fixed_dtypes(model) == {}
+    dtypes = {f"{n}.weight": E4M3 for n in scaled} | {f"{n}.scale": torch.float32 for n in scaled}
+    assert fixed_dtypes(model) == dtypes

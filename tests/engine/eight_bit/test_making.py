@@ -82,27 +82,21 @@ def make(source: ModelPart, folder: Path) -> list[Event]:
     return list(make_eight_bit(source, folder, threading.Event()))
 
 
-def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil._ntuple_diskusage(2**40, 2**40 - 2**19, 2**19)  # type: ignore[attr-defined]
-    monkeypatch.setattr(machine_errors.shutil, "disk_usage", lambda _: usage)
-
-
 # -- where they lie ----------------------------------------------------------------------------------------
 
 
-def test_a_read_only_folder_is_used_only_if_it_is_complete(source, models, folder, tmp_path, monkeypatch):
+def test_a_finished_folder_is_used_wherever_it_is_and_else_a_writable_one(
+    source, models, tmp_path, finished, monkeypatch
+):
     roots = (models, tmp_path / "cache")
     assert choose_root(source, roots) == models
-    monkeypatch.setattr(making, "_can_write", lambda folder: folder != models)
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "_can_write", lambda folder: folder != models)
+        assert choose_root(source, roots) == tmp_path / "cache"
+        shutil.copytree(finished, eight_bit_folder(models))
+        assert choose_root(source, roots) == models
+    shutil.move(eight_bit_folder(models), eight_bit_folder(tmp_path / "cache"))
     assert choose_root(source, roots) == tmp_path / "cache"
-    make(source, folder)
-    assert choose_root(source, roots) == models
-
-
-def test_weights_finished_elsewhere_stay_in_use(source, models, tmp_path):
-    elsewhere = tmp_path / "cache"
-    make(source, eight_bit_folder(elsewhere))
-    assert choose_root(source, (models, elsewhere)) == elsewhere
 
 
 def test_the_last_folder_is_used_if_none_is_writable(source, tmp_path):
@@ -182,14 +176,6 @@ def test_an_earlier_stop_begins_no_conversion(source, folder):
     assert not folder.exists()
 
 
-def test_a_disk_too_small_is_reported_with_the_purpose(source, folder, monkeypatch):
-    a_full_disk(monkeypatch)
-    with pytest.raises(MachineError) as caught:
-        make(source, folder)
-    assert caught.value.code == "eight_bit_disk_too_small"
-    assert caught.value.values["free"] == "0.5 MB"
-
-
 # -- damaged -----------------------------------------------------------------------------------------------
 
 
@@ -241,27 +227,24 @@ def test_the_command_reports_the_conversion(command, models, folder):
     assert answer.lines[1].startswith("Making 21 frames")
 
 
-def test_a_terminal_shows_the_conversions_progress(command, models, monkeypatch):
+def test_ctrl_c_during_the_conversion_is_a_stop(command, models, source, folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
-    command({}, "--eight-bit", models=models)
-    assert "making the 8-bit weights (0 %)" in terminal.shown()
-
-
-def test_ctrl_c_during_the_conversion_is_a_stop(command, models, source, folder, monkeypatch):
-    stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
-    answer = command({}, "--eight-bit", models=models)
-    assert answer.status == 130
-    assert answer.lines[1].startswith("Stopping after this step.")
-    assert answer.lines[2:] == ("Stopped. No section was finished as a video.",)
+    assert command({}, "--eight-bit", models=models).status == 130
+    shown = terminal.shown()
+    assert "making the 8-bit weights (0 %)" in shown
+    assert "Stopping after this step." in shown
+    assert "Stopped. No section was finished as a video." in shown
     assert not is_converted(folder, source)
 
 
 def test_the_command_advises_where_the_disk_is_too_small(command, models, monkeypatch):
-    a_full_disk(monkeypatch)
+    usage = shutil._ntuple_diskusage(2**40, 2**40 - 2**19, 2**19)  # type: ignore[attr-defined]
+    monkeypatch.setattr(machine_errors.shutil, "disk_usage", lambda _: usage)
     answer = command({}, "--eight-bit", models=models)
     assert answer.status == 1
     assert answer.lines[1].startswith("Error: The 8-bit weights need ")
+    assert " 0.5 MB " in answer.lines[1]
     assert answer.lines[1].endswith("free some space, or start the app without --eight-bit.")
 
 
