@@ -36,55 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Do what the command line asks for; `--headless`, for programs, speaks English."""
+    from webui.eichi_utils.engine_options import DEMO, EngineOptions
+
+    words = Translator(options.lang or system_language())
     if options.demo:
-        _take_demo(options)
-    if options.check:
-        return _run_check(options)
-    if options.download:
-        return _run_download(options)
-    if options.headless is not None:
-        return _run_headless(options)
-    return _run_page(options)
+        from webui.eichi_utils.terminal import report
 
-
-def _take_demo(options: argparse.Namespace) -> None:
-    """Use the demo's models, and report on the terminal what they are."""
-    from webui.eichi_utils.engine_options import DEMO
-    from webui.eichi_utils.terminal import report
-
-    options.models = DEMO
-    words = Translator("en") if options.headless is not None else _words(options)
-    report(words("demo.models"))
-
-
-def _secrets(options: argparse.Namespace) -> list[str]:
-    """Return the texts that must stand in no log."""
-    tokens = (os.environ.get(name, "") for name in TOKENS)
-    return [token for token in (*tokens, *(options.login or ())[1:]) if token]
-
-
-def _run_check(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.machine.check import CheckOptions, run_check
-
-    check = CheckOptions(_engine(options), options.output or options.home / "outputs", probe_torch=True)
-    return run_check(check, _words(options))
-
-
-def _run_download(options: argparse.Namespace) -> int:
-    from webui.eichi_utils.download.command import run_download
-
-    return run_download(_engine(options).folders, _words(options))
-
-
-def _words(options: argparse.Namespace) -> Translator:
-    """Return the texts that a person reads on the terminal; `--headless`, for programs, speaks English."""
-    return Translator(options.lang or system_language())
-
-
-def _engine(options: argparse.Namespace) -> "EngineOptions":
-    from webui.eichi_utils.engine_options import EngineOptions
-
-    return EngineOptions(
+        options.models = DEMO
+        report((words if options.headless is None else Translator("en"))("demo.models"))
+    engine = EngineOptions(
         models=options.models,
         cache=options.cache or options.home / "cache",
         device=options.device,
@@ -93,23 +54,41 @@ def _engine(options: argparse.Namespace) -> "EngineOptions":
         eight_bit=options.eight_bit,
         sage_attention=options.sage_attention,
     )
+    if options.check:
+        from webui.eichi_utils.machine.check import CheckOptions, run_check
+
+        check = CheckOptions(engine, options.output or options.home / "outputs", probe_torch=True)
+        return run_check(check, words)
+    if options.download:
+        from webui.eichi_utils.download.command import run_download
+
+        return run_download(engine.folders, words)
+    if options.headless is not None:
+        return _run_headless(options, engine)
+    return _run_page(options, engine, words)
 
 
-def _run_headless(options: argparse.Namespace) -> int:
+def _secrets(options: argparse.Namespace) -> list[str]:
+    """Return the texts that must stand in no log."""
+    tokens = (os.environ.get(name, "") for name in TOKENS)
+    return [token for token in (*tokens, *(options.login or ())[1:]) if token]
+
+
+def _run_headless(options: argparse.Namespace, engine: "EngineOptions") -> int:
     from webui.eichi_utils.headless import HeadlessOptions, run_headless
 
     headless = HeadlessOptions(
         request=options.headless,
         output=options.output or options.home / "outputs",
         name=options.name,
-        engine=_engine(options),
+        engine=engine,
         save_latents=options.save_latents,
         temp=options.home.absolute() / "temp",
     )
     return run_headless(headless, Translator("en"))
 
 
-def _run_page(options: argparse.Namespace) -> int:
+def _run_page(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:
     from webui.eichi_utils.app import PageOptions
     from webui.eichi_utils.server.server import run_page
 
@@ -122,10 +101,10 @@ def _run_page(options: argparse.Namespace) -> int:
         login=options.login,
         home=options.home.absolute(),
         output=options.output.absolute() if options.output is not None else None,
-        engine=_engine(options),
+        engine=engine,
         demo=options.demo,
     )
-    return run_page(page, _words(options))
+    return run_page(page, words)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -35,9 +35,9 @@ def test_the_demos_models_are_complete_and_at_most_40_mb():
 
 def test_the_command_uses_the_demos_models_and_says_so(tmp_path, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr(endframe_ichi, "_run_page", lambda options: ran.append(options) or 0)
+    monkeypatch.setattr(endframe_ichi, "_run_page", lambda *given: ran.append(given[1]) or 0)
     assert endframe_ichi.main(["--demo", "--lang", "en", "--home", str(tmp_path)]) == 0
-    assert endframe_ichi._engine(ran[0]).uses_demo
+    assert ran[0].uses_demo
     assert "camera moves" in capsys.readouterr().err
 
 

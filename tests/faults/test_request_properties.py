@@ -93,7 +93,7 @@ FULL = st.fixed_dictionaries(
 def check_sentence(error: InputError) -> None:
     """Check that each language has a sentence for the error that can be shown and sent."""
     for words in WORDS:
-        text = error_text(error.code, error.values, words)
+        text = error_text(error, words)
         assert text.strip()
         assert text[-1] in ".?。？!！", text
         assert len(text) < 1000

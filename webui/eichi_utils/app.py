@@ -96,8 +96,8 @@ class AppState:
     @property
     def machine_key(self) -> str | None:
         """The GPU and models that the last job ran on; None before the first one ever."""
-        known = self.settings.load()["machine"]
-        return known if isinstance(known, str) else None
+        known: str | None = self.settings.load()["machine"]
+        return known
 
     @property
     def forced_resolution(self) -> int | None:
@@ -175,10 +175,8 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
 
 def _settings(options: PageOptions) -> SettingsStore:
     """Opens the settings; those of `--demo` are apart: its resolution is not the real models'."""
-    folder = options.home / "settings"
-    if options.demo:
-        return SettingsStore(folder / "demo_settings.json", demo_fields(SETTINGS_FIELDS))
-    return SettingsStore(folder / "app_settings.json", SETTINGS_FIELDS)
+    name, fields = ("app", SETTINGS_FIELDS) if not options.demo else ("demo", demo_fields(SETTINGS_FIELDS))
+    return SettingsStore(options.home / "settings" / f"{name}_settings.json", fields)
 
 
 def demo_fields(fields: dict[str, Field]) -> dict[str, Field]:

@@ -8,7 +8,6 @@ import base64
 import binascii
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +42,9 @@ _SAME = (
     *("steps", "distilled_guidance_scale", "crf", "resolution", "keep_section_videos", "save_section_stills"),
 )
 """The fields that a request has under the same name."""
-_OWN = {
+DEFAULTS: Values = {
+    **{name: getattr(_NEW, name) for name in _SAME},
+    "mode": NORMAL,
     "use_all_padding": False,
     "all_padding": 1.0,
     "random_seed": True,
@@ -51,8 +52,6 @@ _OWN = {
     "use_keyframes": False,
     "copy_keyframes": True,
 }
-"""The defaults of the fields that a request holds in another way."""
-DEFAULTS: Values = {name: getattr(_NEW, name) for name in _SAME} | {"mode": NORMAL} | _OWN
 """A form that was never touched."""
 FIELDS: dict[str, Field] = {
     **{name: Field(default, _takes_kind_of(default)) for name, default in DEFAULTS.items()},
@@ -127,20 +126,18 @@ def to_requests(values: Values, pictures: Pictures, hidden: Mapping[str, Any]) -
 def _seed(value: object) -> object:
     """Return the number in a text: a browser's numbers end at 2^53, seeds at 2^63."""
     text = str(value).strip()
-    is_number = re.fullmatch(rf"[0-9]{{1,{MAX_SEED_DIGITS}}}", text) is not None
-    return int(text) if is_number else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_SEED_DIGITS else text
 
 
 def _keyframes(values: Values, rows: Mapping[int, Row]) -> list[dict[str, object]]:
     """The rows of the sections that the length has, as a request holds them; empty ones are left out."""
     if not values["use_keyframes"]:
         return []
-    keyframes = []
+    keyframes: list[dict[str, object]] = []
     for section in range(count_rows(values)):
         image = section_image(rows, section, copies_pictures(values))
         prompt = rows.get(section, Row()).prompt.strip()
-        own: dict[str, object] = {"image": image} if image is not None else {}
-        own |= {"prompt": prompt} if prompt else {}
+        own = {key: value for key, value in (("image", image), ("prompt", prompt)) if value}
         if own:
             keyframes.append({"section": section, **own})
     return keyframes

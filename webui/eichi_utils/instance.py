@@ -5,7 +5,6 @@ import http.client
 import json
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,15 +47,13 @@ def running_address(home: Path) -> str | None:
 def running_app(server: str, port: int) -> str | None:
     """Return the address of this app where it answers on that port."""
     host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with (
-        contextlib.suppress(OSError, ValueError, http.client.HTTPException),  # any program may have that port
-        opener.open(f"{url}ichi/hello", timeout=3) as answer,
-    ):
-        known = json.loads(answer.read(MAX_HELLO))
+    connection = http.client.HTTPConnection(host, port, timeout=3)
+    # any program may have that port
+    with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        connection.request("GET", "/ichi/hello")
+        known = json.loads(connection.getresponse().read(MAX_HELLO))
         if isinstance(known, dict) and known.get("app") == "endframe-ichi":
-            return url
+            return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     return None
 
 

@@ -10,6 +10,7 @@ class Widget:
     """Takes whatever attributes it is given; each is itself only, as gradio's are."""
 
 
+UPDATE = {"__type__": "update"}
 CHOICES = [("page.mode_normal", "normal"), ("page.mode_loop", "loop")]
 
 
@@ -21,11 +22,13 @@ def test_all_widgets_have_their_words_in_each_language(language):
     assert labels.add(button, value="page.start", info="page.steps_info") is button
     labels.add(radio, label="page.mode", choices=CHOICES)
     assert (button.value, button.info) == (english("page.start"), english("page.steps_info"))
+    assert radio.info == english("page.mode_info"), "a label's info comes with it"
     assert radio.choices == [("Normal", "normal"), ("Loop", "loop")]
     assert labels.widgets == [button, radio]
+    choices = [(words(key), value) for key, value in CHOICES]
     assert labels.in_language(words) == {
-        button: {"value": words("page.start"), "info": words("page.steps_info")},
-        radio: {"label": words("page.mode"), "choices": [(words(key), value) for key, value in CHOICES]},
+        button: UPDATE | {"value": words("page.start"), "info": words("page.steps_info")},
+        radio: UPDATE | {"info": words("page.mode_info"), "label": words("page.mode"), "choices": choices},
     }
 
 

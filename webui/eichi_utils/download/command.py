@@ -6,7 +6,7 @@ import threading
 from tqdm import tqdm
 
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
-from ..text.error_text import failure_text, reason_text
+from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
 from .download import Download
 from .model_folders import ModelFolders, take_inventory
@@ -33,7 +33,7 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
         report(words("stopped.at_once"))
         return EXIT_STOPPED
     if view.failure is not None:
-        report(words("failed", reason=failure_text(view.failure, words)))
+        report(words("failed", reason=error_text(view.failure, words)))
         return EXIT_BAD_INPUT if view.failure.code == "download_endpoint" else EXIT_FAILED
     is_done = view.state == "done"
     report(words("download.done", folder=folders.target) if is_done else words("download.stopped"))

@@ -78,7 +78,7 @@ def worst_level(lines: list[CheckLine]) -> Level:
 def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
     """Return the sentence of a line, and the advice; None where there is nothing to do."""
     values = {
-        name: error_text(value.code, value.values, words) if isinstance(value, EngineError) else value
+        name: error_text(value, words) if isinstance(value, EngineError) else value
         for name, value in line.values.items()
     }
     key = f"check.{line.code}.{line.level}"

@@ -15,7 +15,7 @@ from diffusers_helper.request import GenerationRequest
 from ..app import DEFAULT_OUTPUT, AppState
 from ..engine_options import DEMO_RESOLUTION
 from ..jobs.job import Job
-from ..text.error_text import error_text, failure_text
+from ..text.error_text import error_text
 from ..uploads.files import delete_refused, uploaded_path
 
 POLL_SECONDS = 0.1
@@ -43,10 +43,10 @@ def add_api(app: AppState) -> None:
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = delete_refused(caught, app.uploads)
-            raise gr.Error(error_text(error.code, error.values, words), print_exception=False) from caught
+            raise gr.Error(error_text(error, words), print_exception=False) from caught
         job = await _ended(app, job_id)
         if job is None or job.state != "done" or job.video is None:
-            text = failure_text(job.failure, words) if job and job.failure else words("page.job_gone")
+            text = error_text(job.failure, words) if job and job.failure else words("page.job_gone")
             raise gr.Error(text, print_exception=False)
         return FileData(path=str(_copy_for_client(job.video, app.uploads)))
 

@@ -29,7 +29,7 @@ from .parts.inputs import RAW
 from .parts.keyframe_rows import RowPlan
 from .preset_handlers import show_preset
 from .reporting import Page
-from .widgets import Changes, Data, Updates, as_updates
+from .widgets import Data, Updates
 
 
 def wire_inputs(page: Page) -> None:
@@ -67,7 +67,7 @@ def refresh_form(page: Page, data: Data) -> Updates:
     return {
         form.inputs.estimate: _estimate_html(page, data),
         form.keyframes.plan: _plan_rows(page, data),
-        **as_updates(form.switched(values)),
+        **form.switched(values),
     }
 
 
@@ -126,27 +126,22 @@ def _estimate_text(expected: Estimate, requests: list[GenerationRequest], words:
 
 def refuse_large_upload(page: Page, data: Data) -> Updates:
     """Report that files are too large, which the page's script has not sent for that reason."""
-    text = page.words(data)("page.upload_too_large", megabytes=MAX_UPLOAD // MB)
-    return {page.message: messages.note(text)}
+    return page.note(data, "page.upload_too_large", megabytes=MAX_UPLOAD // MB)
 
 
 def check_pictures(page: Page, data: Data) -> Updates:
     """Take unusable start and end images out again, and report that the start image holds settings."""
-    changes: Updates = {page.message: messages.NOTHING}
+    updates: Updates = {page.message: messages.NOTHING}
     for widget in (page.form.inputs.start, page.form.inputs.end):
-        try:
-            path = uploaded_path(data[widget], page.app.uploads)
-            if path is None:
-                continue
-            shown = checked_picture(path)
-        except EngineError as error:
-            return {widget: None, page.message: messages.problem(error, page.words(data))}
-        if shown != path:
-            changes[widget] = shown
+        shown, problem = take_picture(page.app.uploads, data[widget], page.words(data))
+        if problem:
+            return {widget: None, page.message: problem}
+        if shown is not None and shown != uploaded_path(data[widget], page.app.uploads):
+            updates[widget] = shown
     start = uploaded_path(data[page.form.inputs.start], page.app.uploads)
     if start is not None and _has_request(start):
-        changes[page.message] = messages.note(page.words(data)("page.picture_carries_settings"))
-    return changes
+        updates |= page.note(data, "page.picture_carries_settings")
+    return updates
 
 
 def take_picture(uploads: Path, file: Any, words: Translator) -> tuple[str | None, str]:
@@ -161,7 +156,7 @@ def take_picture(uploads: Path, file: Any, words: Translator) -> tuple[str | Non
 def restore_single_start(page: Page, data: Data) -> Updates:
     """Show the single start image again where the several ones were taken away."""
     paths = uploaded_paths(data[page.form.inputs.start_images], page.app.uploads)
-    return {} if paths else as_updates(page.form.with_starts([]))
+    return {} if paths else page.form.with_starts([])
 
 
 def open_files(page: Page, data: Data) -> Updates:
@@ -176,9 +171,8 @@ def open_files(page: Page, data: Data) -> Updates:
     shown = [checked_picture(path) for path in paths]
     if not shown:
         return {}
-    text = page.words(data)("page.several_chosen", count=len(shown))
-    message = messages.note(text) if len(shown) > 1 else messages.NOTHING
-    return {page.message: message, **as_updates(page.form.with_starts(shown))}
+    note = page.note(data, "page.several_chosen", count=len(shown)) if len(shown) > 1 else {}
+    return {page.message: messages.NOTHING} | note | page.form.with_starts(shown)
 
 
 def _has_request(path: str) -> bool:
@@ -203,15 +197,17 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
 
 def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updates:
     """Fill the form with a request, its pictures and its hidden settings."""
-    words, keyframes = page.words(data), page.form.keyframes
+    keyframes = page.form.keyframes
     check_embedded_pictures(request)
     restored = from_request(request, page.app.uploads / "restored", request_size)
-    plan: RowPlan = data[keyframes.plan]
-    return as_updates(page.form.restored(restored)) | {
+    return {
+        **page.form.filled(restored.values),
+        **page.form.with_starts(restored.pictures.start),
+        page.form.inputs.end: restored.pictures.end,
         keyframes.rows: dict(restored.pictures.rows),
-        keyframes.plan: dataclasses.replace(plan, drawn=plan.drawn + 1),
-        page.message: messages.note(words("page.restored")),
-        **_show_hidden(page, restored.hidden_settings, words),
+        keyframes.plan: data[keyframes.plan].redrawn(),
+        **page.note(data, "page.restored"),
+        **_show_hidden(page, restored.hidden_settings, page.words(data)),
     }
 
 
@@ -240,14 +236,14 @@ def remember_sound(page: Page, data: Data) -> Updates:
     return {}
 
 
-def remembered(page: Page) -> Changes:
-    """Changes that fill a page that was just opened."""
+def remembered(page: Page) -> Updates:
+    """Updates that fill a page that was just opened."""
     app, options, known = page.app, page.form.options, page.app.settings.load()
-    changes = page.form.filled({key: known[key] for key in FIELDS})
-    changes[options.sound] = {"value": known["sound"]}
+    updates = page.form.filled({key: known[key] for key in FIELDS})
+    updates[options.sound] = gr.update(value=known["sound"])
     if app.given_output is None:
-        changes[options.output_folder] = {"value": known["output_folder"]}
-    return changes | show_preset(page, app.presets.startup_name())
+        updates[options.output_folder] = gr.update(value=known["output_folder"])
+    return updates | show_preset(page, app.presets.startup_name())
 
 
 def notices(page: Page, words: Translator) -> str:
@@ -257,7 +253,7 @@ def notices(page: Page, words: Translator) -> str:
 
 
 def notes_in_language(page: Page, data: Data, words: Translator) -> Updates:
-    """Changes after a switch of the language: standing notes in the new one, passed messages gone."""
+    """Updates after a switch of the language: standing notes in the new one, passed messages gone."""
     note = page.form.options.hidden_note
     return {
         note: _show_hidden(page, data[page.form.hidden_settings], words)[note],

@@ -17,7 +17,7 @@ from . import messages
 from .handlers import restore_request
 from .parts.inputs import RAW
 from .reporting import Handler, Page
-from .widgets import Data, Updates, as_updates
+from .widgets import Data, Updates
 
 SHOWN_JOB = "() => ichi.shownJob()"
 RUNNING_JOB = "() => ichi.runningJob()"
@@ -42,16 +42,17 @@ def wire_jobs(page: Page) -> None:
 
 def start_jobs(page: Page, data: Data) -> Updates:
     """Queue a job for each start image."""
-    queue, values, words = page.app.queue, page.requested(data), page.words(data)
-    folder = page.output_folder(data)
+    queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
     requests = to_requests(values, page.form.pictures(data), data[page.form.hidden_settings])
     waits = queue.view().running is not None
-    ids = _add_all(page, requests, folder)
-    job = queue.find(ids[-1])
+    job = queue.find(_add_all(page, requests, folder)[-1])
     waiting = len(queue.view().waiting)
-    text = messages.note(words("page.queued", count=waiting)) if waits and waiting else messages.NOTHING
-    seed = {page.form.fields["seed"]: str(job.request.seed)} if job and values["random_seed"] else {}
-    return {page.message: text, **seed}
+    updates: Updates = {page.message: messages.NOTHING}
+    if waits and waiting:
+        updates = page.note(data, "page.queued", count=waiting)
+    if job and values["random_seed"]:
+        updates[page.form.fields["seed"]] = str(job.request.seed)
+    return updates
 
 
 def _add_all(page: Page, requests: list[GenerationRequest], folder: Path) -> list[str]:
@@ -76,7 +77,7 @@ def make_again(page: Page, data: Data) -> Updates:
     """Queue the shown video once more, with another seed."""
     request = replace(load_request(_shown_video(page, data)), seed=None)
     page.app.queue.add(request, page.output_folder(data))
-    return {page.message: messages.note(page.words(data)("page.again_queued"))}
+    return page.note(data, "page.again_queued")
 
 
 def continue_from_video(page: Page, data: Data) -> Updates:
@@ -86,8 +87,8 @@ def continue_from_video(page: Page, data: Data) -> Updates:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, flush=False) as part:
         Image.fromarray(frame).save(part, "PNG")
-    changes = page.form.with_starts([str(path)]) | {page.form.inputs.end: {"value": None}}
-    return {page.message: messages.note(page.words(data)("page.continued")), **as_updates(changes)}
+    note = page.note(data, "page.continued")
+    return note | page.form.with_starts([str(path)]) | {page.form.inputs.end: None}
 
 
 def take_settings(page: Page, data: Data) -> Updates:
@@ -106,4 +107,4 @@ def open_folder(page: Page, data: Data) -> Updates:
     folder = page.output_folder(data)
     if open_in_file_manager(folder):
         return {page.message: messages.NOTHING}
-    return {page.message: messages.note(page.words(data)("page.folder_is", path=folder))}
+    return page.note(data, "page.folder_is", path=folder)

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeVar
 
+import gradio as gr
+
 from ..text.translations import Translator
 
 _Widget = TypeVar("_Widget")
@@ -11,27 +13,28 @@ class Labels:
     """Gives widgets their words and remembers which.
 
     A widget's text attributes (`label`, `info`, `placeholder`, `value`) are named by keys of `locales/`;
-    `choices` is a list of (key, value) pairs.
+    `choices` is a list of (key, value) pairs. Where there is a text `<label>_info`, it is the `info`.
     """
 
     def __init__(self, words: Translator) -> None:
         self._words = words
-        self._known: list[tuple[Any, dict[str, Any]]] = []
+        self._known: dict[Any, dict[str, Any]] = {}
 
     def add(self, widget: _Widget, **keys: Any) -> _Widget:
         """Put the words into a new widget; returns it."""
-        self._known.append((widget, keys))
-        for attribute, text in _texts(keys, self._words).items():
+        info = f"{keys.get('label')}_info"
+        self._known[widget] = ({"info": info} if self._words.has(info) else {}) | keys
+        for attribute, text in _texts(self._known[widget], self._words).items():
             setattr(widget, attribute, text)
         return widget
 
     @property
     def widgets(self) -> list[Any]:
-        return [widget for widget, _ in self._known]
+        return [*self._known]
 
     def in_language(self, words: Translator) -> dict[Any, dict[str, Any]]:
-        """Return each widget's texts in another language, by attribute."""
-        return {widget: _texts(keys, words) for widget, keys in self._known}
+        """Return the updates of all widgets to another language."""
+        return {widget: gr.update(**_texts(keys, words)) for widget, keys in self._known.items()}
 
 
 def _texts(keys: dict[str, Any], words: Translator) -> dict[str, Any]:

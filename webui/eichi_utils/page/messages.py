@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from diffusers_helper.errors import EngineError
 
 from ..support.failures import describe_failure
-from ..text.error_text import error_text, failure_text
+from ..text.error_text import error_text
 from ..text.translations import Translator
 
 NOTHING = ""
@@ -26,7 +26,7 @@ def note(text: str) -> str:
 def problem(error: Exception, words: Translator, hide: Iterable[str] = ()) -> str:
     """An error's sentence with a button that copies the details for support, without the texts in `hide`."""
     failure = describe_failure(error, hide)
-    text = html.escape(failure_text(failure, words))
+    text = html.escape(error_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
     return (
         f'<div class="ichi-message ichi-error" role="alert" data-number="{next(_numbers)}"><p>{text}</p>'
@@ -38,9 +38,7 @@ def problem(error: Exception, words: Translator, hide: Iterable[str] = ()) -> st
 
 def hint(error: EngineError, words: Translator) -> str:
     """An error's sentence in place of the estimate, before anything was started."""
-    return (
-        f'<p class="ichi-hint" role="status">{html.escape(error_text(error.code, error.values, words))}</p>'
-    )
+    return f'<p class="ichi-hint" role="status">{html.escape(error_text(error, words))}</p>'
 
 
 def plain(text: str) -> str:

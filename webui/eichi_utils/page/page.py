@@ -11,14 +11,14 @@ from .api import add_api
 from .handlers import notes_in_language, notices, remembered, take_picture, wire_inputs
 from .job_handlers import wire_jobs
 from .labels import Labels
-from .parts.inputs import RAW, build_inputs
-from .parts.keyframe_rows import KeyframeRows, build_keyframe_rows
-from .parts.options import Options, build_options
-from .parts.preset_box import PresetBox, build_preset_box
-from .parts.result import build_preflight, build_result
+from .parts.inputs import RAW, Inputs
+from .parts.keyframe_rows import KeyframeRows
+from .parts.options import Options
+from .parts.preset_box import PresetBox
+from .parts.result import Result, build_preflight
 from .preset_handlers import wire_presets
 from .reporting import Page
-from .widgets import Data, PageForm, Updates, as_updates
+from .widgets import Data, PageForm, Updates
 
 
 def build_page(app: AppState) -> gr.Blocks:
@@ -30,10 +30,10 @@ def build_page(app: AppState) -> gr.Blocks:
         build_preflight()
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left", min_width=320):
-                inputs = build_inputs(labels)
+                inputs = Inputs(labels)
                 options, keyframes, presets = _build_panel(labels, app, inputs.message)
             with gr.Column(elem_id="right", min_width=320):
-                result = build_result(labels, app.language)
+                result = Result(labels, app.language)
         form = PageForm(inputs, options, keyframes, gr.State({}), language, app.uploads)
         page = Page(app, form, presets, result)
         wire_inputs(page)
@@ -57,10 +57,10 @@ def _build_header(labels: Labels, app: AppState) -> Any:
 def _build_panel(labels: Labels, app: AppState, message: Any) -> tuple[Options, KeyframeRows, PresetBox]:
     given = str(app.given_output) if app.given_output is not None else None
     with labels.add(gr.Accordion(open=False, elem_id="panel"), label="page.panel"):
-        options = build_options(labels, output_given=given)
+        options = Options(labels, output_given=given)
         with labels.add(gr.Accordion(open=False, elem_id="presets"), label="page.presets"):
-            presets = build_preset_box(labels)
-        keyframes = build_keyframe_rows(labels, app.translator, partial(take_picture, app.uploads), message)
+            presets = PresetBox(labels)
+        keyframes = KeyframeRows(labels, app.translator, partial(take_picture, app.uploads), message)
     return options, keyframes, presets
 
 
@@ -70,15 +70,15 @@ def _wire_page(blocks: gr.Blocks, labels: Labels, page: Page) -> None:
 
     def open_page() -> Updates:
         words = app.translator(app.settings.load()["language"])
-        changes = labels.in_language(words)
-        for widget, properties in (remembered(page) | {language: {"value": words.language}}).items():
-            changes[widget] = changes.get(widget, {}) | properties
-        return as_updates(changes) | {page.message: notices(page, words)}
+        updates = labels.in_language(words)
+        for widget, update in (remembered(page) | {language: gr.update(value=words.language)}).items():
+            updates[widget] = updates.get(widget, {}) | update
+        return updates | {page.message: notices(page, words)}
 
     def change_language(data: Data) -> Updates:
         app.remember(language=data[language])
         words = app.translator(data[language])
-        return as_updates(labels.in_language(words)) | notes_in_language(page, data, words)
+        return labels.in_language(words) | notes_in_language(page, data, words)
 
     blocks.load(open_page, None, outputs, **RAW)
     translated = [*labels.widgets, page.message, form.options.hidden_note]

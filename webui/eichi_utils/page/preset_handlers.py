@@ -1,13 +1,13 @@
 """Handlers of the prompt presets: choose, apply, save, delete, and one for the start."""
 
-from typing import Any
+import gradio as gr
 
 from diffusers_helper.errors import InputError
 
 from . import messages
 from .parts.inputs import RAW
 from .reporting import Page, text_of
-from .widgets import Changes, Data, Updates, as_updates
+from .widgets import Data, Updates
 
 
 def wire_presets(page: Page) -> None:
@@ -21,22 +21,20 @@ def wire_presets(page: Page) -> None:
     box.startup.input(page.handler(mark_preset), widgets, outputs, **RAW)
 
 
-def show_preset(page: Page, name: str | None) -> Changes:
-    """Changes that show the stored presets with `name` chosen, where it is one."""
+def show_preset(page: Page, name: str | None) -> Updates:
+    """Updates that show the stored presets with `name` chosen, where it is one."""
     names = page.app.presets.names()
     chosen = name if name in names else None
     is_startup = chosen is not None and chosen == page.app.presets.startup_name()
     return {
-        page.presets.choice: {"choices": names, "value": chosen},
-        page.presets.startup: {"value": is_startup, "interactive": chosen is not None},
+        page.presets.choice: gr.update(choices=names, value=chosen),
+        page.presets.startup: gr.update(value=is_startup, interactive=chosen is not None),
     }
 
 
 def choose_preset(page: Page, data: Data) -> Updates:
     name = text_of(data, page.presets.choice)
-    changes = show_preset(page, name)
-    del changes[page.presets.choice]
-    return {page.presets.name: name, **as_updates(changes)}
+    return {page.presets.name: name, page.presets.startup: show_preset(page, name)[page.presets.startup]}
 
 
 def apply_preset(page: Page, data: Data) -> Updates:
@@ -48,14 +46,14 @@ def save_preset(page: Page, data: Data) -> Updates:
     name = text_of(data, page.presets.name).strip()
     replaced = page.app.presets.save(name, text_of(data, page.form.inputs.prompt))
     key = "page.preset_replaced" if replaced else "page.preset_saved"
-    return _report(page, data, key, name) | as_updates(show_preset(page, name))
+    return page.note(data, key, name=name) | show_preset(page, name)
 
 
 def delete_preset(page: Page, data: Data) -> Updates:
     name = _chosen(page, data)
     page.app.presets.delete(name)
-    changes = show_preset(page, None) | {page.presets.name: {"value": ""}}
-    return _report(page, data, "page.preset_deleted", name) | as_updates(changes)
+    note = page.note(data, "page.preset_deleted", name=name)
+    return note | show_preset(page, None) | {page.presets.name: ""}
 
 
 def mark_preset(page: Page, data: Data) -> Updates:
@@ -63,11 +61,7 @@ def mark_preset(page: Page, data: Data) -> Updates:
     name, marked = _chosen(page, data), bool(data[page.presets.startup])
     if marked != (page.app.presets.startup_name() == name):
         page.app.presets.mark_startup(name if marked else None)
-    return _report(page, data, "page.preset_marked" if marked else "page.preset_unmarked", name)
-
-
-def _report(page: Page, data: Data, key: str, name: str) -> dict[Any, Any]:
-    return {page.message: messages.note(page.words(data)(key, name=name))}
+    return page.note(data, "page.preset_marked" if marked else "page.preset_unmarked", name=name)
 
 
 def _chosen(page: Page, data: Data) -> str:

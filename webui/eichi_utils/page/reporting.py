@@ -38,6 +38,10 @@ class Page:
     def words(self, data: Data) -> Translator:
         return self.app.translator(data[self.form.language])
 
+    def note(self, data: Data, key: str, **values: object) -> Updates:
+        """The update that shows a message, in the page's language."""
+        return {self.message: messages.note(self.words(data)(key, **values))}
+
     def output_folder(self, data: Data) -> Path:
         """The folder for videos; raises InputError where the field names none."""
         return self.app.output_folder(text_of(data, self.form.options.output_folder))

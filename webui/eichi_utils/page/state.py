@@ -1,5 +1,6 @@
 """The state of the jobs and the preflight that a page shows: plain values, in its language, for `page.js`."""
 
+import contextlib
 from typing import Any
 
 from diffusers_helper.errors import MachineError
@@ -13,7 +14,7 @@ from ..machine.check import line_text, worst_level
 from ..machine.rules import MODEL_BYTES, CheckLine
 from ..preflight import PreflightView
 from ..text.durations import format_duration
-from ..text.error_text import failure_text, reason_text
+from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
 
 WORDS = (
@@ -132,7 +133,7 @@ def _failure(job: Job, words: Translator) -> dict[str, str]:
     return {
         "id": job.id,
         "title": words("live.failed", name=job.name),
-        "text": failure_text(job.failure, words),
+        "text": error_text(job.failure, words),
         "details": job.failure.details,
     }
 
@@ -215,8 +216,7 @@ def _preflight(view: PreflightView, words: Translator) -> dict[str, Any] | None:
 
 def _line(line: CheckLine, words: Translator) -> dict[str, Any]:
     text, advice = line_text(line, words)
-    mark = words(f"check.mark.{line.level}")
-    return {"text": text, "advice": advice, "level": line.level, "mark": mark}
+    return {"text": text, "advice": advice, "level": line.level, "mark": words(f"check.mark.{line.level}")}
 
 
 def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
@@ -239,17 +239,15 @@ def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
 
 
 def _download_offer(view: PreflightView, words: Translator) -> str:
-    folders = view.folders
-    try:
-        free = gigabytes(free_bytes(folders.target))
-    except MachineError:
-        free = "?"
-    return words("setup.offer", size=MODEL_GB, path=folders.target, free=free)
+    target, free = view.folders.target, "?"
+    with contextlib.suppress(MachineError):
+        free = gigabytes(free_bytes(target))
+    return words("setup.offer", size=MODEL_GB, path=target, free=free)
 
 
 def _download_status(download: DownloadView, words: Translator) -> str:
     if download.failure is not None:
-        return failure_text(download.failure, words)
+        return error_text(download.failure, words)
     if download.is_stopping:
         return words("setup.pausing")
     if download.state in ("asking", "checking"):

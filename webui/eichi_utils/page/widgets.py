@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..form import FIELDS, LOOP, Pictures, Restored, Values, normalized
+from ..form import FIELDS, LOOP, Pictures, Values, normalized
 from ..uploads.cleanup import touch
 from ..uploads.files import uploaded_path, uploaded_paths
 from .parts.inputs import Inputs
@@ -16,10 +16,8 @@ from .parts.options import SLIDER_TOPS, Options
 
 Data = Mapping[Any, Any]
 """The raw value of each widget, as gradio hands it to a handler."""
-Changes = dict[Any, dict[str, Any]]
-"""New properties of widgets."""
 Updates = dict[Any, Any]
-"""The values or updates of widgets that a handler returns to gradio."""
+"""The new values of widgets, or their new properties (`gr.update`), that a handler returns to gradio."""
 
 
 @dataclass(frozen=True)
@@ -72,41 +70,31 @@ class PageForm:
         touch([*start, end, *(row.image for row in rows.values())])
         return Pictures(start, end, rows)
 
-    def filled(self, values: Values) -> Changes:
-        """Changes that put plain values into their widgets and show what belongs to them."""
-        changes: Changes = {self.fields[name]: {"value": values[name]} for name in FIELDS if name in values}
+    def filled(self, values: Values) -> Updates:
+        """Updates that put plain values into their widgets and show what belongs to them."""
+        updates = {self.fields[name]: gr.update(value=values[name]) for name in FIELDS if name in values}
         for name, top in SLIDER_TOPS.items():  # a slider reaches as far as what it has to show
             if name in values:
-                changes[self.fields[name]]["maximum"] = max(top, values[name])
-        for switch, properties in self.switched(values).items():
-            changes[switch] = changes.get(switch, {}) | properties
-        return changes
+                updates[self.fields[name]]["maximum"] = max(top, values[name])
+        for switch, update in self.switched(values).items():
+            updates[switch] = updates.get(switch, {}) | update
+        return updates
 
-    def switched(self, values: Values) -> Changes:
-        """Changes that show, hide or lock fields by the switches beside them."""
-        fields = self.options.fields
+    def switched(self, values: Values) -> Updates:
+        """Updates that show, hide or lock fields by the switches beside them."""
+        fields, copies = self.options.fields, values["mode"] == LOOP and bool(values["use_keyframes"])
         return {
-            fields["all_padding"]: {"visible": bool(values["use_all_padding"])},
-            fields["teacache_threshold"]: {"visible": bool(values["teacache"])},
-            fields["seed"]: {"interactive": not values["random_seed"]},
-            self.keyframes.copy: {"visible": values["mode"] == LOOP and bool(values["use_keyframes"])},
+            fields["all_padding"]: gr.update(visible=bool(values["use_all_padding"])),
+            fields["teacache_threshold"]: gr.update(visible=bool(values["teacache"])),
+            fields["seed"]: gr.update(interactive=not values["random_seed"]),
+            self.keyframes.copy: gr.update(visible=copies),
         }
 
-    def restored(self, request: Restored) -> Changes:
-        """Changes that bring a whole request back, pictures included."""
-        end = {self.inputs.end: {"value": request.pictures.end}}
-        return self.filled(request.values) | self.with_starts(request.pictures.start) | end
-
-    def with_starts(self, paths: Sequence[str]) -> Changes:
-        """Changes that put one start image, several, or none in place of whatever is there."""
+    def with_starts(self, paths: Sequence[str]) -> Updates:
+        """Updates that put one start image, several, or none in place of whatever is there."""
         single = paths[0] if len(paths) == 1 else None
         several = list(paths) if len(paths) > 1 else None
         return {
-            self.inputs.start: {"value": single, "visible": several is None},
-            self.inputs.start_images: {"value": several, "visible": several is not None},
+            self.inputs.start: gr.update(value=single, visible=several is None),
+            self.inputs.start_images: gr.update(value=several, visible=several is not None),
         }
-
-
-def as_updates(changes: Mapping[Any, Mapping[str, Any]]) -> Updates:
-    """Changes of widgets' properties as gradio takes them."""
-    return {widget: gr.update(**properties) for widget, properties in changes.items()}

@@ -39,11 +39,16 @@ class BodyLimit:
             return
         is_upload = scope["path"].rstrip("/") == UPLOAD
         body = _Body(receive, MAX_UPLOAD if is_upload else MAX_BODY, is_upload)
+
+        async def send_on(message: Any) -> None:
+            if not body.is_too_large:
+                await send(message)
+
         with self._cleaner.uploading() if is_upload else contextlib.nullcontext():
             announced = Headers(scope=scope).get("content-length", "")
             body.is_too_large = announced.isdecimal() and int(announced[:20]) > body.limit
             if not body.is_too_large:
-                await self._app(scope, body.receive, body.unless_too_large(send))
+                await self._app(scope, body.receive, send_on)
         if body.is_too_large:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(body.discard_rest(), DISCARD_SECONDS)
@@ -74,15 +79,6 @@ class _Body:
         if self.is_too_large:
             raise HTTPException(413)
         return message
-
-    def unless_too_large(self, send: Any) -> Any:
-        """Return a `send` that drops what the app answers to a body that is too large."""
-
-        async def send_on(message: Any) -> None:
-            if not self.is_too_large:
-                await send(message)
-
-        return send_on
 
     async def discard_rest(self) -> None:
         while self._has_more and self._received < MAX_DISCARDED:

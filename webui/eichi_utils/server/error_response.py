@@ -42,8 +42,9 @@ class ErrorResponse:
             is_gone = answer.start is not None and isinstance(caught, FileNotFoundError)
             name = scope["path"].rpartition("/")[2]
             error = InputError("image_missing", image=name) if is_gone else self._with_code(caught)
-            sentence = error_text(error.code, error.values, self._words)
-            await PlainTextResponse(sentence, 404 if is_gone else 500)(scope, receive, send)
+            await PlainTextResponse(error_text(error, self._words), 404 if is_gone else 500)(
+                scope, receive, send
+            )
 
     def _with_code(self, error: Exception) -> EngineError:
         if isinstance(error, OSError) and error.errno in DISK_FULL:

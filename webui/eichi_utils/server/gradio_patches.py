@@ -4,15 +4,16 @@ Gradio imports in half of its time, downloads nothing from an address that someb
 on the terminal, and answers also where a text holds a lone surrogate.
 """
 
-import contextlib
 import importlib
 import inspect
 import json
 import logging
-import sys
 import traceback
-from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
+
+from diffusers_helper.errors import InputError
 
 from ..text.error_text import error_text
 from ..text.translations import Translator
@@ -28,24 +29,16 @@ def import_gradio_fast() -> None:
     That takes more than a second. Gradio skips classes whose source cannot be found, so while it is imported,
     its classes have none.
     """
-    if "gradio" not in sys.modules:
-        with _hidden_sources("gradio."):
-            importlib.import_module("gradio")
-
-
-@contextlib.contextmanager
-def _hidden_sources(package: str) -> Iterator[None]:
-    """Make `inspect.getfile` fail for classes of a package."""
     original = inspect.getfile
 
     def getfile(thing: Any) -> str:
-        if isinstance(thing, type) and thing.__module__.startswith(package):
+        if isinstance(thing, type) and thing.__module__.startswith("gradio."):
             raise OSError("not now")
         return original(thing)
 
     inspect.getfile = getfile  # type: ignore[assignment]
     try:
-        yield
+        importlib.import_module("gradio")
     finally:
         inspect.getfile = original
 
@@ -57,8 +50,8 @@ def patch_gradio(words: Translator) -> None:
 
     def refuse(url: str, cache_dir: str) -> str:
         del cache_dir
-        sentence = error_text("image_missing", {"image": str(url)[:SHOWN_CHARACTERS]}, words)
-        raise gr.Error(sentence, print_exception=False)
+        error = InputError("image_missing", image=str(url)[:SHOWN_CHARACTERS])
+        raise gr.Error(error_text(error, words), print_exception=False)
 
     async def refuse_async(url: str, cache_dir: str) -> str:
         return refuse(url, cache_dir)
@@ -66,35 +59,18 @@ def patch_gradio(words: Translator) -> None:
     processing_utils.async_ssrf_protected_download = refuse_async
     processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
     for module in (queueing, route_utils, routes, utils):
-        module.traceback = _LoggedTraceback()
-    routes.orjson = _LenientOrjson(routes.orjson)
+        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": _log_exception})
+    dumps = partial(_dumps, routes.orjson.dumps)
+    routes.orjson = SimpleNamespace(**vars(routes.orjson) | {"dumps": dumps})
 
 
-class _LenientOrjson:
-    """The module `orjson`, with Python's own `json` for what it refuses to write."""
-
-    def __init__(self, orjson: Any) -> None:
-        self._orjson = orjson
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._orjson, name)
-
-    def dumps(
-        self, value: Any, default: Callable[[Any], Any] | None = None, option: int | None = None
-    ) -> bytes:
-        written: bytes
-        try:
-            written = self._orjson.dumps(value, default=default, option=option)
-        except TypeError:
-            written = json.dumps(value, default=default).encode("ascii")
-        return written
+def _log_exception(*_: Any, **__: Any) -> None:
+    logger.warning("gradio could not answer", exc_info=True)
 
 
-class _LoggedTraceback:
-    """The module `traceback`, printing to the log."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(traceback, name)
-
-    def print_exc(self, *_: Any, **__: Any) -> None:
-        logger.warning("gradio could not answer", exc_info=True)
+def _dumps(orjson_dumps: Any, value: Any, default: Any = None, option: int | None = None) -> bytes:
+    """Write JSON as `orjson` does, and with Python's own `json` what that refuses to write."""
+    try:
+        return bytes(orjson_dumps(value, default=default, option=option))
+    except TypeError:
+        return json.dumps(value, default=default).encode("ascii")

@@ -8,6 +8,8 @@ import base64
 import contextlib
 import hmac
 import ipaddress
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ PAGE_POLICY = (
 """The rules of the page: nothing from elsewhere, and in no other page. Gradio has inline scripts."""
 FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; sandbox; frame-ancestors 'none'"
 """The rules of an upload: a picture or a video, whatever it holds; nothing in it runs."""
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 SAFE_SITES = ("same-origin", "none")
 """The origins of a request, as a browser names them, that are this page or the user's own hand."""
 
@@ -59,12 +67,13 @@ def make_guards(server: str, shared: bool, login: tuple[str, str] | None, upload
 
     Of all files, gradio may serve those in `uploads` alone.
     """
-    guards = [Middleware(SafeHeaders), Middleware(SameOrigin)]
+    guards = [Middleware(SafeHeaders), Middleware(Guard, refuse=refuse_other_pages)]
     if not shared and is_loopback(server):
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", server]))
     if login is not None:
-        guards.append(Middleware(PasswordRequired, login=login))
-    return [*guards, Middleware(BlockedPaths, uploads=uploads)]
+        expected = base64.b64encode(":".join(login).encode())
+        guards.append(Middleware(Guard, refuse=partial(refuse_without_password, expected)))
+    return [*guards, Middleware(Guard, refuse=partial(refuse_blocked_paths, uploads))]
 
 
 def is_loopback(server: str) -> bool:
@@ -85,77 +94,54 @@ class SafeHeaders:
 
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["X-Frame-Options"] = "DENY"
-                headers["Referrer-Policy"] = "same-origin"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                headers["Content-Security-Policy"] = policy
+                safe = SAFE_HEADERS | {"Content-Security-Policy": policy}
+                MutableHeaders(scope=message).update(safe)
             await send(message)
 
         await self._app(scope, receive, send_safely)
 
 
-class _Guard:
-    """Answers instead of the app wherever `refusal` returns a response."""
+class Guard:
+    """Answers instead of the app wherever `refuse`, asked with the scope of a request, returns a response."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, refuse: Callable[[Any], Response | None]) -> None:
         self._app = app
+        self._refuse = refuse
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":  # the app has none, and browsers let any page open one
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = self.refusal(scope) if scope["type"] == "http" else None
+        answer = self._refuse(scope) if scope["type"] == "http" else None
         await (answer or self._app)(scope, receive, send)
 
-    def refusal(self, scope: Any) -> Response | None:
-        raise NotImplementedError
 
-
-class SameOrigin(_Guard):
-    """Refuses what another web page sends: its origin is not the host that it addresses, or the browser
+def refuse_other_pages(scope: Any) -> Response | None:
+    """Refuse what another web page sends: its origin is not the host that it addresses, or the browser
     reports another site. Following a link to the page is allowed."""
-
-    def refusal(self, scope: Any) -> Response | None:
-        return Response(status_code=403) if _is_foreign(Headers(scope=scope), scope) else None
-
-
-def _is_foreign(headers: Headers, scope: Any) -> bool:
+    headers = Headers(scope=scope)
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return True
-    if headers.get("sec-fetch-site", "none") in SAFE_SITES:
-        return False
+        return Response(status_code=403)
     follows_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return not (follows_link and scope["method"] in ("GET", "HEAD") and scope["path"] == "/")
+    opens_page = follows_link and scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
+    is_safe = headers.get("sec-fetch-site", "none") in SAFE_SITES or opens_page
+    return None if is_safe else Response(status_code=403)
 
 
-class PasswordRequired(_Guard):
-    """Asks for a name and a password (HTTP's basic authentication) everywhere but on one path."""
-
-    def __init__(self, app: Any, login: tuple[str, str]) -> None:
-        super().__init__(app)
-        self._expected = base64.b64encode(":".join(login).encode())
-
-    def refusal(self, scope: Any) -> Response | None:
-        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        is_known = kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), self._expected)
-        if is_known or scope["path"] == PUBLIC_PATH:
-            return None
-        asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
-        return Response(status_code=401, headers=asks)
+def refuse_without_password(expected: bytes, scope: Any) -> Response | None:
+    """Ask for a name and a password (HTTP's basic authentication) everywhere but on one path."""
+    kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+    is_known = kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), expected)
+    if is_known or scope["path"] == PUBLIC_PATH:
+        return None
+    asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
+    return Response(status_code=401, headers=asks)
 
 
-class BlockedPaths(_Guard):
-    """Refuses what gradio would answer and the page never asks, and every file that was not uploaded."""
-
-    def __init__(self, app: Any, uploads: Path) -> None:
-        super().__init__(app)
-        self._uploads = uploads
-
-    def refusal(self, scope: Any) -> Response | None:
-        path = scope["path"]
-        files = [path[len(start) :] for start in FILES if path.startswith(start)]
-        is_foreign = any(not lies_in(file, self._uploads) for file in files)
-        return Response(status_code=404) if is_foreign or path.startswith(BLOCKED_PATHS) else None
+def refuse_blocked_paths(uploads: Path, scope: Any) -> Response | None:
+    """Refuse what gradio would answer and the page never asks, and every file that was not uploaded."""
+    path = scope["path"]
+    files = [path[len(start) :] for start in FILES if path.startswith(start)]
+    is_foreign = any(not lies_in(file, uploads) for file in files)
+    return Response(status_code=404) if is_foreign or path.startswith(BLOCKED_PATHS) else None

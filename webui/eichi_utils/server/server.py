@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +45,12 @@ def run_page(options: PageOptions, words: Translator) -> int:
             _check_port(options.server, options.port)
             running = _serve(options, words)
         if running is not None:
-            _show(words("page.already_running", url=running), running, options)
+            _show("page.already_running", running, options, words)
         return 0
     except Exception as caught:  # the edge of the app: no traceback reaches the user
         logger.warning("the page cannot be served", exc_info=True)
         error = as_engine_error(caught)
-        report(words("failed", reason=error_text(error.code, error.values, words)))
+        report(words("failed", reason=error_text(error, words)))
         return 2 if isinstance(error, InputError) else 1
 
 
@@ -58,7 +58,7 @@ def _serve(options: PageOptions, words: Translator) -> str | None:
     """Serve until the end; returns the address of another app that has this folder already."""
     try:
         with serving(options) as (_, url):
-            _show(words("page.ready", url=url), url, options)
+            _show("page.ready", url, options, words)
             _wait_for_end()
             report(words("page.closing"))
         return None
@@ -69,8 +69,8 @@ def _serve(options: PageOptions, words: Translator) -> str | None:
         return other
 
 
-def _show(line: str, url: str, options: PageOptions) -> None:
-    report(line)
+def _show(key: str, url: str, options: PageOptions, words: Translator) -> None:
+    report(words(key, url=url))
     if options.in_browser:
         webbrowser.open(url)
 
@@ -193,13 +193,13 @@ def _middleware(options: PageOptions, app: AppState) -> list[Any]:
 
 def _wait_for_end() -> None:
     """Wait until Ctrl-C, or until the system asks this process to end."""
-    end = threading.Event()
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, lambda *_: end.set())
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
-        while not end.wait(0.5):  # without a timeout, Windows would not hear Ctrl-C
-            pass
+        while True:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

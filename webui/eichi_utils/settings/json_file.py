@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Notice
@@ -21,20 +22,23 @@ MAX_BYTES = 16 * 2**20
 
 
 class JsonFile:
-    """One JSON file, read when this object is made: `app.lock` keeps other apps away from it.
+    """One JSON object in a file, read when this object is made: `app.lock` keeps other apps away from it.
 
     Its `value` is None where there is none that can be used; `notices` report why. A broken file (not UTF-8
-    or JSON, of a shape that `check` refuses, too large) is renamed. One that can be neither read nor renamed
-    stays where it is, and is not overwritten. One thread at a time may use it.
+    or JSON, no object or one that `check` refuses, too large) is renamed. One that can be neither read nor
+    renamed stays where it is, and is not overwritten. One thread at a time may use it.
     """
 
-    def __init__(self, path: Path, check: Callable[[object], bool]) -> None:
+    def __init__(self, path: Path, check: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
         self.path = path
-        self.value: object | None = None
+        self.value: dict[str, Any] | None = None
         self.notices: list[Notice] = []
         self._is_blocked = False
         try:
-            self.value = _read(path, check)
+            value = _read(path)
+            if not isinstance(value, dict) or not check(value):
+                raise ValueError("not the expected shape")
+            self.value = value
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -65,10 +69,9 @@ class JsonFile:
         free = next(path for name in names if not os.path.lexists(path := self.path.with_name(name)))
         try:
             self.path.rename(free)
+            self.notices.append(Notice("file_set_aside", {"path": str(self.path), "kept": free.name}))
         except OSError as error:
             self._block(error)
-        else:
-            self.notices.append(Notice("file_set_aside", {"path": str(self.path), "kept": free.name}))
 
     def _block(self, error: OSError) -> None:
         self._is_blocked = True
@@ -76,12 +79,9 @@ class JsonFile:
         self.notices.append(Notice("file_unusable", {"path": str(self.path), "reason": reason}))
 
 
-def _read(path: Path, check: Callable[[object], bool]) -> object:
+def _read(path: Path) -> object:
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{size} bytes")
-    text = path.read_bytes().decode("utf-8-sig")  # Windows editors put a mark in front
-    value = json.loads(text)
+    value = json.loads(path.read_bytes().decode("utf-8-sig"))  # Windows editors put a mark in front
     json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but they could not be written again
-    if not check(value):
-        raise ValueError("not the expected shape")
     return value

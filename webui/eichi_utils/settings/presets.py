@@ -33,10 +33,10 @@ class PresetStore:
     """
 
     def __init__(self, path: Path, starters: Sequence[tuple[str, str]] = ()) -> None:
-        self._file = JsonFile(path, _is_preset_file)
+        self._file = JsonFile(path, lambda value: isinstance(value.get("presets", []), list))
         self.notices = self._file.notices
         self._content: Entry = {"presets": [_new_entry(name, prompt) for name, prompt in starters]}
-        if isinstance(self._file.value, dict):
+        if self._file.value is not None:
             self._content = {"presets": []} | self._file.value
             _adopt_startup_prompt(self._content)
         self._lock = threading.Lock()
@@ -47,8 +47,7 @@ class PresetStore:
 
     def prompt_of(self, name: str) -> str:
         """Return the prompt of a preset, exactly as it was saved."""
-        prompt: str = _find(self._content, name)["prompt"]
-        return prompt
+        return str(_find(self._content, name)["prompt"])
 
     def startup_name(self) -> str | None:
         """Return the name of the preset that is the start-up prompt; None where none is marked."""
@@ -71,8 +70,8 @@ class PresetStore:
         """Forget a preset. If it was the start-up prompt, there is none from now on."""
         with self._changing() as content:
             _find(content, name)
-            kept = (entry for entry in content["presets"] if not _is_preset(entry) or entry["name"] != name)
-            content["presets"] = list(kept)
+            entries = content["presets"]
+            content["presets"] = [e for e in entries if not _is_preset(e) or e["name"] != name]
 
     def mark_startup(self, name: str | None) -> None:
         """Make a preset the start-up prompt; None: there shall be none."""
@@ -97,13 +96,8 @@ class PresetStore:
             self._content = content
 
 
-def _is_preset_file(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("presets", []), list)
-
-
 def _is_preset(entry: object) -> bool:
-    texts = (entry.get("name"), entry.get("prompt")) if isinstance(entry, dict) else (None,)
-    return all(isinstance(text, str) for text in texts)
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "prompt"))
 
 
 def _by_name(content: Entry) -> dict[str, Entry]:

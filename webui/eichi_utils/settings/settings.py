@@ -3,7 +3,6 @@
 Which settings there are, their defaults and what each may hold is handed in as a table.
 """
 
-import copy
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -38,29 +37,32 @@ class Field:
 
 
 class SettingsStore:
-    """The settings in one JSON file, a flat object. Safe to use from any thread.
+    """The settings in one JSON file, a flat object of texts, numbers, flags. Safe to use from any thread.
 
     What the table does not know, or may not hold, stays in the file: a newer version may. `notices` name what
     could not be read: the file itself, or single settings, which have their default then.
     """
 
     def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
-        self._file = JsonFile(path, lambda value: isinstance(value, dict))
+        self._file = JsonFile(path)
         self._fields = fields
-        self._stored: dict[str, Any] = self._file.value if isinstance(self._file.value, dict) else {}
-        known = {key: value for key, value in self._stored.items() if key in fields}
-        unusable = {key: value for key, value in known.items() if not fields[key].takes(value)}
+        self._stored = self._file.value or {}
+        self._values = {key: field.default for key, field in fields.items()}
+        self._unusable: set[str] = set()
         self.notices = list(self._file.notices)
-        for key, value in unusable.items():
-            shown: dict[str, object] = {"setting": key, "value": str(value)[:SHOWN_CHARACTERS]}
-            self.notices.append(Notice("setting_unusable", shown))
-        self._unusable = set(unusable)
+        for key in [key for key in self._stored if key in fields]:
+            if fields[key].takes(value := self._stored[key]):
+                self._values[key] = value
+            else:
+                self._unusable.add(key)
+                shown: dict[str, object] = {"setting": key, "value": str(value)[:SHOWN_CHARACTERS]}
+                self.notices.append(Notice("setting_unusable", shown))
         self._lock = threading.Lock()
 
     def load(self) -> dict[str, Any]:
         """Return every setting of the table: as it was kept, else (or where unusable) its default."""
         with self._lock:
-            return {key: copy.deepcopy(self._effective(key)) for key in self._fields}
+            return dict(self._values)
 
     def update(self, /, **changes: Any) -> None:
         """Change settings and keep them; nothing is written where nothing is new.
@@ -73,16 +75,10 @@ class SettingsStore:
             if key not in self._fields or not self._fields[key].takes(value):
                 raise ValueError(f"{key}={value!r}")
         with self._lock:
-            new = {
-                key: copy.deepcopy(value)
-                for key, value in changes.items()
-                if key in self._unusable or self._effective(key) != value
-            }
+            known, unusable = self._values, self._unusable
+            new = {key: value for key, value in changes.items() if key in unusable or known[key] != value}
             if new:
                 self._stored |= new
+                self._values |= new
                 self._unusable -= new.keys()
                 self._file.write(self._stored)
-
-    def _effective(self, key: str) -> Any:
-        is_usable = key in self._stored and key not in self._unusable
-        return self._stored[key] if is_usable else self._fields[key].default

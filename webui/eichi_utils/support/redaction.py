@@ -35,15 +35,11 @@ def redact(text: str, hide: Iterable[str] = ()) -> str:
 @functools.lru_cache(maxsize=2048)  # the log hides the same texts in each record
 def _forms(text: str) -> frozenset[str]:
     """Return a text as it is, in Python's and in JSON's quotes, each with its spaces collapsed, too."""
-    collapsed = _collapse(text)
-    forms = {text, text.strip(), collapsed, *_quoted(text), *_quoted(collapsed)}
+    forms = {text, text.strip()}
+    for plain in (text, _collapse(text)):
+        quoted = repr(plain), ascii(plain), json.dumps(plain), json.dumps(plain, ensure_ascii=False)
+        forms |= {form[1:-1] for form in quoted}
     return frozenset(forms | {_collapse(form) for form in forms})
-
-
-def _quoted(text: str) -> set[str]:
-    """Return a text as it stands inside of quotes."""
-    python = repr(text), ascii(text)
-    return {form[1:-1] for form in (*python, json.dumps(text), json.dumps(text, ensure_ascii=False))}
 
 
 def _collapse(text: str) -> str:

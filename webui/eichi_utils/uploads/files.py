@@ -30,21 +30,13 @@ def uploaded_path(file: Any, folder: Path) -> str | None:
             browser asks for it, and a request made by hand could name any picture of this computer. Or it is
             nothing that gradio hands over for a file, like a bare path.
     """
-    if file is None:
-        return None
-    if not isinstance(file, dict):
-        raise _missing(file)
-    inner = file.get("image") or file.get("video")
+    inner = isinstance(file, dict) and (file.get("image") or file.get("video"))
     if inner:
         return uploaded_path(inner, folder)
-    path = file.get("path")
-    if path is not None and not lies_in(path, folder):
-        raise _missing(path)
+    path = file.get("path") if isinstance(file, dict) else file
+    if path is not None and not (isinstance(file, dict) and lies_in(path, folder)):
+        raise InputError("image_missing", image=str(path)[:SHOWN_CHARACTERS])
     return path
-
-
-def _missing(picture: object) -> InputError:
-    return InputError("image_missing", image=str(picture)[:SHOWN_CHARACTERS])
 
 
 def uploaded_paths(files: object, folder: Path) -> list[str]:

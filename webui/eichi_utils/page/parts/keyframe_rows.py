@@ -30,56 +30,42 @@ class RowPlan:
     language: str = ""
     drawn: int = 0
 
-
-@dataclass(frozen=True)
-class KeyframeRows:
-    """The widgets of this part: two switches, and what the rows hold (states of the page)."""
-
-    use: Any
-    copy: Any
-    rows: Any
-    plan: Any
+    def redrawn(self) -> "RowPlan":
+        return dataclasses.replace(self, drawn=self.drawn + 1)
 
 
 TakePicture = Callable[[Any, Translator], tuple[str | None, str]]
 """The check of an uploaded picture: returns its path (None: none, or a refused one) and a message."""
 
 
-def build_keyframe_rows(
-    labels: Labels, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
-) -> KeyframeRows:
-    """Lay this part out where it is called. `message` is the widget for messages."""
-    use = labels.add(
-        gr.Checkbox(FIELDS["use_keyframes"].default, elem_id="use-keyframes"),
-        label="page.use_keyframes",
-        info="page.use_keyframes_info",
-    )
-    copy = labels.add(
-        gr.Checkbox(FIELDS["copy_keyframes"].default, visible=False, elem_id="copy-keyframes"),
-        label="page.copy_keyframes",
-        info="page.copy_keyframes_info",
-    )
-    part = KeyframeRows(use, copy, gr.State({}), gr.State(RowPlan()))
-    _draw_rows(part, words_of, take_picture, message)
-    return part
+class KeyframeRows:
+    """The widgets of this part, laid out where it is made: two switches, and what the rows hold (states of
+    the page). The rows are drawn whenever their plan changes. `message` is the widget for messages."""
 
+    def __init__(
+        self, labels: Labels, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
+    ) -> None:
+        use = gr.Checkbox(FIELDS["use_keyframes"].default, elem_id="use-keyframes")
+        self.use = labels.add(use, label="page.use_keyframes")
+        copy = gr.Checkbox(FIELDS["copy_keyframes"].default, visible=False, elem_id="copy-keyframes")
+        self.copy = labels.add(copy, label="page.copy_keyframes")
+        self.rows, self.plan = gr.State({}), gr.State(RowPlan())
+        self._words_of = words_of
+        self._take_picture = take_picture
+        self._message = message
 
-def _draw_rows(
-    part: KeyframeRows, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
-) -> None:
-    """Draw the rows whenever their plan changes."""
+        @gr.render(inputs=[self.plan, self.rows], triggers=[self.plan.change], show_progress="hidden")
+        def _draw(plan: RowPlan, rows: Mapping[int, Row]) -> None:
+            for section in range(plan.count):
+                shown = section_image(rows, section, plan.copies)
+                self._draw_row(section, plan, rows.get(section, Row()), shown)
 
-    @gr.render(inputs=[part.plan, part.rows], triggers=[part.plan.change], show_progress="hidden")
-    def _draw(plan: RowPlan, rows: Mapping[int, Row]) -> None:
-        words = words_of(plan.language)
-        for section in range(plan.count):
-            _draw_row(section, plan, rows, words)
-
-    def _draw_row(section: int, plan: RowPlan, rows: Mapping[int, Row], words: Translator) -> None:
+    def _draw_row(self, section: int, plan: RowPlan, row: Row, shown: str | None) -> None:
+        words = self._words_of(plan.language)
         label = _label(section, plan, words)
         with gr.Row(elem_classes=["ichi-row", *_colour(section, plan)], elem_id=f"section-{section}"):
             image = gr.Image(
-                section_image(rows, section, plan.copies),
+                shown,
                 label=label,
                 placeholder=words("page.drop_picture"),
                 height=ROW_HEIGHT,
@@ -90,7 +76,7 @@ def _draw_rows(
                 **PICTURE,
             )
             prompt = gr.Textbox(
-                rows.get(section, Row()).prompt,
+                row.prompt,
                 label=words("page.row_prompt", row=label),
                 placeholder=words("page.row_prompt_hint"),
                 lines=2,
@@ -101,29 +87,25 @@ def _draw_rows(
             return rows | {section: dataclasses.replace(rows.get(section, Row()), **values)}
 
         def set_image(file: Any, rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any, str]:
-            path, text = take_picture(file, words_of(plan.language))
-            drawn = path is None or (plan.copies and section in (RED, BLUE))
-            return with_row(rows, image=path), _redrawn(plan) if drawn else plan, text
+            path, text = self._take_picture(file, self._words_of(plan.language))
+            is_drawn = path is None or (plan.copies and section in (RED, BLUE))
+            return with_row(rows, image=path), plan.redrawn() if is_drawn else plan, text
 
         def clear_image(rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any]:
-            return with_row(rows, image=None), _redrawn(plan) if plan.copies else plan
+            return with_row(rows, image=None), plan.redrawn() if plan.copies else plan
 
         def set_prompt(text: object, rows: dict[int, Row]) -> dict[int, Row]:
             return with_row(rows, prompt=text if isinstance(text, str) else "")
 
-        image.upload(set_image, [image, part.rows, part.plan], [part.rows, part.plan, message], **RAW)
-        image.clear(clear_image, [part.rows, part.plan], [part.rows, part.plan], **RAW)
-        prompt.change(set_prompt, [prompt, part.rows], part.rows, trigger_mode="always_last", **RAW)
-
-
-def _redrawn(plan: RowPlan) -> RowPlan:
-    return dataclasses.replace(plan, drawn=plan.drawn + 1)
+        states = [self.rows, self.plan]
+        image.upload(set_image, [image, *states], [*states, self._message], **RAW)
+        image.clear(clear_image, states, states, **RAW)
+        prompt.change(set_prompt, [prompt, self.rows], self.rows, trigger_mode="always_last", **RAW)
 
 
 def _colour(section: int, plan: RowPlan) -> list[str]:
-    if not plan.copies:
-        return []
-    return ["ichi-red" if section % 2 == RED else "ichi-blue"]
+    colour = "ichi-red" if section % 2 == RED else "ichi-blue"
+    return [colour] if plan.copies else []
 
 
 def _label(section: int, plan: RowPlan, words: Translator) -> str:
