@@ -58,75 +58,47 @@ def settings_file(home: Path) -> Path:
 # -- one app in one folder ---------------------------------------------------------------------------
 
 
-def test_second_app_in_a_folder_is_refused_with_the_address(opened, tmp_path):
-    opened(tmp_path)
-    remember_address(tmp_path, "http://127.0.0.1:8001/")
-    with pytest.raises(MachineError) as caught:
-        opened(tmp_path)
-    assert (caught.value.code, caught.value.values) == (
-        "app_runs_already",
-        {"url": "http://127.0.0.1:8001/"},
-    )
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", "{", '{"url": null}', "\0"])
-def test_second_app_is_refused_without_a_usable_address(opened, tmp_path, content):
-    opened(tmp_path)
-    if content is not None:
-        write(tmp_path / "temp" / "app.json", content)
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:8001/", "", "[]", "{", '{"url": null}', "\0"])
+def test_second_app_in_a_folder_is_refused_with_the_address(opened, tmp_path, address):
+    picture = write(opened(tmp_path).uploads / "a" / "cat.png", "x")
+    if address is not None and address.startswith("http"):
+        remember_address(tmp_path, address)
+    elif address is not None:
+        write(tmp_path / "temp" / "app.json", address)
     with pytest.raises(MachineError) as caught:
         opened(tmp_path)
     assert caught.value.code == "app_runs_already"
+    if address is not None and address.startswith("http"):
+        assert caught.value.values == {"url": address}
+    assert picture.is_file(), "it deletes no uploads of the first"
 
 
-def test_refused_second_app_deletes_no_uploads(opened, tmp_path):
-    app = opened(tmp_path)
-    picture = write(app.uploads / "a" / "cat.png", "x")
-    with pytest.raises(MachineError):
-        opened(tmp_path)
-    assert picture.is_file()
-
-
-def test_two_folders_take_two_apps(opened, tmp_path):
-    first, second = opened(tmp_path / "a"), opened(tmp_path / "b")
-    assert first.server_id != second.server_id
-    assert first.uploads != second.uploads
-
-
-def test_folder_that_cannot_be_created_is_named(opened, tmp_path):
+def test_folder_that_cannot_be_created_is_named_and_another_is_taken(opened, tmp_path):
     file = write(tmp_path / "file", "x")
     with pytest.raises(MachineError) as caught:
         opened(file / "home")
     assert caught.value.code == "cannot_write"
     assert str(file) in str(caught.value.values["path"])
+    assert len({opened(tmp_path / name).server_id for name in "ab"}) == 2
 
 
 # -- what is left of earlier runs --------------------------------------------------------------------
 
 
-def test_files_of_a_killed_run_are_deleted(opened, tmp_path):
+def test_files_of_a_killed_run_and_uploads_are_deleted_and_the_rest_stays(opened, tmp_path):
     upload = write(tmp_path / "temp" / "uploads" / "0123" / "private.png", "x")
     copy = write(tmp_path / "temp" / "jobs" / "job_0123456789abcdef" / "0.png", "x")
-    opened(tmp_path)
-    assert not upload.parent.parent.exists()
-    assert not copy.exists()
-
-
-def test_uploads_are_deleted_at_the_end(opened, tmp_path):
-    app = opened(tmp_path)
-    write(app.uploads / "0123" / "private.png", "x")
-    opened.end()
-    assert not app.uploads.exists()
-
-
-def test_videos_settings_and_presets_stay(opened, tmp_path):
     kept = [
         write(tmp_path / "outputs" / "a.mp4", "x"),
         write(settings_file(tmp_path), {"steps": 20}),
         write(tmp_path / "presets" / "prompt_presets.json", {"presets": []}),
     ]
-    opened(tmp_path)
+    app = opened(tmp_path)
+    assert not upload.parent.parent.exists()
+    assert not copy.exists()
+    write(app.uploads / "0123" / "private.png", "x")
     opened.end()
+    assert not app.uploads.exists()
     assert all(path.is_file() for path in kept)
 
 
@@ -141,19 +113,16 @@ def test_first_start_has_defaults_and_starters(opened, tmp_path):
     assert app.take_notices() == []
 
 
-def test_startup_prompt_is_set_at_every_start(opened, tmp_path):
+def test_last_prompt_returns_unless_there_is_a_startup_prompt(opened, tmp_path):
     app = opened(tmp_path)
     app.presets.save("mine", "A dog runs.")
-    app.presets.mark_startup("mine")
     app.remember(prompt="Something else.")
     opened.end()
-    assert opened(tmp_path).settings.load()["prompt"] == "A dog runs."
-
-
-def test_last_prompt_returns_without_a_startup_prompt(opened, tmp_path):
-    opened(tmp_path).remember(prompt="Something else.")
+    app = opened(tmp_path)
+    assert app.settings.load()["prompt"] == "Something else."
+    app.presets.mark_startup("mine")
     opened.end()
-    assert opened(tmp_path).settings.load()["prompt"] == "Something else."
+    assert opened(tmp_path).settings.load()["prompt"] == "A dog runs."
 
 
 def test_broken_settings_and_presets_are_set_aside_with_one_notice_each(opened, tmp_path):
@@ -167,30 +136,14 @@ def test_broken_settings_and_presets_are_set_aside_with_one_notice_each(opened, 
     assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == "{"
 
 
-def test_predecessor_settings_are_read(opened, tmp_path):
-    write(settings_file(tmp_path), {"output_folder": "cats"})
-    app = opened(tmp_path)
-    assert app.output_folder(app.settings.load()["output_folder"]) == tmp_path / "cats"
-    assert app.take_notices() == []
-
-
-def test_unwritable_settings_hold_while_the_app_runs(opened, tmp_path):
+def test_unwritable_settings_hold_and_invalid_ones_are_not_remembered(opened, tmp_path):
     app = opened(tmp_path)
     write(tmp_path / "settings", "a file where the folder would be")
-    app.remember(steps=20)
-    assert app.settings.load()["steps"] == 20, "as long as the app runs"
-
-
-def test_invalid_settings_are_not_remembered(opened, tmp_path):
-    app = opened(tmp_path)
-    app.remember(steps=None, prompt="A cat.", language="xx", mode="loop")
+    app.remember(steps=20, seconds=None, prompt="A cat.", language="xx", mode="loop")
     known = app.settings.load()
-    assert (known["steps"], known["prompt"], known["language"], known["mode"]) == (
-        DEFAULTS["steps"],
-        "A cat.",
-        None,
-        "loop",
-    )
+    expected = {"steps": 20, "prompt": "A cat.", "mode": "loop", "seconds": DEFAULTS["seconds"]}
+    assert {key: known[key] for key in expected} == expected, "as long as the app runs"
+    assert known["language"] is None
 
 
 # -- language ----------------------------------------------------------------------------------------
@@ -216,17 +169,12 @@ def test_language_is_option_else_setting_else_system(
     app = opened(tmp_path, language=command)
     assert app.language == expected
     assert app.translator(None).language == app.translator("xx").language == expected
-
-
-def test_language_option_is_remembered(opened, tmp_path):
-    opened(tmp_path, language="zh-tw")
-    opened.end()
-    assert opened(tmp_path).language == "zh-tw"
-
-
-# -- the output folder -------------------------------------------------------------------------------
+    if command is not None:
+        opened.end()
+        assert opened(tmp_path).language == expected, "the option is remembered"
 
 
 def test_output_folder_option_wins(opened, tmp_path):
+    assert opened(tmp_path / "home").output_folder("cats") == tmp_path / "home" / "cats"
     app = opened(tmp_path, output=tmp_path / "elsewhere")
     assert app.output_folder("cats") == app.output_folder("../..") == tmp_path / "elsewhere"

@@ -62,14 +62,8 @@ def test_our_own_files_cut_short_are_refused(command):
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (b"{'prompt': 'single quotes'}", "not valid JSON (Expecting property name"),
         ('{"prompt": "猫"}'.encode("utf-16"), "not a text in UTF-8"),
-        (b"[" * 10_000, "inside each other"),
-        (b"[1]", "must be one JSON object {"),
         ({"steps": True}, '"steps" must be a whole number from 1 to 100, not true'),
-        ({"seconds": 0}, '"seconds" must be more than 0 and at most 120, not 0'),
-        ({"width": 100}, '"width" must be a multiple of 16, not 100; 96 would do'),
-        ({"promt": 1}, 'unknown key "promt"; did you mean "prompt"?'),
         ({"line\nbreak\x1b[31m": 1}, 'unknown key "line\\nbreak\\x1b[31m"; did you mean'),
         ({"keyframes": [{"section": 1, "prompt": "a"}]}, "names section 1, but the video has 1:"),
     ],
@@ -103,16 +97,10 @@ def picture(kind: str, width: int = 64, height: int = 64) -> bytes:
 
 
 BAD_PICTURES = {
-    "empty": (lambda: b"", "is an empty file"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', "is not a picture that can be"),
     "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "is not a picture"),
-    "zeros": (lambda: b"\0" * 10_000, "is not a picture"),
-    "png_signature": (lambda: b"\x89PNG\r\n\x1a\n", "is not a picture"),
     "cut_jpeg": (lambda: picture("JPEG")[:2000], "is damaged or cut short"),
     "cut_jpeg_header": (lambda: picture("JPEG")[:100], "is "),
-    "cut_png": (lambda: picture("PNG")[:60], "is damaged or cut short"),
     "one_pixel": (lambda: picture("PNG", 1, 1), "has only 1x1 pixels; each side needs 8"),
-    "line": (lambda: picture("PNG", 500, 7), "has only 500x7 pixels"),
     "huge": (lambda: huge_png(30_000, 30_000, zlib.compress(bytes(30_000 * 3751), 1)), "than 178 megapixels"),
     "wide_claim": (lambda: huge_png(2**31 - 1, 2**31 - 1), "has more than 178 megapixels"),
     "no_size": (lambda: huge_png(0, 0), "is "),
@@ -132,11 +120,9 @@ def test_an_unusable_picture_is_named(command, kind):
     ("values", "sentence"),
     [
         ({"start_image": "no.png"}, "/no.png does not exist"),
-        ({"start_image": "request.json/no.png"}, "does not exist"),
         ({"start_image": "https://example.com/a.png"}, "does not exist"),
         ({"start_image": "."}, "is a folder"),
         ({"start_image": "a" * 5000 + ".png"}, "cannot be opened (File name too long)"),
-        ({"start_image": "data:image/png;base64,%%%"}, "A picture inside the request is damaged"),
         ({"start_image": "data:image/png,abc"}, "A picture inside the request is damaged"),
         ({"start_image": "data:image/png;base64,é"}, "A picture inside the request is damaged"),
         ({"start_image": "data:image/png;base64,QUJD"}, "data:image/png is not a picture"),

@@ -34,16 +34,9 @@ REQUEST: dict[str, Any] = {
     "loop": True,
     "negative_prompt": "blurry",
 }
-FIELDS_SHOWN = {
-    "prompt": "A cat yawns.",
-    "seconds": 2.0,
-    "steps": 25,
-    "resolution": 64,
-    "crf": 30,
-    "mode": "loop",
-    "random-seed": False,
-    "seed": str(2**53 + 1),
-}
+SAME = ("prompt", "seconds", "steps", "resolution", "crf")
+FIELDS_SHOWN = {key: REQUEST[key] for key in SAME}
+FIELDS_SHOWN |= {"mode": "loop", "random-seed": False, "seed": str(2**53 + 1)}
 """The fields that show this request."""
 SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
 NOBODYS = "0123456789abcdef"
@@ -102,14 +95,11 @@ def test_a_page_opens_as_the_last_one_was_left(app, page):
         assert (shown["prompt"], shown["steps"], shown["mode"]) == ("A dog runs.", 30, "loop")
         assert other.properties["copy-keyframes"]["visible"]
         assert not other.properties["teacache-threshold"]["visible"]
-
-
-def test_a_page_opens_with_defaults_where_nothing_was_kept(app):
     app.keep_settings(**DEFAULTS)
-    with PageClient(app.url) as page:
-        shown = page.open().shown
-        for name in ("steps", "seconds", "mode", "crf", "prompt", "seed", "teacache"):
-            assert shown[name] == DEFAULTS[name], name
+    with PageClient(app.url) as other:
+        shown = other.open().shown
+        names = ("steps", "seconds", "mode", "crf", "prompt", "seed", "teacache")
+        assert {name: shown[name] for name in names} == {name: DEFAULTS[name] for name in names}
 
 
 def test_the_video_is_estimated_before_start(page, cat):
@@ -121,7 +111,7 @@ def test_the_video_is_estimated_before_start(page, cat):
 
 
 def test_a_wrong_value_is_named_and_not_remembered(app, page):
-    for value in (None, "x", [], {"a": 1}, True, -1, 10**30):
+    for value in (None, {"a": 1}, 10**30):
         page.set(crf=value)
         assert text(page.shown["outlook"]).startswith(f'"{WORDS("field.crf")}" must be')
     page.set(steps=None)
@@ -129,12 +119,10 @@ def test_a_wrong_value_is_named_and_not_remembered(app, page):
 
 
 def test_switches_show_what_belongs_to_them(page):
-    page.set(use_all_padding=True, random_seed=False)
-    assert page.properties["all-padding"]["visible"]
-    assert page.properties["seed"]["interactive"]
-    page.set(use_all_padding=False, random_seed=True)
-    assert not page.properties["all-padding"]["visible"]
-    assert not page.properties["seed"]["interactive"]
+    for is_on in (True, False):
+        page.set(use_all_padding=is_on, random_seed=not is_on)
+        assert page.properties["all-padding"]["visible"] is is_on
+        assert page.properties["seed"]["interactive"] is is_on
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -184,21 +172,16 @@ def test_several_start_images_make_a_video_each(app, page, tmp_path, cat):
     other = shutil.copy(cat, tmp_path / "other.png")
     message = page.choose("inbox", [page.upload(cat), page.upload(Path(other))])
     assert text(message) == WORDS("page.several_chosen", count=2)
-    visible = [page.properties[name]["visible"] for name in ("start-image", "several-images")]
-    assert visible == [False, True]
+    images = [page.properties[name] for name in ("start-image", "several-images")]
+    assert [image["visible"] for image in images] == [False, True]
     page.set(prompt="x")
     assert text(page.shown["outlook"]).endswith(WORDS("page.outlook_videos", count=2))
     page.set(steps=100, seconds=60)
     page.click("start")
     states = [job["state"] for job in jobs(app) if job["state"] in ("running", "waiting")]
     assert states in (["running", "waiting"], ["waiting", "waiting"])
-
-
-def test_emptied_start_images_give_way_to_a_single_one(page, cat):
-    page.choose("inbox", [page.upload(cat), page.upload(cat)])
     page.set(several_images=[])
-    visible = [page.properties[name]["visible"] for name in ("start-image", "several-images")]
-    assert visible == [True, False]
+    assert [image["visible"] for image in images] == [True, False]
     assert page.choose("inbox", [page.upload(cat)]) == ""
     assert page.shown["start-image"]["path"].endswith("cat.png")
 
@@ -217,6 +200,9 @@ def test_a_video_of_ours_brings_all_its_settings_back(page, tmp_path):
     page.click("forget-extras")
     assert page.shown["extras"] == ""
     assert not page.properties["forget-extras"]["visible"]
+    page.choose("inbox", [page.upload(our_video(tmp_path, resolution=1536, all_padding=9.5))])
+    for name, value in (("resolution", 1536), ("all-padding", 9.5)):
+        assert page.shown[name] == page.properties[name]["maximum"] == value, "as far as its value"
 
 
 def test_a_restored_seed_is_used_to_its_last_digit(app, page, tmp_path):
@@ -232,12 +218,6 @@ def test_a_keyframe_as_start_image_gives_the_size(page, tmp_path):
     page.set(prompt="x")
     assert page.shown["use-keyframes"] is True
     assert text(page.shown["outlook"]).startswith("73 frames, 2.43 s, 96 x 64, sections: 2")
-
-
-def test_a_slider_reaches_as_far_as_its_value(page, tmp_path):
-    page.choose("inbox", [page.upload(our_video(tmp_path, resolution=1536, all_padding=9.5))])
-    assert (page.shown["resolution"], page.properties["resolution"]["maximum"]) == (1536, 1536)
-    assert (page.shown["all-padding"], page.properties["all-padding"]["maximum"]) == (9.5, 9.5)
 
 
 def test_files_of_others_are_refused_and_change_nothing(page, tmp_path, cat):
@@ -270,42 +250,27 @@ def test_start_makes_the_estimated_video_and_shows_its_seed(app, page, cat):
     assert size in result["caption"]
 
 
-def test_start_without_a_picture_queues_nothing(app, page):
-    before = len(jobs(app))
-    assert text(page.click("start")) == WORDS("error.choose_start_image")
-    assert len(jobs(app)) == before
-
-
 def test_an_output_folder_elsewhere_is_refused(app, page, cat):
     page.choose("start-image", page.upload(cat))
     before = len(jobs(app))
-    for name in ("../outside", "/tmp", "C:\\x", "settings", "a/../..", "", "con", "a\0b"):
-        page.set(output_folder=name)
-        promised = text(page.shown["outlook"])
-        message = page.click("start")
-        assert text(message).startswith(promised), "the estimate shows the error before Start"
-        assert "ichi-error" in message
-        assert "went wrong that this app does not know" not in text(message)
+    page.set(output_folder="../outside")
+    promised = text(page.shown["outlook"])
+    message = page.click("start")
+    assert text(message) == promised, "the estimate shows the error before Start"
+    assert "ichi-error" in message
     assert len(jobs(app)) == before
 
 
-def test_a_second_job_waits(app, page, cat):
-    page.choose("start-image", page.upload(cat))
-    page.set(steps=100, seconds=60)
-    page.click("start")
-    wait_until(lambda: state(app)["job"], "the first job runs")
-    assert text(page.click("start")) == WORDS("page.queued", count=1)
-
-
-def test_stop_stops_the_job_that_the_page_shows(app, page, cat):
+def test_a_second_job_waits_and_stop_stops_the_shown_one(app, page, cat):
     page.choose("start-image", page.upload(cat))
     page.set(steps=100, seconds=60)
     page.click("start")
     job = wait_until(lambda: state(app)["job"], "the job runs")
+    assert text(page.click("start")) == WORDS("page.queued", count=1)
     page.click("stop", job=NOBODYS)
     assert not state(app)["job"]["stopping"]
     page.click("stop", job=job["id"])
-    wait_until(lambda: state(app)["job"] is None, "the job has stopped")
+    wait_until(lambda: state(app)["ended"] and state(app)["ended"]["id"] == job["id"], "the job has stopped")
     assert state(app)["ended"]["text"].endswith("is stopped.")
 
 
@@ -333,30 +298,25 @@ def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
     assert again.seed != first.seed
 
 
-@pytest.mark.parametrize("button", ["again", "continue", "take-settings"])
-def test_a_button_of_a_missing_result_is_refused(page, button):
-    for job in ("", NOBODYS, "../x"):
-        assert text(page.click(button, job=job)) == WORDS("error.no_result")
+def test_a_button_of_a_missing_result_is_refused(page):
+    for button in ("again", "continue", "take-settings"):
+        for job in ("", NOBODYS):
+            assert text(page.click(button, job=job)) == WORDS("error.no_result")
 
 
 def test_without_a_screen_the_page_names_the_folder(app, page):
     assert text(page.click("open-folder")) == WORDS("page.folder_is", path=app.outputs)
 
 
-# -- pictures of this computer that nobody uploaded --------------------------------------------------
-
-
-@pytest.mark.parametrize("widget", ["start-image", "end-image", "several-images"])
-def test_a_path_that_was_never_uploaded_is_refused(app, page, cat, widget):
-    if widget == "end-image":
-        page.choose("start-image", page.upload(cat))
-    file = {"path": str(cat)}
-    page.shown[widget] = [{"image": file, "caption": None}] if widget == "several-images" else file
+def test_a_path_that_was_never_uploaded_is_refused(app, page, cat):
+    page.shown["several-images"] = [{"image": {"path": str(cat)}, "caption": None}]
     before = len(jobs(app))
     assert text(page.click("start")) == WORDS("error.image_missing", image=str(cat))
     assert len(jobs(app)) == before
-    page.shown[widget] = None
-    assert text(page.choose("start-image", file)) == WORDS("error.image_missing", image=str(cat))
+    page.shown["several-images"] = None
+    assert text(page.choose("start-image", {"path": str(cat)})) == WORDS(
+        "error.image_missing", image=str(cat)
+    )
     assert page.shown["start-image"] is None
     assert page.choose("start-image", {"path": page.upload(cat)["path"]}) == "", "an upload needs no more"
 
@@ -364,7 +324,7 @@ def test_a_path_that_was_never_uploaded_is_refused(app, page, cat, widget):
 # -- presets -----------------------------------------------------------------------------------------
 
 
-def test_a_preset_can_be_saved_applied_and_deleted(page):
+def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
     page.set(prompt="A cat jumps.")
     page.shown["preset-name"] = " jump "
     assert text(page.click("save-preset")) == WORDS("page.preset_saved", name="jump")
@@ -373,22 +333,15 @@ def test_a_preset_can_be_saved_applied_and_deleted(page):
     page.set(prompt="Something else.")
     page.click("apply-preset")
     assert page.shown["prompt"] == "A cat jumps."
+    page.shown["startup-preset"] = True
+    page.send("startup-preset", "input")
+    assert text(page.message) == WORDS("page.preset_marked", name="jump")
+    with PageClient(app.url) as other:
+        shown = other.open().shown
+        assert (shown["preset"], shown["startup-preset"]) == ("jump", True)
     assert text(page.click("save-preset")) == WORDS("page.preset_replaced", name="jump")
     assert text(page.click("delete-preset")) == WORDS("page.preset_deleted", name="jump")
     assert (page.shown["preset"], page.shown["preset-name"]) == (None, "")
-
-
-def test_a_preset_can_be_marked_for_the_start(app, page):
-    page.set(prompt="Every day.")
-    page.shown["preset-name"] = "daily"
-    page.click("save-preset")
-    page.shown["startup-preset"] = True
-    page.send("startup-preset", "input")
-    assert text(page.message) == WORDS("page.preset_marked", name="daily")
-    with PageClient(app.url) as other:
-        shown = other.open().shown
-        assert (shown["preset"], shown["startup-preset"]) == ("daily", True)
-    page.click("delete-preset")
     with PageClient(app.url) as other:
         assert other.open().shown["preset"] is None
 
@@ -402,10 +355,9 @@ def test_buttons_without_a_preset_are_refused(page):
 
 
 def test_a_presets_name_is_checked_and_never_markup(page):
-    for name, prompt in (("", "A cat."), ("a\nb", "A cat."), ("x" * 101, "A cat."), ("a", " ")):
-        page.shown |= {"preset-name": name, "prompt": prompt}
-        assert "ichi-error" in page.click("save-preset")
-    page.shown |= {"preset-name": "<img src=x onerror=alert(1)>", "prompt": "A cat."}
+    page.shown |= {"preset-name": "a\nb", "prompt": "A cat."}
+    assert "ichi-error" in page.click("save-preset")
+    page.shown["preset-name"] = "<img src=x onerror=alert(1)>"
     message = page.click("save-preset")
     assert "<img" not in message
     assert "<img src=x onerror=alert(1)>" in text(message)

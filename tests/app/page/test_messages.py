@@ -70,12 +70,9 @@ def test_the_details_hold_the_traceback_and_nothing_private(monkeypatch, tmp_pat
     assert str(tmp_path) not in copied
 
 
-def test_errors_are_alerts_and_notes_are_not():
+def test_errors_are_alerts_notes_are_not_and_each_is_unique():
+    """Gradio draws a message that was closed again only if it has changed."""
     assert 'role="alert"' in messages.problem(InputError("no_result"), WORDS)
     for text in (messages.note("a"), messages.hint(InputError("no_result"), WORDS)):
         assert 'role="status"' in text
-
-
-def test_each_message_is_unique():
-    """Gradio draws a message that was closed again only if it has changed."""
     assert messages.note("a") != messages.note("a")

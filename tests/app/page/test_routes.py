@@ -86,12 +86,12 @@ def test_hello_identifies_the_app(client, app):
 
 
 def test_preview_and_thumbnail_are_pictures_that_browsers_keep(client, running):
+    kept = {"content-type": "image/webp", "cache-control": "private, max-age=3600"}
+    kept |= {"x-content-type-options": "nosniff"}
     for what in ("preview/1", "thumbnail"):
         answer = client.get(f"/ichi/jobs/{running}/{what}")
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
-        assert answer.content[:4] == b"RIFF"
-        assert answer.headers["cache-control"] == "private, max-age=3600"
-        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (answer.status_code, answer.content[:4]) == (200, b"RIFF")
+        assert kept.items() <= dict(answer.headers).items()
 
 
 def test_the_partial_and_then_the_finished_video_are_served(client, app, pretender, running):
@@ -111,18 +111,14 @@ def test_the_partial_and_then_the_finished_video_are_served(client, app, pretend
     assert client.get(f"/ichi/jobs/{running}/video/37.mp4").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("asked", "first", "last"),
-    [("bytes=0-", 0, 2047), ("bytes=100-199", 100, 199), ("bytes=-48", 2000, 2047), ("bytes=5000-", 0, -1)],
-)
-def test_players_can_ask_for_a_part_of_a_video(client, done, asked, first, last):
-    answer = client.get(f"/ichi/jobs/{done}/video/37.mp4", headers={"Range": asked})
-    if last < 0:
-        assert answer.status_code == 416
-        return
-    assert answer.status_code == 206
-    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(VIDEO)}"
-    assert answer.content == VIDEO[first : last + 1]
+def test_players_can_ask_for_a_part_of_a_video(client, done):
+    path = f"/ichi/jobs/{done}/video/37.mp4"
+    for asked, first, last in (("0-", 0, 2047), ("100-199", 100, 199), ("-48", 2000, 2047)):
+        answer = client.get(path, headers={"Range": f"bytes={asked}"})
+        assert answer.status_code == 206
+        assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(VIDEO)}"
+        assert answer.content == VIDEO[first : last + 1]
+    assert client.get(path, headers={"Range": "bytes=5000-"}).status_code == 416
 
 
 NO_JOBS = (
@@ -146,24 +142,20 @@ def test_nothing_but_files_of_jobs_is_served(client, app, done):
 # -- actions -----------------------------------------------------------------------------------------
 
 
-def test_an_action_needs_the_pages_own_header(client, app, running):
+def test_an_action_needs_the_pages_own_header_and_a_known_name(client, app, running):
     waiting = [add_job(app), add_job(app)]
     before = app.queue.version
     for job in (running, *waiting):
         for action in ("remove", "up", "stop"):
             assert client.post(f"/ichi/jobs/{job}/{action}").status_code == 403
             assert client.get(f"/ichi/jobs/{job}/{action}", headers=OURS).status_code == 405
+    for action in ("start", "cancel"):
+        assert client.post(f"/ichi/download/{action}").status_code == 403
+    for action in ("add", "close", "__class__", "REMOVE", "view"):
+        for path in (f"jobs/{running}", "download"):
+            assert client.post(f"/ichi/{path}/{action}", headers=OURS).status_code == 404
     assert app.queue.version == before
-    assert [client.post(f"/ichi/download/{action}").status_code for action in ("start", "cancel")] == [
-        403
-    ] * 2
     assert app.preflight.download.view().state == "idle"
-
-
-@pytest.mark.parametrize("action", ["add", "close", "__class__", "REMOVE", "view"])
-def test_an_unknown_action_is_not_found(client, running, action):
-    assert client.post(f"/ichi/jobs/{running}/{action}", headers=OURS).status_code == 404
-    assert client.post(f"/ichi/download/{action}", headers=OURS).status_code == 404
 
 
 def test_jobs_can_be_moved_up_removed_and_stopped(client, app, running):
@@ -281,6 +273,8 @@ def test_a_page_gets_the_whole_state_in_its_language(app, running):
             assert str(app.home) not in json.dumps(state), "paths of this computer are no page's business"
             assert page.headers["content-type"].startswith("text/event-stream")
             assert page.headers["cache-control"] == "no-store"
+            later = await page.state()
+            assert later["version"] == state["version"], "nothing has changed but the time left"
             await page.leave()
 
     listening(listen, app)
@@ -303,17 +297,6 @@ def test_a_page_is_sent_every_change_and_nothing_else(app, pretender):
         pretender.go_on.release()
         state = await page.until(lambda state: state["job"] is None)
         assert state["results"][0]["complete"]
-        await page.leave()
-
-    listening(listen, app)
-
-
-@pytest.mark.usefixtures("running")
-def test_the_time_left_is_sent_during_a_long_step(app):
-    async def listen(app: AppState) -> None:
-        page = Listener(app)
-        versions = [(await page.state())["version"] for _ in range(2)]
-        assert versions[0] == versions[1], "nothing has changed but the time"
         await page.leave()
 
     listening(listen, app)

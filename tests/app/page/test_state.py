@@ -57,13 +57,8 @@ def done(number: int, frames: int = 109) -> Job:
 
 
 def failed(number: int, video: Path | None = None) -> Job:
-    return job(
-        number,
-        "failed",
-        failure=Failure("out_of_memory", {}, "Traceback <b>"),
-        video=video,
-        frames=36 if video else 0,
-    )
+    failure = Failure("out_of_memory", {}, "Traceback <b>")
+    return job(number, "failed", failure=failure, video=video, frames=36 if video else 0)
 
 
 def view(
@@ -89,15 +84,13 @@ NOTICES = (
     ("section_damaged", {"section": 2, "sections": 3}),
 )
 KEPT = Path("outputs/1_unfinished.mp4")
+PROGRESS = job(1, "running").progress
 VIEWS = {
     "idle": view(),
     "waiting": view(job(1, "running", progress=Progress()), [job(2), job(3, prompt="")]),
     "getting ready": view(job(1, "running", progress=Progress())),
     "running": view(job(1, "running", video=Path("a.mp4"), frames=36)),
     "noticed": view(job(1, "running", notices=NOTICES)),
-    "unhurried": view(job(1, "running", progress=replace(job(1, "running").progress, seconds_left=None))),
-    "hours": view(job(1, "running", progress=replace(job(1, "running").progress, seconds_left=9e4))),
-    "before its first step": view(job(1, "running", progress=replace(job(1, "running").progress, step=0))),
     "stopping": view(job(1, "running", stopping=True)),
     "done": view(ended=[done(1)]),
     "failed": view(ended=[failed(1)]),
@@ -108,9 +101,11 @@ VIEWS = {
         job(1, "running"), [job(2)], [done(3), failed(4)], [job(5, "stopped", video=KEPT, can_finish=True)]
     ),
     "interrupted": view(unfinished=[job(1, "interrupted", can_finish=True)]),
-} | {
-    f"stage {stage}": view(job(1, "running", progress=replace(job(1, "running").progress, stage=stage)))
-    for stage in STAGES
+}
+MOMENTS = {"unhurried": {"seconds_left": None}, "hours": {"seconds_left": 9e4}, "before a step": {"step": 0}}
+MOMENTS |= {f"stage {stage}": {"stage": stage} for stage in STAGES}
+VIEWS |= {
+    name: view(job(1, "running", progress=replace(PROGRESS, **values))) for name, values in MOMENTS.items()
 }
 
 
@@ -174,18 +169,14 @@ def test_a_stopping_job_promises_no_time():
     shown = running(stopping=True)
     assert (shown["stopping"], shown["left"]) == (True, "")
     assert shown["status"].startswith("Stopping after this step. No section is finished yet")
-    shown = running(stopping=True, progress=replace(job(1, "running").progress, sections=3, sections_done=2))
+    shown = running(stopping=True, progress=replace(PROGRESS, sections=3, sections_done=2))
     kept = "2 of 3 sections, the last 2.3 s of the video"
     assert shown["status"] == f"Stopping after this step. Kept: {kept}."
 
 
-def test_the_time_left_is_shown_where_it_is_known():
-    progress = job(1, "running").progress
-    lefts = [running(progress=replace(progress, seconds_left=left))["left"] for left in (95.0, 0.0, None)]
+def test_the_time_left_and_the_progress_are_shown_where_they_are_known():
+    lefts = [running(progress=replace(PROGRESS, seconds_left=left))["left"] for left in (95.0, 0.0, None)]
     assert lefts == ["about 1 min 40 s left", "about 1 s left", ""]
-
-
-def test_the_window_title_is_the_progress():
     assert state_of(view(job(1, "running")))["title"] == "46% - Endframe Ichi"
     assert state_of(view(ended=[done(1)]))["title"] == "Endframe Ichi"
 
@@ -297,11 +288,6 @@ def test_the_newest_end_is_announced_and_a_stop_is_no_failure():
 # -- the list of jobs --------------------------------------------------------------------------------
 
 
-def test_a_single_job_makes_no_list():
-    for queue in (view(), view(job(1, "running")), view(ended=[done(1)])):
-        assert state_of(queue)["queue"] == []
-
-
 def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     waiting = [job(6, prompt="", thumbnail=b""), job(7)]
     ended = [done(4), failed(3), failed(2, KEPT), job(1, "stopped")]
@@ -318,6 +304,8 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     shown = {item["id"] for item in state["queue"] if "show" in item["actions"]}
     assert shown <= {result["id"] for result in state["results"]}
     assert (state["queue"][1]["prompt"], state["queue"][1]["thumbnail"]) == ("(no prompt)", None)
+    for queue in (view(), view(job(1, "running")), view(ended=[done(1)])):
+        assert state_of(queue)["queue"] == [], "a single job makes no list"
 
 
 # -- the preflight -----------------------------------------------------------------------------------
@@ -330,16 +318,11 @@ def preflight_of(words: Translator, **values: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_closed_box_shows_the_size_of_missing_models(language, tmp_path):
-    folders = ModelFolders(None, tmp_path)
-    shown = preflight_of(Translator(language), folders=folders, models=take_inventory(folders))
+def test_the_box_shows_missing_models_and_connection_errors_in_words(language, tmp_path):
+    words, folders = Translator(language), ModelFolders(None, tmp_path)
+    shown = preflight_of(words, folders=folders, models=take_inventory(folders))
     assert f"{MODEL_GB} GB" in shown["title"]
     assert str(tmp_path) in shown["download"]["text"]
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_connection_error_is_shown_in_the_pages_language(language, tmp_path):
-    words, folders = Translator(language), ModelFolders(None, tmp_path)
     waiting = DownloadView(state="waiting", last_error="reason.ended_early")
     shown = preflight_of(words, folders=folders, download=waiting)["download"]
     assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))

@@ -105,8 +105,5 @@ def test_upload_that_breaks_off_ends_as_gradio_deletes_it(server):
     server.ask(UPLOAD, [pieces(2)[0], GONE])
     assert isinstance(server.raised, MultiPartException)
     assert server.ask(UPLOAD, [pieces(2, 3 * MB)[0], GONE]) == TOO_LARGE
-
-
-def test_halves_of_uploads_are_deleted_afterwards(server):
     server.ask(UPLOAD, pieces(1))
-    assert not server.half.exists()
+    assert not server.half.exists(), "halves of uploads are deleted afterwards"

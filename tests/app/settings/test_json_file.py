@@ -36,11 +36,6 @@ def refuse(*_: object) -> None:
     raise PermissionError(13, "locked")
 
 
-def test_missing_file_is_empty_without_notice(path):
-    file = opened(path)
-    assert (file.value, file.notices) == (None, [])
-
-
 @pytest.mark.parametrize(
     ("value", "written"),
     [
@@ -50,7 +45,9 @@ def test_missing_file_is_empty_without_notice(path):
     ids=["readable", "half a character"],
 )
 def test_written_value_is_readable_and_comes_back(path, value, written):
-    opened(path).write(value)
+    file = opened(path)
+    assert (file.value, file.notices) == (None, []), "there is none yet"
+    file.write(value)
     assert path.read_text("utf-8") == written
     assert opened(path).value == value
     assert names(path) == ["app.json"]
