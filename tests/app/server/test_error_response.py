@@ -61,13 +61,14 @@ def test_answer_that_has_begun_ends_there(caplog):
     assert "KeyError" in caplog.text
 
 
-def test_file_deleted_while_it_is_fetched_is_not_found(tmp_path, caplog):
+@pytest.mark.parametrize("has_started", [False, True])
+def test_file_deleted_while_it_is_fetched_is_not_found(tmp_path, caplog, has_started):
     async def answer(request: Request) -> Response:
         path = tmp_path / request.path_params["name"]
         path.write_bytes(b"notes")
         status = path.stat()
         path.unlink()
-        return FileResponse(path, stat_result=status)
+        return FileResponse(path, stat_result=status if has_started else None)
 
     reply = served(answer, "/x/{name}").get("/x/cat.png")
     assert (reply.status_code, reply.text) == (404, WORDS("error.image_missing", image="cat.png"))

@@ -39,7 +39,9 @@ class ErrorResponse:
             if answer.has_begun:  # it ends here; the server notices missing bytes
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            is_gone = answer.start is not None and isinstance(caught, FileNotFoundError)
+            # Starlette raises another error where the file is gone before the answer's start.
+            missed = caught.__context__ if isinstance(caught, RuntimeError) else answer.start and caught
+            is_gone = isinstance(missed, FileNotFoundError)
             name = scope["path"].rpartition("/")[2]
             error = InputError("image_missing", image=name) if is_gone else self._with_code(caught)
             await PlainTextResponse(error_text(error, self._words), 404 if is_gone else 500)(
