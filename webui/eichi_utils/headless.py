@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +18,7 @@ from diffusers_helper.public import load_request
 
 from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .jobs.headless_folders import delete_stale, work_folder
-from .jobs.job import JobSpec
+from .jobs.job import JobSpec, Progress
 from .jobs.log import logged
 from .jobs.runner import JobRunner
 from .machine.check import CheckOptions, check_for_log
@@ -47,13 +47,13 @@ class HeadlessOptions:
 def run_headless(options: HeadlessOptions, words: Translator) -> int:
     """Make the video; returns the exit status. Every failure is one sentence on the error stream."""
     stop = threading.Event()
-    progress = _Progress()
+    run = _Run()
     with stop_on_ctrl_c(stop, words("stopping")):
         try:
-            return _follow(_generate(options, stop, progress), progress, words)
+            return _follow(_generate(options, stop, run), run, words)
         except KeyboardInterrupt:
             report(words("stopped.at_once"))
-            progress.report_kept(words)
+            run.report_kept(words)
             return EXIT_STOPPED
         except Exception as caught:  # the edge of the app: no traceback reaches the user
             error = as_engine_error(caught)
@@ -61,67 +61,53 @@ def run_headless(options: HeadlessOptions, words: Translator) -> int:
                 logger.warning("failed: %s", loggable(error))
             else:
                 logger.warning("failed", exc_info=True)
-            progress.report_kept(words)
+            run.report_kept(words)
             report(words("failed", reason=words(f"error.{error.code}", **error.values)))
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
 @dataclass
-class _Progress:
-    """The state of a run: its name, the current stage with its fraction, and the finished sections."""
+class _Run:
+    """A run's name, once its request is read, and its progress until now."""
 
     name: str = ""
-    stage: str = ""
-    fraction: float | None = None
-    done: int = 0
-    sections: int = 0
-
-    def apply(self, event: events.Event) -> None:
-        match event:
-            case events.SectionDone():
-                self.done, self.sections = event.section + 1, event.sections
-            case events.Resumed() | events.Stopped():
-                self.done, self.sections = event.sections_done, event.sections
-            case events.StageStarted():
-                self.stage, self.fraction = event.stage, None
-            case events.StageProgress():
-                self.fraction = event.fraction
+    progress: Progress = field(default_factory=Progress)
 
     def stage_text(self, words: Translator) -> str:
-        stage = words(f"stage.{self.stage}")
-        if self.fraction is None:
+        stage, fraction = words(f"stage.{self.progress.stage}"), self.progress.stage_fraction
+        if fraction is None:
             return stage
-        return words("progress.stage", stage=stage, percent=round(100 * self.fraction))
+        return words("progress.stage", stage=stage, percent=round(100 * fraction))
 
     def report_kept(self, words: Translator) -> None:
         """Report, where sections are finished, how the next run can resume."""
-        if self.done:
-            report(words("stopped.go_on", done=self.done, sections=self.sections, name=self.name))
+        if done := self.progress.sections_done:
+            report(words("stopped.go_on", done=done, sections=self.progress.sections, name=self.name))
 
 
-def _generate(options: HeadlessOptions, stop: threading.Event, progress: _Progress) -> Iterator[events.Event]:
+def _generate(options: HeadlessOptions, stop: threading.Event, run: _Run) -> Iterator[events.Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
     delete_stale(options.temp)
     defaults = {"resolution": DEMO_RESOLUTION} if options.engine.uses_demo else {}
     request = load_request(options.request, defaults)
-    name = progress.name = check_name(options.name) if options.name is not None else new_name(options.output)
+    name = run.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
-    work = work_folder(options.temp, options.output, name)
+    spec = JobSpec(name, name, options.output, request, work_folder(options.temp, options.output, name))
     check_for_log(CheckOptions(options.engine, options.output))
-    return logged(runner)(JobSpec(name, name, options.output, request, work), stop)
+    return logged(runner)(spec, stop)
 
 
-def _follow(job_events: Iterable[events.Event], progress: _Progress, words: Translator) -> int:
+def _follow(job_events: Iterable[events.Event], run: _Run, words: Translator) -> int:
     """Report the events on the terminal until the last one; returns the exit status."""
     with tqdm(disable=None, unit=words("progress.unit"), file=sys.stderr, **_width(sys.stderr)) as bar:
         for event in job_events:
-            progress.apply(event)
+            run.progress = run.progress.after(event)
             match event:
                 case events.Planned(plan=plan, width=width, height=height):
                     frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
                     report(words("planned", frames=frames, seconds=seconds, width=width, height=height))
                 case events.StageStarted() | events.StageProgress():
-                    bar.set_postfix_str(progress.stage_text(words))
+                    bar.set_postfix_str(run.stage_text(words))
                 case events.Notice(code=code, values=values):
                     report(words(f"notice.{code}", **values))
                 case events.Resumed(sections_done=done, sections=sections):
@@ -136,7 +122,7 @@ def _follow(job_events: Iterable[events.Event], progress: _Progress, words: Tran
                 case events.Stopped(kept=kept):
                     bar.close()
                     report(words("stopped" if kept is None else "stopped.kept", kept=kept))
-                    progress.report_kept(words)
+                    run.report_kept(words)
                     return EXIT_STOPPED
     return EXIT_DONE
 

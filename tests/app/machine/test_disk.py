@@ -23,20 +23,16 @@ def test_a_missing_folder_has_the_free_space_of_its_parent(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_free_space_is_none(tmp_path, monkeypatch):
-    def refuse(_path):
-        raise OSError("not ready")
-
-    monkeypatch.setattr(disk.shutil, "disk_usage", refuse)
-    assert inspect_folder(tmp_path).free is None
-
-
-def test_a_folder_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
-    def refuse(**_):
+@pytest.mark.parametrize(
+    ("call", "field", "value"),
+    [("shutil.disk_usage", "free", None), ("tempfile.TemporaryFile", "writable", False)],
+)
+def test_a_folder_that_refuses_is_reported(tmp_path, monkeypatch, call, field, value):
+    def refuse(*_, **__):
         raise PermissionError("denied")
 
-    monkeypatch.setattr(disk.tempfile, "TemporaryFile", refuse)
-    assert not inspect_folder(tmp_path).writable
+    monkeypatch.setattr(f"webui.eichi_utils.machine.disk.{call}", refuse)
+    assert getattr(inspect_folder(tmp_path), field) is value
 
 
 def test_complete_models_that_are_tiny_are_the_demo():

@@ -1,6 +1,7 @@
 """The GPU that CUDA would choose, and one without a driver."""
 
 import ctypes
+import struct
 import sys
 from types import SimpleNamespace
 
@@ -42,20 +43,19 @@ def test_linux_lists_a_gpu_without_a_driver(tmp_path, vendor, kind, found):
     [
         (["PCI\\VEN_8086&DEV_3E92", "PCI\\ven_10de&dev_2504"], True),
         (["PCI\\VEN_1002&DEV_73FF"], False),
+        (["PCI\\VEN_8086&DEV_3E92"] * 100, False),
         ([], False),
     ],
 )
 def test_windows_lists_a_gpu_without_a_driver(monkeypatch, identities, found):
-    def enumerate_devices(_parent, number, device, _flags):
-        if number < len(identities):
-            device._obj.identity = identities[number]
-        return number < len(identities)
+    def list_device(_parent, number, device, _flags):
+        assert struct.unpack_from("I", device) == (840,) == (len(device),)
+        if number >= len(identities):
+            return False
+        device[328 : 328 + 2 * len(identities[number])] = identities[number].encode("utf-16-le")
+        return True
 
-    user32 = SimpleNamespace(EnumDisplayDevicesW=enumerate_devices)
+    user32 = SimpleNamespace(EnumDisplayDevicesW=list_device)
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(user32=user32), raising=False)
     assert has_nvidia_hardware() is found
-
-
-def test_windows_structure_has_the_size_that_windows_checks():
-    assert ctypes.sizeof(machine_gpu._DisplayDevice) == (840 if sys.platform == "win32" else 1672)

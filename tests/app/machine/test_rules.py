@@ -75,8 +75,7 @@ def with_driver(*version: int, torch: TorchFacts = CUDA_128) -> MachineFacts:
 
 def probed(used: Gpu | None, present: Gpu = RTX_4060, **values) -> MachineFacts:
     """The good computer after PyTorch was probed, which computes on this GPU, or on none of the present."""
-    kernels = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
-    report = TorchReport(**{"gpu": used, "kernels": kernels, "attention": "flash"} | values)
+    report = TorchReport(**{"gpu": used, "attention": "flash"} | values)
     return pc(gpu=used or present, torch=replace(CUDA_128, report=report))
 
 
@@ -88,9 +87,9 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "RTX 3060 12 GB": (pc(gpu=RTX_3060), ""),
     "RTX 5070": (pc(gpu=RTX_5070), ""),
     "RTX 5070, CUDA 12.6": (pc(gpu=RTX_5070, torch=CUDA_126), "torch_no_kernels.fails"),
-    "RTX 5070, no kernels": (probed(RTX_5070, kernels=("sm_80",), error=NO_SM_120), "torch_no_kernels.fails"),
+    "RTX 5070, PyTorch made for others": (probed(RTX_5070, error=NO_SM_120), "torch_refuses.fails"),
     "GTX 1080": (pc(gpu=GTX_1080), "card_old.fails"),
-    "GTX 1080, PyTorch probed": (probed(GTX_1080, kernels=("sm_61",), error=TOO_OLD), "card_old.fails"),
+    "GTX 1080, PyTorch probed": (probed(GTX_1080, error=TOO_OLD), "card_old.fails"),
     "Titan V, CUDA 12.8": (pc(gpu=TITAN_V), "card_float16.slow torch_no_kernels.fails"),
     "Titan V, CUDA 12.6": (pc(gpu=TITAN_V, torch=CUDA_126), "card_float16.slow"),
     "unknown GPU": (pc(gpu=gpu("XYZ", None, 8, 7)), "card_unknown.slow"),
@@ -173,6 +172,26 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "nothing known": (MachineFacts((3, 12), 64, on_windows=False), "no_card.slow ram_unknown.slow"),
 }
 """By name, the facts and the lines that are not good, in order."""
+GOOD_LINES = {
+    "all is good": "-attention",  # PyTorch was not probed
+    "RTX 3060 12 GB": "card",
+    "driver of CUDA 12.2, CUDA 12.8": "driver",
+    "a CUDA of the future": "-driver",
+    "VRAM unknown": "-vram",
+    "no GPU": "-vram",
+    "no GPU, no models": "-models_disk",
+    "PyTorch unknown": "-torch",
+    "16 GB of RAM, fast disk": "ram_and_disk",
+    "RTX 4090, slow disk": "ram",
+    "page file off, 64 GB": "page_file_off",
+    "Linux": "-page_file",
+    "models missing": "models_disk",
+    "models cut short, just enough space": "models_disk",
+    "xformers broken, flash": "attention_flash",
+    "xformers": "attention_xformers",
+    "no xformers, no flash": "attention_plain",
+}
+"""The codes of lines that are good; a minus before one that is absent."""
 
 
 def lines_of(facts: MachineFacts) -> list[str]:
@@ -181,70 +200,18 @@ def lines_of(facts: MachineFacts) -> list[str]:
 
 @pytest.mark.parametrize("name", COMPUTERS)
 def test_what_is_not_good_has_a_line(name):
+    """What is good has one where `GOOD_LINES` names it; unknown or irrelevant facts have none."""
     facts, expected = COMPUTERS[name]
-    assert [line for line in lines_of(facts) if not line.endswith(".good")] == expected.split()
-
-
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("RTX 3060 12 GB", "card.good"),
-        ("driver of CUDA 12.2, CUDA 12.8", "driver.good"),
-        ("16 GB of RAM, fast disk", "ram_and_disk.good"),
-        ("RTX 4090, slow disk", "ram.good"),
-        ("page file off, 64 GB", "page_file_off.good"),
-        ("xformers broken, flash", "attention_flash.good"),
-        ("xformers", "attention_xformers.good"),
-        ("no xformers, no flash", "attention_plain.good"),
-        ("models missing", "models_disk.good"),
-        ("models cut short, just enough space", "models_disk.good"),
-    ],
-)
-def test_what_is_good_has_a_line_too(name, line):
-    assert line in lines_of(COMPUTERS[name][0])
-
-
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("all is good", "attention"),  # PyTorch was not probed
-        ("Linux", "page_file"),
-        ("a CUDA of the future", "driver"),
-        ("VRAM unknown", "vram"),
-        ("no GPU", "vram"),
-        ("no GPU, no models", "models_disk"),
-        ("PyTorch unknown", "torch"),
-    ],
-)
-def test_unknown_or_irrelevant_facts_have_no_line(name, code):
-    assert not [line for line in lines_of(COMPUTERS[name][0]) if line.startswith(code)]
+    lines, good = lines_of(facts), GOOD_LINES.get(name, "").split()
+    assert [line for line in lines if not line.endswith(".good")] == expected.split()
+    assert {f"{code}.good" for code in good if not code.startswith("-")} <= set(lines)
+    absent = tuple(code.removeprefix("-") for code in good if code.startswith("-"))
+    assert not [line for line in lines if line.startswith(absent)]
 
 
 @pytest.mark.parametrize(("on_windows", "level"), [(True, "fails"), (False, "good")])
 def test_linux_needs_other_drivers_than_windows(on_windows, level):
     assert f"driver.{level}" in lines_of(replace(with_driver(528, 2), on_windows=on_windows))
-
-
-@pytest.mark.parametrize(
-    ("kernels", "capability", "runs"),
-    [
-        (("sm_80",), (8, 9), True),
-        (("sm_86",), (8, 0), False),
-        (("sm_90",), (12, 0), False),
-        (("sm_90a",), (9, 0), True),
-        (("sm_100f",), (10, 3), True),
-        (("sm_120a",), (12, 1), False),
-        (("sm_80", "compute_90"), (12, 0), True),
-        (("compute_90a",), (12, 0), False),
-        (("compute_120",), (8, 9), False),
-        (("gfx1100", ""), (8, 9), False),
-    ],
-)
-def test_kernels_run_on_some_gpus_only(kernels, capability, runs):
-    error = None if runs else NO_SM_120
-    # the kernels of a GPU that has already computed do not matter
-    facts = probed(None, replace(RTX_4060, capability=capability), kernels=kernels, error=error)
-    assert ("torch_no_kernels.fails" in lines_of(facts)) is not runs
 
 
 def test_a_limit_of_vram_streams_more_weights():

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -86,6 +86,28 @@ class Progress:
     fraction: float = 0.0
     sections_done: int = 0
     stage_fraction: float | None = None
+
+    def after(self, event: events.Event) -> "Progress":
+        """Return the progress after an event, but for the time."""
+        match event:
+            case events.Planned(plan=plan, width=width, height=height):
+                planned = replace(self, sections=len(plan.sections), frames=plan.pixel_frames)
+                return replace(planned, seconds=plan.seconds, width=width, height=height)
+            case events.StageStarted(stage="sampling" as stage, section=int(section)):
+                return replace(self, stage=stage, stage_fraction=None, section=section, step=0)
+            case events.StageStarted(stage=stage):
+                return replace(self, stage=stage, stage_fraction=None)
+            case events.StageProgress(fraction=fraction):
+                return replace(self, stage_fraction=fraction)
+            case events.StepDone(section=section, sections=sections, step=step, steps=steps):
+                return replace(self, section=section, sections=sections, step=step, steps=steps)
+            case events.SectionDone(section=section, sections=sections):
+                return replace(self, sections_done=section + 1, sections=sections)
+            case events.Resumed() | events.Stopped():
+                return replace(self, sections_done=event.sections_done, sections=event.sections)
+            case events.Finished():
+                return replace(self, fraction=1.0)
+        return self
 
 
 @dataclass(frozen=True)
@@ -178,38 +200,21 @@ class Job:
 
 def apply(job: Job, event: events.Event, now: float) -> Job:
     """Return a job after an event of its runner at `now`."""
-    eta = job.eta.apply(event, now) if job.eta else None
-    job = replace(_advanced(job, fraction=job.at(now).progress.fraction), eta=eta)
+    progress = replace(job.progress, fraction=job.at(now).progress.fraction).after(event)
+    job = replace(job, progress=progress, eta=job.eta.apply(event, now) if job.eta else None)
     match event:
-        case events.Planned(plan=plan, width=width, height=height):
-            size = {"frames": plan.pixel_frames, "seconds": plan.seconds, "width": width, "height": height}
-            return _advanced(job, sections=len(plan.sections), **size)
-        case events.StageStarted(stage=stage, section=section):
-            begin = {"section": section, "step": 0} if stage == "sampling" else {}
-            return _advanced(job, stage=stage, stage_fraction=None, **begin)
-        case events.StageProgress(fraction=fraction):
-            return _advanced(job, stage_fraction=fraction)
-        case events.StepDone(section=section, sections=sections, step=step, steps=steps, preview=preview):
-            job = replace(job, preview=preview, preview_number=job.preview_number + 1)
-            return _advanced(job, section=section, sections=sections, step=step, steps=steps)
-        case events.SectionDone(pixel_frames=frames, video=video):
-            job = _advanced(job, sections_done=event.section + 1)
-            return _with_kept(replace(job, frames_done=frames), video)
-        case events.Resumed(sections_done=done, pixel_frames=frames, video=video):
-            return _with_kept(replace(_advanced(job, sections_done=done), frames_done=frames), video)
+        case events.StepDone(preview=preview):
+            return replace(job, preview=preview, preview_number=job.preview_number + 1)
+        case events.SectionDone() | events.Resumed():
+            return _with_kept(replace(job, frames_done=event.pixel_frames), event.video)
         case events.Notice(code=code, values=values) if len(job.notices) < MAX_NOTICES:
             notice = code, dict(values)
             return job if notice in job.notices else replace(job, notices=(*job.notices, notice))
         case events.Finished(video=video, frames=frames):
-            job = replace(job, video=video, frames=frames, outcome="done")
-            return _advanced(job, fraction=1.0)
+            return replace(job, video=video, frames=frames, outcome="done")
         case events.Stopped(kept=kept):
             return replace(_with_kept(job, kept), outcome="stopped")
     return job
-
-
-def _advanced(job: Job, **progress: Any) -> Job:
-    return replace(job, progress=replace(job.progress, **progress))
 
 
 def _with_kept(job: Job, video: Path | None) -> Job:

@@ -124,17 +124,12 @@ def _try(ask: Callable[[], _T]) -> _T | None:
 
 
 def _print_line(line: CheckLine, words: Translator, stream: TextIO) -> None:
+    """Print a line with its mark, in English where the terminal cannot show the language's own."""
     text, advice = line_text(line, words)
-    write_line(f"[{_mark(line.level, words, stream.encoding or 'utf-8')}] {text}", stream)
+    key, encoding = f"check.mark.{line.level}", stream.encoding or "utf-8"
+    mark = words(key)
+    if mark.encode(encoding, "ignore").decode(encoding) != mark:
+        mark = Translator("en")(key)
+    write_line(f"[{mark}] {text}", stream)
     if advice is not None:
         write_line(f"    -> {advice}", stream)
-
-
-def _mark(level: Level, words: Translator, encoding: str) -> str:
-    """Return the level's mark, in English where the terminal cannot show the language's own."""
-    mark = words(f"check.mark.{level}")
-    try:
-        mark.encode(encoding)
-    except UnicodeEncodeError:
-        return Translator("en")(f"check.mark.{level}")
-    return mark

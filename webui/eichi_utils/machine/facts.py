@@ -1,6 +1,5 @@
 """The facts about the machine before anything is loaded. None stands for an unknown one; sizes are bytes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,14 +22,12 @@ class TorchReport:
     Attributes:
         failure: the reason why there is none: PyTorch does not load, or does not end.
         gpu: the GPU that it computes on; without one, `no_gpu_reason`.
-        kernels: GPUs that its kernels were built for (`sm_86`, `compute_120`).
         error: the reason why the engine would refuse the GPU.
     """
 
     failure: str | None = None
     gpu: Gpu | None = None
     no_gpu_reason: str | None = None
-    kernels: Sequence[str] = ()
     error: EngineError | None = None
     attention: AttentionKernel | None = None
     xformers_broken: bool = False
@@ -81,3 +78,8 @@ class MachineFacts:
     models: ModelsFacts | None = None
     output: FolderFacts | None = None
     eight_bit: bool = False
+
+    @property
+    def used_gpu(self) -> Gpu | None:
+        """The GPU, unless the CPU was requested."""
+        return None if self.device == "cpu" else self.gpu

@@ -19,7 +19,7 @@ from diffusers_helper.limits import (
     ram_reserve,
 )
 from diffusers_helper.ram import SystemMemory
-from scripts.torch_build import Gpu, Version, build_for, oldest_driver
+from scripts.torch_build import Gpu, build_for, oldest_driver
 
 from .facts import MachineFacts, TorchFacts
 
@@ -105,12 +105,8 @@ def _gpu(facts: MachineFacts) -> CheckLine:
     return good("card", card=gpu.name)
 
 
-def _used_gpu(facts: MachineFacts) -> Gpu | None:
-    return None if facts.device == "cpu" else facts.gpu
-
-
 def _vram(facts: MachineFacts) -> CheckLine | None:
-    gpu, limit = _used_gpu(facts), facts.memory_limit
+    gpu, limit = facts.used_gpu, facts.memory_limit
     if gpu is None or gpu.free is None:
         return None
     if limit is not None and limit < min(VRAM_GOOD, gpu.free):
@@ -125,22 +121,20 @@ def _vram(facts: MachineFacts) -> CheckLine | None:
 
 
 def _driver(facts: MachineFacts) -> CheckLine | None:
-    gpu, torch = _used_gpu(facts), facts.torch
+    gpu, torch = facts.used_gpu, facts.torch
     if gpu is None or gpu.driver is None or torch is None or torch.cuda is None:
         return None
     shown = {"driver": _dotted(gpu.driver), "cuda": _dotted(torch.cuda)}
-    if torch.report is not None and torch.report.gpu is not None:
-        return good("driver", **shown)
     needed = oldest_driver(torch.cuda, facts.on_windows)
-    if needed is None:
-        return None
-    if gpu.driver < needed:
+    if torch.report is not None and torch.report.gpu is not None:
+        needed = gpu.driver  # it computes
+    if needed is not None and gpu.driver < needed:
         return fails("driver", **shown, needed=_dotted(needed))
-    return good("driver", **shown)
+    return None if needed is None else good("driver", **shown)
 
 
 def _torch(facts: MachineFacts) -> CheckLine | None:
-    torch, gpu = facts.torch, _used_gpu(facts)
+    torch, gpu = facts.torch, facts.used_gpu
     if torch is None:
         return None
     if torch.version is None:
@@ -162,7 +156,8 @@ def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
         return good("torch", torch=version)
     if torch.cuda is None:
         return fails("torch_cpu_only", torch=version, card=gpu.name)
-    if not _has_kernels(torch.cuda, report.kernels if report is not None else (), gpu.capability):
+    build = build_for(torch.cuda)
+    if build is not None and gpu.capability is not None and not build.has_kernels_for(gpu.capability):
         return fails("torch_no_kernels", torch=version, card=gpu.name)
     if report is None:
         return good("torch", torch=version)
@@ -171,36 +166,9 @@ def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
     return fails("torch_blind", torch=version, card=gpu.name, reason=report.no_gpu_reason or "?")
 
 
-def _has_kernels(cuda: Version, kernels: Sequence[str], capability: Version | None) -> bool:
-    """Return whether a build of PyTorch computes on a GPU; without a list of kernels, judged by its CUDA."""
-    if capability is None:
-        return True
-    if kernels:
-        return any(_runs_on(kernel, capability) for kernel in kernels)
-    build = build_for(cuda)
-    return build is None or build.has_kernels_for(capability)
-
-
-def _runs_on(kernel: str, capability: Version) -> bool:
-    """Return whether a GPU runs a kernel: `sm_86` needs 8.6 to 8.9, `compute_86` needs 8.6 or newer.
-
-    A letter behind it limits that: `sm_90a` runs on 9.0 only, `sm_120f` on its family.
-    """
-    kind, _, number = kernel.partition("_")
-    digits = number.rstrip("af")
-    if not digits.isdecimal():
-        return False
-    built = int(digits[:-1]), int(digits[-1])
-    if number.endswith("a"):
-        return built == capability
-    if kind == "compute" and number == digits:
-        return built <= capability
-    return built[0] == capability[0] and built <= capability
-
-
 def _attention(facts: MachineFacts) -> CheckLine | None:
     report = facts.torch.report if facts.torch is not None else None
-    if report is None or report.attention is None or _used_gpu(facts) is None:
+    if report is None or report.attention is None or facts.used_gpu is None:
         return None
     if report.attention == "plain" and report.xformers_broken:
         return slow("attention_xformers_broken")
@@ -223,7 +191,7 @@ def _ram(facts: MachineFacts) -> CheckLine:
 
 def _ram_for_models(facts: MachineFacts, memory: SystemMemory, shown: dict[str, str]) -> CheckLine:
     """Judge whether the weights read in each step stay in the file cache, and if not, what reading costs."""
-    gpu = _used_gpu(facts)
+    gpu = facts.used_gpu
     if gpu is None:
         return good("ram", **shown)
     free_vram = gpu.free if gpu.free is not None else VRAM_GOOD
@@ -245,7 +213,7 @@ def _block_bytes(facts: MachineFacts) -> int:
 
 def _page_file(facts: MachineFacts) -> CheckLine | None:
     """Check the page file: Windows commits memory for a program's VRAM, too (reported, unmeasured)."""
-    memory, gpu = facts.memory, _used_gpu(facts)
+    memory, gpu = facts.memory, facts.used_gpu
     if memory is None or memory.page_file is None:
         return None
     free_vram = gpu.free or 0 if gpu is not None else 0
@@ -277,7 +245,7 @@ def _models(facts: MachineFacts) -> CheckLine | None:
 
 def _lacks_gpu(facts: MachineFacts) -> bool:
     """Return whether the real models would be of no use, so that nobody is asked to download them."""
-    return _used_gpu(facts) is None and not facts.gpu_without_driver
+    return facts.used_gpu is None and not facts.gpu_without_driver
 
 
 def _room_for_models(facts: MachineFacts) -> CheckLine | None:
