@@ -30,13 +30,11 @@ TRANSFORMER = "lllyasviel/FramePackI2V_HY"
         (".", "is a folder"),
         ("a" * 300, "File name too long"),
         ("a.jpg", "name a JSON file saved as UTF-8"),
-        ("plain.png", "plain.png holds no request of this app"),
         ("huge.png", "huge.png holds no request of this app"),
     ],
 )
 def test_a_file_without_request_is_refused(command, name, sentence):
     Image.new("RGB", (64, 64), "red").save(command.folder / "a.jpg")
-    Image.new("RGB", (64, 64), "red").save(command.folder / "plain.png")
     (command.folder / "huge.png").write_bytes(huge_png(30_000, 30_000))
     assert sentence in command.refuse(command.folder / name)
 
@@ -99,7 +97,6 @@ def picture(kind: str, width: int = 64, height: int = 64) -> bytes:
 BAD_PICTURES = {
     "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "is not a picture"),
     "cut_jpeg": (lambda: picture("JPEG")[:2000], "is damaged or cut short"),
-    "cut_jpeg_header": (lambda: picture("JPEG")[:100], "is "),
     "one_pixel": (lambda: picture("PNG", 1, 1), "has only 1x1 pixels; each side needs 8"),
     "huge": (lambda: huge_png(30_000, 30_000, zlib.compress(bytes(30_000 * 3751), 1)), "than 178 megapixels"),
     "wide_claim": (lambda: huge_png(2**31 - 1, 2**31 - 1), "has more than 178 megapixels"),
@@ -262,10 +259,8 @@ def test_a_config_of_another_model_is_named(command, models, part, values, found
 UNUSABLE = {
     f"{HUNYUAN}/text_encoder": [
         ({"hidden_size": 128}, '"hidden_size" is 128, but the transformer needs 64'),
-        *(
-            ({key: value}, "has shape")
-            for key, value in [("intermediate_size", 256), ("vocab_size", 128_320)]
-        ),
+        ({"intermediate_size": 256}, "has shape"),
+        ({"vocab_size": 128_320}, "has shape"),
         *(({"num_hidden_layers": value}, "") for value in ("many", 1, 10**12)),
         *(({"num_attention_heads": value}, "") for value in (0, None)),
         *(({key: "no_such_thing"}, "") for key in ("hidden_act", "rope_parameters")),
@@ -331,7 +326,6 @@ def test_an_image_processor_of_another_model_is_named(command, models, size):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("file", "/file cannot be written ("),
         ("file/videos", "cannot be written (Not a directory); choose another output folder"),
         ("a" * 300, "(File name too long)"),
         ("/proc/videos", "The output folder /proc/videos cannot"),
@@ -343,12 +337,9 @@ def test_an_unusable_output_folder_is_refused(command, name, sentence):
     assert (command.folder / "file").read_text() == "not a folder"
 
 
-@pytest.mark.parametrize("name", ["", "../video", "CON", "a\ud800b"], ids=ascii)
-def test_a_name_that_no_file_can_have_is_refused(command, name):
-    assert "cannot be a file name" in command.refuse({}, "--name", name)
-
-
-def test_a_name_with_spaces_signs_and_any_script_is_taken(command):
+def test_a_name_of_any_script_is_taken_and_one_that_no_file_can_have_refused(command):
+    for name in ("", "../video"):
+        assert "cannot be a file name" in command.refuse({}, "--name", name)
     name = "猫の動画 (1) Zoë's %d%s;&$!"
     assert command({}, "--name", name).files == (f"{name}.mp4", f"{name}.png")
 

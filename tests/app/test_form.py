@@ -80,18 +80,7 @@ def refused(values: Values, pictures: Pictures = START) -> tuple[str, object]:
     return caught.value.code, caught.value.values.get("field")
 
 
-@pytest.fixture
-def picture(tmp_path) -> str:
-    path = tmp_path / "picture.png"
-    Image.new("RGB", (96, 64), "red").save(path)
-    return str(path)
-
-
 # -- there and back ----------------------------------------------------------------------------------
-
-
-def test_an_untouched_form_makes_the_default_request():
-    assert request_of(DEFAULTS) == GenerationRequest(start_image="cat.png")
 
 
 @pytest.mark.parametrize("name", sorted(CHANGED))
@@ -130,8 +119,8 @@ def test_a_full_request_comes_back_equal(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "kept"), [((64, 96), {"height", "width"}), ((512, 768), set())])
-def test_a_size_is_hidden_only_where_the_resolution_differs(picture, size, kept):
-    request = request_of(form(resolution=640), Pictures((picture,)), height=size[0], width=size[1])
+def test_a_size_is_hidden_only_where_the_resolution_differs(cat, size, kept):
+    request = request_of(form(resolution=640), Pictures((str(cat),)), height=size[0], width=size[1])
     assert from_request(request, Path(), request_size).hidden_settings.keys() == kept
 
 
@@ -139,6 +128,7 @@ def test_a_size_is_hidden_only_where_the_resolution_differs(picture, size, kept)
 
 
 def test_each_start_image_makes_a_request_else_the_same():
+    assert request_of(DEFAULTS) == GenerationRequest(start_image="cat.png"), "an untouched form"
     requests = to_requests(form(), Pictures(("a.png", "b.png", "c.png"), "end.png"), {})
     assert [request.start_image for request in requests] == ["a.png", "b.png", "c.png"]
     assert {dataclasses.replace(request, start_image=None) for request in requests} == {
@@ -257,7 +247,8 @@ def test_red_and_blue_go_to_even_and_odd_sections(rows, pictures):
     assert [by_section.get(section) for section in range(4)] == pictures
 
 
-def test_copied_pictures_come_back_as_each_rows_own(tmp_path, picture):
+def test_copied_pictures_come_back_as_each_rows_own(tmp_path, cat):
+    picture = str(cat)
     rows = {0: Row(picture, "A."), 1: Row(picture)}
     values = form(use_keyframes=True, mode=LOOP, seconds=4)
     request = request_of(values, Pictures((picture,), picture, rows))

@@ -34,8 +34,7 @@ REQUEST: dict[str, Any] = {
     "loop": True,
     "negative_prompt": "blurry",
 }
-SAME = ("prompt", "seconds", "steps", "resolution", "crf")
-FIELDS_SHOWN = {key: REQUEST[key] for key in SAME}
+FIELDS_SHOWN = {key: REQUEST[key] for key in ("prompt", "seconds", "steps", "resolution", "crf")}
 FIELDS_SHOWN |= {"mode": "loop", "random-seed": False, "seed": str(2**53 + 1)}
 """The fields that show this request."""
 SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
@@ -143,19 +142,14 @@ def test_the_whole_page_changes_its_language_and_no_value(page, app, language):
 # -- pictures ----------------------------------------------------------------------------------------
 
 
-def test_an_unusable_picture_is_taken_out_again(page, tmp_path):
-    (file := tmp_path / "cat.png").write_bytes(b"<html></html>")
+def test_an_unusable_picture_is_taken_out_and_an_undisplayable_one_shown_as_png(page, tmp_path):
+    (broken := tmp_path / "cat.png").write_bytes(b"<html></html>")
+    Image.fromarray(PICTURE).save(scan := tmp_path / "scan.tiff")
     for widget in ("start-image", "end-image"):
-        assert "ichi-error" in page.choose(widget, page.upload(file))
+        assert "ichi-error" in page.choose(widget, page.upload(broken))
         assert page.shown[widget] is None
-
-
-def test_an_undisplayable_picture_is_shown_as_png(page, tmp_path):
-    file = tmp_path / "scan.tiff"
-    Image.fromarray(PICTURE).save(file)
-    assert page.choose("start-image", page.upload(file)) == ""
-    shown = page.shown["start-image"]
-    content = page.http.get(f"gradio_api/file={shown['path']}")
+    assert page.choose("start-image", page.upload(scan)) == ""
+    content = page.http.get(f"gradio_api/file={page.shown['start-image']['path']}")
     assert content.headers["content-type"] == "image/png"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content.content))), PICTURE)
 
@@ -237,19 +231,6 @@ def test_files_of_others_are_refused_and_change_nothing(page, tmp_path, cat):
 # -- jobs --------------------------------------------------------------------------------------------
 
 
-def test_start_makes_the_estimated_video_and_shows_its_seed(app, page, cat):
-    page.choose("start-image", page.upload(cat))
-    page.set(prompt="A cat.", seconds=1)
-    announced = text(page.shown["outlook"])
-    video = made(app, page)
-    request = load_request(video)
-    assert page.shown["seed"] == str(request.seed)
-    (result,) = [result for result in state(app)["results"] if result["file"] == video.name]
-    frames, size = re.findall(r"(\d+) frames, .* s, (\d+ x \d+)", announced)[0]
-    assert f"{frames} frames" in result["caption"]
-    assert size in result["caption"]
-
-
 def test_an_output_folder_elsewhere_is_refused(app, page, cat):
     page.choose("start-image", page.upload(cat))
     before = len(jobs(app))
@@ -277,8 +258,14 @@ def test_a_second_job_waits_and_stop_stops_the_shown_one(app, page, cat):
 def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
     page.choose("start-image", page.upload(cat))
     page.set(prompt="A cat.")
+    estimated = text(page.shown["outlook"])
     video = made(app, page)
     job = state(app)["ended"]["id"]
+    assert page.shown["seed"] == str(load_request(video).seed)
+    (result,) = [result for result in state(app)["results"] if result["file"] == video.name]
+    frames, size = re.findall(r"(\d+) frames, .* s, (\d+ x \d+)", estimated)[0]
+    assert f"{frames} frames" in result["caption"]
+    assert size in result["caption"]
 
     page.set(prompt="Something else.", steps=7)
     assert text(page.click("take-settings", job=job)) == WORDS("page.restored")
@@ -347,11 +334,10 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
 
 
 def test_buttons_without_a_preset_are_refused(page):
-    page.shown["preset"] = None
-    for button in ("apply-preset", "delete-preset"):
-        assert text(page.click(button)) == WORDS("error.choose_preset")
-    page.shown["preset"] = "one that somebody has deleted"
-    assert text(page.click("apply-preset")).startswith("There is no preset ")
+    for preset, sentence in ((None, WORDS("error.choose_preset")), ("gone", "There is no preset ")):
+        page.shown["preset"] = preset
+        for button in ("apply-preset", "delete-preset"):
+            assert text(page.click(button)).startswith(sentence)
 
 
 def test_a_presets_name_is_checked_and_never_markup(page):

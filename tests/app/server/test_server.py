@@ -60,24 +60,15 @@ def test_taken_port_is_named(tmp_path, capsys):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        threading.Thread(target=_hang_up, args=(other,), daemon=True).start()
+        threading.Thread(target=_answer_once, args=(other, b""), daemon=True).start()
         assert run_page(options(tmp_path / "home", port=port), WORDS) == 1
     assert capsys.readouterr().err == f"Error: {WORDS('error.port_taken', port=port)}\n"
     assert not (tmp_path / "home").exists(), "nothing was loaded or written"
 
 
-def _hang_up(server: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        server.accept()[0].close()
-
-
-ANSWERS = [
-    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body) for body in (b"[]", b"null")
-]
-ANSWERS += [b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"app": "another"}']
-ANSWERS += [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\xff\xfe\x00"]
-ANSWERS += [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"]
-ANSWERS += [b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
+ANSWERS = [OK % (len(body), body) for body in (b"[]", b"null", b'{"app": "another"}', b"\xff\xfe\x00")]
+ANSWERS += [OK % (900, b"{"), b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"]
 ANSWERS += [b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\nContent-Length: 0\r\n\r\n"]
 ANSWERS += [b"SSH-2.0-OpenSSH_9.2\r\n", b""]
 

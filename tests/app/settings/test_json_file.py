@@ -107,18 +107,16 @@ def test_unusable_file_is_not_overwritten_until_moved(path, monkeypatch, content
     assert opened(path).value == {"b": 2}
 
 
-def test_folder_in_its_place_is_left_alone(path):
+def test_folder_in_its_place_and_unwritable_folder_are_errors(path):
+    path.parent.write_text("a file where the folder would be")
+    with pytest.raises(MachineError, match=r"cannot_write|file_in_the_way"):
+        opened(path).write({})
+    path.parent.unlink()
     path.mkdir(parents=True)
     file = opened(path)
     assert (file.value, codes(file)) == (None, ["file_unusable"])
     with pytest.raises(MachineError, match="file_in_the_way"):
         file.write({})
-
-
-def test_unwritable_folder_is_an_error(path):
-    path.parent.write_text("a file where the folder would be")
-    with pytest.raises(MachineError, match=r"cannot_write|file_in_the_way"):
-        opened(path).write({})
 
 
 def test_full_disk_leaves_the_old_file(path, monkeypatch):

@@ -82,9 +82,11 @@ def test_of_two_presets_with_one_name_the_first_counts(path):
 
 
 def test_starters_are_written_with_the_first_change(path):
-    store = opened(path)
-    assert (store.names(), store.startup_name()) == (["dance", "yawn"], None)
-    assert not path.parent.exists(), "nothing is written before"
+    for content, codes in ((None, []), ({"presets": {}}, ["file_set_aside"])):
+        store = opened(path, content)
+        assert (store.names(), store.startup_name()) == (["dance", "yawn"], None)
+        assert [notice.code for notice in store.notices] == codes
+        assert not path.exists(), "nothing is written before"
     store.save("new", "A dog.")
     assert PresetStore(path, [("other", "x")]).names() == ["dance", "yawn", "new"]
 
@@ -166,12 +168,6 @@ def test_startup_prompt_beside_the_presets_becomes_one(path, presets, beside, ex
     store = opened(path, {"presets": presets, "default_startup_prompt": beside})
     name = store.startup_name()
     assert (name, name and store.prompt_of(name)) == expected
-
-
-def test_broken_file_is_set_aside_and_starters_return(path):
-    store = opened(path, {"presets": {}})
-    assert store.names() == ["dance", "yawn"]
-    assert [notice.code for notice in store.notices] == ["file_set_aside"]
 
 
 def test_change_that_cannot_be_written_is_undone(theirs, path):

@@ -60,10 +60,11 @@ class PresetStore:
         with self._changing() as content:
             presets = _by_name(content)
             known = name if name in presets else _check_name(name)
+            entry = _new_entry(known, prompt)
             if known in presets:
-                presets[known].update(prompt=prompt, timestamp=_now())
+                presets[known].update(prompt=prompt, timestamp=entry["timestamp"])
             else:
-                content["presets"].append(_new_entry(known, prompt))
+                content["presets"].append(entry)
         return known in presets
 
     def delete(self, name: str) -> None:
@@ -135,11 +136,8 @@ def _adopt_startup_prompt(content: Entry) -> None:
 
 
 def _new_entry(name: str, prompt: str) -> Entry:
-    return {"name": name, "prompt": prompt, "timestamp": _now(), "is_default": False}
-
-
-def _now() -> str:
-    return datetime.now().isoformat()
+    now = datetime.now().isoformat()
+    return {"name": name, "prompt": prompt, "timestamp": now, "is_default": False}
 
 
 def _check_name(name: str) -> str:

@@ -42,8 +42,8 @@ def log_to(
         secrets: texts that must never stand in the file.
     """
     handler = LogFile(home / FOLDER, secrets)
-    loggers = {logging.getLogger(name): logging.INFO for name in OUR_LOGGERS}
-    loggers[logging.getLogger()] = logging.WARNING
+    ours = {logging.getLogger(name): logging.INFO for name in OUR_LOGGERS}
+    loggers = ours | {logging.getLogger(): logging.WARNING}
     before = {logger: logger.level for logger in loggers}
     for each, level in loggers.items():
         if each.getEffectiveLevel() > level:
