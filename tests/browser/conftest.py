@@ -1,5 +1,6 @@
-"""An app and a browser for the tests of a module, and tabs that must show no error and ask no other host."""
+"""An app and a browser that tests share, and tabs that must show no error and ask no other host."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,43 @@ from tests.browser.find_browser import launch, no_browser
 from tests.support.app import App
 
 SIZE: ViewportSize = {"width": 1280, "height": 800}
-OpenTab = Callable[..., Screen]
-OpenWith = Callable[..., Screen]
+Open = Callable[..., Screen]
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """A running app with small settings; the tests of a module share it."""
-    app = App(tmp_path_factory.mktemp("app"))
+@pytest.fixture(scope="session")
+def refusal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a Python without a network; what it asks of one is written to a file."""
+    asked = tmp_path_factory.mktemp("network") / "asked.txt"
+    return {"PYTHONPATH": str(Path(__file__).with_name("offline")), "ASKED_OF_THE_NETWORK": str(asked)}
+
+
+@contextlib.contextmanager
+def running(home: Path, refusal: dict[str, str]) -> Iterator[App]:
+    """An app with small settings and without a network."""
+    app = App(home, environment=refusal)
     app.keep_settings()
     app.start()
     yield app
     app.stop()
 
 
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory, refusal: dict[str, str]) -> Iterator[App]:
+    """The app that earlier tests have used, because a start and a first job take long."""
+    with running(tmp_path_factory.mktemp("app"), refusal) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def new_app(tmp_path_factory: pytest.TempPathFactory, refusal: dict[str, str]) -> Iterator[App]:
+    """An app that shows nothing that other modules have made."""
+    with running(tmp_path_factory.mktemp("new_app"), refusal) as app:
+        yield app
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Ends with its module, because playwright's event loop would stop other tests from starting theirs."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         if browser is None:
@@ -38,13 +60,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_tab(browser: Browser) -> Iterator[OpenTab]:
+def open_tab(browser: Browser) -> Iterator[Open]:
     """Opens an app's page in a new tab. At the end, no tab may have had any trouble."""
     contexts: list[BrowserContext] = []
     screens: list[Screen] = []
 
-    def open_one(app: App, **options: Any) -> Screen:
-        context = browser.new_context(viewport=SIZE, locale="en-US", **options)
+    def open_one(app: App) -> Screen:
+        context = browser.new_context(viewport=SIZE, locale="en-US")
         contexts.append(context)
         screens.append(Screen(context.new_page(), app.url))
         return screens[-1].open()
@@ -57,7 +79,7 @@ def open_tab(browser: Browser) -> Iterator[OpenTab]:
 
 
 @pytest.fixture
-def open_with(app: App, open_tab: OpenTab) -> Iterator[OpenWith]:
+def open_with(app: App, open_tab: Open) -> Iterator[Open]:
     """Opens a tab after the settings were made small again, but for those that are given."""
     screens: list[Screen] = []
 
@@ -73,7 +95,7 @@ def open_with(app: App, open_tab: OpenTab) -> Iterator[OpenWith]:
 
 
 @pytest.fixture
-def screen(open_with: OpenWith) -> Screen:
+def screen(open_with: Open) -> Screen:
     """A tab of an app whose settings are small again."""
     return open_with()
 

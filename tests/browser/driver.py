@@ -25,6 +25,8 @@ LEFT_BEHIND = (
     "^AbortError: signal is aborted|Connection errored out|Failed to fetch|^TypeError: network error"
 )
 """Messages of Gradio's open requests when its page is left or the app has ended."""
+GONE = "status of 404 .*/temp/uploads/"
+"""The message about a picture that is refused, and so deleted, while the page fetches it."""
 
 
 def pattern(key: str, **values: str) -> str:
@@ -51,16 +53,6 @@ class Outlook:
     height: int
     sections: int
     text: str
-
-
-@dataclass(frozen=True)
-class QueueRow:
-    """A line of the list of jobs."""
-
-    state: str
-    name: str
-    prompt: str
-    buttons: tuple[str, ...]
 
 
 class Trouble:
@@ -116,10 +108,6 @@ class Screen:
         self.settle()
         return self
 
-    def close(self) -> None:
-        """Close the tab."""
-        self.page.close()
-
     def settle(self) -> None:
         """Wait until the server has answered all that the page asked."""
         self.page.wait_for_function("inside.isSettled()")
@@ -137,26 +125,16 @@ class Screen:
 
     # -- filling in ------------------------------------------------------------------------------------------
 
-    def choose_start(self, path: Path) -> None:
-        self._choose("#start-image", path)
-
-    def choose_end(self, path: Path) -> None:
-        self._choose("#end-image", path)
-
-    def _choose(self, place: str, path: Path) -> None:
+    def put(self, place: str, *paths: Path) -> None:
+        """Choose files for a place ("start-image", "section-0" ..., "inbox-box": the Open button)."""
         with self.asking():
-            self.page.set_input_files(f"{place} input[type=file]", path)
+            self.page.set_input_files(f"#{place} input[type=file]", list(paths))
 
     def picture(self, place: str) -> str:
         """The address of the picture in a place ("start-image", "section-0" ...); empty: there is none."""
         # One question: between two, the page may take the picture away, and the second would wait for it.
         first = "pictures => pictures.length ? pictures[0].getAttribute('src') || '' : ''"
         return str(self.page.locator(f"#{place} img").evaluate_all(first))
-
-    def open_files(self, *paths: Path) -> None:
-        """Give files through the Open button."""
-        with self.asking():
-            self.page.set_input_files("#inbox-box input[type=file]", list(paths))
 
     def drop(self, *paths: Path, on: str = "body") -> None:
         """Drop files anywhere on the page, as a mouse does."""
@@ -285,10 +263,10 @@ class Screen:
         )
         return self.text("ichi-caption")
 
-    def queue(self) -> list[QueueRow]:
-        """The list of jobs as it stands there."""
+    def queue(self) -> list[dict[str, Any]]:
+        """The list of jobs as it stands there: state, name, prompt and buttons of each."""
         rows: list[dict[str, Any]] = self.page.evaluate("inside.queue()")
-        return [QueueRow(**row | {"buttons": tuple(row["buttons"])}) for row in rows]
+        return rows
 
     def queue_button(self, name: str, button: str) -> Locator:
         """A button ("show", "up", "remove") in the line of a job."""

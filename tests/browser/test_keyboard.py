@@ -1,6 +1,5 @@
 """The page without a mouse: an order that makes sense, a name for everything, a video from keys alone."""
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.driver import Screen
@@ -46,33 +45,37 @@ def test_tab_goes_through_the_page_from_top_to_bottom(screen: Screen):
 
 def test_everything_has_a_name(open_with, pictures):
     tab = open_with(mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
-    tab.choose_start(pictures["red"])
+    tab.put("start-image", pictures["red"])
     tab.open_presets()
     expect(tab.page.locator("#section-1")).to_be_visible()
     tab.page.wait_for_function("!document.body.innerHTML.includes('aria-label=\"Upload file\"')")
     assert names_missing(tab) == []
 
 
-@pytest.mark.parametrize("key", ["Enter", "Space"])
-def test_keys_open_the_panel(screen: Screen, key):
+def test_keys_open_and_close_the_panel(screen: Screen):
     tab_to(screen, "panel")
-    screen.page.keyboard.press(key)
-    expect(screen.page.locator("#steps")).to_be_visible()
+    steps = expect(screen.page.locator("#steps"))
+    screen.page.keyboard.press("Enter")
+    steps.to_be_visible()
+    screen.page.keyboard.press("Space")
+    steps.to_be_hidden()
+    screen.page.keyboard.press("Space")
+    steps.to_be_visible()
     tab_to(screen, "steps")
 
 
-@pytest.mark.parametrize("name", ["start-image", "inbox"])
-def test_keys_choose_a_file(screen: Screen, pictures, name):
-    tab_to(screen, name)
-    with screen.page.expect_file_chooser() as chooser, screen.asking():
-        screen.page.keyboard.press("Enter")
-        chooser.value.set_files(pictures["red"])
-    assert screen.picture("start-image")
+def test_keys_choose_a_file(screen: Screen, pictures):
+    for name, colour in (("start-image", "red"), ("inbox", "green")):
+        tab_to(screen, name)
+        with screen.page.expect_file_chooser() as chooser, screen.asking():
+            screen.page.keyboard.press("Enter")
+            chooser.value.set_files(pictures[colour])
+        assert f"{colour}.png" in screen.picture("start-image")
 
 
 def test_a_video_is_started_and_stopped_with_keys_alone(open_with, pictures):
     screen = open_with(resolution=192, steps=100, seconds=10)
-    screen.choose_start(pictures["red"])
+    screen.put("start-image", pictures["red"])
     tab_to(screen, "prompt")
     screen.page.keyboard.type("The cat yawns.")
     tab_to(screen, "start")

@@ -8,17 +8,15 @@ from playwright.sync_api import expect
 from tests.browser.driver import Screen
 from tests.support.app import App
 
+
+@pytest.fixture(scope="module")
+def app(new_app: App) -> App:
+    return new_app
+
+
 LANGUAGES = {"ja": "ja", "en": "en", "zh-tw": "zh-Hant-TW"}
-NAMES = (
-    "Endframe Ichi",
-    "English",
-    "TeaCache",
-    "Distilled CFG",
-    "MP4",
-    "webui",
-    "outputs",
-    "The woman turns around and smiles.",
-)
+NAMES = ("Endframe Ichi", "English", "TeaCache", "Distilled CFG", "MP4", "webui", "outputs")
+NAMES += ("The woman turns around and smiles.",)
 """Texts that are the same in every language."""
 CLOSE_BUTTON = {"ja": "閉じる", "zh-tw": "關閉"}
 
@@ -45,46 +43,36 @@ def switch(screen: Screen, language: str) -> None:
 
 @pytest.mark.parametrize("language", ["ja", "zh-tw"])
 def test_no_english_word_is_left(app: App, open_tab, pictures, language):
-    app.keep_settings(
-        language=language,
-        mode="loop",
-        use_keyframes=True,
-        use_all_padding=True,
-        random_seed=False,
-        seconds=2.5,
-    )
+    more = {"use_keyframes": True, "use_all_padding": True, "random_seed": False}
+    app.keep_settings(language=language, mode="loop", seconds=2.5, **more)
     tab = open_tab(app)  # in a browser whose own language is English
-    tab.choose_start(pictures["red"])
+    tab.put("start-image", pictures["red"])
     tab.open_presets()
     expect(tab.page.locator("#section-1")).to_be_visible()
     tab.page.wait_for_function("!document.body.innerHTML.includes('aria-label=\"Upload file\"')")
     assert latin_words(words_of(tab)) == []
 
-    tab.open_files(pictures["red"], pictures["blue"])
+    tab.put("inbox-box", pictures["red"], pictures["blue"])
     tab.page.click("#apply-preset")
     expect(tab.page.locator("#message")).to_contain_text(CLOSE_BUTTON[language])
     expect(tab.page.locator("#several-images [aria-label='Clear']")).to_have_count(0)
     assert latin_words(words_of(tab)) == []
 
 
-def test_a_switch_changes_every_word_without_a_reload(screen: Screen, pictures):
-    screen.choose_start(pictures["red"])
+def test_a_switch_changes_every_word_at_once_and_is_kept(screen: Screen, app: App, open_tab, pictures):
+    screen.put("start-image", pictures["red"])
     screen.set("prompt", "stays")
     screen.page.evaluate("window.isSame = true")
-    told = {"en": words_of(screen)}
-    for language in ("ja", "zh-tw", "en"):
+    told = [words_of(screen)]
+    for language, frames in (("ja", "37 フレーム"), ("zh-tw", "37")):
         switch(screen, language)
-        frames = {"en": "37 frames", "ja": "37 フレーム"}.get(language, "37")
         expect(screen.page.locator("#outlook p")).to_contain_text(frames)
-        told[language] = words_of(screen)
-    assert len(set(told.values())) == 3
+        told.append(words_of(screen))
+    assert len(set(told)) == 3
     assert screen.page.evaluate("window.isSame") is True
     assert screen.value("prompt") == "stays"
     assert screen.picture("start-image")
 
-
-def test_the_language_is_remembered(screen: Screen, app: App, open_tab):
-    switch(screen, "zh-tw")
     screen.wait_until(lambda: app.kept_settings()["language"] == "zh-tw", "the language is kept")
     other = open_tab(app)
     assert other.chosen("language") == "zh-tw"
@@ -95,7 +83,7 @@ def test_the_language_is_remembered(screen: Screen, app: App, open_tab):
 @pytest.mark.slow
 def test_a_job_and_its_result_are_in_the_pages_language(open_with, app: App, open_tab, pictures):
     screen = open_with(resolution=96, steps=40)
-    screen.choose_start(pictures["red"])
+    screen.put("start-image", pictures["red"])
     screen.start()
     switch(screen, "ja")
     english = open_tab(app)

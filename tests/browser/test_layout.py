@@ -8,6 +8,12 @@ from playwright.sync_api import expect
 from tests.browser.driver import Screen
 from tests.support.app import App
 
+
+@pytest.fixture(scope="module")
+def app(new_app: App) -> App:
+    return new_app
+
+
 LANGUAGES = ("ja", "en", "zh-tw")
 FIRST_SIGHT = (
     "start-image", "end-image", "prompt", "seconds", "outlook", "start", "stop", "inbox", "panel",
@@ -27,23 +33,6 @@ def overlaps(screen: Screen) -> list[tuple[str, str]]:
         if width > 2 and height > 2:
             found.append((a["name"], b["name"]))
     return found
-
-
-def is_too_wide(screen: Screen) -> bool:
-    return bool(screen.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_at_first_sight_there_is_nothing_to_scroll(app: App, open_tab, language):
-    app.keep_settings(language=language)
-    screen = open_tab(app)
-    assert screen.page.evaluate("document.documentElement.scrollHeight") <= 800
-    for name in FIRST_SIGHT:
-        box = screen.page.locator(f"#{name}").bounding_box()
-        assert box is not None, name
-        assert box["y"] >= 0, name
-        assert box["y"] + box["height"] <= 800, name
-    assert overlaps(screen) == []
 
 
 def test_start_is_in_sight_while_the_models_are_offered(tmp_path, open_tab):
@@ -66,14 +55,18 @@ def test_start_is_in_sight_while_the_models_are_offered(tmp_path, open_tab):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("width", [420, 1280, 1920])
-def test_nothing_overlaps_or_is_too_wide(app: App, open_tab, pictures, language, width):
+def test_nothing_overlaps_and_first_sight_needs_no_scrolling(app: App, open_tab, pictures, language):
     app.keep_settings(language=language, mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
     screen = open_tab(app)
-    screen.page.set_viewport_size({"width": width, "height": 800})
-    assert (overlaps(screen), is_too_wide(screen)) == ([], False)
+    assert screen.page.evaluate("document.documentElement.scrollHeight") <= 800
+    for name in FIRST_SIGHT:
+        box = screen.page.locator(f"#{name}").bounding_box()
+        assert box is not None, name
+        assert box["y"] >= 0, name
+        assert box["y"] + box["height"] <= 800, name
+    assert_tidy(screen)
 
-    screen.choose_start(pictures["yellow"])
+    screen.put("start-image", pictures["yellow"])
     screen.open_presets()
     expect(screen.page.locator("#section-1")).to_be_visible()
     screen.click("apply-preset")
@@ -81,4 +74,12 @@ def test_nothing_overlaps_or_is_too_wide(app: App, open_tab, pictures, language,
     screen.page.wait_for_function(  # the panel has unfolded
         "document.querySelector('#panel').getAnimations({ subtree: true }).length === 0"
     )
-    assert (overlaps(screen), is_too_wide(screen)) == ([], False)
+    assert_tidy(screen)
+
+
+def assert_tidy(screen: Screen) -> None:
+    """Check the page at several widths."""
+    for width in (420, 1280, 1920):
+        screen.page.set_viewport_size({"width": width, "height": 800})
+        is_too_wide = screen.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert (overlaps(screen), is_too_wide) == ([], False), width

@@ -1,8 +1,6 @@
 """The way from a picture to a video that plays: the estimate, the progress, the result."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import av
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.driver import WORDS, Outlook, Screen, like, pattern
+from tests.browser.driver import WORDS, Screen, like, pattern
 from tests.support.app import App
 
 LONGER = {"resolution": 96, "steps": 40, "seconds": 2.5}
@@ -20,40 +18,24 @@ ENDLESS = {"resolution": 192, "steps": 100, "seconds": 10}
 """A job to be stopped."""
 
 
-@dataclass(frozen=True)
-class First:
-    """The page where somebody made a first video, and what it announced and said."""
-
-    screen: Screen
-    announced: Outlook
-    caption: str
-    video: Path
-
-
 @pytest.fixture(scope="module")
-def first(app: App, browser: Browser, pictures: dict[str, Path]) -> Iterator[First]:
-    """One picture, one click."""
+def watched(app: App, browser: Browser, pictures: dict[str, Path]) -> list[dict[str, Any]]:
+    """All that the page showed while a video was made that is not the first."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    app.keep_settings()
     screen = Screen(context.new_page(), app.url).open()
-    screen.choose_start(pictures["red"])
-    announced, before = screen.outlook(), app.videos()
-    caption = screen.make_video()
-    (video,) = set(app.videos()) - set(before)
-    yield First(screen, announced, caption, video)
-    context.close()
-
-
-@pytest.fixture(scope="module")
-def watched(app: App, first: First, pictures: dict[str, Path]) -> list[dict[str, Any]]:
-    """All that the page showed while a second video was made."""
-    screen = first.screen
+    if not app.videos():
+        screen.put("start-image", pictures["red"])
+        screen.make_video()
     app.keep_settings(**LONGER)
     screen.open()
-    screen.choose_start(pictures["red"])
+    screen.put("start-image", pictures["red"])
     screen.record()
     screen.make_video()
+    recorded = screen.recorded()
     assert screen.trouble.found == []
-    return screen.recorded()
+    context.close()
+    return recorded
 
 
 def status_of(section: int) -> str:
@@ -85,39 +67,32 @@ def played(screen: Screen) -> dict[str, float]:
     return known
 
 
-def test_the_first_job_gives_an_estimate_of_the_next(first: First):
-    duration = like("page.outlook_duration", time=r"\d+ .*")
-    assert not duration.search(first.announced.text)
-    expect(first.screen.page.locator("#outlook p")).to_have_text(duration)
-
-
-def test_one_picture_and_one_click_make_a_video(first: First):
-    announced, size = first.announced, (first.announced.width, first.announced.height)
+def test_one_picture_and_one_click_make_a_video(screen: Screen, app: App, pictures):
+    screen.put("start-image", pictures["red"])
+    announced, before = screen.outlook(), set(app.videos())
+    size = (announced.width, announced.height)
     assert (announced.frames, announced.seconds, announced.sections) == (37, 1.23, 1)
-    values = {"name": first.video.stem, "width": str(size[0]), "height": str(size[1]), "seconds": "1.23"}
-    assert like("live.caption_done", frames="37", seed=r"\d+", **values).fullmatch(first.caption)
-    assert frames_and_size(first.video) == (37, *size)
-    known = played(first.screen)
+    caption = screen.make_video()
+    (video,) = set(app.videos()) - before
+    values = {"name": video.stem, "width": str(size[0]), "height": str(size[1]), "seconds": "1.23"}
+    assert like("live.caption_done", frames="37", seed=r"\d+", **values).fullmatch(caption)
+    assert frames_and_size(video) == (37, *size)
+    known = played(screen)
     assert (known["width"], known["height"]) == size
     assert round(known["seconds"] * 30) == 37
-    assert first.screen.trouble.found == []
+    expect(screen.page.locator("#outlook p")).to_have_text(like("page.outlook_duration", time=r"\d+ .*"))
 
 
-def test_a_loop_of_half_second_sections_is_as_estimated(open_with, app: App, pictures):
+def test_a_silent_loop_of_half_second_sections_is_as_estimated(open_with, app: App, pictures):
     screen = open_with(section_seconds=0.5, seconds=1, mode="loop")
-    screen.choose_start(pictures["yellow"])
+    screen.put("start-image", pictures["yellow"])
+    screen.open_panel()
+    screen.tick("sound", False)
     announced = screen.outlook()
     assert WORDS("page.outlook_loop") in announced.text
     screen.make_video()
     assert frames_and_size(app.videos()[-1]) == (announced.frames, announced.width, announced.height)
-
-
-def test_after_a_job_the_page_estimates_the_duration(open_with, pictures, watched):
-    assert watched
-    screen = open_with(**LONGER)
-    screen.choose_start(pictures["red"])
-    announced = screen.outlook()
-    assert like("page.outlook_duration", time=r"\d+ .*").search(announced.text)
+    assert screen.page.evaluate("ichi.chimes") == 0
 
 
 def test_sections_steps_and_time_left_are_told(watched):
@@ -128,17 +103,14 @@ def test_sections_steps_and_time_left_are_told(watched):
     assert any(like("live.left").fullmatch(now["left"]) for now in watched)
 
 
-def test_the_tab_tells_the_progress_which_never_falls(watched):
+def test_the_tabs_progress_never_falls_and_previews_are_shown(watched):
     title = like("live.page_title_running", percent=r"(\d+)")
-    told = [title.fullmatch(now["title"]) for now in watched if now["running"]]
-    percents = [int(found[1]) for found in told if found]
+    running = [now for now in watched if now["running"]]
+    percents = [int(found[1]) for now in running if (found := title.fullmatch(now["title"]))]
     assert percents == sorted(percents)
     assert len(set(percents)) > 3
+    assert len({now["preview"] for now in running if now["preview"]}) > 2
     assert watched[-1]["title"] == "Endframe Ichi"
-
-
-def test_a_preview_of_the_latents_is_shown(watched):
-    assert len({now["preview"] for now in watched if now["running"] and now["preview"]}) > 2
 
 
 def test_the_last_result_stays_until_the_new_video_appears(watched):
@@ -159,8 +131,8 @@ def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
 
 
 def test_stop_is_shown_at_once_and_keeps_finished_sections(open_with, app: App, pictures):
-    screen = open_with(resolution=96, steps=2, seconds=5)
-    screen.choose_start(pictures["red"])
+    screen, before = open_with(resolution=96, steps=2, seconds=5), set(app.outputs.glob("*_unfinished.mp4"))
+    screen.put("start-image", pictures["red"])
     screen.start()
     expect(screen.page.locator("#ichi-caption")).to_have_text(SO_FAR)
     screen.record()
@@ -171,19 +143,21 @@ def test_stop_is_shown_at_once_and_keeps_finished_sections(open_with, app: App, 
     assert any(like("live.stopping_kept", kept=pattern("live.kept")).fullmatch(status) for status in said)
     assert screen.page.locator("#stop").is_disabled()
     expect(screen.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
-    (kept,) = app.outputs.glob("*_unfinished.mp4")
+    (kept,) = set(app.outputs.glob("*_unfinished.mp4")) - before
     assert frames_and_size(kept)[0] in (33, 69, 105)
 
 
-@pytest.mark.slow
-def test_two_tabs_show_the_same_job_and_each_can_stop_it(open_with, app: App, pictures, open_tab):
+def test_a_reload_and_another_tab_show_the_job_and_can_stop_it(open_with, app: App, pictures, open_tab):
     screen = open_with(**ENDLESS)
-    screen.choose_start(pictures["red"])
+    screen.put("start-image", pictures["red"])
     screen.start()
     screen.wait_until_stepping()
+    name = screen.text("ichi-job-name")
+    screen.reload()
     other = open_tab(app)
-    other.wait_until_stepping()
-    assert other.text("ichi-job-name") == screen.text("ichi-job-name")
+    for tab in (screen, other):
+        tab.wait_until_stepping()
+        assert tab.text("ichi-job-name") == name
     screen.record()
     other.click("stop")
     screen.wait_until_idle()
@@ -192,25 +166,14 @@ def test_two_tabs_show_the_same_job_and_each_can_stop_it(open_with, app: App, pi
     expect(screen.page.locator("#ichi-announcer")).to_have_text(like("live.ended_stopped"))
 
 
-def test_a_reload_in_the_middle_comes_back_to_the_same_job(open_with, pictures):
-    screen = open_with(**ENDLESS)
-    screen.choose_start(pictures["red"])
-    screen.start()
-    screen.wait_until_stepping()
-    name = screen.text("ichi-job-name")
-    screen.reload()
-    screen.wait_until_stepping()
-    assert screen.text("ichi-job-name") == name
-
-
 @pytest.mark.slow
 def test_a_job_goes_on_when_its_tab_is_closed(open_with, app: App, pictures, open_tab):
     screen = open_with(seconds=2.5)
-    screen.choose_start(pictures["red"])
+    screen.put("start-image", pictures["red"])
     screen.start()
     screen.wait_until_running()
     name = screen.text("ichi-job-name").partition(":")[0]
-    screen.close()
+    screen.page.close()
     assert not [video for video in app.videos() if video.stem == name], "it is not finished yet"
     other = open_tab(app)
     expect(other.page.locator("#ichi-caption")).to_have_text(like("live.caption_done", name=name))
@@ -220,15 +183,6 @@ def test_a_job_goes_on_when_its_tab_is_closed(open_with, app: App, pictures, ope
 def test_a_sound_tells_that_a_video_is_finished(watched):
     assert {now["chimes"] for now in watched if now["running"]} == {0}
     assert watched[-1]["chimes"] == 1
-
-
-def test_the_sound_can_be_switched_off(screen: Screen, app: App, pictures):
-    screen.choose_start(pictures["red"])
-    screen.open_panel()
-    screen.tick("sound", False)
-    screen.wait_until(lambda: app.kept_settings().get("sound") is False, "the switch is kept")
-    screen.make_video()
-    assert screen.page.evaluate("ichi.chimes") == 0
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from diffusers_helper.media.embedded_request import load_request
-from tests.browser.driver import WORDS, Screen
+from tests.browser.driver import GONE, WORDS, Screen
 from tests.support.app import App
 
 
@@ -22,38 +22,27 @@ def expect_rows(screen: Screen, count: int) -> None:
     expect(screen.page.locator(".ichi-row")).to_have_count(count)
 
 
-def put_picture(screen: Screen, section: int, path) -> None:
-    with screen.asking():
-        screen.page.set_input_files(f"#section-{section} input[type=file]", path)
-
-
 def pictured(screen: Screen) -> list[str]:
     """The name of each row's picture file."""
     count = screen.page.locator(".ichi-row").count()
     return [screen.picture(f"section-{number}").rpartition("/")[2] for number in range(count)]
 
 
-def test_there_are_as_many_rows_as_sections(rows: Screen, pictures):
-    rows.choose_start(pictures["red"])
-    rows.set("seconds", 5)
-    expect_rows(rows, 4)
-    rows.choose("section-seconds", "0.5")
-    assert rows.outlook().sections > 4
-    expect_rows(rows, rows.outlook().sections)
-    rows.tick("use-keyframes", False)
-    expect_rows(rows, 0)
-
-
-def test_rows_keep_what_they_hold_while_the_length_changes(rows: Screen, pictures):
-    put_picture(rows, 1, pictures["blue"])
+def test_as_many_rows_as_sections_keep_what_they_hold(rows: Screen, pictures):
+    rows.put("start-image", pictures["red"])
+    rows.put("section-1", pictures["blue"])
     with rows.asking():
         rows.page.fill("#section-1 textarea", "It turns.")
-    rows.set("seconds", 1)
-    expect_rows(rows, 1)
-    rows.set("seconds", 2.5)
-    expect_rows(rows, 2)
+    for seconds, count in ((1, 1), (5, 4), (2.5, 2)):
+        rows.set("seconds", seconds)
+        expect_rows(rows, count)
     assert pictured(rows) == ["", "blue.png"]
     assert rows.page.locator("#section-1 textarea").input_value() == "It turns."
+    rows.choose("section-seconds", "0.5")
+    expect_rows(rows, 4)
+    assert rows.outlook().sections == 4
+    rows.tick("use-keyframes", False)
+    expect_rows(rows, 0)
 
 
 def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictures):
@@ -62,9 +51,9 @@ def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictur
     rows.choose("mode", "loop")
     expect(rows.page.locator(".ichi-row.ichi-red")).to_have_count(2)
     expect(rows.page.locator(".ichi-row.ichi-blue")).to_have_count(2)
-    put_picture(rows, 0, pictures["red"])
+    rows.put("section-0", pictures["red"])
     rows.wait_until(lambda: pictured(rows) == ["red.png", "", "red.png", ""], "red is copied")
-    put_picture(rows, 1, pictures["blue"])
+    rows.put("section-1", pictures["blue"])
     rows.wait_until(
         lambda: pictured(rows) == ["red.png", "blue.png", "red.png", "blue.png"], "blue is copied"
     )
@@ -74,7 +63,8 @@ def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictur
 
 def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_path):
     (tmp_path / "notes.png").write_text("These are my notes.", "utf-8")
-    put_picture(rows, 0, tmp_path / "notes.png")
+    rows.trouble.allow(GONE)
+    rows.put("section-0", tmp_path / "notes.png")
     expect(rows.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
     rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
 
@@ -82,11 +72,11 @@ def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_pa
 @pytest.mark.slow
 def test_the_video_uses_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
     rows.choose("mode", "loop")
-    put_picture(rows, 0, pictures["red"])
+    rows.put("section-0", pictures["red"])
     rows.wait_until(lambda: pictured(rows)[0] == "red.png", "the picture is shown")
     with rows.asking():
         rows.page.fill("#section-1 textarea", "It turns.")
-    rows.choose_start(pictures["yellow"])
+    rows.put("start-image", pictures["yellow"])
     rows.make_video()
     request = load_request(app.videos()[-1])
     assert [(frame.section, bool(frame.image), frame.prompt) for frame in request.keyframes] == [

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ class App:
     Args:
         home: the folder of all that the app writes.
         options: more of the command line.
-        before: what stands before Python on the command line.
         environment: added to the process's own.
         patience: seconds that a start and an end may take.
     """
@@ -55,7 +54,6 @@ class App:
         home: Path,
         *options: str | Path,
         models: Path = MODELS,
-        before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> None:
@@ -66,7 +64,6 @@ class App:
         self.log = home / "app.log"
         self._options = options
         self._models = models
-        self._before = before
         self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # starts would take three times as long
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,11 +77,6 @@ class App:
         return self.home / "outputs"
 
     @property
-    def is_isolated(self) -> bool:
-        """True if it runs in a network of its own."""
-        return bool(self._before)
-
-    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -93,7 +85,7 @@ class App:
         """The command line, as this app's or as another's."""
         places = ["--home", home or self.home, "--models", self._models, "--device", "cpu"]
         line = [sys.executable, SCRIPT, *places, "--port", port or self.port, *self._options, *options]
-        return [*self._before, *map(str, line)]
+        return list(map(str, line))
 
     def start(self) -> None:
         """Start the process, and wait until it says that it answers."""
@@ -150,8 +142,6 @@ class App:
 
         The app reads its file once, so a running one is given them by a page.
         """
-        if self._process is not None and self.is_isolated:
-            return  # it cannot be reached from here, and keeps the settings of its start
         if self._process is not None:
             self._fill_in(DEFAULTS | {"sound": True, "output_folder": "outputs"} | SMALL | settings)
             return
