@@ -104,9 +104,10 @@ def test_psnr():
 
 
 def test_the_table_says_what_is_not_met():
-    text = table([Row("a", "1", "2", False), Row("b", "3", "", None), Row("c", "4", "4", True)])
-    assert text.splitlines()[2:] == ["| a | 1 | 2 | **no** |", "| b | 3 |  |  |", "| c | 4 | 4 | yes |"]
-
-
-def test_details_can_be_written():
-    assert json.dumps([Row("a", "1", "2", True, {"x": 1.0}).__dict__])
+    rows = [Row("a", "1", "2", False, {"x": 1.0}), Row("b", "3", "", None), Row("c", "4", "4", True)]
+    assert json.dumps([row.__dict__ for row in rows]), "details can be written"
+    assert table(rows).splitlines()[2:] == [
+        "| a | 1 | 2 | **no** |",
+        "| b | 3 |  |  |",
+        "| c | 4 | 4 | yes |",
+    ]

@@ -39,10 +39,10 @@ PATIENCE = 120
 class Job:
     """One video in one folder, made by as many processes as it takes."""
 
-    def __init__(self, folder: Path, start: Callable[..., Any]) -> None:
+    def __init__(self, folder: Path, context: Any) -> None:
         self.output = folder / "output"
         self._said = folder / "said.txt"
-        self._start = start
+        self._context = context
         folder.mkdir(parents=True)
         request = folder / "request.json"
         request.write_text(json.dumps(REQUEST))
@@ -51,7 +51,9 @@ class Job:
         self._arguments = [str(option) for option in options]
 
     def begin(self, run: Callable[..., None] = preloaded.run_command, *more: object) -> Any:
-        return self._start(run, (self._arguments, self._said, *more))
+        process = self._context.Process(target=run, args=(self._arguments, self._said, *more))
+        process.start()
+        return process
 
     def finish(self, process: Any = None) -> dict[str, bytes]:
         """Let a process come to its end, which must be a good one; gives what all have made."""
@@ -72,22 +74,17 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def start() -> Callable[..., Any]:
+def context() -> Any:
+    """Makes processes that have imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preloaded.__name__])
-
-    def start_one(target: Callable[..., None], arguments: tuple[object, ...]) -> Any:
-        process = context.Process(target=target, args=arguments)
-        process.start()
-        return process
-
-    return start_one
+    return context
 
 
 @pytest.fixture(scope="module")
-def whole(start, tmp_path_factory) -> tuple[dict[str, bytes], float]:
+def whole(context, tmp_path_factory) -> tuple[dict[str, bytes], float]:
     """The files where no process is killed, and the seconds that they take."""
-    job = Job(tmp_path_factory.mktemp("whole") / "job", start)
+    job = Job(tmp_path_factory.mktemp("whole") / "job", context)
     process = job.begin()
     begun = time.monotonic()
     return job.finish(process), time.monotonic() - begun
@@ -96,9 +93,9 @@ def whole(start, tmp_path_factory) -> tuple[dict[str, bytes], float]:
 @pytest.mark.parametrize(
     "number", [pytest.param(n, marks=[pytest.mark.slow] if n != KILLS // 2 else []) for n in range(KILLS)]
 )
-def test_killed_run_is_finished_by_the_next(start, whole, tmp_path, number):
+def test_killed_run_is_finished_by_the_next(context, whole, tmp_path, number):
     made, seconds = whole
-    job = Job(tmp_path / "job", start)
+    job = Job(tmp_path / "job", context)
     process = job.begin()
     # each test has its part of the time, so that together they hit all of it
     process.join((number + random.random()) / KILLS * seconds)
@@ -110,8 +107,8 @@ def test_killed_run_is_finished_by_the_next(start, whole, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_runs_killed_at_every_write_make_the_video(start, whole, tmp_path):
-    job = Job(tmp_path / "job", start)
+def test_runs_killed_at_every_write_make_the_video(context, whole, tmp_path):
+    job = Job(tmp_path / "job", context)
     killed = 0
     while (process := job.begin(preloaded.run_until_write, killed + 1)) is not None:
         process.join(PATIENCE)
