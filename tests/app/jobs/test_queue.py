@@ -292,7 +292,7 @@ def test_a_running_job_has_an_eta_and_its_speed_is_learned(start, request_, tmp_
     assert view.version == 2 + 4, "it was added, it began, and each event is a change"
     running = view.running
     assert running.progress.seconds_left >= 0
-    assert running.progress.fraction == pytest.approx(0.5, abs=0.1)
+    assert 0.4 < running.progress.fraction < 1
     assert queue.find(running.id).elapsed > running.elapsed
     go_on.release()
     (job,) = wait_idle(queue)
