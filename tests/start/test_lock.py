@@ -18,14 +18,14 @@ def _own_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
+def hold(folder: Path, events: list[str]) -> None:
+    with one_at_a_time(folder, lambda: events.append("waiting"), poll_seconds=0.01):
+        events.append("held")
+
+
 def test_a_second_start_waits_and_says_so_once(tmp_path):
-    events = []
-
-    def second():
-        with one_at_a_time(tmp_path, lambda: events.append("waiting"), poll_seconds=0.01):
-            events.append("second")
-
-    thread = threading.Thread(target=second)
+    events: list[str] = []
+    thread = threading.Thread(target=hold, args=(tmp_path, events))
     with one_at_a_time(tmp_path, lambda: events.append("never")):
         thread.start()
         while not events:
@@ -33,7 +33,7 @@ def test_a_second_start_waits_and_says_so_once(tmp_path):
         time.sleep(0.05)
         events.append("first is done")
     thread.join()
-    assert events == ["waiting", "first is done", "second"]
+    assert events == ["waiting", "first is done", "held"]
 
 
 def test_other_folders_do_not_wait(tmp_path):
@@ -53,16 +53,11 @@ def test_a_killed_process_releases_the_lock(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        waits = []
-        thread = threading.Thread(target=lambda: _hold(tmp_path, waits))
+        waits: list[str] = []
+        thread = threading.Thread(target=hold, args=(tmp_path, waits))
         thread.start()
         while not waits:
             time.sleep(0.01)
         holder.kill()
     thread.join(10)
     assert waits == ["waiting", "held"]
-
-
-def _hold(folder: Path, events: list[str]) -> None:
-    with one_at_a_time(folder, lambda: events.append("waiting"), poll_seconds=0.01):
-        events.append("held")

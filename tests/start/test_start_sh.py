@@ -147,54 +147,51 @@ def test_an_incomplete_environment_is_made_anew(app):
 
 
 @pytest.fixture
-def only_python(tmp_path):
+def fresh(tmp_path) -> Unpacked:
+    """An app in whose folder no virtual environment can be made."""
+    app = Unpacked(tmp_path / "fresh")
+    (app.root / "venv").write_text("a file, in the way")
+    return app
+
+
+def put(program: Path, script: str) -> None:
+    program.write_text(f"#!{shutil.which('sh')}\n{script}\n")
+    program.chmod(0o755)
+
+
+def only_python(folder: Path, script: str) -> str:
     """A PATH with the few programs that start.sh needs, and a `python3` that does as it is told."""
     for name in ("dirname", "uname"):
-        (tmp_path / name).symlink_to(shutil.which(name))
-
-    def put(script: str) -> str:
-        program = tmp_path / "python3"
-        program.write_text(f"#!{shutil.which('sh')}\n{script}\n")
-        program.chmod(0o755)
-        return str(tmp_path)
-
-    return put
+        (folder / name).symlink_to(shutil.which(name))
+    put(folder / "python3", script)
+    return str(folder)
 
 
-@pytest.fixture
-def fresh(tmp_path) -> Unpacked:
-    return Unpacked(tmp_path / "fresh")
-
-
-def test_without_a_supported_python_the_download_page_is_named(fresh, only_python):
-    start = fresh.start(PATH=only_python("exit 1"))
+@pytest.mark.parametrize(
+    ("script", "sentences"),
+    [
+        (
+            "exit 1",
+            ["Python 3.10、3.11、3.12、3.13 のどれも見つかりません", "https://www.python.org/downloads/"],
+        ),
+        (
+            "case $2 in *print*) echo python3.12-venv;; *exit*) ;; *) exit 1;; esac",
+            ["python3 lacks its venv module", "sudo apt install python3.12-venv"],
+        ),
+        (
+            f"""case "$*" in *check_python*) exit 0;; esac; exec "{sys.executable}" "$@" """,
+            ["仮想環境を作れませんでした", "The virtual environment could not be made"],
+        ),
+    ],
+)
+def test_the_reason_why_there_is_no_environment_is_named(fresh, tmp_path, script, sentences):
+    start = fresh.start(PATH=only_python(tmp_path, script))
     assert start.status == 1
-    assert "Python 3.10、3.11、3.12、3.13 のどれも見つかりません" in start.said
-    assert "https://www.python.org/downloads/" in start.said
+    assert all(sentence in start.said for sentence in sentences), start.said
 
 
-def test_a_missing_venv_module_is_named_with_its_package(fresh, only_python):
-    start = fresh.start(
-        PATH=only_python("case $2 in *print*) echo python3.12-venv;; *exit*) ;; *) exit 1;; esac")
-    )
-    assert start.status == 1
-    assert "python3 lacks its venv module" in start.said
-    assert "sudo apt install python3.12-venv" in start.said
-
-
-def test_an_environment_that_cannot_be_made_is_reported(fresh, only_python):
-    script = f"""case "$*" in *check_python*) exit 0;; esac; exec "{sys.executable}" "$@" """
-    (fresh.root / "venv").write_text("a file, in the way")
-    start = fresh.start(PATH=only_python(script))
-    assert start.status == 1
-    assert "仮想環境を作れませんでした" in start.said
-    assert "The virtual environment could not be made" in start.said
-
-
-def test_the_users_python_is_used(fresh, only_python):
-    path = only_python("exit 3")
-    own = Path(path) / "own python"
-    own.write_text(f"#!{shutil.which('sh')}\necho mine >&2\nexit 0\n")
-    own.chmod(0o755)
-    start = fresh.start(PATH=path, PYTHON_FOR_VENV=str(own))
+def test_the_users_python_is_used(fresh, tmp_path):
+    put(tmp_path / "own python", "echo mine >&2\nexit 0")
+    path = only_python(tmp_path, "exit 3")
+    start = fresh.start(PATH=path, PYTHON_FOR_VENV=str(tmp_path / "own python"))
     assert start.said.startswith("mine")  # it only pretends to have made one, so nothing else can be said

@@ -1,4 +1,4 @@
-"""The scripts start.bat and start.sh have the same steps, the same Pythons, the same words."""
+"""The scripts start.bat and start.sh search the same Pythons and have the same words."""
 
 import ast
 import re
@@ -13,7 +13,6 @@ from scripts.sentences import SENTENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 BAT = (ROOT / "start.bat").read_text("utf-8")
-SH = (ROOT / "start.sh").read_text("utf-8")
 FUNCTIONS = (ROOT / "scripts" / "environment.sh").read_text("utf-8")
 SETTINGS = (ROOT / "environment2.bat").read_text("utf-8")
 VERSIONS = ["3.13", "3.12", "3.11", "3.10"]
@@ -22,37 +21,6 @@ VERSIONS = ["3.13", "3.12", "3.11", "3.10"]
 def code_of(text: str) -> str:
     """A script without its comments."""
     return "\n".join(line for line in text.splitlines() if not re.match(r"\s*(@?rem\b|#)", line))
-
-
-def test_both_take_the_same_steps_in_the_same_order():
-    steps = [
-        r"check_python.py venv\b",
-        r"check_python.py (?!venv)",
-        r"make_environment.py",
-        r"install_once.py app requirements.txt",
-        r"endframe_ichi.py\" --inbrowser",
-    ]
-    inlined = code_of(BAT).replace("call :try py", r"scripts\check_python.py by py")  # what :try does
-    found = [re.search(step, inlined) for step in steps]
-    assert all(found)
-    assert [step.start() for step in found] == sorted(step.start() for step in found)
-
-    install = re.search(r"install_once\(\) \{.*?\n\}", FUNCTIONS, re.DOTALL)[0]
-    inlined = code_of(SH).replace('install_once app "$root/', install + ' app "')
-    for name in ("make_environment", "find_python"):
-        body = re.search(rf"^{name}\(\) \{{.*?\n\}}", FUNCTIONS, re.DOTALL | re.MULTILINE)[0]
-        inlined = re.sub(rf"(?m)^{name}$|\$\({name}\)", lambda _, body=body: body, inlined)
-    steps = [
-        r'check_python.py" venv',
-        r'check_python.py" 2>',
-        r"make_environment.py",
-        r'install_once.py" .*\n.* app "requirements.txt"',
-        r"--inbrowser",
-        r'endframe_ichi.py" "\$@"',
-    ]
-    found = [re.search(step, inlined) for step in steps]
-    assert all(found)
-    assert [step.start() for step in found] == sorted(step.start() for step in found)
 
 
 def test_both_search_the_supported_pythons():
@@ -85,13 +53,6 @@ def test_start_bat_runs_in_a_folder_of_any_name():
         assert "call" not in before  # which would expand a % in it once more
         assert "(" not in before  # a bracket in it would end the block
     assert "*.bat text eol=crlf" in (ROOT / ".gitattributes").read_text("utf-8")
-
-
-def test_every_end_with_a_failure_waits_for_a_key():
-    ends = re.findall(r"^exit /b (.*)$", code_of(BAT), re.MULTILINE)
-    assert ends == ["0", "0", "%status%"]
-    assert 'if "%status%"=="130" exit /b 130' in BAT
-    assert "\n:wait\nif not defined NO_PAUSE pause\n" in BAT
 
 
 def test_each_setting_is_off_and_explained_in_two_languages():
@@ -131,17 +92,17 @@ def test_every_message_is_used():
 @pytest.mark.parametrize(
     ("version", "size", "can"),
     [
-        ((2, 7), 2**63 - 1, False),
-        ((3, 9), 2**63 - 1, False),
-        ((3, 10), 2**63 - 1, True),
-        ((3, 13), 2**63 - 1, True),
-        ((3, 14), 2**63 - 1, False),
-        ((3, 12), 2**31 - 1, False),
+        ((2, 7), 63, False),
+        ((3, 9), 63, False),
+        ((3, 10), 63, True),
+        ((3, 13), 63, True),
+        ((3, 14), 63, False),
+        ((3, 12), 31, False),
     ],
 )
 def test_a_python_can_run_the_app_if_torch_is_built_for_it(monkeypatch, version, size, can):
     monkeypatch.setattr(sys, "version_info", (*version, 0))
-    monkeypatch.setattr(sys, "maxsize", size)
+    monkeypatch.setattr(sys, "maxsize", 2**size - 1)
     assert check_python.can_run(in_environment=False) is can
 
 
