@@ -114,14 +114,14 @@ def wine(tmp_path_factory):
     source = ROOT / "tests" / "start" / "standin.c"
     subprocess.run([COMPILER, "-municode", "-Wall", "-Werror", "-s", source, "-o", standin], check=True)
     environment = os.environ | wine_environment(prefix)
+    hello = ["wine", "cmd", "/c", "echo %OS%"]
+    done = subprocess.run(hello, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    if b"Windows_NT" not in done.stdout:
+        pytest.skip(f"Wine does not work here: {done.stderr[-200:].decode(errors='replace')}")
     # As long as one program runs, Wine neither begins nor ends its services at each start.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(["wine", "cmd"], env=environment, **pipes):  # ends with its input
-        hello = ["wine", "cmd", "/c", "echo %OS%"]
-        done = subprocess.run(hello, env=environment, capture_output=True, timeout=SECONDS, check=False)
-        if b"Windows_NT" not in done.stdout:
-            pytest.skip(f"Wine does not work here: {done.stderr[-200:].decode(errors='replace')}")
-        yield prefix, standin
+    with subprocess.Popen(["wine", "cmd"], env=environment, **pipes):
+        yield prefix, standin  # the program ends with its input
 
 
 @pytest.fixture
