@@ -1,4 +1,4 @@
-"""The choice of an attention backend: the first that works, in a fixed order."""
+"""Attention backends: the first that works is chosen, active during a job, and replaced where it fails."""
 
 import contextlib
 import importlib.util
@@ -6,12 +6,13 @@ import types
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch.nn.attention import SDPBackend
 
 from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
-from diffusers_helper.transformer.compiling import CompiledBlocks
-from tests.support.tiny import make_loader, make_request, run
+from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
+from tests.support.tiny import load_latents, make_loader, make_request, run
 from webui.eichi_utils.text.translations import Translator
 from webui.endframe_ichi import parse_arguments
 
@@ -125,9 +126,7 @@ def test_sage_attention_is_used_on_request_and_may_round(gpu, requested, factor,
     assert ("sage" in gpu.tried) is (requested is not None)
 
 
-@pytest.mark.parametrize(
-    ("requested", "notices"), [("sage", ["attention_refused"]), (None, []), ("native", [])]
-)
+@pytest.mark.parametrize(("requested", "notices"), [("sage", ["attention_refused"]), ("native", [])])
 def test_a_job_reports_that_the_requested_attention_is_not_used(tmp_path, requested, notices):
     loader = make_loader()
     loader._attention.requested = requested
@@ -150,16 +149,15 @@ def test_only_blocks_with_sage_attention_are_not_compiled():
             assert transformer.is_prepared is not compiles
 
 
-@pytest.mark.parametrize("lang", ["en", "ja", "zh-tw"])
-def test_the_command_line_reports_a_missing_sage_attention(monkeypatch, capsys, lang):
+def test_the_command_line_reports_a_missing_sage_attention(monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "sageattention" else find_spec(name)
     )
     with pytest.raises(SystemExit) as end:
-        parse_arguments(["--sage-attention", "--lang", lang])
+        parse_arguments(["--sage-attention", "--lang", "ja"])
     assert end.value.code == 2
-    assert Translator(lang)("cli.sage_attention_missing") in capsys.readouterr().err
+    assert Translator("ja")("cli.sage_attention_missing") in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
     assert parse_arguments(["--sage-attention"]).sage_attention
 
@@ -181,3 +179,134 @@ def test_xformers_must_be_there_and_right(gpu):
     assert not works()
     del gpu.factors["xformers"]
     assert not works()
+
+
+# -- in a job ------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_attention_backend_is_active_only_during_it():
+    loader = make_loader()
+    for chosen, wanted in (("_native_math", "_native_math"), (None, "native")):
+        loader._attention.choose = lambda *_, chosen=chosen: chosen
+        with loader.transformer(500) as transformer:
+            assert transformer.attention == wanted
+            assert _AttentionBackendRegistry._active_backend == AttentionBackendName(wanted)
+    assert _AttentionBackendRegistry._active_backend == AttentionBackendName.NATIVE
+
+
+@pytest.fixture(scope="module")
+def native_latents(tmp_path_factory):
+    """The latents of a job with PyTorch's own attention."""
+    folder = tmp_path_factory.mktemp("native") / "out"
+    list(run(make_request(), folder, save_latents=True))
+    return load_latents(folder / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "requested", "notices"),
+    [("xformers", None, []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
+)
+def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, native_latents, chosen, requested, notices):
+    """None of these works here; the first two fail when they are activated, the other in a block."""
+    loader = make_loader()
+    loader._attention.choose = lambda *_: chosen
+    loader._attention.requested = requested
+    events = run(make_request(), tmp_path / "out", loader=loader, save_latents=True)
+    assert [event.code for event in events if isinstance(event, Notice)] == notices
+    assert torch.equal(load_latents(tmp_path / "out" / "a.safetensors"), native_latents)
+    assert loader._attention._usable == {chosen: False}
+
+
+@pytest.mark.slow
+def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypatch):
+    calls = []
+
+    def fail_later(self, work):
+        calls.append(1)
+        if len(calls) == 5:
+            self.replace("CUDA error: invalid argument")
+        return work()
+
+    monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
+    loader = make_loader()
+    loader._attention.choose = lambda *_: "_native_math"
+    loader._attention.requested = "_native_math"
+    events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
+    codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
+    assert codes.count("attention_refused") == 1
+    assert codes.index("StepDone") < codes.index("attention_refused") < codes.index("SectionDone")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a bug")])
+def test_other_failures_are_raised(error):
+    def fail():
+        calls.append(active.backend)
+        raise error
+
+    calls: list[str] = []
+    with attention.ActiveAttention("_native_math") as active, pytest.raises(type(error)):
+        active.guard(fail)
+    is_memory = isinstance(error, torch.OutOfMemoryError)
+    assert calls == (["_native_math"] if is_memory else ["_native_math", "native"])
+    assert not active.failed
+
+
+class NeedsNativeAttention(torch.nn.Module):
+    """A block that fails with any attention but PyTorch's own."""
+
+    def forward(self, hidden, text):
+        backend = _AttentionBackendRegistry._active_backend
+        if backend != AttentionBackendName.NATIVE:
+            raise RuntimeError(f"no kernel for {backend}")
+        return hidden * 2, text
+
+
+def test_a_backend_that_fails_while_compiling_keeps_blocks_compiled():
+    torch._dynamo.reset()
+    runner, states = CompiledBlocks("eager"), (torch.ones(2), torch.ones(2))
+    with attention.ActiveAttention("_native_math") as active:
+        active.guard(lambda: runner.prepare([NeedsNativeAttention()], states, active.backend))
+        assert (active.backend, active.failed) == ("native", True)
+    assert runner.is_compiling
+    assert runner.is_ready("native")
+    assert not runner.is_ready("_native_math")
+
+
+@pytest.mark.slow
+def test_a_backend_that_fails_in_a_jobs_compilation_is_replaced():
+    loader, prepared = make_loader(), []
+
+    class Runner(EagerBlocks):
+        def prepare(self, _blocks, _arguments, name):
+            prepared.append(name)
+            if name != "native":
+                raise RuntimeError("no kernel")
+
+    loader._runner = Runner()
+    loader._attention.choose = lambda *_: "_native_math"
+    with loader.transformer(500) as transformer:
+        transformer.prepare_blocks(500, loader.compute)
+        assert transformer.attention == "native"
+    assert prepared == ["_native_math", "native"]
+    assert loader._attention._usable == {"_native_math": False}
+
+
+def test_a_backend_that_fails_in_a_job_causes_no_compilation():
+    """Compiling would take half a minute in the middle of a step, unchecked."""
+    runner, compiled = CompiledBlocks(), []
+    runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
+    loader = make_loader()
+    loader._runner = runner
+    loader._attention.choose = lambda *_: "_native_math"
+    runner._ready = {"_native_math"}
+    with loader.transformer(500) as transformer:
+        stack = transformer.stack
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1]
+        stack.attention.replace("a test")
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1]
+        runner._ready.add("native")
+        assert stack._run(torch.nn.Identity(), 1) == 1
+        assert compiled == [1, 1]
+    assert loader._attention._usable == {}

@@ -16,17 +16,12 @@ from diffusers_helper.eight_bit.conversion import convert
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import StageStarted
 from diffusers_helper.kernels import relative_error
-from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.vram_budget import VramBudget
 from diffusers_helper.sampling import section as section_sampling
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.transformer.block_stack import BlockStack
-from diffusers_helper.transformer.compiling import (
-    TOLERANCE,
-    CompiledBlocks,
-    EagerBlocks,
-)
+from diffusers_helper.transformer.compiling import TOLERANCE, CompiledBlocks, EagerBlocks
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.model_files import find_models
@@ -108,8 +103,9 @@ def test_all_jobs_give_the_same_numbers_with_one_graph_a_kind(compiling, tmp_pat
 
 
 @pytest.mark.slow
-def test_layers_that_are_evicted_need_no_new_graph(compiling, tmp_path, monkeypatch):
-    original = StreamedLayers.__iter__
+def test_layers_that_are_evicted_and_new_rings_need_no_new_graph(compiling, tmp_path, monkeypatch):
+    """The slots of each ring are freed, too."""
+    original, close_ring, slots, left = StreamedLayers.__iter__, VramBudget.close_ring, [], []
 
     def move(self):
         if len(self.layers) > 2 and self.num_resident:  # in inference mode
@@ -118,21 +114,12 @@ def test_layers_that_are_evicted_need_no_new_graph(compiling, tmp_path, monkeypa
             self.keep_in_ram([])
         yield from original(self)
 
-    monkeypatch.setattr(StreamedLayers, "__iter__", move)
-    make(compiling, tmp_path, seconds=2, steps=3)
-    assert graphs() == 2
-
-
-@pytest.mark.slow
-def test_a_new_ring_needs_no_new_graph_and_frees_its_slots(compiling, tmp_path, monkeypatch):
-    monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
-    original, slots, left = VramBudget.close_ring, [], []
-
     def close(self):
         slots.extend(weakref.ref(slot) for slot in self._layers.ring.slots)
-        original(self)
+        close_ring(self)
         left.append(sum(slot() is not None for slot in slots))
 
+    monkeypatch.setattr(StreamedLayers, "__iter__", move)
     monkeypatch.setattr(VramBudget, "close_ring", close)
     make(compiling, tmp_path, seconds=2, steps=3)
     assert graphs() == 2
