@@ -29,7 +29,7 @@ from diffusers_helper.job.folder import JobFolder
 from diffusers_helper.job.output import Target
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.pipeline import generate
-from diffusers_helper.plan import Plan, Section, decoded_tiles, join_weights, make_plan
+from diffusers_helper.plan import Plan, Section, make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import TILE_BLEND, TILE_LATENTS, TILE_STRIDE, SectionSize
 from diffusers_helper.vae.codec import decode_latents
@@ -45,22 +45,21 @@ DEMO_VIDEOS = {
     "pan": {"prompt": "The camera pans left.", "seconds": 5, "seed": 3},
     "pan_half": {"prompt": "The camera pans right.", "seconds": 2, "section_seconds": 0.5, "seed": 2},
 }
-Way = Callable[[Section, SectionSize], tuple[tuple[int, ...], tuple[float, ...]]]
+Way = Callable[[Section], tuple[tuple[int, ...], tuple[float, ...]]]
 """The first latent frames of a section's decoded tiles, and the weights of its last frames."""
 
 
-def ours(section: Section, size: SectionSize) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    return decoded_tiles(section, size), join_weights(section, size)
+def ours(section: Section) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return section.decoded_tiles, section.join_weights
 
 
-def fewest(section: Section, size: SectionSize) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def fewest(section: Section) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Only the tiles that begin in the section's own latent frames; the last fades out as into a next one."""
     if section.index == 0:
-        return ours(section, size)
-    own = size.latent_frames + section.is_last
-    tiles = tuple(range(0, own, TILE_STRIDE))
-    shared = 4 * (tiles[-1] + TILE_LATENTS - own) - 3
-    fade = [1 - step / (size.overlap_frames - 1) for step in range(shared)]
+        return ours(section)
+    tiles = tuple(range(0, section.latent_frames, TILE_STRIDE))
+    shared = 4 * (tiles[-1] + TILE_LATENTS - section.latent_frames) - 3
+    fade = [1 - step / (section.size.overlap_frames - 1) for step in range(shared)]
     blend = [1.0] * (shared - TILE_BLEND) + [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
     return tiles, tuple(a * b for a, b in zip(fade, blend, strict=True))
 
@@ -73,7 +72,7 @@ def join(vae: Any, plan: Plan, latents: list[torch.Tensor], way: Way) -> np.ndar
         JobFolder(Path(place) / "job", height, width, plan.size.overlap_frames) as folder,
     ):
         for section, seen in zip(plan.sections, _seen(plan, latents), strict=True):
-            tiles, weights = way(section, plan.size)
+            tiles, weights = way(section)
             seen = seen[:, :, : tiles[-1] + TILE_LATENTS]
             frames = decode_latents(seen, vae, BUDGET, starts=tiles)
             folder.add_frames(frames, len(frames), weights)
@@ -113,17 +112,15 @@ def measure(vae: Any, name: str, plan: Plan, latents: list[torch.Tensor]) -> lis
         for section in plan.sections[1:]:
             row = {"video": name, "way": way.__name__, "section": section.index, "last": section.is_last}
             place = 4 * sum(part.shape[2] for part in latents[section.index :])
-            rows.append(
-                row | _latents_computed(section, plan.size, way) | _compare(video, wanted, place, plan)
-            )
+            rows.append(row | _latents_computed(section, way) | _compare(video, wanted, place, plan))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
-def _latents_computed(section: Section, size: SectionSize, way: Way) -> dict[str, int]:
+def _latents_computed(section: Section, way: Way) -> dict[str, int]:
     """Latent frames that go through the decoder, in all tiles."""
-    reach = 2 * size.latent_frames + section.is_last
-    computed = sum(min(TILE_LATENTS, reach - tile) for tile in way(section, size)[0])
+    reach = section.size.latent_frames + section.latent_frames
+    computed = sum(min(TILE_LATENTS, reach - tile) for tile in way(section)[0])
     upstream = sum(min(TILE_LATENTS, reach - tile) for tile in range(0, reach, TILE_STRIDE))
     return {"latents_computed": computed, "latents_computed_upstream": upstream}
 
@@ -153,7 +150,7 @@ def make_demo_latents(work: Path, name: str) -> list[torch.Tensor]:
     """The latents of a video's sections, the first made first; the video is made unless it is there."""
     request = demo_request(name)
     latents, plan = demo_latents(work, name, request), make_plan(request)
-    sizes = [plan.size.latent_frames + section.is_last for section in reversed(plan.sections)]
+    sizes = [section.latent_frames for section in reversed(plan.sections)]
     return list(reversed(latents.split(sizes, dim=2)))
 
 
@@ -175,12 +172,11 @@ def demo_request(name: str) -> GenerationRequest:
 def random_case(sections: int, size: SectionSize) -> tuple[Plan, list[torch.Tensor]]:
     """Sections of random latents for a picture of 96x64."""
     seconds = sections * size.overlap_frames / 30
-    length = 1 if size is SectionSize.ONE_SECOND else 0.5
-    values = {"start_image": "a.png", "seconds": seconds, "section_seconds": length}
+    values = {"start_image": "a.png", "seconds": seconds, "section_seconds": size.value}
     plan = make_plan(GenerationRequest.from_dict(values))
     assert len(plan.sections) == sections
     generator = torch.Generator().manual_seed(sections)
-    counts = [size.latent_frames + section.is_last for section in plan.sections]
+    counts = [section.latent_frames for section in plan.sections]
     return plan, [torch.randn(1, 16, count, 8, 12, generator=generator) for count in counts]
 
 

@@ -18,7 +18,7 @@ from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, StopRequested
 from .events import Event, Finished, Notice, Planned, Resumed, SectionDone, StageStarted, Stopped
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
-from .job.folder import JobFolder, bytes_needed, stored_fingerprint
+from .job.folder import LATENT_CHANNELS, JobFolder, bytes_needed, stored_fingerprint
 from .job.output import Output, Target
 from .job.partial_video import PartialVideo
 from .job.section_files import count_stored_sections
@@ -27,10 +27,10 @@ from .media.embedded_request import pack_request
 from .models.loading import ModelLoader
 from .models.streamed_transformer import StreamedTransformer
 from .models.vram_budget import count_tokens, vae_budget
-from .plan import Plan, Section, decoded_latent_frames, decoded_tiles, join_weights, make_plan
+from .plan import Plan, Section, make_plan
 from .request import GenerationRequest
 from .sampling.section import SectionSampler, section_inputs
-from .sections import HISTORY_FRAMES, SectionSize, pixel_frames
+from .sections import HISTORY_FRAMES, pixel_frames
 from .vae.codec import decode_to, watch_for_black
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LATENT_CHANNELS = 16
 _T = TypeVar("_T")
 
 
@@ -189,11 +188,11 @@ def _make_sections(
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
             if section.index == job.folder.num_latents:
                 inputs = section_inputs(job.request, section, conditioning, latents.history)
-                sampled = yield from sampler.sample(section, inputs, noise)
+                sampled, evaluations = yield from sampler.sample(section, inputs, noise)
                 is_refused = is_refused or (yield from _report_refused(loader, transformer))
-                whole = torch.cat([*[latents.start] * section.is_last, sampled.latents], dim=2)
-                job.folder.add_latents(whole, section.is_last, sampled.evaluations)
-            latents.prepend(job.folder.latents(section.index, LATENT_CHANNELS), section, job.plan.size)
+                whole = torch.cat([*[latents.start] * section.is_last, sampled], dim=2)
+                job.folder.add_latents(whole, section.is_last, evaluations)
+            latents.prepend(job.folder.latents(section.index), section)
             if section.index == job.folder.num_sections:
                 yield from _decode(job, section, latents.front, loader, transformer, vae)
 
@@ -221,9 +220,9 @@ class _Latents:
             history[:, :, :1] = conditioning.latents[job.plan.end] * job.request.end_frame_strength
         return cls(start, history, history[:, :, :0])
 
-    def prepend(self, latents: torch.Tensor, section: Section, size: SectionSize) -> None:
+    def prepend(self, latents: torch.Tensor, section: Section) -> None:
         """Put a section's latents in front."""
-        self.front = torch.cat([latents, self.front], dim=2)[:, :, : decoded_latent_frames(section, size)]
+        self.front = torch.cat([latents, self.front], dim=2)[:, :, : section.decoded_latent_frames]
         self.history = torch.cat([latents, self.history], dim=2)[:, :, :HISTORY_FRAMES]
 
 
@@ -245,16 +244,14 @@ def _decode(
 ) -> Generator[Event, None, None]:
     """Decode a section's latents `(1, channels, t, h, w)` and store its frames."""
     yield StageStarted("decoding", section.index)
-    size = job.plan.size
 
     def store(frames: Iterator[torch.Tensor]) -> None:
-        checked = watch_for_black(frames, pixel_frames(size.latent_frames), job.pictures.values())
-        job.folder.add_frames(checked, pixel_frames(latents.shape[2]), join_weights(section, size))
+        checked = watch_for_black(frames, section.size.overlap_frames, job.pictures.values())
+        job.folder.add_frames(checked, pixel_frames(latents.shape[2]), section.join_weights)
 
     def decode() -> None:
         may_shrink = not transformer.stack.layers.num_resident  # resident layers are evicted before
-        starts = decoded_tiles(section, size)
-        decode_to(store, latents, vae, vae_budget(loader.compute), may_shrink, starts)
+        decode_to(store, latents, vae, vae_budget(loader.compute), may_shrink, section.decoded_tiles)
 
     transformer.budget.retry_on_oom(decode)
     video = job.progress.write() if job.progress is not None else None
@@ -268,7 +265,7 @@ def _finish(job: _Job) -> Finished:
         job.output.write_sections(job.folder)
         if job.target.save_latents:
             metadata = {"transformer_evaluations": json.dumps(job.folder.evaluations), "seed": str(job.seed)}
-            job.folder.save_latents(job.target.file(".safetensors"), LATENT_CHANNELS, metadata)
+            job.folder.save_latents(job.target.file(".safetensors"), metadata)
         video, count = job.output.write_video(job.folder)
         job.output.delete_unfinished()
     job.folder.done = True

@@ -27,10 +27,56 @@ class Section:
 
     index: int
     is_last: bool
-    padding_frames: int
+    size: SectionSize
     positions: Positions
     picture: str
     prompt: str
+
+    @property
+    def latent_frames(self) -> int:
+        """Its latent frames, in the last with the start image's."""
+        return self.size.latent_frames + self.is_last
+
+    @property
+    def decoded_latent_frames(self) -> int:
+        """The latent frames decoded after it: its own, and as many of the section after it in the video as
+        upstream's pixels take, which decodes all of that one.
+
+        Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the
+        same latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
+        """
+        if self.index == 0:
+            return self.latent_frames
+        behind = TILE_LATENTS - TILE_STRIDE if self._is_in_step else self.size.latent_frames
+        return self.latent_frames + behind
+
+    @property
+    def decoded_tiles(self) -> tuple[int, ...]:
+        """The latent frames at which the tiles begin that are decoded after it."""
+        if self._is_in_step:
+            return tuple(range(0, self.latent_frames, TILE_STRIDE))
+        return tile_starts(self.decoded_latent_frames)
+
+    @property
+    def join_weights(self) -> tuple[float, ...]:
+        """The weights of its last frames where they meet the first stored ones.
+
+        Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from
+        the tile on with which the frames there begin, but for the blend into it, whose weights come on top.
+        """
+        if self.index == 0:
+            return ()
+        overlap = self.size.overlap_frames
+        fade = [1 - step / (overlap - 1) for step in range(overlap)]
+        if not self._is_in_step:
+            return tuple(fade)
+        blend = [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
+        return (fade[0], *(a * b for a, b in zip(fade[1:], blend, strict=False)))
+
+    @property
+    def _is_in_step(self) -> bool:
+        """True if its tiles fall on the same frames as those of the section decoded before it."""
+        return self.index > 0 and self.latent_frames % TILE_STRIDE == 0
 
 
 @dataclass(frozen=True)
@@ -56,55 +102,11 @@ class Plan:
     @property
     def decoded_frames(self) -> int:
         """The pixel frames of all sections, those that two share counted twice."""
-        return self.pixel_frames + sum(len(join_weights(section, self.size)) for section in self.sections)
+        return sum(pixel_frames(section.decoded_latent_frames) for section in self.sections)
 
     @property
     def seconds(self) -> float:
         return self.pixel_frames / FPS
-
-
-def decoded_latent_frames(section: Section, size: SectionSize) -> int:
-    """Return the latent frames decoded after a section: its own, with the start image's in the last, and as
-    many of the section after it in the video as upstream's pixels take, which decodes all of that one.
-
-    Where the tiles are in step it takes what the section's own tiles reach. Elsewhere two decodes of the same
-    latent frames differ, upstream's fade over all of them shows it, and nothing less gives the same.
-    """
-    own = _own_latents(section, size)
-    if section.index == 0:
-        return own
-    return own - TILE_STRIDE + TILE_LATENTS if _is_in_step(section, size) else own + size.latent_frames
-
-
-def decoded_tiles(section: Section, size: SectionSize) -> tuple[int, ...]:
-    """Return the latent frames at which the tiles begin that are decoded after a section."""
-    if _is_in_step(section, size):
-        return tuple(range(0, _own_latents(section, size), TILE_STRIDE))
-    return tile_starts(decoded_latent_frames(section, size))
-
-
-def join_weights(section: Section, size: SectionSize) -> tuple[float, ...]:
-    """Return the weights of a section's last frames where they meet the first stored ones.
-
-    Upstream fades linearly from one to the other. Where the tiles are in step, both are the same from the
-    tile on with which the frames there begin, but for the blend into it, whose weights come on top.
-    """
-    if section.index == 0:
-        return ()
-    fade = [1 - step / (size.overlap_frames - 1) for step in range(size.overlap_frames)]
-    if not _is_in_step(section, size):
-        return tuple(fade)
-    blend = [1 - step / TILE_BLEND for step in range(TILE_BLEND)]
-    return (fade[0], *(a * b for a, b in zip(fade[1:], blend, strict=False)))
-
-
-def _own_latents(section: Section, size: SectionSize) -> int:
-    return size.latent_frames + section.is_last
-
-
-def _is_in_step(section: Section, size: SectionSize) -> bool:
-    """Return whether a section's tiles fall on the same frames as those of the section decoded before it."""
-    return section.index > 0 and _own_latents(section, size) % TILE_STRIDE == 0
 
 
 def make_plan(request: GenerationRequest) -> Plan:
@@ -117,13 +119,12 @@ def make_plan(request: GenerationRequest) -> Plan:
     }
     sections = []
     for index, padding in enumerate(section_paddings(count, request.all_padding)):
-        padding_frames = int(padding * size.window)
         sections.append(
             Section(
                 index=index,
                 is_last=index == count - 1,
-                padding_frames=padding_frames,
-                positions=section_positions(padding_frames, size.latent_frames),
+                size=size,
+                positions=section_positions(int(padding * size.window), size.latent_frames),
                 picture=next((image for number, image in images.items() if number >= index), start),
                 prompt=prompts.get(index, request.prompt),
             )

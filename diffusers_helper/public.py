@@ -3,6 +3,8 @@
 Importing it imports no torch.
 """
 
+# ruff: noqa: F401  (everything here is imported for others)
+
 from .files.atomic import atomic_write, replace_file
 from .files.disk_errors import DISK_FULL, disk_errors
 from .files.exclusive_lock import exclusive_lock
@@ -21,10 +23,3 @@ from .weights.model_files import (
     find_part,
     repository_folders,
 )
-
-__all__ = [
-    "DISK_FULL", "PARTS", "SINGLE_FILES", "ModelFiles", "ModelPart", "PartSpec", "atomic_write",
-    "check_fit", "count_frames", "count_stored_sections", "disk_errors", "exclusive_lock", "find_models",
-    "find_part", "list_partial_videos", "load_request", "read_image", "read_last_frame", "read_size",
-    "replace_file", "repository_folders",
-]  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .buckets import SIZE_MULTIPLE
-from .errors import ErrorCode, InputError
+from .errors import InputError
 from .sections import SectionSize, count_sections
 
 MAX_SEED = 2**63 - 1
@@ -32,38 +32,27 @@ Check = Callable[[object, str], Any]
 
 @dataclass(frozen=True)
 class _Number:
-    """A check for numbers of a range, `low` itself left out where it is open."""
+    """A check for numbers of a range, `low` itself left out where it is open.
+
+    Only whole ones where it `is_whole`; JSON may write these with a point.
+    """
 
     low: float
     high: float
+    is_whole: bool = False
     open_low: bool = False
 
     def __call__(self, value: object, key: str) -> float:
-        low, high = self.low, self.high
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError("not_a_number", field=key, value=_shown(value), low=low, high=high)
-        if not low <= value <= high or (self.open_low and value == low):  # NaN fails this too
-            code: ErrorCode = "out_of_range_above" if self.open_low else "out_of_range"
-            raise InputError(code, field=key, value=_shown(value), low=low, high=high)
-        return float(value)
+        named: dict[str, Any] = {"field": key, "value": _shown(value), "low": self.low, "high": self.high}
+        if isinstance(value, bool) or not isinstance(value, int | float) or (self.is_whole and value % 1):
+            raise InputError("not_a_whole_number" if self.is_whole else "not_a_number", **named)
+        if not self.low <= value <= self.high or (self.open_low and value == self.low):  # NaN fails this too
+            raise InputError("out_of_range_above" if self.open_low else "out_of_range", **named)
+        return int(value) if self.is_whole else float(value)
 
 
-@dataclass(frozen=True)
-class _WholeNumber:
-    """A check for whole numbers of a range, which JSON may write with a point."""
-
-    low: int
-    high: int
-
-    def __call__(self, value: object, key: str) -> int:
-        low, high = self.low, self.high
-        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not is_whole:
-            raise InputError("not_a_whole_number", field=key, value=_shown(value), low=low, high=high)
-        number = int(value)  # type: ignore[call-overload]
-        if not low <= number <= high:
-            raise InputError("out_of_range", field=key, value=_shown(value), low=low, high=high)
-        return number
+def _whole(low: int, high: int) -> _Number:
+    return _Number(low, high, is_whole=True)
 
 
 def _flag(value: object, key: str) -> bool:
@@ -95,22 +84,13 @@ def _section_seconds(value: object, key: str) -> float:
     return float(value)
 
 
-@dataclass(frozen=True)
-class _Optional:
-    """A check that takes null, too."""
-
-    check: Check
-
-    def __call__(self, value: object, key: str) -> Any:
-        return None if value is None else self.check(value, key)
-
-
 # -- what a request holds ----------------------------------------------------------------------------
 
 
 def _field(default: Any, check: Check, *, decides: bool = True) -> Any:
     """Declare a key of the request file: its default, its check, and whether it decides a section's numbers.
 
+    A key whose default is None takes null, too; its check does not see it.
     The seed and `close_after` are compared apart, sizes show in the cropped pictures, the rest of those that
     do not decide only changes how sections are written.
     """
@@ -121,8 +101,8 @@ def _field(default: Any, check: Check, *, decides: bool = True) -> Any:
 class Keyframe:
     """The picture and prompt of one section. Section 0 is generated first: it is the END of the video."""
 
-    section: int = field(metadata={"check": _WholeNumber(-MAX_SEED, MAX_SEED)})  # its range: _check_keyframes
-    image: str | None = _field(None, _Optional(_picture))
+    section: int = field(metadata={"check": _whole(-MAX_SEED, MAX_SEED)})  # its range: _check_keyframes
+    image: str | None = _field(None, _picture)
     prompt: str = _field("", lambda value, key: "" if value is None else _text(value, key))
 
 
@@ -149,34 +129,34 @@ class GenerationRequest:
     the closing one, which joins the start image: the sections between are left out.
     """
 
-    start_image: str | None = _field(None, _Optional(_picture))
-    end_image: str | None = _field(None, _Optional(_picture))
+    start_image: str | None = _field(None, _picture)
+    end_image: str | None = _field(None, _picture)
     end_frame_strength: float = _field(1.0, _Number(0, 1))
     prompt: str = _field("", _text)
     negative_prompt: str = _field("", _text)
-    seed: int | None = _field(None, _Optional(_WholeNumber(0, MAX_SEED)), decides=False)
+    seed: int | None = _field(None, _whole(0, MAX_SEED), decides=False)
     seconds: float = _field(1.0, _Number(0, 120, open_low=True))
     section_seconds: float = _field(1.0, _section_seconds)
-    steps: int = _field(16, _WholeNumber(1, 100))
+    steps: int = _field(16, _whole(1, 100))
     teacache: bool = _field(True, _flag)
     teacache_threshold: float = _field(0.40, _Number(0, 10))
     distilled_guidance_scale: float = _field(10.0, _Number(0, 32))
     guidance_scale: float = _field(1.0, _Number(0, 32))
     guidance_rescale: float = _field(0.0, _Number(0, 1))
-    all_padding: float | None = _field(None, _Optional(_Number(0, 10)))
+    all_padding: float | None = _field(None, _Number(0, 10))
     loop: bool = _field(False, _flag)
-    close_after: int | None = _field(None, _Optional(_WholeNumber(1, MAX_SECTIONS)), decides=False)
+    close_after: int | None = _field(None, _whole(1, MAX_SECTIONS), decides=False)
     keyframes: tuple[Keyframe, ...] = _field((), _keyframes)
-    resolution: int = _field(640, _WholeNumber(64, 1536), decides=False)
-    width: int | None = _field(None, _Optional(_WholeNumber(16, 2048)), decides=False)
-    height: int | None = _field(None, _Optional(_WholeNumber(16, 2048)), decides=False)
-    crf: int = _field(16, _WholeNumber(1, 51), decides=False)
+    resolution: int = _field(640, _whole(64, 1536), decides=False)
+    width: int | None = _field(None, _whole(16, 2048), decides=False)
+    height: int | None = _field(None, _whole(16, 2048), decides=False)
+    crf: int = _field(16, _whole(1, 51), decides=False)
     keep_section_videos: bool = _field(False, _flag, decides=False)
     save_section_stills: bool = _field(False, _flag, decides=False)
 
     @property
     def section_size(self) -> SectionSize:
-        return SectionSize.of(self.section_seconds)
+        return SectionSize(self.section_seconds)
 
     @property
     def num_sections(self) -> int:
@@ -184,10 +164,17 @@ class GenerationRequest:
 
     @property
     def start_picture(self) -> str:
-        """The picture that the video starts with: the start image, else the highest section's keyframe."""
+        """The picture that the video starts with: the start image, else the highest section's keyframe.
+
+        Raises:
+            InputError: the request has no picture that could be it (`no_start_image`).
+        """
         if self.start_image is not None:
             return self.start_image
-        return max((k.section, k.image) for k in self.keyframes if k.image is not None)[1]
+        pictures = [(k.section, k.image) for k in self.keyframes if k.image is not None]
+        if not pictures:
+            raise InputError("no_start_image")
+        return max(pictures)[1]
 
     @property
     def end_picture(self) -> str | None:
@@ -205,9 +192,9 @@ class GenerationRequest:
         """
         if not isinstance(values, dict):
             raise InputError("request_not_an_object", value=_shown(values))
-        checked = _check_fields(values, cls, "")
-        request = cls(**checked)
-        _check_pictures_and_size(request)
+        request = cls(**_check_fields(values, cls, ""))
+        _ = request.start_picture  # raises where there is none
+        _check_size(request)
         _check_keyframes(request)
         _check_closing(request)
         return request if base is None else request.with_base(base)
@@ -223,18 +210,17 @@ class GenerationRequest:
 
     def with_base(self, base: Path) -> "GenerationRequest":
         """Return the request with picture paths made absolute, relative to the folder `base`."""
+        return self.map_images(lambda name: name if is_data_uri(name) else str((base / name).absolute()))
 
-        def resolve(image: str | None) -> str | None:
-            return image if image is None or is_data_uri(image) else str((base / image).absolute())
+    def map_images(self, change: Callable[[str], str]) -> "GenerationRequest":
+        """Return the request with the name of each picture that it has replaced by `change(name)`."""
 
-        return self.map_images(resolve)
+        def changed(name: str | None) -> str | None:
+            return None if name is None else change(name)
 
-    def map_images(self, change: Callable[[str | None], str | None]) -> "GenerationRequest":
-        """Return the request with each picture's name replaced by `change(name)`."""
-        keyframes = tuple(dataclasses.replace(k, image=change(k.image)) for k in self.keyframes)
-        return dataclasses.replace(
-            self, start_image=change(self.start_image), end_image=change(self.end_image), keyframes=keyframes
-        )
+        keyframes = tuple(dataclasses.replace(k, image=changed(k.image)) for k in self.keyframes)
+        start, end = changed(self.start_image), changed(self.end_image)
+        return dataclasses.replace(self, start_image=start, end_image=end, keyframes=keyframes)
 
 
 REQUEST_FIELDS = {known.name: known for known in dataclasses.fields(GenerationRequest)}
@@ -243,8 +229,7 @@ REQUEST_FIELDS = {known.name: known for known in dataclasses.fields(GenerationRe
 def field_limits(name: str) -> tuple[float, float]:
     """Return the lowest and the highest value of a number in a request."""
     check = REQUEST_FIELDS[name].metadata["check"]
-    number: Any = check.check if isinstance(check, _Optional) else check
-    return number.low, number.high
+    return check.low, check.high
 
 
 def is_data_uri(image: str) -> bool:
@@ -278,17 +263,18 @@ def _parse_int(digits: str) -> int | float:
 
 def _check_fields(values: dict, declared: type, prefix: str) -> dict[str, Any]:
     """Check all values of one object of a request, whose keys are the fields of the dataclass `declared`."""
-    checks = {known.name: known.metadata["check"] for known in dataclasses.fields(declared)}
+    known, checked = {each.name: each for each in dataclasses.fields(declared)}, {}
     for key in values:
-        if key not in checks:
-            nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], checks, n=1, cutoff=0.0)[0]
+        if key not in known:
+            nearest = difflib.get_close_matches(key[:SHOWN_CHARACTERS], known, n=1, cutoff=0.0)[0]
             raise InputError("unknown_key", field=prefix + _shortened(key), nearest=nearest)
-    return {key: checks[key](value, prefix + key) for key, value in values.items()}
+    for key, value in values.items():
+        is_left_out = value is None and known[key].default is None
+        checked[key] = None if is_left_out else known[key].metadata["check"](value, prefix + key)
+    return checked
 
 
-def _check_pictures_and_size(request: GenerationRequest) -> None:
-    if request.start_image is None and not any(k.image for k in request.keyframes):
-        raise InputError("no_start_image")
+def _check_size(request: GenerationRequest) -> None:
     if (request.width is None) != (request.height is None):
         raise InputError("width_without_height")
     for key in ("width", "height"):

@@ -67,9 +67,8 @@ class Ending:
 
 def plan_of(count: int, size: SectionSize) -> Plan:
     """The engine's plan of a video of `count` sections."""
-    section_seconds = {SectionSize.ONE_SECOND: 1.0, SectionSize.HALF_SECOND: 0.5}[size]
     seconds = count * size.window * FRAMES_PER_LATENT / FPS
-    return make_plan(GenerationRequest("a clip", seconds=seconds, section_seconds=section_seconds))
+    return make_plan(GenerationRequest("a clip", seconds=seconds, section_seconds=size.value))
 
 
 def draw_task(dice: Dice) -> SectionTask:

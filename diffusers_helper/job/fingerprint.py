@@ -4,6 +4,7 @@ A run resumes the sections of an earlier one only where all are equal.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarr
         name: hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()
         for name, picture in pictures.items()
     }
-    values = request.map_images(lambda name: None if name is None else digests[name]).to_dict()
+    values = request.map_images(digests.__getitem__).to_dict()
     defaults = GenerationRequest().to_dict()  # left out: a later version may know more keys
     decisive = {
         key: value
@@ -44,8 +45,5 @@ def request_identity(request: GenerationRequest, pictures: Mapping[str, np.ndarr
 
 def models_identity(files: ModelFiles) -> str:
     """Digest the models' names, sizes and samples of their content: a copy elsewhere has the same."""
-    digest = hashlib.sha256()
-    for part in (files.text_encoder, files.text_encoder_2, files.vae, files.image_encoder, files.transformer):
-        for piece in content_fingerprint(part):
-            digest.update(piece)
-    return digest.hexdigest()
+    pieces = itertools.chain.from_iterable(map(content_fingerprint, vars(files).values()))
+    return hashlib.sha256(b"".join(pieces)).hexdigest()

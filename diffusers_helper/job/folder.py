@@ -26,7 +26,7 @@ from ..files.exclusive_lock import exclusive_lock
 from .fingerprint import JobFingerprint
 from .section_files import PARTIAL_PREFIX, SECTION, Kind, list_partial_videos, section_file
 
-BYTES_PER_PIXEL = 3
+BYTES_PER_PIXEL, LATENT_CHANNELS = 3, 16
 LOCK, REQUEST = "lock", "request.json"
 _KNOWN_NAMES = re.compile(
     rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{PARTIAL_PREFIX})\d+\.mp4)(\.part)?"
@@ -238,10 +238,10 @@ class JobFolder:
         content = [latents[0].contiguous().numpy().tobytes()]
         self._latents.append(self._write(self.num_latents, "latents", content, **metadata))
 
-    def latents(self, number: int, channels: int) -> torch.Tensor:
+    def latents(self, number: int) -> torch.Tensor:
         """Read the latents `(1, channels, t, h, w)` float32 of a sampled section."""
         stored = self._latents[number]
-        shape = (1, channels, stored.frames, *self._latent_size)
+        shape = (1, LATENT_CHANNELS, stored.frames, *self._latent_size)
         with stored.path.open("rb") as file:
             values = np.frombuffer(file.read(math.prod(shape) * 4), dtype=np.float32)
         return torch.from_numpy(values.copy()).reshape(shape)
@@ -251,16 +251,16 @@ class JobFolder:
         """The evaluations of each sampled section (see `add_latents`)."""
         return [stored.metadata["evaluations"] for stored in self._latents]
 
-    def save_latents(self, path: Path, channels: int, metadata: Mapping[str, str]) -> None:
+    def save_latents(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Write all latents as `latents` `(1, channels, t, h/8, w/8)` float32 in a safetensors file."""
         height, width = self._latent_size
-        shape = [1, channels, sum(stored.frames for stored in self._latents), height, width]
+        shape = [1, LATENT_CHANNELS, sum(stored.frames for stored in self._latents), height, width]
         entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
         header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
         header += b" " * (-len(header) % 8)
         with atomic_write(path) as part, part.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
-            for channel in range(channels):
+            for channel in range(LATENT_CHANNELS):
                 for stored in reversed(self._latents):
                     size = stored.frames * height * width * 4
                     with stored.path.open("rb") as source:

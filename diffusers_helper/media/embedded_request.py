@@ -54,7 +54,7 @@ def pack_request(
     `pictures` are cropped, `(height, width, 3)` uint8 by their names in the request.
     """
     height, width = pictures[request.start_picture].shape[:2]
-    packed = request.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
+    packed = request.map_images(lambda name: to_data_uri(pictures[name]))
     return dataclasses.replace(packed, seed=seed, width=width, height=height).to_dict()
 
 

@@ -89,17 +89,17 @@ class ModelLoader:
     def image_encoder(self) -> AbstractContextManager["SiglipVisionModel"]:
         return self._loaded(self.files.image_encoder, make_image_encoder, self.compute.encoders)
 
-    @contextmanager
-    def vae(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
-        """Load the whole VAE; `WindowDecoder` replaces its decoder, as in `vae_decoder`."""
-        with self._loaded(self.files.vae, make_vae, self.compute.vae) as model:
-            model.decoder = WindowDecoder(model.decoder)
-            yield model
+    def vae(self) -> AbstractContextManager["AutoencoderKLHunyuanVideo"]:
+        return self._vae(make_vae)
+
+    def vae_decoder(self) -> AbstractContextManager["AutoencoderKLHunyuanVideo"]:
+        """Load the VAE without its encoder."""
+        return self._vae(make_vae_decoder)
 
     @contextmanager
-    def vae_decoder(self) -> Iterator["AutoencoderKLHunyuanVideo"]:
-        """Load the VAE without its encoder."""
-        with self._loaded(self.files.vae, make_vae_decoder, self.compute.vae) as model:
+    def _vae(self, make: Callable[[dict], nn.Module]) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """Load a VAE, whose decoder `WindowDecoder` replaces."""
+        with self._loaded(self.files.vae, make, self.compute.vae) as model:
             model.decoder = WindowDecoder(model.decoder)
             empty_cache(self.compute.device)  # of the weights as they were, in small pieces
             yield model

@@ -21,6 +21,9 @@ from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
 
 logger = logging.getLogger(__name__)
 
+Sampled = tuple[torch.Tensor, list[int]]
+"""A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, or 0."""
+
 
 def section_inputs(
     request: GenerationRequest, section: Section, conditioning: Conditioning, history: torch.Tensor
@@ -41,14 +44,6 @@ def section_inputs(
         history_4x=history_4x,
         positions=section.positions,
     )
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, or 0."""
-
-    latents: torch.Tensor
-    evaluations: list[int]
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ class SectionSampler:
         logger.info(
             "section %d: blocks computed in %d of %d steps", section.index, sum(evaluations), request.steps
         )
-        return Sampled(latents.cpu(), evaluations)
+        return latents.cpu(), evaluations
 
     def _teacaches(self) -> tuple[TeaCache, TeaCache] | None:
         """New states for the positive and the negative prompt of a section."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusers_helper.plan import decoded_latent_frames, decoded_tiles, join_weights, make_plan
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import (
     SectionSize,
@@ -81,7 +81,7 @@ def test_plan_equals_the_reference(case):
 
 def test_padding_of_the_half_second_window_is_cut_to_whole_frames():
     plan = make_plan(request(seconds=2, section_seconds=0.5))
-    assert [section.padding_frames for section in plan.sections] == [9, 4, 0]
+    assert [section.positions.latents[0] for section in plan.sections] == [10, 5, 1]
 
 
 def test_length_is_the_start_frame_and_all_sections():
@@ -93,6 +93,12 @@ def test_a_section_takes_the_nearest_keyframe_before_it_in_the_video():
     keyframes = [{"section": 1, "image": "b.png"}, {"section": 3, "image": "c.png"}]
     plan = make_plan(request(seconds=6, keyframes=keyframes))
     assert [section.picture for section in plan.sections] == ["b.png", "b.png", "c.png", "c.png", plan.start]
+
+
+def test_without_a_start_image_the_last_keyframe_is_the_start():
+    keyframes = [{"section": 1, "image": "b.png"}, {"section": 0, "image": "c.png"}]
+    without = request(seconds=2, keyframes=keyframes, start_image=None)
+    assert make_plan(without) == make_plan(request(seconds=2, keyframes=keyframes, start_image="b.png"))
 
 
 def test_a_blank_prompt_of_a_section_means_the_main_prompt():
@@ -115,9 +121,9 @@ DECODED = [
 
 @pytest.mark.parametrize(("size", "seconds", "frames", "tiles"), DECODED)
 def test_decoding_reaches_only_as_far_back_as_upstreams_pixels_need(size, seconds, frames, tiles):
-    plan = make_plan(request(seconds=seconds, section_seconds=1 if size is ONE else 0.5))
-    assert [decoded_latent_frames(section, size) for section in plan.sections] == frames
-    assert [decoded_tiles(section, size) for section in plan.sections] == tiles
+    plan = make_plan(request(seconds=seconds, section_seconds=size.value))
+    assert [section.decoded_latent_frames for section in plan.sections] == frames
+    assert [section.decoded_tiles for section in plan.sections] == tiles
     assert plan.decoded_frames == sum(map(pixel_frames, frames))
 
 
@@ -145,8 +151,8 @@ FADE, FADE_HALF = [1 - step / 32 for step in range(33)], [1 - step / 16 for step
     ],
 )
 def test_join_weights_are_the_fade_times_the_blend_of_tiles_in_step(size, seconds, weights):
-    plan = make_plan(request(seconds=seconds, section_seconds=1 if size is ONE else 0.5))
-    assert [list(join_weights(section, size)) for section in plan.sections] == weights
+    plan = make_plan(request(seconds=seconds, section_seconds=size.value))
+    assert [list(section.join_weights) for section in plan.sections] == weights
 
 
 @pytest.mark.parametrize(

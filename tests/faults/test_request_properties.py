@@ -223,7 +223,7 @@ def test_a_request_comes_back_from_a_video_and_a_picture(request_, height, width
     packed = pack_request(request_, pictures, seed)
     start = pictures[request_.start_picture]
     expected = dataclasses.replace(request_, seed=seed, width=16 * width, height=16 * height)
-    expected = expected.map_images(lambda name: None if name is None else to_data_uri(pictures[name]))
+    expected = expected.map_images(lambda name: to_data_uri(pictures[name]))
     with tempfile.TemporaryDirectory() as folder:
         video, own, other = (Path(folder) / name for name in ("a.mp4", "a.png", "b.png"))
         write_mp4(video, [start], crf=40, comment=json.dumps(packed, ensure_ascii=False))

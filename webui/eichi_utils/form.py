@@ -192,9 +192,9 @@ def from_request(
     return Restored(values, Pictures(start, named.end_image, rows), hidden)
 
 
-def _as_file(image: str | None, folder: Path) -> str | None:
+def _as_file(image: str, folder: Path) -> str:
     """The path of a picture; one inside the request is written to a file named by what it holds."""
-    if image is None or not is_data_uri(image):
+    if not is_data_uri(image):
         return image
     try:
         content = base64.b64decode(image.partition(",")[2], validate=True)

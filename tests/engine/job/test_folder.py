@@ -75,7 +75,7 @@ def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
     first, second = torch.randn(1, 16, 5, 2, 3), torch.randn(1, 16, 6, 2, 3)
     folder.add_latents(first, False, [1])
     folder.add_latents(second, True, [1])
-    folder.save_latents(tmp_path / "a.safetensors", 16, {"seed": "1"})
+    folder.save_latents(tmp_path / "a.safetensors", {"seed": "1"})
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("latents"), torch.cat([second, first], dim=2))
         assert file.metadata() == {"seed": "1"}
@@ -84,7 +84,7 @@ def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
 def test_latents_are_read_as_they_were_added(folder):
     latents = torch.randn(1, 16, 5, 2, 3)
     folder.add_latents(latents, False, [1, 0, 1])
-    assert torch.equal(folder.latents(0, 16), latents)
+    assert torch.equal(folder.latents(0), latents)
     assert folder.evaluations == [[1, 0, 1]]
 
 
@@ -120,7 +120,7 @@ def test_stored_sections_are_resumed(two_sections):
         assert (folder.num_latents, folder.num_sections, folder.num_frames) == (2, 2, 13)
         assert values(folder) == [10] * 6 + [5] + [0] * 6
         assert folder.evaluations == [[1, 0], [1, 1]]
-        assert torch.equal(folder.latents(1, 16), torch.ones(1, 16, 5, 2, 3))
+        assert torch.equal(folder.latents(1), torch.ones(1, 16, 5, 2, 3))
         add_sections(folder, 3)
         assert values(folder)[:7] == [20] * 6 + [15]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median_low
 
 from diffusers_helper import events
-from diffusers_helper.plan import Plan, decoded_latent_frames
+from diffusers_helper.plan import Plan
 from diffusers_helper.request import GenerationRequest
 
 MIN_STEPS = 2
@@ -33,7 +33,7 @@ class JobSize:
 def job_size(request: GenerationRequest, plan: Plan, height: int, width: int) -> JobSize:
     """Return the work for a video of `height` x `width` pixels."""
     values = (height // 8) * (width // 8)
-    decoded = tuple(decoded_latent_frames(section, plan.size) * values for section in plan.sections)
+    decoded = tuple(section.decoded_latent_frames * values for section in plan.sections)
     passes = 1 if request.guidance_scale == 1 else 2
     return JobSize(request.steps, plan.size.latent_frames * values * passes, decoded, request.teacache)
 

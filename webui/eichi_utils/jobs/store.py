@@ -74,7 +74,7 @@ class JobStore:
                     copies[name] = str(folder / f"{len(copies) - 1}{Path(name).suffix[:10]}")
                     _write(Path(copies[name]), Path(name))
             _write(folder / THUMBNAIL, thumbnail, flush=False)
-            own = spec.request.map_images(lambda name: None if name is None else copies[name])
+            own = spec.request.map_images(copies.__getitem__)
             job = Job(replace(spec, request=own), thumbnail, position)
             self.write(job)
         except BaseException:
@@ -157,9 +157,9 @@ def _write(target: Path, content: bytes | Path, flush: bool = True) -> None:
                 shutil.copyfile(content, part)
 
 
-def _relative(name: str | None, folder: Path) -> str | None:
+def _relative(name: str, folder: Path) -> str:
     """A picture's name as it is written down: relative to the job's folder, so that the app can be moved."""
-    return name if name is None or is_data_uri(name) else str(Path(name).relative_to(folder))
+    return name if is_data_uri(name) else str(Path(name).relative_to(folder))
 
 
 def _read(folder: Path) -> Job:

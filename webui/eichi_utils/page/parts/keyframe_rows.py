@@ -110,6 +110,6 @@ def _colour(section: int, plan: RowPlan) -> list[str]:
 
 def _label(section: int, plan: RowPlan, words: Translator) -> str:
     """A section's number and its part of the video: section 0 is made first and is the end."""
-    length = SectionSize.of(plan.section_seconds).latent_frames * FRAMES_PER_LATENT / FPS
+    length = SectionSize(plan.section_seconds).latent_frames * FRAMES_PER_LATENT / FPS
     begin = (plan.count - 1 - section) * length
     return words("page.row", section=section, begin=f"{begin:.1f}", end=f"{begin + length:.1f}")
