@@ -6,6 +6,7 @@ section costs the encoding of its own frames and of the head, however long the v
 encoding is in memory.
 """
 
+import contextlib
 import errno
 import io
 import logging
@@ -42,7 +43,6 @@ class PartialVideo:
         self._closed: list[Path] = []
         """Encoded pieces of frames that no longer change, the end of the video first."""
         self._closed_frames = 0
-        self._written = list_partial_videos(folder.path)  # somebody may be watching an earlier run's
 
     def write(self) -> Path | None:
         """Write the partial video under a new name and delete the oldest ones; call after each section.
@@ -63,8 +63,10 @@ class PartialVideo:
                 raise
             logger.warning("the partial video could not be written", exc_info=True)
             return None
-        self._written = [*(old for old in self._written if old != path), path]
-        self._delete_older()
+        written = sorted(list_partial_videos(self._folder.path), key=lambda video: video.stat().st_mtime_ns)
+        for old in written[:-KEEP_NEWEST]:
+            with contextlib.suppress(OSError):  # somebody watches it (Windows); it goes with the job's folder
+                old.unlink()
         return path
 
     def _write(self) -> Path:
@@ -87,14 +89,6 @@ class PartialVideo:
             _encode(part, self._folder, begin, end)
         self._closed.append(path)
         self._closed_frames += end - begin
-
-    def _delete_older(self) -> None:
-        while len(self._written) > KEEP_NEWEST:
-            old = self._written.pop(0)
-            try:
-                old.unlink()
-            except OSError:  # somebody watches it (Windows); the job's folder goes as a whole later
-                logger.debug("%s stays for now", old, exc_info=True)
 
 
 def _encode(target: Path | BinaryIO, folder: JobFolder, start: int, stop: int) -> None:

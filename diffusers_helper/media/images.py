@@ -163,7 +163,11 @@ def _opened(name: str) -> Iterator[tuple[Image.Image, IO[bytes]]]:
         with source, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files
             with Image.open(source, formats=formats) as image:
-                _check_size(image.size, shown)
+                width, height = image.size
+                if min(width, height) < MIN_SIDE:
+                    raise InputError(
+                        "image_too_small", image=shown, width=width, height=height, least=MIN_SIDE
+                    )
                 yield image, source
     except (InputError, MemoryError):
         raise
@@ -174,14 +178,6 @@ def _opened(name: str) -> Iterator[tuple[Image.Image, IO[bytes]]]:
     except Exception as error:  # a damaged file makes Pillow raise anything
         reason = str(error) or type(error).__name__
         raise InputError("image_broken", image=shown, reason=reason) from error
-
-
-def _check_size(size: tuple[int, int], shown: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6)
-    if min(width, height) < MIN_SIDE:
-        raise InputError("image_too_small", image=shown, width=width, height=height, least=MIN_SIDE)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

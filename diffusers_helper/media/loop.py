@@ -5,33 +5,23 @@ changes little. Its steps are equal, the last one included, so that nothing jump
 The number of frames and the first frame stay as they are.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 LOOP_FADE_FRAMES = 12
 """Frames that fade: enough to be smooth, too few (0.4 s) to be seen as a double image."""
-
-
-class Frames(Protocol):
-    """Yields frames `start` to `stop` of a video, `(height, width, 3)` uint8."""
-
-    def __call__(self, start: int, stop: int) -> Iterator[np.ndarray]: ...
-
-
-def fade_length(count: int) -> int:
-    """The number of frames that fade at the end of `count` frames: at most a third of them."""
-    return min(LOOP_FADE_FRAMES, count // 3)
+Frames = Callable[[int, int], Iterator[np.ndarray]]
+"""The function that yields frames `start` to `stop` of a video, `(height, width, 3)` uint8."""
 
 
 def looped(frames: Frames, count: int) -> Frames:
     """Fade the end of a video of `count` frames into its first frame, with one frame more in memory.
 
-    The i-th of the k frames that fade (from 1) becomes the mean of itself and the first one, which has the
-    weight i / (k + 1).
+    At most a third of the frames fade. The i-th of these k (from 1) becomes the mean of itself and the first
+    one, which has the weight i / (k + 1).
     """
-    length = fade_length(count)
+    length = min(LOOP_FADE_FRAMES, count // 3)
     begin = count - length
 
     def read(start: int, stop: int) -> Iterator[np.ndarray]:

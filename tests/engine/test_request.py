@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusers_helper.errors import InputError
+from diffusers_helper.plan import make_plan
 from diffusers_helper.request import (
     GenerationRequest,
     Keyframe,
@@ -90,6 +91,13 @@ def test_keyframes_hold_an_image_or_a_prompt():
     request = GenerationRequest.from_dict({"seconds": 4, "keyframes": frames})
     assert (request.start_image, request.start_picture) == (None, "b.png")
     assert request.keyframes == (Keyframe(2, "b.png", ""), Keyframe(0, None, "runs"))
+
+
+def test_a_request_without_a_picture_is_refused_where_one_is_needed():
+    for request in (GenerationRequest(), GenerationRequest(loop=True, keyframes=(Keyframe(0, prompt="a"),))):
+        with pytest.raises(InputError) as caught:
+            make_plan(request)
+        assert caught.value.code == "no_start_image"
 
 
 def test_image_paths_start_at_the_folder_of_the_request():

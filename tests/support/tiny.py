@@ -1,6 +1,9 @@
 """The tiny models of `golden/` and short ways to make a video with them. Used by several tests."""
 
+import atexit
+import gc
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,10 @@ START = str(GOLDEN / "one_second" / "start.png")
 VAE_FILE = "hunyuanvideo-community/HunyuanVideo/vae/diffusion_pytorch_model.safetensors"
 LAST_SHARD = "lllyasviel/FramePackI2V_HY/diffusion_pytorch_model-00006-of-00006.safetensors"
 
+CACHE = tempfile.TemporaryDirectory(prefix="embeddings")
+"""The embeddings of all videos that this process makes, unless a test wants its own."""
+atexit.register(gc.unfreeze)  # `run` freezes; libraries complain about what nobody takes down in the end
+
 
 def make_loader(models: Path = MODELS) -> ModelLoader:
     return ModelLoader(find_models(models), choose_compute("cpu"))
@@ -34,6 +41,11 @@ def make_request(**values: Any) -> GenerationRequest:
     return GenerationRequest.from_dict(small | values)
 
 
+def small_request(**values: Any) -> GenerationRequest:
+    """A request whose video is made as quickly as can be: one section of 21 frames, but for `values`."""
+    return make_request(**{"seconds": 0.5, "section_seconds": 0.5, "width": 32, "height": 32} | values)
+
+
 def run(
     request: GenerationRequest,
     folder: Path,
@@ -43,11 +55,13 @@ def run(
     stop: threading.Event | None = None,
     save_latents: bool = False,
     partial_videos: bool = False,
+    cache: Path | None = None,
 ) -> Iterator[Event]:
-    """Make the video in `folder`; its cache and its working folder lie beside that one."""
+    """Make the video in `folder`; its working folder lies beside that one."""
+    gc.freeze()  # what is there by now need not be looked through whenever a model is freed
     target = Target(folder, name, save_latents, partial_videos, work_of(folder, name))
-    cache = EmbeddingCache(folder.parent / "cache")
-    return generate(request, target, loader or make_loader(), cache, stop or threading.Event())
+    embeddings = EmbeddingCache(cache or Path(CACHE.name))
+    return generate(request, target, loader or make_loader(), embeddings, stop or threading.Event())
 
 
 def work_of(folder: Path, name: str = "a") -> Path:

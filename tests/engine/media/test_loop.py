@@ -8,11 +8,9 @@ import torch
 
 from diffusers_helper.events import SectionDone
 from diffusers_helper.media.images import read_image
-from diffusers_helper.media.loop import LOOP_FADE_FRAMES, fade_length, looped
+from diffusers_helper.media.loop import LOOP_FADE_FRAMES, looped
 from diffusers_helper.media.video import read_frames
-from tests.support.tiny import START, load_latents, make_request, run
-
-SMALL = {"seconds": 1, "section_seconds": 0.5, "width": 64, "height": 48, "crf": 1}
+from tests.support.tiny import START, load_latents, run, small_request
 
 
 def source(values):
@@ -31,7 +29,8 @@ def pixels(frames, start, stop):
 
 @pytest.mark.parametrize(("count", "length"), [(0, 0), (1, 0), (2, 0), (3, 1), (21, 7), (36, 12), (3600, 12)])
 def test_the_fade_never_takes_more_than_a_third(count, length):
-    assert fade_length(count) == length
+    video = looped(source([200] + [70] * (count - 1)), count)
+    assert sum(value not in (200, 70) for value in pixels(video, 0, count)) == length
 
 
 def test_the_end_fades_to_the_first_frame_in_equal_steps():
@@ -62,13 +61,12 @@ def test_frames_are_read_one_at_a_time():
 
 # -- whole videos -----------------------------------------------------------------------------------------
 
+SMALL = {"seconds": 1, "width": 64, "height": 48, "crf": 1}
+"""A video of two sections, 41 frames."""
 
-def make_video(folder, name, **values):
-    """The frames and latents of a video of two sections, 41 frames."""
-    request = make_request(**SMALL, **values)
-    list(run(request, folder, name=name, save_latents=True))
-    frames = np.stack(list(read_frames(folder / f"{name}.mp4"))).astype(int)
-    return frames, load_latents(folder / f"{name}.safetensors")
+
+def frames_of(path):
+    return np.stack(list(read_frames(path))).astype(int)
 
 
 def difference(first, second):
@@ -80,39 +78,36 @@ def ordinary_step(frames):
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """The same video as a loop, and with the same end picture but no fade."""
+def folder(tmp_path_factory):
+    """The same video as a loop, with its sections, and with the same end picture but no fade."""
     folder = tmp_path_factory.mktemp("loop") / "out"
-    return make_video(folder, "loop", loop=True), make_video(folder, "plain", end_image=START)
+    loop = {"loop": True, "keep_section_videos": True, "save_section_stills": True}
+    for name, values in (("loop", loop), ("plain", {"end_image": START})):
+        list(run(small_request(**SMALL | values), folder, name=name, save_latents=True))
+    return folder
 
 
-def test_the_step_over_the_seam_is_no_larger_than_an_ordinary_one(videos):
-    (loop, _), (plain, _) = videos
+def test_only_the_seam_of_a_loop_differs_and_is_an_ordinary_step(folder):
+    loop, plain = (frames_of(folder / f"{name}.mp4") for name in ("loop", "plain"))
+    assert len(loop) == len(plain) == 41
     assert difference(loop[-1], loop[0]) <= ordinary_step(loop)
     assert difference(plain[-1], plain[0]) > 2 * ordinary_step(plain)
-
-
-def test_only_the_last_frames_of_a_loop_are_changed(videos):
-    (loop, loop_latents), (plain, plain_latents) = videos
-    assert len(loop) == len(plain) == 41
     assert difference(loop[:-LOOP_FADE_FRAMES], plain[:-LOOP_FADE_FRAMES]) < 0.5
     assert difference(loop[-1], plain[-1]) > 10
+    loop_latents, plain_latents = (load_latents(folder / f"{name}.safetensors") for name in ("loop", "plain"))
     assert torch.equal(loop_latents, plain_latents)
 
 
-def test_section_videos_and_stills_show_the_loop(tmp_path):
-    request = make_request(**SMALL, loop=True, keep_section_videos=True, save_section_stills=True)
-    list(run(request, tmp_path / "out"))
-    whole = np.stack(list(read_frames(tmp_path / "out" / "a.mp4"))).astype(int)
-    last_part = np.stack(list(read_frames(tmp_path / "out" / "a_section_002.mp4")))
-    assert difference(whole[-20:], last_part) < 2
-    still = read_image(str(tmp_path / "out" / "a_section_002.png"))
+def test_section_videos_and_stills_show_the_loop(folder):
+    whole = frames_of(folder / "loop.mp4")
+    assert difference(whole[-20:], frames_of(folder / "loop_section_002.mp4")) < 2
+    still = read_image(str(folder / "loop_section_002.png"))
     assert difference(whole[-1], still) < difference(whole[-6], still) / 2
 
 
 def test_the_unfinished_video_of_a_loop_does_not_fade(tmp_path):
-    events = run(make_request(**SMALL, loop=True), tmp_path / "out")
+    events = run(small_request(**SMALL, loop=True), tmp_path / "out")
     next(event for event in events if isinstance(event, SectionDone))
     events.close()
-    kept = np.stack(list(read_frames(tmp_path / "out" / "a_unfinished.mp4"))).astype(int)
+    kept = frames_of(tmp_path / "out" / "a_unfinished.mp4")
     assert difference(kept[-1], kept[0]) > 2 * ordinary_step(kept)
