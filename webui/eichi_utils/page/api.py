@@ -37,9 +37,8 @@ def add_api(app: AppState) -> None:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
-            request = _request(
-                settings, own, {"resolution": DEMO_RESOLUTION} if app.preflight.uses_demo else {}
-            )
+            defaults: dict[str, object] = {"resolution": DEMO_RESOLUTION} if app.preflight.uses_demo else {}
+            request = _request(settings, own, defaults)
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = delete_refused(caught, app.uploads)

@@ -1,5 +1,6 @@
 """The files that users upload, and the picture or request in each."""
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,7 @@ def _name_only(error: InputError) -> None:
 
 def _is_mp4_or_png(file: Path) -> bool:
     """Return whether the content is an MP4 or PNG, whatever the name; a request file of JSON is neither."""
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(12)
-    except OSError:
-        return False
-    return start.startswith(b"\x89PNG") or start[4:8] == b"ftyp"
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        start = opened.read(12)
+        return start.startswith(b"\x89PNG") or start[4:8] == b"ftyp"
+    return False
