@@ -9,7 +9,7 @@ from tests.support.queue import SOON
 from webui.eichi_utils import preflight as preflight_module
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.machine.rules import CheckLine
-from webui.eichi_utils.preflight import Preflight, PreflightView
+from webui.eichi_utils.preflight import Preflight
 
 LINE = CheckLine("python", "good", {})
 
@@ -21,23 +21,16 @@ def preflight(tmp_path, monkeypatch) -> Preflight:
     return Preflight("options", ModelFolders(None, tmp_path))  # type: ignore[arg-type]
 
 
-def view_when_checked(preflight: Preflight) -> PreflightView:
+@pytest.mark.parametrize("state", ["idle", "failed"])
+def test_everything_is_checked_at_the_start_and_after_a_download(preflight, state):
+    view = preflight.view()
+    assert (view.lines, view.models, view.download.state) == (None, None, "idle")
+    if state == "idle":
+        preflight.check_again()
+    else:
+        assert preflight.download.start()
     end = time.monotonic() + SOON
     while not (view := preflight.view()).lines:
         assert time.monotonic() < end, view
         time.sleep(0.01)
-    return view
-
-
-def test_nothing_is_known_before_the_first_check(preflight):
-    view = preflight.view()
-    assert (view.lines, view.models, view.download.state) == (None, None, "idle")
-    preflight.check_again()
-    view = view_when_checked(preflight)
-    assert view.lines == (LINE, "options")
-    assert view.models.state == "missing"
-
-
-def test_everything_is_checked_again_after_a_download(preflight):
-    assert preflight.download.start()
-    assert view_when_checked(preflight).download.state == "failed"
+    assert (view.lines, view.models.state, view.download.state) == ((LINE, "options"), "missing", state)

@@ -1,4 +1,4 @@
-"""The download as the app sees it: in a process of its own, stopped, killed, continued, twice at once."""
+"""The download as the app sees it: in a process of its own, stopped, killed, continued."""
 
 import signal
 import socket
@@ -80,20 +80,16 @@ def test_a_stopped_download_keeps_what_has_come_and_can_continue(hub, folders):
 
 
 @pytest.mark.slow
-def test_a_second_download_is_refused_and_a_killed_one_continued(hub, folders):
-    first, second = Download(folders), Download(folders)
-    go_on = start(hub, folders, first.start)
-    second.start()
-    failure = finish(second).failure
-    assert failure is not None
-    assert (failure.code, failure.values) == ("download_runs_already", {"path": str(folders.own)})
-    first._process.kill()  # type: ignore[union-attr]
-    failure = finish(first).failure
+def test_a_killed_download_is_a_failure_and_can_be_continued(hub, folders):
+    download = Download(folders)
+    go_on = start(hub, folders, download.start)
+    download._process.kill()  # type: ignore[union-attr]
+    failure = finish(download).failure
     go_on.set()
     assert failure is not None
     assert failure.code == "unexpected"
-    second.start()
-    assert finish(second).state == "done"
+    download.start()
+    assert finish(download).state == "done"
     assert hub.ranges_of(SHARD) == [None, f"bytes={HELD_AFTER}-"]
 
 

@@ -1,16 +1,20 @@
 """The whole download, from a hub on this computer: what comes, and what happens when things break."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.files.exclusive_lock import exclusive_lock
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN, find_models
+from tests.support import fake_hub
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import plan as plan_module
@@ -44,9 +48,12 @@ def fail(folders: ModelFolders) -> tuple[str, dict[str, object]]:
 
 
 def cache_of(folders: ModelFolders) -> Path:
-    """FramePack's repository, as Hugging Face's cache keeps it."""
-    folder = folders.caches[0] / "hub" / f"models--{FRAMEPACK.replace('/', '--')}" / "snapshots" / "c0ffee"
-    return Path(shutil.copytree(MODELS / FRAMEPACK, folder))
+    """FramePack's repository as in Hugging Face's cache; the largest file is a link, as all are there."""
+    base = folders.caches[0] / "hub" / f"models--{FRAMEPACK.replace('/', '--')}"
+    folder = Path(shutil.copytree(MODELS / FRAMEPACK, base / "snapshots" / "c0ffee"))
+    (folder / SHARD).rename(base / "blob")
+    (folder / SHARD).symlink_to(base / "blob")
+    return folder
 
 
 def damaged(path: Path) -> bytes:
@@ -84,8 +91,13 @@ def test_a_part_that_is_complete_elsewhere_stays_there_untouched(hub, folders):
     assert len(hub.asked) == asked
 
 
-@pytest.mark.parametrize("is_damaged", [False, True])
-def test_files_of_a_partial_cache_are_used_unless_they_are_damaged(hub, folders, is_damaged):
+@pytest.mark.parametrize(("is_damaged", "can_link"), [(False, True), (True, True), (False, False)])
+def test_files_of_a_partial_cache_are_used_unless_damaged(hub, folders, monkeypatch, is_damaged, can_link):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refuse)
     cached = cache_of(folders)
     (cached / "config.json").unlink()
     if is_damaged:
@@ -95,6 +107,19 @@ def test_files_of_a_partial_cache_are_used_unless_they_are_damaged(hub, folders,
     assert files_below(cached) == before
     fetched = {Path(asked.path).name for asked in hub.asked if FRAMEPACK in asked.path and asked.sent}
     assert fetched == ({"config.json", SHARD} if is_damaged else {"config.json"})
+    path = folders.own / FRAMEPACK / SHARD
+    assert not path.is_symlink()
+    assert path.samefile(cached / SHARD) == (can_link and not is_damaged)
+
+
+def test_files_without_checksums_are_continued_and_taken(hub, folders, monkeypatch):
+    def describe(path: Path, name: str) -> dict[str, Any]:
+        return {"rfilename": name, "size": path.stat().st_size}
+
+    monkeypatch.setattr(fake_hub, "describe", describe)
+    hub.trouble[SHARD] = [Trouble(break_after=1000)]
+    bring_all(folders)
+    assert hub.ranges_of(SHARD) == [None, "bytes=1000-"]
 
 
 # -- the connection is lost ------------------------------------------------------------------------------
@@ -118,6 +143,16 @@ def test_a_server_that_stays_away_is_reported_and_resumed_later(hub, folders, en
     assert fail(folders) == ("download_no_connection", expected)
     bring_all(folders)
     assert hub.sent == ALL_BYTES
+
+
+def test_waits_grow_and_servers_can_lengthen_them(hub, folders, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    answers = {503: {}, 429: {"Retry-After": "7"}, 500: {}}
+    hub.trouble[HUNYUAN] = [Trouble(status, headers) for status, headers in answers.items()]
+    with pytest.raises(MachineError, match="HTTP 500"):
+        download(folders, Progress(lambda _: None), pauses=(1.0, 2.0))
+    assert waits == [1.0, 7.0]
 
 
 # -- what comes is wrong ---------------------------------------------------------------------------------

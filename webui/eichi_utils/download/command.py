@@ -26,7 +26,13 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
     """
     stop = threading.Event()
     try:
-        is_complete = _report_found(folders, words)
+        inventory = take_inventory(folders)
+        is_complete = inventory.state == "complete"
+        for part in inventory.parts:
+            if part.state == "complete":
+                report(words("download.found", name=part.name, folder=part.folder))
+        if is_complete:
+            report(words("download.checking_all"))
         with stop_on_ctrl_c(stop, words("download.stopping")):
             view = _run(folders, is_complete, stop, words)
     except KeyboardInterrupt:
@@ -38,17 +44,6 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
     is_done = view.state == "done"
     report(words("download.done", folder=folders.target) if is_done else words("download.stopped"))
     return EXIT_DONE if is_done else EXIT_STOPPED
-
-
-def _report_found(folders: ModelFolders, words: Translator) -> bool:
-    """Report the parts that are there; returns whether these are all."""
-    inventory = take_inventory(folders)
-    for part in inventory.parts:
-        if part.state == "complete":
-            report(words("download.found", name=part.name, folder=part.folder))
-    if inventory.state == "complete":
-        report(words("download.checking_all"))
-    return inventory.state == "complete"
 
 
 def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Translator) -> DownloadView:
