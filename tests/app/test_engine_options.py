@@ -40,20 +40,15 @@ def no_caches(tmp_path, monkeypatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / "no cache"))
 
 
-def test_the_download_is_taken_without_a_word(tmp_path):
-    shutil.copytree(MODELS, tmp_path / "hf_download")
+@pytest.mark.parametrize("owner", ["hf_download", "huggingface"])
+def test_models_are_used_where_they_are_without_a_word(tmp_path, monkeypatch, owner):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface"))
+    models = shutil.copytree(MODELS, tmp_path / owner)
     folder, notices = find(tmp_path)
-    assert folder.is_relative_to(tmp_path / "hf_download")
+    assert folder.is_relative_to(models)
     assert notices == []
     assert not options(tmp_path).uses_demo
-
-
-def test_models_of_another_program_are_used_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(shutil.copytree(MODELS, tmp_path / "huggingface")))
-    folder, notices = find(tmp_path)
-    assert folder.is_relative_to(tmp_path / "huggingface")
-    assert notices == []
-    assert not (tmp_path / "hf_download").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [owner]
 
 
 @pytest.mark.parametrize("folder_exists", [True, False])

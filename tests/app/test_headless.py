@@ -23,20 +23,16 @@ from webui.eichi_utils.terminal import EXIT_STOPPED
 from webui.eichi_utils.text.translations import Translator
 
 
-def test_the_last_line_names_file_frames_seconds_size_and_time(command, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", out := Terminal(is_terminal=False))
-    assert command().status == 0
-    video = re.escape(str(command.output / "video.mp4"))
-    assert re.fullmatch(rf"{video}: 21 frames, 0\.70 s, 64x64, made in \d+\.\d s\n", out.shown())
-
-
-def test_a_terminal_shows_section_step_and_eta(command, monkeypatch):
+def test_a_terminal_shows_progress_and_the_last_line_names_the_result(command, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(sys, "stdout", out := Terminal(is_terminal=False))
     assert command({"seconds": 1, "steps": 3}).status == 0
     shown = terminal.shown()
     for text in ("section 1/2", "section 2/2", "step 1/3", "step 3/3", "6/6"):
         assert text in shown
     assert re.search(r"<\d\d:\d\d", shown)
+    video = re.escape(str(command.output / "video.mp4"))
+    assert re.fullmatch(rf"{video}: \d+ frames, 1\.\d\d s, 64x64, made in \d+\.\d s\n", out.shown())
 
 
 def test_without_a_terminal_there_is_a_line_for_each_section(command):
@@ -134,16 +130,12 @@ def test_a_second_ctrl_c_ends_at_once(command, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(headless, "_advance", press_twice)
+    before = signal.getsignal(signal.SIGINT)
     answer = command({"steps": 3})
+    assert signal.getsignal(signal.SIGINT) is before
     assert answer.status == 130
     assert answer.lines[-1] == "Ended at once."
     assert answer.files == ("video.png",)
-
-
-def test_ctrl_c_works_as_before_when_the_command_is_done(command):
-    before = signal.getsignal(signal.SIGINT)
-    assert command.refuse({"steps": 0})
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

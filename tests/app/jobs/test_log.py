@@ -1,5 +1,6 @@
 """The log of jobs; the events themselves pass unchanged."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Generator
@@ -13,6 +14,7 @@ from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe
 from tests.support.pictures import PICTURE
+from tests.support.queue import Runner
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.log import logged
 
@@ -35,24 +37,20 @@ EVENTS: list[Event] = [
 ]
 
 
-def made(*_: object) -> Generator[Event, None, None]:
-    yield from EVENTS
-
-
 @pytest.fixture(autouse=True)
 def _log_everything(caplog) -> None:
     caplog.set_level(logging.INFO, "webui")
 
 
 def test_events_pass_unchanged_and_are_logged(caplog):
-    assert list(logged(made)(SPEC, threading.Event())) == EVENTS
+    assert list(logged(Runner(lambda _: EVENTS))(SPEC, threading.Event())) == EVENTS
     for text in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
         assert text in caplog.text
     assert "job cat done after" in caplog.messages[-1]
 
 
 def test_the_request_is_logged_without_pictures_and_texts(caplog):
-    list(logged(made)(SPEC, threading.Event()))
+    list(logged(Runner(lambda _: EVENTS))(SPEC, threading.Event()))
     assert '"seed": 7' in caplog.messages[0]
     for private in ("secret", "dog", "runs", "data:", "private.png", "other.png"):
         assert private not in caplog.text
@@ -64,18 +62,8 @@ def test_the_request_is_logged_without_pictures_and_texts(caplog):
     [(Stopped(None, 0, 1), "cat stopped after"), (MachineError("disk_full"), "cat failed (MachineE")],
 )
 def test_a_jobs_end_is_logged(caplog, end, logged_as):
-    def run(*_: object) -> Generator[Event, None, None]:
-        yield EVENTS[0]
-        if isinstance(end, Exception):
-            raise end
-        yield end
-
-    events = logged(run)(SPEC, threading.Event())
-    if isinstance(end, Exception):
-        with pytest.raises(MachineError):
-            list(events)
-    else:
-        list(events)
+    with contextlib.suppress(MachineError):
+        list(logged(Runner(lambda _: [EVENTS[0], end]))(SPEC, threading.Event()))
     assert logged_as in caplog.messages[-1]
 
 

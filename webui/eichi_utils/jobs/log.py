@@ -44,15 +44,14 @@ def logged(run: Run) -> Run:
 
 def _described(request: GenerationRequest) -> str:
     values = request.to_dict()
-    values["keyframes"] = [_without_content(keyframe) for keyframe in values["keyframes"]]
-    return json.dumps(_without_content(values))
+    return json.dumps(
+        _without_content(values | {"keyframes": list(map(_without_content, values["keyframes"]))})
+    )
 
 
 def _without_content(values: dict[str, Any]) -> dict[str, Any]:
-    shown = dict(values)
-    shown.update({key: "[picture]" for key in PICTURES if shown.get(key) is not None})
-    shown.update({key: f"[{len(shown[key])} characters]" for key in TEXTS if shown.get(key)})
-    return shown
+    pictures = {key: "[picture]" for key in PICTURES if values.get(key) is not None}
+    return values | pictures | {key: f"[{len(values[key])} characters]" for key in TEXTS if values.get(key)}
 
 
 def _log(event: events.Event) -> str | None:
