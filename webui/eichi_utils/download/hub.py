@@ -45,30 +45,18 @@ class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error
     pause: float = 0.0
 
 
-def hub_endpoint() -> str:
-    """Return the server's address: `HF_ENDPOINT`, else Hugging Face's.
-
-    Raises:
-        InputError: it is no address.
-    """
-    address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(address)
-        is_web = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        if is_web and address.split() == [address]:
-            return address.rstrip("/")
-    raise InputError("download_endpoint", value=address[:MAX_REASON])
-
-
 class Hub:
-    """A client of the server. Not for two threads at a time.
+    """A client of the server `HF_ENDPOINT`, else of Hugging Face. Not for two threads at a time.
 
     Raises:
         InputError: `HF_ENDPOINT` is no address.
     """
 
     def __init__(self) -> None:
-        self.endpoint = hub_endpoint()
+        address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+        if not _is_address(address):
+            raise InputError("download_endpoint", value=address[:MAX_REASON])
+        self.endpoint = address.rstrip("/")
         self.host = _host(self.endpoint)
         self._token: str | None = None
 
@@ -171,6 +159,15 @@ def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
     if checksum is not None and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
         raise ValueError(checksum)
     return RemoteFile(repository, entry.rfilename, size, commit, checksum)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return is_web and text.split() == [text]
 
 
 def _host(url: str) -> str:
