@@ -105,14 +105,6 @@ def test_files_of_a_killed_run_and_uploads_are_deleted_and_the_rest_stays(opened
 # -- settings and presets ----------------------------------------------------------------------------
 
 
-def test_first_start_has_defaults_and_starters(opened, tmp_path):
-    app = opened(tmp_path)
-    assert {key: app.settings.load()[key] for key in DEFAULTS} == DEFAULTS
-    assert len(app.presets.names()) == len(STARTERS)
-    assert all(app.presets.prompt_of(name).isascii() for name in app.presets.names())
-    assert app.take_notices() == []
-
-
 def test_last_prompt_returns_unless_there_is_a_startup_prompt(opened, tmp_path):
     app = opened(tmp_path)
     app.presets.save("mine", "A dog runs.")
@@ -126,11 +118,13 @@ def test_last_prompt_returns_unless_there_is_a_startup_prompt(opened, tmp_path):
 
 
 def test_broken_settings_and_presets_are_set_aside_with_one_notice_each(opened, tmp_path):
+    assert opened(tmp_path / "first").take_notices() == []
     path = write(settings_file(tmp_path), "{")
     write(tmp_path / "presets" / "prompt_presets.json", "no JSON")
     app = opened(tmp_path)
-    assert app.settings.load()["steps"] == DEFAULTS["steps"]
+    assert {key: app.settings.load()[key] for key in DEFAULTS} == DEFAULTS
     assert len(app.presets.names()) == len(STARTERS)
+    assert all(app.presets.prompt_of(name).isascii() for name in app.presets.names())
     assert [notice.code for notice in app.take_notices()] == ["file_set_aside"] * 2
     assert app.take_notices() == []
     assert path.with_name("app_settings.broken-1.json").read_text("utf-8") == "{"
