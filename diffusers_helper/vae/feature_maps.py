@@ -116,8 +116,9 @@ class LazyUpsample(FeatureMap):
     strip_divisor = 1 + 1 / TAPS
 
     def __init__(self, source: StoredMap, conv: "UpsamplingConv") -> None:
-        count, height, width = conv.output_size(source.shape[0], *source.shape[2:])
-        self.shape = (count, conv.channels, height, width)
+        count, _, height, width = source.shape
+        count = 2 * count - 1 if conv.doubles_time else count
+        self.shape = (count, conv.channels, 2 * height, 2 * width)
         self.example, self.buffers = source.values, source.buffers
         self._source = source
         self._conv = conv
@@ -239,10 +240,6 @@ class UpsamplingConv(nn.Module):
             corners = [_fold(row, 3, column) for row in rows for column in (0, 1)]
             weight = torch.cat(corners).to(conv.weight.dtype)
             self.register_buffer(f"weight_{parity}", channels_last(weight))
-
-    def output_size(self, count: int, height: int, width: int) -> tuple[int, int, int]:
-        """Return frames, height and width of the result for a map of this size."""
-        return 2 * count - 1 if self.doubles_time else count, 2 * height, 2 * width
 
     def forward(self, source: torch.Tensor, top: int, bottom: int, result: torch.Tensor) -> None:
         """Fill the result `(frames, 2 * (bottom - top), 2 * width, channels)` of rows `top` to

@@ -8,6 +8,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Callable[[], None]) -
             if 2 * done > total:
                 at_half()
                 while True:
+                    time.sleep(0.01)
                     yield done, total
 
     monkeypatch.setattr(making, "convert", convert)
