@@ -1,12 +1,15 @@
 """The fingerprint by which two runs are the same job."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
-from diffusers_helper.job.fingerprint import request_identity
+from diffusers_helper.job.fingerprint import models_identity, request_identity
 from diffusers_helper.request import GenerationRequest
+from diffusers_helper.weights.model_files import find_models
+from tests.support.tiny import MODELS, VAE_FILE, copy_models
 
 REQUEST = GenerationRequest(start_image="a.png", prompt="A cat.", seed=7)
 PICTURES = {"a.png": np.zeros((16, 16, 3), np.uint8)}
@@ -26,6 +29,13 @@ def test_the_pictures_decide_and_their_names_do_not():
     renamed = dataclasses.replace(REQUEST, start_image="b.png")
     assert request_identity(renamed, other) == request_identity(REQUEST, PICTURES)
     assert request_identity(REQUEST, {"a.png": PICTURES["a.png"] + 1}) != request_identity(REQUEST, PICTURES)
+
+
+def test_copied_models_are_the_same_and_changed_ones_are_not(tmp_path):
+    shutil.copytree(MODELS, tmp_path / "copy", copy_function=shutil.copyfile)
+    changed = copy_models(tmp_path / "changed", VAE_FILE, decoder__conv_out__conv__bias=0.5)
+    here, copy, other = (models_identity(find_models(path)) for path in (MODELS, tmp_path / "copy", changed))
+    assert here == copy != other
 
 
 def test_a_new_key_with_its_default_does_not_change_the_fingerprint(monkeypatch):
