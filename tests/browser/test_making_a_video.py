@@ -67,7 +67,7 @@ def played(screen: Screen) -> dict[str, float]:
     return known
 
 
-def test_one_picture_and_one_click_make_a_video(screen: Screen, app: App, pictures):
+def test_one_picture_and_one_click_make_a_video_offline(screen: Screen, app: App, pictures, refusal):
     screen.put("start-image", pictures["red"])
     announced, before = screen.outlook(), set(app.videos())
     size = (announced.width, announced.height)
@@ -81,6 +81,8 @@ def test_one_picture_and_one_click_make_a_video(screen: Screen, app: App, pictur
     assert (known["width"], known["height"]) == size
     assert round(known["seconds"] * 30) == 37
     expect(screen.page.locator("#outlook p")).to_have_text(like("page.outlook_duration", time=r"\d+ .*"))
+    asked = Path(refusal["ASKED_OF_THE_NETWORK"])
+    assert not asked.exists(), asked.read_text("utf-8")
 
 
 def test_a_silent_loop_of_half_second_sections_is_as_estimated(open_with, app: App, pictures):

@@ -1,18 +1,8 @@
-"""The app with the network cut off: a job is made, and nobody even tries to call out."""
+"""The network that the app of these tests doesn't have: what is asked of it would be noticed."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
-
-from tests.browser.driver import Screen
-
-
-def test_a_video_is_made_and_nothing_is_asked_of_the_network(screen: Screen, refusal, pictures):
-    screen.put("start-image", pictures["red"])
-    screen.make_video()
-    asked = Path(refusal["ASKED_OF_THE_NETWORK"])
-    assert not asked.exists(), asked.read_text("utf-8")
 
 
 def test_what_is_asked_of_the_network_would_be_noticed(refusal, tmp_path):

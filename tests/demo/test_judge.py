@@ -13,7 +13,6 @@ from demo_models.judging.motion import (
     camera_kind,
     measure_camera,
     measure_subject,
-    phase_shift,
     subject_kind,
 )
 from demo_models.judging.pictures import as_frames
@@ -49,21 +48,10 @@ def test_played_backwards_it_is_the_opposite(kind, videos):
     assert measured == f"{verb}_{OPPOSITE[direction]}"
 
 
-@pytest.mark.parametrize("kind", SUBJECTS)
+@pytest.mark.parametrize("kind", [*SUBJECTS, "still"])
 def test_a_subject_that_moves_is_no_camera_move(kind, videos):
     assert camera_kind(measure_camera(videos[kind]), SIDE, SIDE) == "still"
     assert subject_kind(measure_subject(videos[kind])) == kind
-
-
-def test_a_still_picture_has_no_subject_that_moves(videos):
-    assert subject_kind(measure_subject(videos["still"])) == "still"
-
-
-@pytest.mark.parametrize(("kind", "sign"), [("pan_left", 1), ("pan_right", -1)])
-def test_phase_correlation_agrees(kind, sign, videos):
-    x, y, _ = phase_shift(videos[kind][0], videos[kind][12])
-    assert sign * x > 4
-    assert abs(y) <= 1
 
 
 def test_blocks_are_found_where_they_went():

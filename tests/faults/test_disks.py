@@ -17,6 +17,10 @@ FILES = (
 PLENTY = "size=20000k"
 
 
+def slow(*cases):
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 @pytest.fixture
 def blind(monkeypatch):
     """Hide beforehand how little room there is."""
@@ -58,7 +62,7 @@ def test_disk_too_small_for_the_video_is_refused_early(command):
         assert list(disk.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(("kilobytes", "done"), [(4, 0), (40, 0), (200, 0), (260, 1), (340, 1)])
+@pytest.mark.parametrize(("kilobytes", "done"), [(200, 0), (260, 1), *slow((4, 0), (40, 0), (340, 1))])
 @pytest.mark.usefixtures("blind")
 def test_full_disk_keeps_finished_sections(command, whole, kilobytes, done):
     with small_disk(command.home, kilobytes) as disk:
@@ -76,7 +80,7 @@ def test_full_disk_keeps_finished_sections(command, whole, kilobytes, done):
 
 
 @pytest.mark.usefixtures("blind")
-@pytest.mark.parametrize("kilobytes", [4, 20, 40, 60, 100])
+@pytest.mark.parametrize("kilobytes", [4, 60, *slow((20,), (40,), (100,))])
 def test_full_disk_leaves_no_half_of_a_video(command, whole, kilobytes):
     with small_disk(command.folder / "disk", kilobytes) as disk:
         answer = command(REQUEST, "--save-latents", output=disk.folder)
