@@ -24,7 +24,7 @@ from diffusers_helper.streaming.placement import RamPlan
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.weights.model_files import find_models
 from tests.support import repeated_jobs
-from tests.support.tiny import GOLDEN, MODELS, load_latents, make_request, run
+from tests.support.tiny import GOLDEN, MODELS, load_latents, run, small_request
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,7 +43,7 @@ def make(folder, name, case, loader=None):
     return load_latents(folder / f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("case", ["teacache_16", "true_cfg"])
+@pytest.mark.parametrize("case", [pytest.param("teacache_16", marks=pytest.mark.slow), "true_cfg"])
 def test_video_is_the_same_to_the_bit_with_any_memory(tmp_path, case):
     everything, some, nothing = (
         make(tmp_path / "out", str(limit), case, limited_loader(limit)) for limit in (None, 20_000_000, 0)
@@ -128,7 +128,7 @@ def test_skipped_steps_move_no_weights(tmp_path, monkeypatch):
 
 
 def test_layers_kept_in_ram_serve_every_section_and_change_no_bit(tmp_path, monkeypatch):
-    request = make_request(seconds=2, steps=3)
+    request = small_request(seconds=1, steps=3)
     kept, served = [], []
     keep, close = StreamedLayers.keep_in_ram, vram_budget.VramBudget.close_ring
 
@@ -175,12 +175,12 @@ def test_shard_that_breaks_in_mid_job_fails_this_job_only(tmp_path):
     loader = ModelLoader(find_models(models), compute)
     shard = models / "lllyasviel/FramePackI2V_HY/diffusion_pytorch_model-00005-of-00006.safetensors"
     content = shard.read_bytes()
-    events = run(make_request(steps=6), tmp_path / "out", loader=loader)
+    events = run(small_request(steps=6), tmp_path / "out", loader=loader)
     next(event for event in events if isinstance(event, StepDone))
     os.truncate(shard, len(content) // 2)
     with pytest.raises(InputError) as caught:
         list(events)
     assert caught.value.code == "model_file_changed"
     shard.write_bytes(content)
-    list(run(make_request(), tmp_path / "out", loader=ModelLoader(find_models(models), compute)))
+    list(run(small_request(), tmp_path / "out", loader=ModelLoader(find_models(models), compute)))
     assert (tmp_path / "out" / "a.mp4").exists()

@@ -23,7 +23,7 @@ from diffusers_helper.transformer.compiling import EagerBlocks
 from diffusers_helper.transformer.memoize import Memoized
 from diffusers_helper.weights.model_files import find_models
 from tests.support.small_layers import COUNT, SmallLayers
-from tests.support.tiny import GOLDEN, MODELS, load_latents, make_request, run
+from tests.support.tiny import GOLDEN, MODELS, load_latents, run, small_request
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 GPU_OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
@@ -179,7 +179,7 @@ def test_ring_lives_while_one_section_is_sampled(tmp_path, wide, monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(pipeline, "decode_to", decode)
-    for event in run(make_request(seconds=2, steps=2), tmp_path / "out"):
+    for event in run(small_request(seconds=1, steps=2), tmp_path / "out"):
         if isinstance(event, StepDone):
             seen.append(("step", len(wide.layers.ring.slots)))
     assert seen == [("step", 5), ("step", 5), ("decode", None, 0)] * 2
@@ -192,7 +192,7 @@ def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(tmp_path, wide, monke
         raise GPU_LOST
 
     threads, stop = threading.active_count(), threading.Event()
-    events = run(make_request(seconds=2, steps=3), tmp_path / "out", stop=stop)
+    events = run(small_request(seconds=1, steps=3), tmp_path / "out", stop=stop)
     next(event for event in events if isinstance(event, StepDone))
     assert num_left(wide.slots) == 5
     if end == "stop":
@@ -271,5 +271,5 @@ def test_memoized_tensors_are_dropped_before_decoding(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Memoized, "forward", look)
     monkeypatch.setattr(pipeline, "decode_to", watch)
-    list(run(make_request(seconds=2), tmp_path))
+    list(run(small_request(seconds=1), tmp_path))
     assert left == [[0] * 4] * 2
