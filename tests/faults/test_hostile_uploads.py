@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import socket
-import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from diffusers_helper.request import MAX_VALUES
 from tests.support.app import App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import text
-from tests.support.pictures import PICTURE
+from tests.support.pictures import PICTURE, png_chunk, png_file
 from tests.support.process_memory import highest, resident
 from tests.support.wire import BOUNDARY, MULTIPART, ask, form, upload
 from webui.eichi_utils.text.translations import Translator
@@ -56,17 +55,11 @@ def give(page: PageClient, app: App, place: str, name: str, content: bytes) -> s
 # -- bombs and disguises -----------------------------------------------------------------------------
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def png(width: int, height: int, *extra: bytes) -> bytes:
     """A black PNG, squeezed as far as it goes, with more chunks before its pixels."""
     packer, row = zlib.compressobj(9), bytes(1 + 3 * width)
     rows = [packer.compress(row) for _ in range(height if width * height < 2 * 10**8 else 1)]
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", b"".join(rows) + packer.flush())
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + pixels + chunk(b"IEND", b"")
+    return png_file(width, height, *extra, png_chunk(b"IDAT", b"".join(rows) + packer.flush()))
 
 
 def bomb(size: int) -> bytes:
@@ -90,11 +83,11 @@ def mp4_with(folder: Path, comment: str) -> bytes:
 REFUSED: dict[str, Callable[[], bytes]] = {
     "too many pixels": lambda: png(14_000, 14_000),
     "a claim of pixels": lambda: png(60_000, 60_000),
-    "a squeezed text": lambda: png(64, 64, chunk(b"zTXt", b"k\0\0" + bomb(100))),
+    "a squeezed text": lambda: png(64, 64, png_chunk(b"zTXt", b"k\0\0" + bomb(100))),
     "many squeezed texts": lambda: png(
-        64, 64, *(chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"a" * MB)) for _ in range(300))
+        64, 64, *(png_chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"a" * MB)) for _ in range(300))
     ),
-    "a squeezed profile": lambda: png(64, 64, chunk(b"iCCP", b"x\0\0" + bomb(300))),
+    "a squeezed profile": lambda: png(64, 64, png_chunk(b"iCCP", b"x\0\0" + bomb(300))),
     "a web page": lambda: b"<!doctype html><script>alert(1)</script>",
     "PostScript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit",
 }
@@ -193,7 +186,8 @@ NAMES = [
 def test_file_name_leads_nowhere_else(app, page, name):
     uploads = app.home / "temp" / "uploads"
     around = {path for path in app.home.rglob("*") if uploads not in path.parents}
-    content = png(64, 64, chunk(b"tEXt", b"k\0" + hashlib.sha256(name.encode("utf-8")).hexdigest().encode()))
+    unique = hashlib.sha256(name.encode("utf-8")).hexdigest().encode()
+    content = png(64, 64, png_chunk(b"tEXt", b"k\0" + unique))
     raw = name.encode("utf-8").replace(b"\\", b"\\\\").replace(b'"', b"%22").replace(b"\r\n", b"%0D%0A")
     status, path = upload(app, raw, content)
     if status == 200:

@@ -2,7 +2,6 @@
 
 import io
 import random
-import struct
 import zlib
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from diffusers_helper.errors import InputError
 from diffusers_helper.media import images
 from diffusers_helper.media.images import FORMATS, read_image, read_size, to_data_uri
-from tests.support.pictures import noise
+from tests.support.pictures import noise, png_chunk, png_file
 
 WIDTH, HEIGHT = 24, 16
 COLOURS = np.array([[[250, 10, 20], [30, 240, 50]], [[60, 70, 230], [200, 180, 100]]], dtype=np.uint8)
@@ -116,22 +115,11 @@ def test_each_format_and_mode_is_read_with_its_colours(tmp_path, name):
         assert np.abs(corners(picture) - expected).max() <= tolerance, ending
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_header(width: int, height: int, bits: int, kind: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(
-        b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    )
-
-
 def test_colours_of_16_bits_are_read(tmp_path):
     alpha = np.full((HEIGHT, WIDTH), 257 * 128, np.uint16)
     values = np.dstack([QUARTERS.astype(np.uint16) * 257, alpha])
     rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
-    content = png_header(WIDTH, HEIGHT, 16, 6) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(content)
+    (tmp_path / "a.png").write_bytes(png_file(WIDTH, HEIGHT, png_chunk(b"IDAT", rows), bits=16, kind=6))
     picture = read_image(str(tmp_path / "a.png"))
     assert np.abs(corners(picture) - (COLOURS * 0.502 + 255 * 0.498)).max() <= 1
 
@@ -305,12 +293,17 @@ def test_unusable_pictures_are_rejected_by_both_readers(tmp_path, recwarn):
         "text.png": (b"just some words", "not_an_image"),
         "empty.png": (b"", "image_empty"),
         "small.png": (small, "image_too_small"),
-        "huge.png": (png_header(20_000, 20_000, 8, 2) + png_chunk(b"IDAT", b""), "image_too_large"),
+        "huge.png": (png_file(20_000, 20_000, png_chunk(b"IDAT", b"")), "image_too_large"),
+        "endless.png": (png_file(2**31 - 1, 2**31 - 1), "image_too_large"),
+        "nothing.png": (png_file(0, 0, png_chunk(b"IDAT", b"")), "not_an_image"),
+        "file.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "not_an_image"),
         "cut.png": (small[:20], "image_broken"),
         "cut.tif": (tif[:-8], "image_broken"),
     }
     codes = {str(tmp_path / "none.png"): "image_missing", "": "image_not_a_file"}
-    codes["data:image/png;base64,?"] = "data_uri_broken"
+    codes |= {"https://example.com/a.png": "image_missing", str(tmp_path): "image_not_a_file"}
+    codes |= {"a" * 5000 + ".png": "image_unreadable", "data:image/png;base64,QUJD": "not_an_image"}
+    codes |= dict.fromkeys(("data:image/png;base64,?", "data:image/png,abc"), "data_uri_broken")
     for name, (content, code) in files.items():
         (tmp_path / name).write_bytes(content)
         codes[str(tmp_path / name)] = code
