@@ -14,14 +14,21 @@ from tests.support.tiny import MODELS
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
 from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
-from webui.eichi_utils.machine.facts import MachineFacts, TorchFacts, TorchReport
-from webui.eichi_utils.machine.rules import CheckLine, fails, good, slow
+from webui.eichi_utils.machine.rules import CheckLine, MachineFacts, fails, good, slow
+from webui.eichi_utils.machine.torch_probe import TorchFacts
 from webui.eichi_utils.text.translations import Translator
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
 RTX_4060 = Gpu("RTX 4060", (581, 15), (8, 9), 8 * GIB, 7 * GIB)
-GATHERERS = ["find_torch", "find_gpu", "has_nvidia_hardware", "read_ram", "inspect_models", "inspect_folder"]
+GATHERERS = [
+    "find_torch",
+    "query_gpus",
+    "has_nvidia_hardware",
+    "read_ram",
+    "inspect_models",
+    "inspect_folder",
+]
 
 
 @pytest.fixture
@@ -65,17 +72,18 @@ def test_facts_that_fail_are_unknown(options, monkeypatch):
 
 
 def test_pytorch_is_probed_on_request_only(options, monkeypatch):
-    monkeypatch.setattr(machine_check, "probe_torch", lambda: pytest.fail("probed"))
+    monkeypatch.setattr(machine_check, "probe_torch", lambda _: pytest.fail("probed"))
     assert gather_facts(options).torch is not None
     monkeypatch.setattr(machine_check, "find_torch", lambda: TorchFacts(None))
     assert gather_facts(replace(options, probe_torch=True)).torch == TorchFacts(None)
 
 
-def test_the_gpu_is_the_one_that_pytorch_uses_up_to_a_limit(options, monkeypatch):
+def test_the_gpu_is_the_best_or_the_one_that_pytorch_uses_up_to_a_limit(options, monkeypatch):
     used = Gpu("RTX 3060", None, (8, 6), 12 * GIB, 11 * GIB)
-    monkeypatch.setattr(machine_check, "find_gpu", lambda: RTX_4060)
-    monkeypatch.setattr(machine_check, "probe_torch", lambda: TorchReport(gpu=used))
-    assert gather_facts(options).gpu == RTX_4060
+    old, larger = replace(RTX_4060, capability=(7, 5), memory=24 * GIB), replace(RTX_4060, memory=16 * GIB)
+    monkeypatch.setattr(machine_check, "query_gpus", lambda: (old, RTX_4060, larger))
+    monkeypatch.setattr(machine_check, "probe_torch", lambda facts: replace(facts, gpu=used))
+    assert gather_facts(options).gpu == larger
     limited = replace(options, engine=replace(options.engine, vram_gb=7.5))
     assert gather_facts(limited).memory_limit == int(7.5 * GIB)
     assert gather_facts(replace(options, probe_torch=True)).gpu == replace(used, driver=(581, 15))

@@ -31,7 +31,7 @@ def test_a_folder_that_refuses_is_reported(tmp_path, monkeypatch, call, field, v
     def refuse(*_, **__):
         raise PermissionError("denied")
 
-    monkeypatch.setattr(f"webui.eichi_utils.machine.disk.{call}", refuse)
+    monkeypatch.setattr(call, refuse)
     assert getattr(inspect_folder(tmp_path), field) is value
 
 

@@ -13,8 +13,9 @@ from diffusers_helper.limits import GIB
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu
 from webui.eichi_utils.machine.check import line_text
-from webui.eichi_utils.machine.facts import FolderFacts, MachineFacts, ModelsFacts, TorchFacts, TorchReport
-from webui.eichi_utils.machine.rules import check_machine
+from webui.eichi_utils.machine.disk import FolderFacts, ModelsFacts
+from webui.eichi_utils.machine.rules import MachineFacts, check_machine
+from webui.eichi_utils.machine.torch_probe import TorchFacts
 from webui.eichi_utils.text.translations import LOCALES, Translator
 
 WORDS = json.loads((LOCALES / "en.json").read_text("utf-8"))
@@ -75,8 +76,8 @@ def with_driver(*version: int, torch: TorchFacts = CUDA_128) -> MachineFacts:
 
 def probed(used: Gpu | None, present: Gpu = RTX_4060, **values) -> MachineFacts:
     """The good computer after PyTorch was probed, which computes on this GPU, or on none of the present."""
-    report = TorchReport(**{"gpu": used, "attention": "flash"} | values)
-    return pc(gpu=used or present, torch=replace(CUDA_128, report=report))
+    torch = replace(CUDA_128, **{"gpu": used, "attention": "flash"} | values)
+    return pc(gpu=used or present, torch=torch)
 
 
 NO_SM_120 = MachineError("card_not_supported", card="RTX 5070", torch="2.6.0")

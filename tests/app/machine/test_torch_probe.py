@@ -9,8 +9,7 @@ import torch
 from diffusers_helper.errors import MachineError
 from scripts.torch_build import Gpu
 from webui.eichi_utils.machine import torch_probe
-from webui.eichi_utils.machine.facts import TorchFacts
-from webui.eichi_utils.machine.torch_probe import find_torch, parse_build, parse_report, probe_torch
+from webui.eichi_utils.machine.torch_probe import TorchFacts, add_report, find_torch, probe_torch
 
 BUILD = """from typing import Optional
 
@@ -29,17 +28,15 @@ hip: Optional[str] = None
         ("", "", TorchFacts("2.11.0+cu128", (12, 8))),
         ("cuda: Optional[str] = '12.8'", "cuda: Optional[str] = None", TorchFacts("2.11.0+cu128", None)),
         ("cuda: Optional[str]", "cuda", TorchFacts("2.11.0+cu128", (12, 8))),  # older builds
-        ("__version__ =", "version =", TorchFacts("?", (12, 8))),
     ],
 )
-def test_a_build_is_parsed(old, new, facts):
-    assert parse_build(BUILD.replace(old, new)) == facts
-
-
-def test_the_build_found_is_the_one_that_is_imported():
-    found = find_torch()
-    assert found.version == torch.__version__
-    assert found.cuda == (tuple(map(int, torch.version.cuda.split("."))) if torch.version.cuda else None)
+def test_a_build_is_found_in_its_files(monkeypatch, tmp_path, old, new, facts):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(BUILD.replace(old, new))
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_torch() == facts
 
 
 def test_a_missing_pytorch_has_no_version(monkeypatch):
@@ -48,8 +45,8 @@ def test_a_missing_pytorch_has_no_version(monkeypatch):
 
 
 def test_the_real_pytorch_reports_from_its_own_process():
-    report = probe_torch()
-    assert report.failure is None
+    report = probe_torch(find_torch())
+    assert (report.version, report.failure) == (torch.__version__, None)
     assert (report.gpu is not None) is torch.cuda.is_available()
     assert report.gpu or report.no_gpu_reason
 
@@ -67,7 +64,7 @@ def test_the_real_pytorch_reports_from_its_own_process():
 )
 def test_what_is_no_report_is_a_failure_with_its_last_words(monkeypatch, program, failure):
     monkeypatch.setattr(torch_probe, "TIMEOUT", 2)
-    assert (probe_torch([sys.executable, "-c", program]).failure or "").startswith(failure)
+    assert (probe_torch(TorchFacts("2"), [sys.executable, "-c", program]).failure or "").startswith(failure)
 
 
 def test_a_pytorch_that_cannot_be_imported_is_a_failure(monkeypatch):
@@ -83,7 +80,7 @@ def test_a_report_is_parsed_completely():
         "attention": "plain",
         "xformers_broken": True,
     }
-    report = parse_report(json.loads(json.dumps(sent)))
+    report = add_report(TorchFacts("2"), json.loads(json.dumps(sent)))
     assert report.gpu == Gpu("RTX", None, (8, 9), 8, 7)
     assert (report.attention, report.xformers_broken) == ("plain", True)
     assert report.error is not None

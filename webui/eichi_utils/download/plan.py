@@ -74,15 +74,19 @@ def part_path(path: Path, file: RemoteFile) -> Path:
     return path.with_name(f"{path.name}.{(file.checksum or f'{file.size:012}')[:12]}{PART_ENDING}")
 
 
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or until it is made, the nearest one above it; itself where there is none."""
+    return next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), folder)
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes free on the disk of a folder that need not exist yet.
 
     Raises:
         MachineError: the disk is not there.
     """
-    existing = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), folder)
     with disk_errors(folder, folder):
-        return shutil.disk_usage(existing).free
+        return shutil.disk_usage(nearest_folder(folder)).free
 
 
 def gigabytes(num_bytes: int) -> str:

@@ -16,16 +16,15 @@ from typing import TextIO, TypeVar
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
 from diffusers_helper.ram import read_ram
-from scripts.torch_build import Gpu
+from scripts.torch_build import query_gpus
 
 from ..engine_options import EngineOptions
 from ..terminal import write_line
 from ..text.error_text import error_text
 from ..text.translations import Translator
 from .disk import inspect_folder, inspect_models
-from .facts import MachineFacts, TorchFacts
-from .gpu import find_gpu, has_nvidia_hardware
-from .rules import CheckLine, Level, check_machine
+from .gpu import has_nvidia_hardware
+from .rules import CheckLine, Level, MachineFacts, check_machine
 from .torch_probe import find_torch, probe_torch
 
 logger = logging.getLogger(__name__)
@@ -90,8 +89,11 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
     engine = options.engine
     torch = _try(find_torch)
     if options.probe_torch and torch is not None and torch.version is not None:
-        torch = replace(torch, report=_try(probe_torch))
-    gpu = _merge(_try(find_gpu), torch)
+        torch = probe_torch(torch)
+    gpus = _try(query_gpus)
+    gpu = max(gpus, key=lambda gpu: gpu.rank) if gpus else None  # CUDA would choose it first
+    if torch is not None and torch.gpu is not None:  # PyTorch knows better, but for the driver
+        gpu = replace(torch.gpu, driver=gpu.driver if gpu else None)
     return MachineFacts(
         python=sys.version_info[:2],
         python_bits=struct.calcsize("P") * 8,
@@ -106,12 +108,6 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
         output=_try(lambda: inspect_folder(options.output)),
         eight_bit=engine.eight_bit,
     )
-
-
-def _merge(gpu: Gpu | None, torch: TorchFacts | None) -> Gpu | None:
-    """Return the GPU that PyTorch computes on, if probed, with the driver, which only nvidia-smi reports."""
-    probed = torch.report.gpu if torch is not None and torch.report is not None else None
-    return replace(probed, driver=gpu.driver if gpu is not None else None) if probed is not None else gpu
 
 
 def _try(ask: Callable[[], _T]) -> _T | None:

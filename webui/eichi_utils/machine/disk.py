@@ -1,16 +1,18 @@
 """The disks: free space for videos and models, whether the models are complete, how fast they are read."""
 
+import contextlib
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from diffusers_helper.errors import EngineError
+from diffusers_helper.errors import EngineError, MachineError
 
 from ..download.model_folders import ModelFolders, find_models_in, take_inventory
-from .facts import FolderFacts, ModelsFacts
+from ..download.plan import free_bytes, nearest_folder
 
 DEMO_BYTES = 2**30
 """Bytes below which a transformer is one of the demo's models."""
@@ -18,17 +20,35 @@ SAMPLES, SAMPLE_BYTES = 16, 2**22
 SAMPLE_SECONDS = 2.0
 
 
+@dataclass(frozen=True)
+class FolderFacts:
+    """A folder to write to; `free` (bytes) and `writable` are of its nearest parent until it is made."""
+
+    path: Path
+    free: int | None
+    writable: bool = True
+
+
+@dataclass(frozen=True)
+class ModelsFacts:
+    """The models in a folder: their bytes, the `error` of incomplete ones, and the speed of reading them."""
+
+    state: Literal["complete", "demo", "partly", "missing"]
+    folder: FolderFacts
+    error: EngineError | None = None
+    num_bytes: int = 0
+    bytes_per_second: float | None = None
+
+
 def inspect_folder(path: Path) -> FolderFacts:
     """Find how much is free in a folder and whether it can be written, without making it."""
-    path = path.absolute()
-    nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
-    if nearest is None:
-        return FolderFacts(path, free=None, writable=False)
-    try:
-        free: int | None = shutil.disk_usage(nearest).free
-    except OSError:
-        free = None
-    return FolderFacts(path, free, _can_write(nearest))
+    free, writable = None, False
+    with contextlib.suppress(MachineError):
+        free = free_bytes(path)
+    # Windows' permissions alone do not show it
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=nearest_folder(path)):
+        writable = True
+    return FolderFacts(path.absolute(), free, writable)
 
 
 def inspect_models(folders: ModelFolders) -> ModelsFacts:
@@ -73,12 +93,3 @@ def _time_samples(path: Path) -> Iterator[float]:
             yield after - before
             if after - begin > SAMPLE_SECONDS:
                 return
-
-
-def _can_write(folder: Path) -> bool:
-    """Return whether a file can be made in the folder: Windows' permissions alone do not show it."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False

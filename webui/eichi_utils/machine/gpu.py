@@ -1,34 +1,21 @@
-"""The NVIDIA GPU of this computer, as its driver and the system report it. Starts no CUDA."""
+"""The search for an NVIDIA GPU (PCI vendor 10de) that is plugged in, with or without its driver."""
 
 import ctypes
+import re
 import struct
 import sys
 from pathlib import Path
-
-from scripts.torch_build import Gpu, query_gpus
 
 DEVICE_BYTES, MAX_DEVICES = 840, 64
 """The bytes of DISPLAY_DEVICEW of the Windows API, which begins with them; the most adapters to look at."""
 
 
-def find_gpu() -> Gpu | None:
-    """Find the GPU that CUDA would choose first; None without a GPU or a driver that works."""
-    return max(query_gpus() or (), key=lambda gpu: gpu.rank, default=None)
-
-
-def has_nvidia_hardware() -> bool:
-    """Return whether an NVIDIA GPU (PCI vendor 10de) is plugged in, with or without its driver."""
+def has_nvidia_hardware(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Return whether there is such a display device; Linux lists them all in the folder `devices`."""
     if sys.platform == "win32":
         return _windows_has_nvidia()
-    return any(_is_nvidia_display(device) for device in Path("/sys/bus/pci/devices").glob("*"))
-
-
-def _is_nvidia_display(device: Path) -> bool:
-    try:
-        vendor = (device / "vendor").read_text("ascii").strip()
-        return vendor == "0x10de" and (device / "class").read_text("ascii").startswith("0x03")
-    except (OSError, ValueError):
-        return False
+    identities = (path.read_text("ascii") for path in devices.glob("*/modalias"))
+    return any(re.match("pci:v000010DE.*bc03", identity) for identity in identities)
 
 
 def _windows_has_nvidia() -> bool:

@@ -7,7 +7,7 @@ appended the advice. Numbers are from `benchmarks/README.md` unless their docstr
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from diffusers_helper.limits import (
     BFLOAT16_CAPABILITY,
@@ -21,7 +21,12 @@ from diffusers_helper.limits import (
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu, build_for, oldest_driver
 
-from .facts import MachineFacts, TorchFacts
+from ..download.plan import RESERVE
+from .disk import FolderFacts, ModelsFacts
+from .torch_probe import TorchFacts
+
+if TYPE_CHECKING:
+    from diffusers_helper.device import DeviceChoice
 
 Level = Literal["good", "slow", "fails"]
 
@@ -43,13 +48,37 @@ STEP_SECONDS = 30.0
 """Seconds of a step on a laptop's RTX 4060, calculated from its arithmetic, not measured."""
 MODEL_BYTES = 43_000_000_000
 """Bytes of all models, from the numbers of their parameters and what each is stored in."""
-RESERVED_DISK = GIB
-"""Bytes that a download leaves free."""
 VIDEO_BYTES_PER_SECOND = 50_000_000
 """Bytes on the disk for a second of video while a job runs: raw frames of 640x608, and the MP4."""
 LONGEST_SECONDS, SHORTEST_SECONDS = 120, 5
 DECIMAL = 10**9
 """Bytes of a gigabyte of disks and downloads; memory is counted in GIB."""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """The facts about the machine before anything is loaded. None stands for an unknown one; sizes are bytes.
+
+    `device`, `memory_limit` and `eight_bit` are options of the command line.
+    """
+
+    python: tuple[int, int]
+    python_bits: int
+    on_windows: bool
+    device: "DeviceChoice" = "auto"
+    memory_limit: int | None = None
+    gpu: Gpu | None = None
+    gpu_without_driver: bool = False
+    torch: TorchFacts | None = None
+    memory: SystemMemory | None = None
+    models: ModelsFacts | None = None
+    output: FolderFacts | None = None
+    eight_bit: bool = False
+
+    @property
+    def used_gpu(self) -> Gpu | None:
+        """The GPU, unless the CPU was requested."""
+        return None if self.device == "cpu" else self.gpu
 
 
 @dataclass(frozen=True)
@@ -126,7 +155,7 @@ def _driver(facts: MachineFacts) -> CheckLine | None:
         return None
     shown = {"driver": _dotted(gpu.driver), "cuda": _dotted(torch.cuda)}
     needed = oldest_driver(torch.cuda, facts.on_windows)
-    if torch.report is not None and torch.report.gpu is not None:
+    if torch.gpu is not None:
         needed = gpu.driver  # it computes
     if needed is not None and gpu.driver < needed:
         return fails("driver", **shown, needed=_dotted(needed))
@@ -139,10 +168,9 @@ def _torch(facts: MachineFacts) -> CheckLine | None:
         return None
     if torch.version is None:
         return fails("torch_missing")
-    if torch.report is not None and torch.report.failure is not None:
-        failure = torch.report.failure
-        lacks_dll = facts.on_windows and ("WinError 126" in failure or "DLL" in failure)
-        return fails("torch_dll" if lacks_dll else "torch_broken", reason=failure)
+    if torch.failure is not None:
+        lacks_dll = facts.on_windows and ("WinError 126" in torch.failure or "DLL" in torch.failure)
+        return fails("torch_dll" if lacks_dll else "torch_broken", reason=torch.failure)
     lines = (_gpu(facts), _driver(facts))
     # whatever else PyTorch reports would come from that
     if gpu is None or any(line is not None and line.level == "fails" for line in lines):
@@ -151,28 +179,26 @@ def _torch(facts: MachineFacts) -> CheckLine | None:
 
 
 def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
-    version, report = torch.version, torch.report
-    if report is not None and report.gpu is not None and report.error is None:
-        return good("torch", torch=version)
-    if torch.cuda is None:
-        return fails("torch_cpu_only", torch=version, card=gpu.name)
-    build = build_for(torch.cuda)
-    if build is not None and gpu.capability is not None and not build.has_kernels_for(gpu.capability):
-        return fails("torch_no_kernels", torch=version, card=gpu.name)
-    if report is None:
-        return good("torch", torch=version)
-    if report.error is not None:
-        return fails("torch_refuses", torch=version, reason=report.error)
-    return fails("torch_blind", torch=version, card=gpu.name, reason=report.no_gpu_reason or "?")
+    if torch.gpu is None or torch.error is not None:
+        if torch.cuda is None:
+            return fails("torch_cpu_only", torch=torch.version, card=gpu.name)
+        build = build_for(torch.cuda)
+        if build is not None and gpu.capability is not None and not build.has_kernels_for(gpu.capability):
+            return fails("torch_no_kernels", torch=torch.version, card=gpu.name)
+    if torch.error is not None:
+        return fails("torch_refuses", torch=torch.version, reason=torch.error)
+    if torch.no_gpu_reason is not None:
+        return fails("torch_blind", torch=torch.version, card=gpu.name, reason=torch.no_gpu_reason)
+    return good("torch", torch=torch.version)
 
 
 def _attention(facts: MachineFacts) -> CheckLine | None:
-    report = facts.torch.report if facts.torch is not None else None
-    if report is None or report.attention is None or facts.used_gpu is None:
+    torch = facts.torch
+    if torch is None or torch.attention is None or facts.used_gpu is None:
         return None
-    if report.attention == "plain" and report.xformers_broken:
+    if torch.attention == "plain" and torch.xformers_broken:
         return slow("attention_xformers_broken")
-    return good(f"attention_{report.attention}")
+    return good(f"attention_{torch.attention}")
 
 
 def _ram(facts: MachineFacts) -> CheckLine:
@@ -254,7 +280,7 @@ def _room_for_models(facts: MachineFacts) -> CheckLine | None:
         return None
     if _lacks_gpu(facts):
         return None
-    free, needed = models.folder.free, max(MODEL_BYTES - models.num_bytes, 0) + RESERVED_DISK
+    free, needed = models.folder.free, max(MODEL_BYTES - models.num_bytes, 0) + RESERVE
     shown = {"path": str(models.folder.path), "free": _gb(free, DECIMAL), "needed": _gb(needed, DECIMAL)}
     return fails("models_disk", **shown) if free < needed else good("models_disk", **shown)
 

@@ -7,18 +7,18 @@ for the first video. As a program (`python -m`), this file is that process.
 import importlib.util
 import json
 import os
-import re
+import runpy
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import BFLOAT16_CAPABILITY
 from scripts.torch_build import Gpu
 
 from ..support.failures import MAX_REASON, as_engine_error, shorten
-from .facts import AttentionKernel, TorchFacts, TorchReport
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,29 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT = 180
 """Seconds: on a slow disk, the first import of PyTorch takes a minute."""
+AttentionKernel = Literal["flash", "xformers", "plain"]
+
+
+@dataclass(frozen=True)
+class TorchFacts:
+    """The installed PyTorch, and where it was probed, its own report, made in a process of its own.
+
+    Attributes:
+        version: None if it isn't installed.
+        cuda: None if its build is for the CPU.
+        failure: the reason why there is no report: PyTorch does not load, or does not end.
+        gpu: the GPU that it computes on; without one, `no_gpu_reason`.
+        error: the reason why the engine would refuse the GPU.
+    """
+
+    version: str | None
+    cuda: tuple[int, int] | None = None
+    failure: str | None = None
+    gpu: Gpu | None = None
+    no_gpu_reason: str | None = None
+    error: EngineError | None = None
+    attention: AttentionKernel | None = None
+    xformers_broken: bool = False
 
 
 def find_torch() -> TorchFacts:
@@ -33,18 +56,15 @@ def find_torch() -> TorchFacts:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return TorchFacts(version=None)
-    return parse_build((Path(spec.origin).parent / "version.py").read_text("utf-8"))
+    values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    if values["cuda"] is None:
+        return TorchFacts(values["__version__"])
+    major, minor, *_ = map(int, values["cuda"].split("."))
+    return TorchFacts(values["__version__"], (major, minor))
 
 
-def parse_build(text: str) -> TorchFacts:
-    """Parse PyTorch's `version.py`."""
-    version = re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE)
-    cuda = re.search(r"^cuda\b[^=\n]*= '(\d+)\.(\d+)", text, re.MULTILINE)
-    return TorchFacts(version[1] if version else "?", (int(cuda[1]), int(cuda[2])) if cuda else None)
-
-
-def probe_torch(command: list[str] | None = None) -> TorchReport:
-    """Let PyTorch compute on the GPU in a process of its own; takes at most TIMEOUT. Never raises."""
+def probe_torch(facts: TorchFacts, command: list[str] | None = None) -> TorchFacts:
+    """Add PyTorch's report, which computes on the GPU; takes at most TIMEOUT. Never raises."""
     try:
         done = subprocess.run(
             command or [sys.executable, "-m", __name__],
@@ -57,22 +77,22 @@ def probe_torch(command: list[str] | None = None) -> TorchReport:
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return TorchReport(failure=shorten(error))
+        return replace(facts, failure=shorten(error))
     try:
-        return parse_report(json.loads(done.stdout.decode("utf-8").splitlines()[-1]))
+        return add_report(facts, json.loads(done.stdout.decode("utf-8").splitlines()[-1]))
     except (ValueError, LookupError, TypeError, AttributeError):  # it crashed before it could report
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return TorchReport(failure=" ".join([f"exit status {done.returncode}", *last])[:MAX_REASON])
+        return replace(facts, failure=" ".join([f"exit status {done.returncode}", *last])[:MAX_REASON])
 
 
-def parse_report(report: dict[str, Any]) -> TorchReport:
-    """Turn the separate process's JSON into a report. Raises TypeError or LookupError if it is none."""
+def add_report(facts: TorchFacts, report: dict[str, Any]) -> TorchFacts:
+    """Add the separate process's JSON. Raises TypeError, LookupError or AttributeError if it is none."""
     gpu, error = report.get("gpu"), report.get("error")
     objects = {
         "gpu": Gpu(**gpu | {"driver": None, "capability": tuple(gpu["capability"])}) if gpu else None,
         "error": EngineError(error["code"], **error["values"]) if error else None,
     }
-    return TorchReport(**report | objects)
+    return replace(facts, **report | objects)
 
 
 def make_report() -> dict[str, Any]:
