@@ -1,5 +1,6 @@
 """The download on the terminal: its lines, and how it ends."""
 
+import errno
 import shutil
 import signal
 import sys
@@ -62,6 +63,18 @@ def test_a_failure_is_one_sentence_and_a_status(
     assert run_download(folders, WORDS) == status
     (shown,) = lines(capsys)
     assert shown.startswith(f"Error: {sentence.format(url=hub.url, repository=HUNYUAN)}")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_disk_that_is_unplugged_is_one_sentence(folders, capsys, monkeypatch):
+    def unplugged(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shutil, "disk_usage", unplugged)
+    assert run_download(folders, WORDS) == 1
+    (shown,) = lines(capsys)
+    assert shown.startswith("Error: ")
+    assert str(folders.own) in shown
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ import threading
 
 from tqdm import tqdm
 
+from diffusers_helper.errors import MachineError
+
+from ..support.failures import describe_failure
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
@@ -38,6 +41,8 @@ def run_download(folders: ModelFolders, words: Translator) -> int:
     except KeyboardInterrupt:
         report(words("stopped.at_once"))
         return EXIT_STOPPED
+    except MachineError as error:  # the disk has been unplugged
+        view = DownloadView(state="failed", failure=describe_failure(error))
     if view.failure is not None:
         report(words("failed", reason=error_text(view.failure, words)))
         return EXIT_BAD_INPUT if view.failure.code == "download_endpoint" else EXIT_FAILED

@@ -23,7 +23,7 @@ from .progress import DownloadView
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[3]
-MODULE = "webui.eichi_utils.download.process"
+MODULE = "webui.eichi_utils.download.fetch"
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 
@@ -76,9 +76,9 @@ class Download:
 
     def _open_process(self, check: bool) -> "subprocess.Popen[bytes]":
         paths = (self._folders.given, self._folders.own, *self._folders.caches)
-        request = {"folders": [path and str(path.absolute()) for path in paths], "check": check}
+        arguments = ["check" * check, *((path and path.absolute()) or "" for path in paths)]
         return subprocess.Popen(
-            [sys.executable, "-m", MODULE, json.dumps(request)],
+            [sys.executable, "-m", MODULE, *arguments],
             cwd=ROOT,
             env=os.environ | {"HF_HUB_OFFLINE": "0"},  # the app keeps its libraries offline
             stdin=subprocess.PIPE,

@@ -2,25 +2,32 @@
 
 The bytes gather in `model.safetensors.0123456789ab.part` beside the file to be. Its name holds the beginning
 of the checksum, so that another version is never continued. The process may be killed at any moment.
+
+As a program (`python -m`), this is the only part of the app that talks to the network. It reports each change
+as a line of JSON. When its standard input is closed, to stop it or because the app died, it ends at once.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+import sys
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.public import disk_errors, exclusive_lock, replace_file
 
+from ..support.failures import describe_failure
 from .hub import ConnectionLost, Hub
 from .model_folders import ModelFolders, file_size, find_models_in, local_copy
 from .needed_files import RemoteFile
 from .plan import check_room, make_plan, part_path
-from .progress import Progress
+from .progress import DownloadView, Progress
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""
@@ -30,6 +37,18 @@ TRIES = 2
 """The number of times that a damaged file is fetched before the download fails."""
 CHUNK = 2**22
 """Bytes read from the disk at a time."""
+
+
+def main(check: str, given: str, own: str, *caches: str, report: Callable[[DownloadView], None]) -> None:
+    """Call `download`; `check` and `given` are empty for none. Every failure is reported."""
+    progress = Progress(report)
+    folders = ModelFolders(Path(given) if given else None, Path(own), tuple(map(Path, caches)))
+    try:
+        download(folders, progress, check=bool(check))
+    except BaseException as error:  # noqa: BLE001  (the app reports it)
+        progress.enter("failed", failure=describe_failure(error))
+    else:
+        progress.enter("done")
 
 
 def download(
@@ -159,3 +178,30 @@ def _copy(source: Path, part: Path) -> None:
     except OSError:
         with contextlib.suppress(OSError):  # what cannot be copied is fetched
             shutil.copyfile(source, part)
+
+
+def _connect() -> Callable[[DownloadView], None]:
+    """Take the pipes away from the standard streams, where libraries could write and, on Windows, hang.
+
+    Returns:
+        A function that writes a report.
+    """
+    orders, reports = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+
+    def end_with_the_app() -> None:
+        with contextlib.suppress(OSError):
+            os.read(orders, 1)
+        os._exit(0)
+
+    threading.Thread(target=end_with_the_app, daemon=True).start()
+
+    def report(view: DownloadView) -> None:
+        os.write(reports, json.dumps(asdict(view), default=str).encode() + b"\n")
+
+    return report
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:], report=_connect())

@@ -70,12 +70,10 @@ class JobQueue:
         self._closing = False
         self._paused = paused
         self._stop = threading.Event()
-        self._running: Job | None = None
-        self._ended: list[Job] = []
         jobs, self.notices = self._store.load()
         """Notices about jobs that could not be read."""
-        self._waiting = [job for job in jobs if job.state == "waiting"]
-        self._unfinished = [job for job in reversed(jobs) if job.state != "waiting"]
+        self._jobs = {job.id: job for job in jobs}
+        """By their ids, in the order of their last changes."""
         self._positions = itertools.count(max((job.position for job in jobs), default=-1) + 1)
         # A daemon: a job that cannot be stopped in time must not keep the app from ending.
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
@@ -103,18 +101,14 @@ class JobQueue:
         """
         if request.seed is None:
             request = replace(request, seed=secrets.randbelow(MAX_RANDOM_SEED))
-        job_id = secrets.token_hex(8)
-        work = self._store.work_folder(job_id)
         with self._adding:  # one at a time: of many large pictures only one is in memory
             name = self._free_name(folder)
-            spec = JobSpec(job_id, name, folder.absolute(), request, work, request.close_after)
-            job = self._store.add(spec, next(self._positions))
+            job = self._store.add(name, folder.absolute(), request, next(self._positions))
             with self._changed:
                 if not self._closing:
-                    self._waiting.append(job)
-                    self._note_change()
-                    return job_id
-        self._store.delete(job_id)
+                    self._put(job)
+                    return job.id
+        self._store.delete(job.id)
         raise MachineError("closing")
 
     def remove(self, job_id: str) -> bool:
@@ -123,38 +117,38 @@ class JobQueue:
         One that has finished sections from an earlier run is unfinished again.
         """
         with self._changed:
-            job = _pop(self._waiting, job_id)
-            if job is None:
+            job = self._jobs.get(job_id)
+            if job is None or job.state != "waiting":
                 return False
             if job.progress.sections_done:
-                self._unfinished.insert(0, self._written(job.mark_interrupted()))
+                self._put(job.mark_interrupted(), write=True)
             else:
                 self._store.delete(job_id)
-            self._note_change()
+                del self._jobs[job_id]
+                self._note_change()
             return True
 
     def move_up(self, job_id: str) -> bool:
         """Swap a waiting job with the one before it; False where it is not waiting (any more)."""
         with self._changed:
-            index = _index(self._waiting, job_id)
-            if index is None:
+            waiting = self.view().waiting
+            if job_id not in (ids := [job.id for job in waiting]):
                 return False
-            if index > 0:
-                before, job = self._waiting[index - 1 : index + 1]
-                moved, passed = replace(job, position=before.position), replace(before, position=job.position)
-                self._waiting[index - 1 : index + 1] = [self._written(moved), self._written(passed)]
-                self._note_change()
+            if index := ids.index(job_id):
+                before, job = waiting[index - 1 : index + 1]
+                self._put(replace(job, position=before.position), write=True)
+                self._put(replace(before, position=job.position), write=True)
             return True
 
     def stop(self, job_id: str) -> bool:
         """Ask the running job to stop at its next step; False where it is not running (any more)."""
         with self._changed:
-            if self._running is None or self._running.id != job_id:
+            job = self._jobs.get(job_id)
+            if job is None or job.state != "running":
                 return False
-            if not self._running.stopping:
+            if not job.stopping:
                 self._stop.set()
-                self._running = replace(self._running, stopping=True)
-                self._note_change()
+                self._put(replace(job, stopping=True))
             return True
 
     def finish(self, job_id: str, short: bool = False) -> bool:
@@ -165,23 +159,23 @@ class JobQueue:
                 are any. The whole video can still be made after that was begun.
         """
         with self._changed:
-            job = _pop(self._unfinished, job_id)
-            if job is None:
+            job = self._jobs.get(job_id)
+            if job is None or not job.can_finish:
                 return False
             request, done = job.spec.original_request, job.progress.sections_done
             if short and 0 < done < len(make_plan(request).sections) - 1:
                 request = replace(request, close_after=done)
-            first = min((waiting.position for waiting in self._waiting), default=next(self._positions))
-            self._waiting.insert(0, self._written(job.requeued(request, first - 1)))
-            self._note_change()
+            first = min((other.position for other in self.view().waiting), default=next(self._positions))
+            self._put(job.requeued(request, first - 1), write=True)
             return True
 
     def discard(self, job_id: str) -> bool:
         """Delete an unfinished job and all it has made; False where it is none (any more)."""
         with self._changed:
-            job = _pop(self._unfinished, job_id)
-            if job is None:
+            job = self._jobs.get(job_id)
+            if job is None or not job.can_finish:
                 return False
+            del self._jobs[job_id]
             self._note_change()
         self._store.delete(job_id)
         for path in job.spec.left_files():
@@ -197,8 +191,8 @@ class JobQueue:
         """
         with self._changed:
             self._closing = True
-            if self._running is not None:
-                self.stop(self._running.id)
+            if (running := self.view().running) is not None:
+                self.stop(running.id)
             self._note_change()
         self._worker.join(timeout)
         return not self._worker.is_alive()
@@ -214,33 +208,36 @@ class JobQueue:
     def view(self) -> QueueView:
         """Return all jobs as they are at this moment."""
         with self._changed:
+            now, newest = time.monotonic(), tuple(reversed(self._jobs.values()))
+            waiting = (job for job in newest if job.state == "waiting")
             return QueueView(
                 version=self._version,
-                running=self._running and self._running.at(time.monotonic()),
-                waiting=tuple(self._waiting),
-                ended=tuple(self._ended),
-                unfinished=tuple(self._unfinished),
+                running=next((job.at(now) for job in newest if job.state == "running"), None),
+                waiting=tuple(sorted(waiting, key=lambda job: (job.position, job.name))),
+                ended=tuple(job for job in newest if job.ended and not job.can_finish),
+                unfinished=tuple(job for job in newest if job.can_finish),
             )
 
     def find(self, job_id: str) -> Job | None:
         """Return a job as it is at this moment; None where it was removed or has left the ended ones."""
-        return next((job for job in self.view().jobs if job.id == job_id), None)
+        with self._changed:
+            job = self._jobs.get(job_id)
+            return job and job.at(time.monotonic())
 
     # -- the thread ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (spec := self._begin_next()) is not None:
-            self._end(self._make(spec))
+            self._end(spec.id, self._make(spec))
 
     def _begin_next(self) -> JobSpec | None:
         with self._changed:
-            self._changed.wait_for(lambda: (self._waiting and not self._paused) or self._closing)
+            self._changed.wait_for(lambda: (self.view().waiting and not self._paused) or self._closing)
             if self._closing:
                 return None
             self._stop = threading.Event()
-            job = replace(self._waiting.pop(0), state="running", started=time.monotonic())
-            self._running = self._written(job)
-            self._note_change()
+            job = replace(self.view().waiting[0], state="running", started=time.monotonic())
+            self._put(job, write=True)
             return job.spec
 
     def _make(self, spec: JobSpec) -> Failure | None:
@@ -248,45 +245,37 @@ class JobQueue:
         try:
             with contextlib.closing(self._run(spec, self._stop)) as events:
                 for event in events:
-                    self._apply(event)
-            if self._current.outcome is None:
+                    self._apply(spec.id, event)
+            if self._jobs[spec.id].outcome is None:
                 raise MachineError("internal", detail="a job ended without a result")
         except BaseException as error:
             logger.warning("job %s failed", spec.name, exc_info=True)
-            if self._current.outcome is None:  # what fails after the result takes nothing from it
+            if self._jobs[spec.id].outcome is None:  # what fails after the result takes nothing from it
                 return describe_failure(error, hide=spec.private_texts)
         return None
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, job_id: str, event: Event) -> None:
         with self._changed:
             now = time.monotonic()
-            job = apply(self._current, event, now)
+            job = apply(self._jobs[job_id], event, now)
             if isinstance(event, Planned) and self._start_eta is not None:
                 job = replace(job, eta=replace(self._start_eta(job.request, event), mark=now))
-            self._running = job
-            self._note_change()
+            self._put(job)
         if job.outcome == "done" and job.eta is not None:
             job.eta.remember()
 
-    def _end(self, failure: Failure | None) -> None:
-        job = self._current
+    def _end(self, job_id: str, failure: Failure | None) -> None:
+        job = self._jobs[job_id]
         # One that was stopped before its first section was finished is deleted.
         can_finish = failure is not None or (
             job.outcome == "stopped" and (self._closing or job.progress.sections_done > 0)
         )
         if not can_finish:
-            self._store.delete(job.id)  # its video holds the pictures
+            self._store.delete(job_id)  # its video holds the pictures
         with self._changed:
-            job = self._current.end(time.monotonic(), failure, can_finish)
-            self._running = None
-            (self._unfinished if can_finish else self._ended).insert(0, job)
-            del self._ended[KEPT_ENDED:]
-            self._note_change()
-
-    @property
-    def _current(self) -> Job:
-        assert self._running is not None
-        return self._running
+            self._put(self._jobs[job_id].end(time.monotonic(), failure, can_finish))
+            for old in self.view().ended[KEPT_ENDED:]:
+                del self._jobs[old.id]
 
     # -- helpers; all but the name's are called under the lock -----------------------------------------
 
@@ -294,13 +283,16 @@ class JobQueue:
         self._version += 1
         self._changed.notify_all()
 
-    def _written(self, job: Job) -> Job:
-        """Write a changed job to the disk; where that cannot be, the job itself is worth more."""
-        try:
-            self._store.write(job)
-        except MachineError:
-            logger.warning("job %s cannot be written to the disk", job.name, exc_info=True)
-        return job
+    def _put(self, job: Job, write: bool = False) -> None:
+        """Add a job, or replace it. Where one cannot be written to the disk, the job itself is worth more."""
+        if write:
+            try:
+                self._store.write(job)
+            except MachineError:
+                logger.warning("job %s cannot be written to the disk", job.name, exc_info=True)
+        self._jobs.pop(job.id, None)
+        self._jobs[job.id] = job
+        self._note_change()
 
     def _free_name(self, folder: Path) -> str:
         """Return a name that no file in the folder has, and no job either: a queued one has no file yet."""
@@ -308,12 +300,3 @@ class JobQueue:
         while (name := new_name(folder)) in taken:
             time.sleep(0.001)  # names differ by the millisecond
         return name
-
-
-def _pop(jobs: list[Job], job_id: str) -> Job | None:
-    index = _index(jobs, job_id)
-    return None if index is None else jobs.pop(index)
-
-
-def _index(jobs: list[Job], job_id: str) -> int | None:
-    return next((index for index, job in enumerate(jobs) if job.id == job_id), None)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import re
+import secrets
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class JobStore:
     def __init__(self, temp: Path) -> None:
         self._temp = temp.absolute()
 
-    def add(self, spec: JobSpec, position: int) -> Job:
+    def add(self, name: str, folder: Path, request: GenerationRequest, position: int) -> Job:
         """Copy the pictures of a new job and write it to the disk, where the next start finds it.
 
         Every picture is read, one at a time; those in `data:` URIs stay where they are. Returns the job with
@@ -60,25 +61,27 @@ class JobStore:
             InputError: a picture cannot be read; nothing is kept.
             MachineError: a copy cannot be written; nothing is kept.
         """
-        folder, plan = self._folder(spec.id), make_plan(spec.request)
+        job_id, plan = secrets.token_hex(8), make_plan(request)
+        own = self._folder(job_id)
         copies: dict[str, str] = {}
         thumbnail = b""
         try:
-            for name in plan.pictures:
-                picture = read_image(name)
-                if name == plan.start:
+            for image in plan.pictures:
+                picture = read_image(image)
+                if image == plan.start:
                     thumbnail = make_thumbnail(picture)
                 del picture  # before the next one is read
-                copies[name] = name
-                if not is_data_uri(name):
-                    copies[name] = str(folder / f"{len(copies) - 1}{Path(name).suffix[:10]}")
-                    _write(Path(copies[name]), Path(name))
-            _write(folder / THUMBNAIL, thumbnail, flush=False)
-            own = spec.request.map_images(copies.__getitem__)
-            job = Job(replace(spec, request=own), thumbnail, position)
+                copies[image] = image
+                if not is_data_uri(image):
+                    copies[image] = str(own / f"{len(copies) - 1}{Path(image).suffix[:10]}")
+                    _write(Path(copies[image]), Path(image))
+            _write(own / THUMBNAIL, thumbnail, flush=False)
+            copied = request.map_images(copies.__getitem__)
+            spec = JobSpec(job_id, name, folder, copied, own / WORK, request.close_after)
+            job = Job(spec, thumbnail, position)
             self.write(job)
         except BaseException:
-            self.delete(spec.id)
+            self.delete(job_id)
             raise
         return job
 
@@ -98,10 +101,6 @@ class JobStore:
             "request": spec.request.map_images(lambda name: _relative(name, folder)).to_dict(),
         }
         _write(folder / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
-
-    def work_folder(self, job_id: str) -> Path:
-        """Return the folder in which the engine keeps a job's finished sections."""
-        return self._folder(job_id) / WORK
 
     def delete(self, job_id: str) -> None:
         """Delete all of a job, if there is anything. One that is half deleted is never found again."""

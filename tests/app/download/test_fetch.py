@@ -1,7 +1,6 @@
 """The whole download, from a hub on this computer: what comes, and what happens when things break."""
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -18,9 +17,8 @@ from tests.support import fake_hub
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import plan as plan_module
-from webui.eichi_utils.download.fetch import LOCK, download
+from webui.eichi_utils.download.fetch import LOCK, download, main
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
-from webui.eichi_utils.download.process import main
 from webui.eichi_utils.download.progress import DownloadView, Progress
 
 QUICK = (0.0,) * 4
@@ -247,9 +245,8 @@ def test_one_download_at_a_time_writes_to_a_folder(hub, folders):
 
 def test_the_process_reports_its_end(hub, folders):
     views: list[DownloadView] = []
-    request = json.dumps({"folders": [None, os.fspath(folders.own)], "check": False})
     hub.trouble[HUNYUAN] = [Trouble(status=451)]
-    main(request, views.append)
+    main("", "", os.fspath(folders.own), report=views.append)
     assert (views[-1].state, views[-1].failure.code) == ("failed", "download_status")
-    main(request, views.append)
+    main("", "", os.fspath(folders.own), report=views.append)
     assert (views[-1].state, views[-1].done_bytes, views[-1].failure) == ("done", ALL_BYTES, None)
