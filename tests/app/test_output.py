@@ -64,6 +64,7 @@ def test_new_name_is_unique(tmp_path, monkeypatch, ending):
     second = new_name(tmp_path)
     (tmp_path / f"{second}{ending}").symlink_to("nowhere")
     assert [first, second, new_name(tmp_path)] == [first, f"{first}_2", f"{first}_3"]
+    assert new_name(tmp_path, {f"{first}_3"}) == f"{first}_4", "a job that waits has it"
 
 
 # -- the output folder -------------------------------------------------------------------------------
@@ -94,11 +95,6 @@ def base(tmp_path: Path) -> Path:
 def test_name_becomes_folder_below_base(base, name, parts):
     assert resolve_output(name, base) == base.joinpath(*parts)
     assert list(base.iterdir()) == []
-
-
-def test_existing_folder_is_accepted(base):
-    (base / "outputs" / "cats").mkdir(parents=True)
-    assert resolve_output("outputs/cats", base) == base / "outputs" / "cats"
 
 
 OUTSIDE = ["..", "../x", "a/../../x", "a\\..\\x", "/", "/tmp/x", "\\x", "//server/share", "\\\\server\\share"]
@@ -162,7 +158,8 @@ def test_link_elsewhere_is_refused(base, name, target, code):
 
 
 def test_link_inside_base_is_accepted(base, tmp_path):
-    (base / "outputs").mkdir()
+    (base / "outputs" / "cats").mkdir(parents=True)
+    assert resolve_output("outputs/cats", base) == base / "outputs" / "cats"
     (base / "link").symlink_to(base / "outputs")
     assert resolve_output("link", base) == base / "link"
     (tmp_path / "app").symlink_to(base)

@@ -13,9 +13,9 @@ from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import EngineOptions
+from webui.eichi_utils.jobs.eta import SpeedHistory
 from webui.eichi_utils.jobs.job import Job, Run
 from webui.eichi_utils.jobs.queue import JobQueue, QueueView
-from webui.eichi_utils.jobs.speed_history import SpeedHistory
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.preflight import Preflight
 from webui.eichi_utils.settings.presets import PresetStore

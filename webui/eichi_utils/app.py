@@ -17,12 +17,11 @@ from diffusers_helper.request import GenerationRequest
 from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .form import FIELDS
 from .instance import only_app
-from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, job_size
+from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, SpeedHistory, job_size
 from .jobs.headless_folders import delete_stale
 from .jobs.log import logged
 from .jobs.queue import JobQueue
 from .jobs.runner import JobRunner
-from .jobs.speed_history import SpeedHistory
 from .machine.check import CheckOptions
 from .output import resolve_output
 from .preflight import Preflight

@@ -51,7 +51,14 @@ class EngineOptions:
     @property
     def uses_demo(self) -> bool:
         """True if the demo's models make the videos: they were requested, or there are no others."""
-        return self.models == DEMO or (self.models is None and not has_download(self.folders))
+        return self.models == DEMO or (self.models is None and not self._has_download)
+
+    @property
+    def _has_download(self) -> bool:
+        """True if there are models, or the app's own download of them was begun."""
+        own = self.folders.own
+        is_begun = own.is_dir() and any(path.is_dir() for path in own.iterdir())
+        return is_begun or take_inventory(self.folders).state == "complete"
 
     def find_models(self) -> Generator[Notice, None, ModelFiles]:
         """Find the models' files; yields a notice where the demo's serve because nothing was downloaded.
@@ -61,7 +68,7 @@ class EngineOptions:
         """
         if self.models is not None:
             return find_models(self.models)
-        if has_download(self.folders):
+        if self._has_download:
             return find_models_in(self.folders)
         yield Notice("demo_models", {"path": str(self.folders.own)})
         return find_models(DEMO)
@@ -82,9 +89,3 @@ class EngineOptions:
             return (self.cache / "eight_bit" / "demo",)
         cached, target = self.cache / "eight_bit" / "models", self.folders.target
         return (target, cached) if transformer.is_relative_to(target) else (cached,)
-
-
-def has_download(folders: ModelFolders) -> bool:
-    """Return whether there are models, or the app's own download of them was begun."""
-    is_begun = folders.own.is_dir() and any(path.is_dir() for path in folders.own.iterdir())
-    return is_begun or take_inventory(folders).state == "complete"

@@ -21,7 +21,7 @@ from .jobs.headless_folders import delete_stale, work_folder
 from .jobs.job import JobSpec, Progress
 from .jobs.log import logged
 from .jobs.runner import JobRunner
-from .machine.check import CheckOptions, check_for_log
+from .machine.check import CheckOptions, check_lines
 from .output import check_name, new_name
 from .support.failures import as_engine_error, loggable
 from .terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c, write_line
@@ -93,7 +93,8 @@ def _generate(options: HeadlessOptions, stop: threading.Event, run: _Run) -> Ite
     name = run.name = check_name(options.name) if options.name is not None else new_name(options.output)
     runner = JobRunner(options.engine, save_latents=options.save_latents)
     spec = JobSpec(name, name, options.output, request, work_folder(options.temp, options.output, name))
-    check_for_log(CheckOptions(options.engine, options.output))
+    check = CheckOptions(options.engine, options.output)  # for the log
+    threading.Thread(target=check_lines, args=(check,), name="check", daemon=True).start()
     return logged(runner)(spec, stop)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -47,11 +48,12 @@ def is_plain_name(name: str) -> bool:
     return not bad and 0 < len(name) <= MAX_LENGTH and len(name.encode()) <= MAX_BYTES
 
 
-def new_name(folder: Path) -> str:
-    """Return a name that nothing in `folder` has yet: the date and time."""
+def new_name(folder: Path, taken: Collection[str] = ()) -> str:
+    """Return a name that nothing in `folder` has yet and that is not `taken`: the date and time."""
     base = datetime.now().strftime("%y%m%d_%H%M%S_%f")[:-3]
     name, number = base, 1
-    while any(os.path.lexists(folder / f"{name}{ending}") for ending in (".mp4", ".png", ".job")):
+    endings = (".mp4", ".png", ".job")
+    while name in taken or any(os.path.lexists(folder / f"{name}{ending}") for ending in endings):
         number += 1
         name = f"{base}_{number}"
     return name
@@ -80,26 +82,17 @@ def resolve_output(name: str, base: Path) -> Path:
 
 def _check_on_disk(name: str, path: Path, base: Path) -> None:
     """Refuse a folder that a link leads elsewhere, or whose name a file has."""
-    real = _real_parts(path, base)
-    if real is None:
-        raise InputError("output_folder_leads_out", name=name)
+    try:
+        # Windows' short names (`HF_DOW~1`) become long ones, too
+        real = path.resolve().relative_to(base.resolve()).parts
+    except (OSError, RuntimeError, ValueError) as error:  # the links lead out, or in circles
+        raise InputError("output_folder_leads_out", name=name) from error
     if not real or {real[0].casefold(), path.relative_to(base).parts[0].casefold()} & OWN_FOLDERS:
         raise InputError("output_folder_of_app", name=name)
     levels = [path, *path.parents]
     for level in levels[: levels.index(base)]:
         if os.path.lexists(level) and not os.path.isdir(level):  # noqa: PTH112  (is_dir may raise)
             raise InputError("output_folder_is_file", name=name)
-
-
-def _real_parts(path: Path, base: Path) -> tuple[str, ...] | None:
-    """Return the parts of `path` below `base`, links followed; None where they lead out or in circles.
-
-    Windows' short names (`HF_DOW~1`) become long ones, too.
-    """
-    try:
-        return path.resolve().relative_to(base.resolve()).parts
-    except (OSError, RuntimeError, ValueError):
-        return None
 
 
 def open_in_file_manager(path: Path) -> bool:

@@ -22,10 +22,14 @@ def report(line: str) -> None:
 
 
 def write_line(text: str, stream: TextIO) -> None:
-    """Write text as one line, with escape codes for characters that the terminal lacks."""
-    visible = "".join(_escaped(character) for character in text)
+    """Write text as one line, with escape codes for characters that are invisible or that the terminal lacks.
+
+    File names and requests come from anywhere.
+    """
+    invisible = (letter for letter in text if unicodedata.category(letter) in INVISIBLE)
+    hidden = {ord(letter): ascii(letter)[1:-1] for letter in invisible}
     encoding = stream.encoding or "utf-8"
-    stream.write(visible.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(text.translate(hidden).encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
 
 
@@ -44,9 +48,3 @@ def stop_on_ctrl_c(stop: threading.Event, message: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _escaped(character: str) -> str:
-    """Escape a control or invisible character: file names and requests come from anywhere."""
-    is_invisible = unicodedata.category(character) in INVISIBLE
-    return character.encode("unicode_escape").decode("ascii") if is_invisible else character

@@ -84,6 +84,10 @@ def test_a_partial_download_is_counted_but_not_what_does_not_belong(folders):
     (folder / "config.json").write_bytes(b"{}")
     (folder / "diffusion_pytorch_model.safetensors.0123456789ab.part").write_bytes(bytes(100))
     (folder / "diffusion_pytorch_model.bin").write_bytes(bytes(5000))
+    snapshot = folders.caches[0] / f"models--{FRAMEPACK.replace('/', '--')}" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to(folder / "diffusion_pytorch_model.bin")
+    assert view(folders, "transformer").num_bytes == 5000
     assert view(folders, "vae") == PartView("vae", "partly", None, 102)
     assert take_inventory(folders).state == "partly"
 

@@ -1,7 +1,9 @@
 """The remaining time of a job, against jobs whose true end is known."""
 
 import itertools
+import json
 from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from diffusers_helper.events import Event, Finished, Resumed, SectionDone, StageStarted, StepDone
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, JobSize, Speed, job_size
+from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, JobSize, Speed, SpeedHistory, job_size
 
 PREVIEW = np.zeros((1, 1, 3), np.uint8)
 SIZE = JobSize(steps=16, step_values=1000, decoded_values=(1000, 1200, 1200, 2100), skips_steps=False)
@@ -200,3 +202,69 @@ def test_a_job_without_a_step_of_its_own_is_not_learned():
 def test_the_size_counts_what_is_computed_and_what_is_decoded():
     request = GenerationRequest(start_image="a", seconds=2, steps=10, guidance_scale=2, teacache=False)
     assert job_size(request, make_plan(request), 64, 96) == JobSize(10, 2 * 9 * 96, (9 * 96, 19 * 96), False)
+
+
+# -- the speed of each machine ---------------------------------------------------------------------------
+
+GPU = "NVIDIA GeForce RTX 3060: models/FramePackI2V_HY"
+SPEED = Speed(30.0, computed_step=1e-4, decoding=2e-4, saving=1e-5, skipped_step=1e-6, computed_share=0.4)
+OLD = {"overhead": 30, "computed_step": 1e-4, "decoding": 2e-4, "saving": 1e-5, "shares": {"0.4": 0.4}}
+
+
+def of_machine(**changes: object) -> bytes:
+    return json.dumps({"machines": {GPU: OLD | changes}}).encode()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "settings" / "speed.json"
+
+
+def test_the_last_job_is_remembered_after_a_restart(path):
+    assert SpeedHistory(path).speed(GPU) is None
+    assert not path.parent.exists()
+    history = SpeedHistory(path)
+    for speed in (replace(SPEED, overhead=1.0), SPEED):
+        history.start_eta(GPU, SIZE).learn(speed)
+    again = SpeedHistory(path)
+    assert (again.speed(GPU), again.speed("CPU"), again.speed(None)) == (SPEED, None, None)
+    assert again.start_eta(GPU, SIZE).known == SPEED
+
+
+def test_an_unknown_machine_starts_with_a_typical_speed(path):
+    assert SpeedHistory(path).start_eta(GPU, SIZE, TYPICAL_DEMO).known == TYPICAL_DEMO
+    assert SpeedHistory(path).start_eta(None, SIZE).learn is None
+
+
+@pytest.mark.parametrize("skipped", [{}, {"skipped_step": None}, {"skipped_step": 1e-6}])
+def test_a_file_of_the_version_before_is_read(path, skipped):
+    path.parent.mkdir()
+    path.write_bytes(of_machine(**skipped))
+    step = skipped.get("skipped_step") or 0.0
+    assert SpeedHistory(path).speed(GPU) == replace(SPEED, skipped_step=step, computed_share=0.5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"{", b"\xff", b"[" * 100_000, b"{}", b'{"machines": []}'),
+        *(b'{"machines": {"a": []}}', b'{"machines": {"a": {}}}'),
+        *(of_machine(overhead=-1), of_machine(computed_step=0)),
+        *(of_machine(decoding="x"), of_machine(saving=[]), of_machine().replace(b"30", b"1e999")),
+    ],
+)
+def test_a_broken_file_is_replaced_by_the_next_job(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    history = SpeedHistory(path)
+    assert history.speed(GPU) is None
+    history.learn(GPU, SPEED)
+    assert SpeedHistory(path).speed(GPU) == SPEED
+
+
+def test_a_file_that_cannot_be_written_is_no_failure(path, caplog):
+    path.parent.write_text("a file stands here")
+    history = SpeedHistory(path)
+    history.learn(GPU, SPEED)
+    assert history.speed(GPU) == SPEED
+    assert "not kept" in caplog.text

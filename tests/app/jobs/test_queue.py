@@ -26,7 +26,6 @@ from tests.support.queue import (
     wait_idle,
     wait_until,
 )
-from webui.eichi_utils.jobs import queue as jobs
 from webui.eichi_utils.jobs.eta import Eta, JobSize
 from webui.eichi_utils.jobs.job import Job, JobSpec
 from webui.eichi_utils.jobs.pictures import make_thumbnail
@@ -81,13 +80,6 @@ def test_a_hundred_jobs_are_unique_and_only_the_newest_are_kept(start, request_,
     assert [spec.id for spec in runner.began] == ids
     assert queue.find(ids[0]) is None
     assert copies(temp) == []
-
-
-def test_a_name_that_a_queued_job_has_is_not_given_twice(start, request_, tmp_path, monkeypatch):
-    names = iter(["a", "a", "a", "b"])
-    monkeypatch.setattr(jobs, "new_name", lambda _folder: next(names))
-    queue = start(Runner(held=True))
-    assert [queue.find(queue.add(request_, tmp_path)).name for _ in range(2)] == ["a", "b"]
 
 
 def test_no_job_begins_while_the_queue_is_paused(start, request_, tmp_path, temp):

@@ -62,33 +62,6 @@ def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
     assert list((tmp_path / "temp").iterdir()) == []
 
 
-def test_stop_keeps_the_sections_that_were_finished(tmp_path):
-    queue = JobQueue(make_runner(tmp_path), tmp_path / "temp")
-    job_id = queue.add(make_request(seconds=3, steps=4), tmp_path / "out")
-    wait_until(queue, lambda view: view.running and view.running.progress.section == 1)
-    assert queue.stop(job_id)
-    wait_until(queue, lambda view: view.unfinished)
-    job = queue.find(job_id)
-    assert job is not None
-    assert (job.state, job.can_finish) == ("stopped", True)
-    assert job.video == tmp_path / "out" / f"{job.name}_unfinished.mp4"
-    assert count_frames(job.video) == job.frames
-    assert 33 <= job.frames < job.progress.frames
-    assert queue.close(LONG)
-
-
-def test_a_job_that_fails_has_its_error_and_the_next_is_made(tmp_path):
-    queue = JobQueue(make_runner(tmp_path), tmp_path / "temp")
-    (tmp_path / "file").write_text("no folder")
-    queue.add(make_request(seconds=0.5), tmp_path / "file")
-    queue.add(make_request(seconds=0.5), tmp_path / "out")
-    view = wait_until(queue, lambda view: view.ended)
-    (done,), (failed,) = view.ended, view.unfinished
-    assert failed.failure is not None
-    assert (failed.state, failed.failure.code, done.state) == ("failed", "output_not_writable", "done")
-    assert queue.close(LONG)
-
-
 def test_the_models_are_kept_while_their_files_are_the_same(tmp_path):
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -135,7 +136,7 @@ def test_closing_waits_no_longer_than_its_timeout(start, request_, tmp_path):
 def test_the_order_of_the_queue_is_restored(start, request_, tmp_path, monkeypatch):
     first = start(Runner(held=True))
     names = iter(f"name {number}" for number in (5, 3, 9, 1))
-    monkeypatch.setattr(jobs, "new_name", lambda _: next(names))
+    monkeypatch.setattr(jobs, "new_name", lambda *_: next(names))
     running, a, b, c = (first.add(request_, tmp_path) for _ in range(4))
     wait_until(first, lambda view: view.running)
     first.move_up(c)
@@ -214,14 +215,10 @@ def test_a_job_locked_now_is_restored_at_the_next_start(start, begun, monkeypatc
 
 
 def test_a_job_whose_output_folder_is_away_is_restored(start, begun, monkeypatch):
-    exists = Path.exists
+    def away(path: str, **_: object) -> None:
+        raise OSError(107, "Transport endpoint is not connected", path)
 
-    def away(path: Path, **options: bool) -> bool:
-        if path.suffix == ".mp4":
-            raise OSError(107, "Transport endpoint is not connected", str(path))
-        return exists(path, **options)
-
-    monkeypatch.setattr(Path, "exists", away)
+    monkeypatch.setattr(av, "open", away)
     assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
 
 

@@ -1,10 +1,13 @@
 """The check: how facts are gathered, what the terminal shows, the exit status."""
 
+import ctypes
 import io
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +16,14 @@ from scripts.torch_build import Gpu
 from tests.support.tiny import MODELS
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
-from webui.eichi_utils.machine.check import CheckOptions, check_lines, gather_facts, run_check, worst_level
+from webui.eichi_utils.machine.check import (
+    CheckOptions,
+    check_lines,
+    gather_facts,
+    has_nvidia_hardware,
+    run_check,
+    worst_level,
+)
 from webui.eichi_utils.machine.rules import CheckLine, MachineFacts, fails, good, slow
 from webui.eichi_utils.machine.torch_probe import TorchFacts
 from webui.eichi_utils.text.translations import Translator
@@ -87,6 +97,44 @@ def test_the_gpu_is_the_best_or_the_one_that_pytorch_uses_up_to_a_limit(options,
     limited = replace(options, engine=replace(options.engine, vram_gb=7.5))
     assert gather_facts(limited).memory_limit == int(7.5 * GIB)
     assert gather_facts(replace(options, probe_torch=True)).gpu == replace(used, driver=(581, 15))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="reads Linux' list of devices")
+@pytest.mark.parametrize(
+    ("identity", "found"),
+    [
+        ("pci:v000010DEd00002504sv00001462sd0000397Dbc03sc00i00\n", True),
+        ("pci:v000010DEd0000228Esv00001462sd0000397Dbc04sc03i00\n", False),
+        ("pci:v00001002d000073FFsv00001462sd0000397Dbc03sc00i00\n", False),
+    ],
+)
+def test_linux_lists_a_gpu_without_a_driver(tmp_path, identity, found):
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "modalias").write_text(identity)
+    assert has_nvidia_hardware(tmp_path) is found
+
+
+@pytest.mark.parametrize(
+    ("identities", "found"),
+    [
+        (["PCI\\VEN_8086&DEV_3E92", "PCI\\ven_10de&dev_2504"], True),
+        (["PCI\\VEN_1002&DEV_73FF"], False),
+        (["PCI\\VEN_8086&DEV_3E92"] * 100, False),
+        ([], False),
+    ],
+)
+def test_windows_lists_a_gpu_without_a_driver(monkeypatch, identities, found):
+    def list_device(_parent, number, device, _flags):
+        assert struct.unpack_from("I", device) == (840,) == (len(device),)
+        if number >= len(identities):
+            return False
+        device[328 : 328 + 2 * len(identities[number])] = identities[number].encode("utf-16-le")
+        return True
+
+    user32 = SimpleNamespace(EnumDisplayDevicesW=list_device)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(user32=user32), raising=False)
+    assert has_nvidia_hardware() is found
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 from tests.support.tiny import run
 from webui.eichi_utils.form import DEFAULTS, LOOP, Pictures, Row, to_requests
-from webui.eichi_utils.jobs.eta import Speed
-from webui.eichi_utils.jobs.speed_history import SpeedHistory
+from webui.eichi_utils.jobs.eta import Speed, SpeedHistory
 from webui.eichi_utils.page.estimate import UNKNOWN_PICTURE, Estimate, estimate, request_size
 
 SPEED = Speed(overhead=10, computed_step=1e-3, decoding=0, saving=0)

@@ -1,15 +1,26 @@
 """The remaining time of a job: from its own steps as soon as there are some, from an earlier job before.
 
-Fed with the engine's events and the time of each; reads no clock and no file.
+Fed with the engine's events and the time of each; reads no clock. The speed of each machine in its last job
+is kept in a file. A machine is any text that names what the speed depends on: the GPU and the models.
 """
 
+import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 from diffusers_helper import events
+from diffusers_helper.errors import MachineError
 from diffusers_helper.plan import Plan
 from diffusers_helper.request import GenerationRequest
+
+from ..settings.json_file import JsonFile
+
+logger = logging.getLogger(__name__)
 
 MIN_STEPS = 2
 """Computed steps from which on they count: the first one may read files that are not in memory yet."""
@@ -95,8 +106,7 @@ class Eta:
                 return replace(self, first=self._part(done))
             case events.StageStarted(stage="sampling" | "decoding" as stage, section=int(section)):
                 begun = self if self.part else self._measure("overhead", 1, now)
-                step = 0 if stage == "sampling" else size.steps
-                return replace(begun, part=self._part(section, step), mark=now)
+                return replace(begun, part=self._part(section, size.steps * (stage == "decoding")), mark=now)
             case events.StepDone(section=section, step=step, computed=computed):
                 figure = "computed_step" if computed else "skipped_step"
                 return replace(self._measure(figure, size.step_values, now), part=self._part(section, step))
@@ -157,3 +167,49 @@ class Eta:
         """The expected seconds of the present part, of all that follows, and of the whole job."""
         parts = self.speed.parts(self.size)
         return parts[self.part], sum(parts[self.part + 1 if self.part else self.first :]), sum(parts)
+
+
+class SpeedHistory:
+    """The speeds in one JSON file. Safe to use from any thread: values are replaced, never changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = JsonFile(path)
+        self._speeds = _parse(self._file.value)
+
+    def speed(self, machine: str | None) -> Speed | None:
+        """Return the speed of the last job on this machine; None where none has finished."""
+        return self._speeds.get(machine) if machine is not None else None
+
+    def start_eta(self, machine: str | None, size: JobSize, typical: Speed = TYPICAL) -> Eta:
+        """Return the remaining time of a job that begins; when it has finished, its speed is remembered.
+
+        Where no job has finished on this machine, `typical` counts until the job has a speed of its own.
+        """
+        known = self.speed(machine)
+        learn = partial(self.learn, machine) if machine is not None else None
+        return Eta(size, known or typical, learn)
+
+    def learn(self, machine: str, speed: Speed) -> None:
+        """Remember the speed of a finished job. A file that cannot be written is logged, no more."""
+        self._speeds = self._speeds | {machine: speed}
+        try:
+            self._file.write({"machines": {name: asdict(known) for name, known in self._speeds.items()}})
+        except MachineError as error:
+            logger.warning("the speed of this machine is not kept: %s", error)
+
+
+def _parse(value: dict[str, Any] | None) -> dict[str, Speed]:
+    """Parse the file, an earlier version's, too; one that is broken is as good as none."""
+    try:
+        return {machine: _to_speed(kept) for machine, kept in (value or {})["machines"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        logger.info("no speed of this machine is known: %s", error)
+        return {}
+
+
+def _to_speed(kept: dict[str, float]) -> Speed:
+    values = {key: float(kept[key]) for key in Speed.__match_args__ if kept.get(key) is not None}
+    speed = Speed(**values)
+    if not all(0 <= value < math.inf for value in values.values()) or not speed.computed_step:
+        raise ValueError("not seconds")
+    return speed

@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Generator
-from typing import Any
 
 from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
@@ -18,7 +17,6 @@ from .job import JobSpec, Run
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("start_image", "end_image", "image")
 TEXTS = ("prompt", "negative_prompt")
 
 
@@ -43,15 +41,10 @@ def logged(run: Run) -> Run:
 
 
 def _described(request: GenerationRequest) -> str:
-    values = request.to_dict()
-    return json.dumps(
-        _without_content(values | {"keyframes": list(map(_without_content, values["keyframes"]))})
-    )
-
-
-def _without_content(values: dict[str, Any]) -> dict[str, Any]:
-    pictures = {key: "[picture]" for key in PICTURES if values.get(key) is not None}
-    return values | pictures | {key: f"[{len(values[key])} characters]" for key in TEXTS if values.get(key)}
+    values = request.map_images(lambda _: "[picture]").to_dict()
+    for owner in (values, *values["keyframes"]):
+        owner.update({key: f"[{len(owner[key])} characters]" for key in TEXTS if owner.get(key)})
+    return json.dumps(values)
 
 
 def _log(event: events.Event) -> str | None:

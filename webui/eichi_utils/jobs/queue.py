@@ -102,7 +102,8 @@ class JobQueue:
         if request.seed is None:
             request = replace(request, seed=secrets.randbelow(MAX_RANDOM_SEED))
         with self._adding:  # one at a time: of many large pictures only one is in memory
-            name = self._free_name(folder)
+            # a job that waits has no file yet
+            name = new_name(folder, {job.name for job in self.view().jobs})
             job = self._store.add(name, folder.absolute(), request, next(self._positions))
             with self._changed:
                 if not self._closing:
@@ -277,7 +278,7 @@ class JobQueue:
             for old in self.view().ended[KEPT_ENDED:]:
                 del self._jobs[old.id]
 
-    # -- helpers; all but the name's are called under the lock -----------------------------------------
+    # -- helpers, called under the lock ----------------------------------------------------------------
 
     def _note_change(self) -> None:
         self._version += 1
@@ -293,10 +294,3 @@ class JobQueue:
         self._jobs.pop(job.id, None)
         self._jobs[job.id] = job
         self._note_change()
-
-    def _free_name(self, folder: Path) -> str:
-        """Return a name that no file in the folder has, and no job either: a queued one has no file yet."""
-        taken = {job.name for job in self.view().jobs}
-        while (name := new_name(folder)) in taken:
-            time.sleep(0.001)  # names differ by the millisecond
-        return name

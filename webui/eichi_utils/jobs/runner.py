@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Generator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diffusers_helper.events import Event
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from diffusers_helper.engine import Engine
 
 
+@dataclass
 class JobRunner:
     """Makes the videos of jobs, one after another: not for two threads at a time.
 
@@ -20,13 +22,10 @@ class JobRunner:
     download that is completed while the app runs is used by the next job.
     """
 
-    def __init__(
-        self, options: EngineOptions, *, partial_videos: bool = False, save_latents: bool = False
-    ) -> None:
-        self._options = options
-        self._partial_videos = partial_videos
-        self._save_latents = save_latents
-        self._engine: Engine | None = None
+    options: EngineOptions
+    partial_videos: bool = False
+    save_latents: bool = False
+    _engine: "Engine | None" = field(default=None, init=False)
 
     @property
     def machine_key(self) -> str | None:
@@ -40,17 +39,11 @@ class JobRunner:
             InputError: a picture, the models or the output folder cannot be used.
             MachineError: the machine was not up to it.
         """
-        files = yield from self._options.find_models()
+        files = yield from self.options.find_models()
         from diffusers_helper.engine import Engine, Target
 
-        config = self._options.config_of(files)
+        config = self.options.config_of(files)
         if self._engine is None or self._engine.config != config:
             self._engine = Engine(config)
-        target = Target(
-            spec.folder,
-            spec.name,
-            save_latents=self._save_latents,
-            partial_videos=self._partial_videos,
-            work=spec.work,
-        )
+        target = Target(spec.folder, spec.name, self.save_latents, self.partial_videos, spec.work)
         yield from self._engine.generate(spec.request, target, stop)

@@ -91,16 +91,19 @@ class JobStore:
         Raises:
             MachineError: it cannot be written.
         """
-        spec, folder = job.spec, self._folder(job.id)
+        spec = job.spec
         values = {
             "name": spec.name,
             "folder": str(spec.folder),
             "place": job.position,
             "is_begun": job.state != "waiting",
             "close_after": spec.close_after,
-            "request": spec.request.map_images(lambda name: _relative(name, folder)).to_dict(),
+            # relative to the job's folder, so that the app can be moved
+            "request": spec.request.map_images(
+                lambda image: image if is_data_uri(image) else Path(image).name
+            ).to_dict(),
         }
-        _write(folder / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
+        _write(self._folder(job.id) / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
 
     def delete(self, job_id: str) -> None:
         """Delete all of a job, if there is anything. One that is half deleted is never found again."""
@@ -126,7 +129,9 @@ class JobStore:
                     shutil.rmtree(folder, ignore_errors=True)  # which follows no link
                     continue
                 job = _read(folder)
-                if _has_video(job.spec):
+                spec = job.spec
+                # a partial one may have been renamed
+                if count_frames(spec.folder / f"{spec.name}.mp4") == make_plan(spec.request).pixel_frames:
                     self.delete(job.id)
                 else:
                     jobs.append(job)
@@ -156,11 +161,6 @@ def _write(target: Path, content: bytes | Path, flush: bool = True) -> None:
                 shutil.copyfile(content, part)
 
 
-def _relative(name: str, folder: Path) -> str:
-    """A picture's name as it is written down: relative to the job's folder, so that the app can be moved."""
-    return name if is_data_uri(name) else str(Path(name).relative_to(folder))
-
-
 def _read(folder: Path) -> Job:
     """Read a job's folder.
 
@@ -185,14 +185,3 @@ def _read(folder: Path) -> Job:
     if videos := list_partial_videos(work):
         job = replace(job, video=videos[-1], frames=kept_frames(plan.size, done))
     return job.mark_interrupted() if values["is_begun"] else job
-
-
-def _has_video(spec: JobSpec) -> bool:
-    """Return whether the whole video is there, not only a partial one that somebody renamed."""
-    video = spec.folder / f"{spec.name}.mp4"
-    try:
-        if not video.exists():
-            return False
-    except OSError:  # a drive that is away now
-        return False
-    return count_frames(video) == make_plan(spec.request).pixel_frames

@@ -4,14 +4,15 @@ For `--check` and for the page. Imports no torch; PyTorch's own report comes fro
 only on request. Whatever fails while gathering is a fact that is unknown.
 """
 
+import ctypes
 import logging
+import re
 import struct
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
@@ -23,13 +24,14 @@ from ..terminal import write_line
 from ..text.error_text import error_text
 from ..text.translations import Translator
 from .disk import inspect_folder, inspect_models
-from .gpu import has_nvidia_hardware
 from .rules import CheckLine, Level, MachineFacts, check_machine
 from .torch_probe import find_torch, probe_torch
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+DEVICE_BYTES, MAX_DEVICES = 840, 64
+"""The bytes of DISPLAY_DEVICEW of the Windows API, which begins with them; the most adapters to look at."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def run_check(options: CheckOptions, words: Translator) -> int:
     """Print the check; returns the exit status: 1 where something will fail, else 0."""
     lines = check_lines(options)
     for line in lines:
-        _print_line(line, words, sys.stdout)
+        _print_line(line, words)
     level = worst_level(lines)
     write_line(words(f"check.result.{level}"), sys.stdout)
     return 1 if level == "fails" else 0
@@ -61,11 +63,6 @@ def check_lines(options: CheckOptions) -> list[CheckLine]:
     for line in lines:
         logger.info("%s: %s", line.level, " -> ".join(filter(None, line_text(line, words))))
     return lines
-
-
-def check_for_log(options: CheckOptions) -> None:
-    """Check the machine for the log only, in a thread of its own; returns at once."""
-    threading.Thread(target=check_lines, args=(options,), name="check", daemon=True).start()
 
 
 def worst_level(lines: list[CheckLine]) -> Level:
@@ -110,6 +107,29 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
     )
 
 
+def has_nvidia_hardware(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Return whether an NVIDIA GPU (PCI vendor 10de) is plugged in, with or without its driver.
+
+    Linux lists all devices in the folder `devices`.
+    """
+    if sys.platform == "win32":
+        return _windows_has_nvidia()
+    identities = (path.read_text("ascii") for path in devices.glob("*/modalias"))
+    return any(re.match("pci:v000010DE.*bc03", identity) for identity in identities)
+
+
+def _windows_has_nvidia() -> bool:
+    """Search the display adapters for an identity like `PCI\\VEN_10DE&DEV_2504...`."""
+    device = ctypes.create_string_buffer(struct.pack("I", DEVICE_BYTES), DEVICE_BYTES)
+    list_device = ctypes.windll.user32.EnumDisplayDevicesW  # type: ignore[attr-defined]
+    for number in range(MAX_DEVICES):
+        if not list_device(None, number, device, 0):
+            return False
+        if "VEN_10DE".encode("utf-16-le") in device.raw.upper():
+            return True
+    return False
+
+
 def _try(ask: Callable[[], _T]) -> _T | None:
     """Return a fact, or None: the check must work on a machine that does not."""
     try:
@@ -119,13 +139,13 @@ def _try(ask: Callable[[], _T]) -> _T | None:
         return None
 
 
-def _print_line(line: CheckLine, words: Translator, stream: TextIO) -> None:
+def _print_line(line: CheckLine, words: Translator) -> None:
     """Print a line with its mark, in English where the terminal cannot show the language's own."""
     text, advice = line_text(line, words)
-    key, encoding = f"check.mark.{line.level}", stream.encoding or "utf-8"
+    key, encoding = f"check.mark.{line.level}", sys.stdout.encoding or "utf-8"
     mark = words(key)
     if mark.encode(encoding, "ignore").decode(encoding) != mark:
         mark = Translator("en")(key)
-    write_line(f"[{mark}] {text}", stream)
+    write_line(f"[{mark}] {text}", sys.stdout)
     if advice is not None:
-        write_line(f"    -> {advice}", stream)
+        write_line(f"    -> {advice}", sys.stdout)

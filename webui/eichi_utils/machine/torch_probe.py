@@ -18,12 +18,12 @@ from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import BFLOAT16_CAPABILITY
 from scripts.torch_build import Gpu
 
+from ..engine_options import ROOT
 from ..support.failures import MAX_REASON, as_engine_error, shorten
 
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT = 180
 """Seconds: on a slow disk, the first import of PyTorch takes a minute."""
 AttentionKernel = Literal["flash", "xformers", "plain"]

@@ -7,8 +7,7 @@ from diffusers_helper.plan import make_plan
 from diffusers_helper.public import read_size
 from diffusers_helper.request import GenerationRequest
 
-from ..jobs.eta import job_size
-from ..jobs.speed_history import SpeedHistory
+from ..jobs.eta import SpeedHistory, job_size
 
 UNKNOWN_PICTURE = "?"
 """The start image's name while none is chosen."""
