@@ -112,7 +112,7 @@ def main() -> None:
 def make_eight_bit(part: ModelPart, folder: Path) -> ModelPart:
     """The same weights in 8 bits; says how long making them took."""
     begin = time.perf_counter()
-    for _progress in convert(part, folder):
+    for _progress in convert(part, folder, torch.device("cuda")):
         pass
     print(f"weights of 8 bits made in {time.perf_counter() - begin:.0f} s", flush=True)
     return ModelPart(part.config, Checkpoint.open(folder), None)

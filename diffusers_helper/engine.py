@@ -129,7 +129,7 @@ class Engine:
                 stored = stored_fingerprint(work) if count_stored_sections(work) else None
                 if stored is not None and stored.models == models_identity(files):
                     raise InputError("unfinished_other_models", path=str(work))
-                yield from make_eight_bit(files.transformer, folder, stop)
+                yield from make_eight_bit(files.transformer, folder, self._compute.device, stop)
         return with_eight_bit(files, root)
 
     def _loader_of(self, files: ModelFiles) -> ModelLoader:

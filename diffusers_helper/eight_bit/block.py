@@ -13,19 +13,19 @@ from torch import nn
 
 from ..kernels import triton_or_torch
 from ..transformer.compiling import COMPILED_FORWARD, States
-from .linear import ScaledLinear
-from .tokens import TORCH_OPS, TokenOps, Tokens, quantize_tokens
+from .linear import ScaledLinear, int8_product
+from .tokens import TORCH_OPS, TokenOps, Tokens
 
 SELF_TEST_TOLERANCE = 0.02
-"""The largest relative error of a kernel: a number halfway between two of e4m3 may become either."""
+"""The largest relative error of a kernel: a number halfway between two may become either."""
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
 def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
-    """Have a block compiled from this module's function, if all of its layers multiply in e4m3."""
+    """Have a block compiled from this module's function, if all of its layers multiply by our kernel."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(isinstance(layer, ScaledLinear) and layer.compiled_product is not None for layer in layers):
+    if all(isinstance(layer, ScaledLinear) and layer.product not in (None, int8_product) for layer in layers):
         forward = {"double": _double_block, "single": _single_block}[kind]
         setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
 
@@ -49,12 +49,12 @@ def _sample(ops: TokenOps, device: torch.device) -> list[torch.Tensor]:
     def randn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
-    first, second, hidden = randn(6, 96), randn(3, 96), randn(6, 160)
+    first, second, hidden = randn(6, 768), randn(3, 768), randn(6, 1280)
     angles = randn(6, 32, dtype=torch.float32)
-    normed = ops.quantize_normed(first, second, randn(96), randn(96))
+    normed = ops.quantize_normed(first, second, randn(768), randn(768))
     activated = ops.quantize_activated(first, hidden)
     rotated = ops.norm_and_rotate(first, second, randn(32), randn(32), angles.cos(), angles.sin())
-    return [normed.dequantize(), activated.dequantize(), rotated]
+    return [*(each.dequantize() for each in (ops.quantize_tokens(first), normed, activated)), rotated]
 
 
 def _double_block(
@@ -80,8 +80,8 @@ def _double_block(
     key = ops.norm_and_rotate(key, text_key, attn.norm_k.weight, attn.norm_added_k.weight, *rotary)
     attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask)
 
-    hidden = hidden + gate * attn.to_out[0].multiply(quantize_tokens(attended[:count]))
-    text = text + text_gate * attn.to_add_out.multiply(quantize_tokens(attended[count:]))
+    hidden = hidden + gate * attn.to_out[0].multiply(ops.quantize_tokens(attended[:count]))
+    text = text + text_gate * attn.to_add_out.multiply(ops.quantize_tokens(attended[count:]))
     return _add_mlp(ops, block.ff, hidden, *mlp), _add_mlp(ops, block.ff_context, text, *text_mlp)
 
 

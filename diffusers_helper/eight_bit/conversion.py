@@ -12,6 +12,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import InputError
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
@@ -25,10 +27,11 @@ logger = logging.getLogger(__name__)
 REPOSITORY = FRAMEPACK + "-8bit"
 MANIFEST = "conversion.sealed"
 CONFIG, INDEX = "config.json", "diffusion_pytorch_model.safetensors.index.json"
-VERSION = 1
+VERSION = 2
 """The version of the files; raised when the same weights give other files."""
 SPARE_BYTES = 2**20
 """Bytes of disk space for the small files."""
+CPU = torch.device("cpu")
 
 
 def eight_bit_folder(root: Path) -> Path:
@@ -67,11 +70,13 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
         raise unreadable(folder, error) from error
 
 
-def convert(part: ModelPart, target: Path) -> Generator[tuple[int, int], None, None]:
+def convert(
+    part: ModelPart, target: Path, device: torch.device = CPU
+) -> Generator[tuple[int, int], None, None]:
     """Write the 8-bit weights to `target`, or continue; yield the bytes that are done, and all bytes.
 
     Finished files are read and kept if their digests match, so that this also repairs a folder. They stay if
-    the generator is closed. Only one weight is in memory at a time, in 16 bits.
+    the generator is closed. Only one weight is in memory at a time, in 16 bits; `device` quantizes it.
 
     Raises:
         InputError: the source changed, or holds numbers that are not finite.
@@ -86,7 +91,7 @@ def convert(part: ModelPart, target: Path) -> Generator[tuple[int, int], None, N
         done, total = 0, sum(shard.content_bytes for shard in shards)
         yield done, total
         for shard in shards:
-            for num_bytes in _ensure_shard(part.checkpoint, shard, manifest):
+            for num_bytes in _ensure_shard(part.checkpoint, shard, manifest, device):
                 done += num_bytes
                 yield done, total
         index: dict[str, Any] = {"metadata": {}, "weight_map": weight_map(shards)}
@@ -173,7 +178,9 @@ def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
     return manifest
 
 
-def _ensure_shard(checkpoint: Checkpoint, shard: Shard, manifest: _Manifest) -> Iterator[int]:
+def _ensure_shard(
+    checkpoint: Checkpoint, shard: Shard, manifest: _Manifest, device: torch.device
+) -> Iterator[int]:
     """Keep a finished file whose digest matches, or write it; yield the bytes that are done as they are."""
     path = manifest.folder / shard.name
     if shard.name in manifest.files:
@@ -184,7 +191,7 @@ def _ensure_shard(checkpoint: Checkpoint, shard: Shard, manifest: _Manifest) -> 
             return
         logger.warning("%s is damaged and made again", path)
         manifest.forget(shard.name)
-    manifest.add(shard.name, (yield from write_shard(checkpoint, shard, path)))
+    manifest.add(shard.name, (yield from write_shard(checkpoint, shard, path, device)))
 
 
 def _matches(path: Path, digest: str) -> bool:

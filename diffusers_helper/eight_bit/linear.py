@@ -1,7 +1,7 @@
-"""The linear layers with 8-bit weights: an e4m3 number for each weight, a float32 scale for each row.
+"""The linear layers with 8-bit weights: rows are rotated, in int8, with a float32 scale for each.
 
-Where the GPU multiplies e4m3 natively and that is faster, tokens are quantized, too; everywhere else the
-weights are dequantized for each product. Knows no files: `conversion.py` makes them.
+Where the GPU multiplies int8, tokens are rotated and quantized, too; everywhere else the weights are
+dequantized and rotated back for each product. Knows no files: `conversion.py` makes them.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,22 @@ from torch.nn import functional
 
 from ..kernels import agrees
 from ..weights.checkpoint import Checkpoint
-from .tokens import E4M3, LARGEST, Tokens, quantize_tokens
+from .tokens import LARGEST, Tokens, quantize_tokens, rotate
 
-FP8_CAPABILITY = (8, 9)
-"""The first compute capability with e4m3 products: Ada."""
-FP8_MULTIPLE = 16
-"""The number that both widths of an e4m3 product must be multiples of."""
+INT8_CAPABILITY = (7, 5)
+"""The first compute capability with int8 products: Turing."""
+INT8_MULTIPLE = 64
+"""The number that both widths of an int8 product must be multiples of."""
+SELF_TEST_TOKENS = 48
 SELF_TEST_TOLERANCE = 0.01
+ROWS = 2048
+"""Tokens of which `int8_product` holds the integers and float32 numbers at a time."""
+SMALLEST_ROWS = 32
+"""Tokens that cuBLAS wants at least in an int8 product."""
 
 Product = Callable[[Tokens, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""The GPU's native e4m3 product `(n, out)` of tokens, weight `(out, in)` e4m3, its rows' scale `(out,)` and
-bias `(out,)`, in the tokens' dtype."""
+"""An int8 product `(n, out)` of tokens, weight `(out, in)` int8, its rows' scale `(out,)` and bias `(out,)`,
+in the tokens' dtype."""
 
 
 class ScaledLinear(nn.Module):
@@ -31,32 +36,30 @@ class ScaledLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, has_bias: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=E4M3), requires_grad=False)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=torch.int8), requires_grad=False)
         self.scale = nn.Parameter(torch.empty(outputs, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if has_bias else None
         self.product: Product | None = None
         """The product to compute with; None where the weights are dequantized."""
-        self.compiled_product: Product | None = None
-        """The product that a compiler is given, which fuses it with its neighbours."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        product = self.compiled_product if torch.compiler.is_compiling() else self.product
-        return scaled_linear(x, self.weight, self.scale, self.bias, product)
+        return scaled_linear(x, self.weight, self.scale, self.bias, self.product)
 
     def multiply(self, tokens: Tokens) -> torch.Tensor:
-        """Return the compiler's product, which must be native, of tokens that are quantized already."""
-        assert self.compiled_product is not None
-        return self.compiled_product(tokens, self.weight, self.scale, self.bias)
+        """Return the product of tokens that are quantized already."""
+        assert self.product is not None
+        return self.product(tokens, self.weight, self.scale, self.bias)
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight `(out, in)` float32 in e4m3 and its rows' scale `(out,)`; a row's largest number is 448.
+    """Return the rotated rows of a weight `(out, in)` float32 in int8 and their scale `(out,)`.
 
-    A scale is not finite where its row is not. A row without any number gets the scale 1.
+    A row's largest number is 127. A scale is not finite where its row is not; that of zeros is 1.
     """
-    scale = weight.abs().amax(1) / LARGEST
+    rotated = rotate(weight)
+    scale = rotated.abs().amax(1) / LARGEST
     scale = torch.where(scale == 0, 1.0, scale)
-    return (weight / scale[:, None]).to(E4M3), scale
+    return rotated.div_(scale[:, None]).round_().to(torch.int8), scale
 
 
 def scaled_linear(
@@ -66,98 +69,79 @@ def scaled_linear(
     bias: torch.Tensor | None,
     product: Product | None,
 ) -> torch.Tensor:
-    """Multiply tokens `(..., in)` by a `product`, or, without one, by the dequantized weights.
-
-    Each of those is rounded once: the tokens' dtypes hold all of e4m3, and the scaling computes in float32,
-    in place, which takes no memory beside the whole weight. Scaling the output instead would round no weight,
-    but overflow float16 and take longer: there are more tokens than inputs.
-    """
+    """Multiply tokens `(..., in)` by a `product`, or, without one, by the dequantized weights."""
     if product is None:
-        whole = weight.to(x.dtype, copy=True).mul_(scale[:, None])
-        return functional.linear(x, whole, bias)
+        return functional.linear(x, rotate(weight.to(x.dtype)).mul_(scale[:, None]), bias)
     result = product(quantize_tokens(x), weight, scale, bias)
     return result.reshape(*x.shape[:-1], len(weight))
 
 
-def rowwise_fp8_product(
+def int8_product(
     tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Do `Product` where the GPU scales the rows of both: PyTorch for Linux has it."""
-    return torch._scaled_mm(
-        tokens.numbers,
-        weight.t(),
-        scale_a=tokens.scale,
-        scale_b=scale[None],
-        bias=bias,
-        out_dtype=tokens.dtype,
-        use_fast_accum=True,
-    )
-
-
-def postscaled_fp8_product(
-    tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """Do `Product` where the GPU scales no rows: they are scaled afterwards.
-
-    Only for a compiler, which fuses that with its neighbours. Otherwise, one more pass over the output takes
-    longer than e4m3 saves.
-    """
-    one = torch.ones((), dtype=torch.float32, device=weight.device)
-    result = torch._scaled_mm(
-        tokens.numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=tokens.dtype, use_fast_accum=True
-    )
-    scaled = result * tokens.scale * scale
-    return (scaled if bias is None else scaled + bias).to(tokens.dtype)
+    """Do `Product` by PyTorch's own product, some tokens at a time, because its integers take much memory."""
+    result = torch.empty(len(tokens.numbers), len(weight), dtype=tokens.dtype, device=weight.device)
+    for rows in torch.arange(len(result)).split(ROWS):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        numbers = tokens.numbers[part]
+        padded = functional.pad(numbers, (0, 0, 0, -len(numbers) % SMALLEST_ROWS))
+        whole = torch._int_mm(padded, weight.t())[: len(numbers)] * tokens.scale[part] * scale
+        result[part] = whole if bias is None else whole + bias
+    return result
 
 
 @cache
-def choose_product(device: torch.device, dtype: torch.dtype, compiled: bool = False) -> Product | None:
-    """Return the fastest product of a device for tokens of `dtype`, or None to dequantize; chosen once.
+def choose_product(device: torch.device, dtype: torch.dtype, outputs: int, inputs: int) -> Product | None:
+    """Return a device's fastest product of these widths, or None to dequantize; chosen once.
 
-    e4m3 where the GPU has units for it, that is faster (measured in `benchmarks/README.md`) and a trial was
-    right; in bfloat16 alone, as float16 cannot hold an output before it is scaled.
-
-    Args:
-        compiled: `torch.compile` fuses the product with its neighbours.
+    Our kernel where Triton is, PyTorch's own elsewhere, if a trial with tokens of `dtype` was right.
     """
-    if device.type != "cuda" or dtype != torch.bfloat16:
+    if device.type != "cuda" or outputs % INT8_MULTIPLE or inputs % INT8_MULTIPLE:
         return None
-    if torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+    if torch.cuda.get_device_capability(device) < INT8_CAPABILITY:
         return None
-    products = (rowwise_fp8_product, postscaled_fp8_product) if compiled else (rowwise_fp8_product,)
-    return next((each for each in products if _computes(each, device, dtype)), None)
+    products = (_kernel_product, int8_product)
+    return next((each for each in products if _computes(each, device, dtype, outputs, inputs)), None)
 
 
-def _computes(product: Product, device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether a product of numbers that e4m3 holds exactly is right."""
-    numbers = torch.arange(48 * 64, device=device)
-    tokens = ((numbers.reshape(48, 64) * 5 % 15) - 7).to(dtype)
-    tokens[:, 0] = 7  # the largest of each, so that all are scaled by a power of 2
-    weight = ((numbers[: 32 * 64].reshape(32, 64) * 3 % 17) - 8).to(torch.float32)
-    scale = torch.linspace(0.5, 2, 32, device=device)
-    bias = torch.ones(32, dtype=dtype, device=device)
-    expected = functional.linear(tokens.float(), weight * scale[:, None], bias.float())
+def _kernel_product(
+    tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Do `Product` by our kernel. Raises ImportError where Triton is not."""
+    from .product_kernel import int8_product_with_scales
 
-    def compute() -> list[torch.Tensor]:
-        return [scaled_linear(tokens, weight.to(E4M3), scale, bias, product)]
+    return int8_product_with_scales(tokens, weight, scale, bias)
 
-    return agrees(product.__name__, compute, [expected], SELF_TEST_TOLERANCE)
+
+def _computes(product: Product, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int) -> bool:
+    """Return whether a product of random numbers is right."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    tokens = quantize_tokens(randn(SELF_TEST_TOKENS, inputs).to(dtype))
+    weight, scale = quantize(randn(outputs, inputs) / inputs**0.5)
+    bias = randn(outputs).to(dtype)
+    whole = rotate(weight.float()).mul_(scale[:, None])
+    expected = functional.linear(tokens.dequantize(), whole, bias.float())
+    name = f"{product.__name__} of {outputs} x {inputs}"
+    return agrees(name, lambda: [product(tokens, weight, scale, bias)], [expected], SELF_TEST_TOLERANCE)
 
 
 def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Set the fastest product of the device in a module's scaled layers, but for widths that it refuses."""
+    """Set the device's fastest product in a module's scaled layers."""
     for layer in module.modules():
-        if isinstance(layer, ScaledLinear) and all(s % FP8_MULTIPLE == 0 for s in layer.weight.shape):
-            layer.product = choose_product(device, dtype)
-            layer.compiled_product = choose_product(device, dtype, compiled=True)
+        if isinstance(layer, ScaledLinear):
+            layer.product = choose_product(device, dtype, *layer.weight.shape)
 
 
 def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
     """Replace an empty module's linear layers by scaled ones where the files hold 8-bit weights.
 
-    Files with 8-bit weights and no scale are not ours, and are read like any other.
+    Files of whole numbers and no scale are not ours, and are read like any other.
     """
-    stored = {name for name, tensor in checkpoint.tensors.items() if tensor.dtype == "F8_E4M3"}
+    stored = {name for name, tensor in checkpoint.tensors.items() if tensor.dtype == "I8"}
     layers = {
         name: layer
         for name, layer in module.named_modules()
@@ -172,4 +156,4 @@ def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
 def fixed_dtypes(module: nn.Module) -> dict[str, torch.dtype]:
     """Return the dtypes of the tensors that keep them whatever the module computes in, by name."""
     names = [name for name, layer in module.named_modules() if isinstance(layer, ScaledLinear)]
-    return {f"{n}.weight": E4M3 for n in names} | {f"{n}.scale": torch.float32 for n in names}
+    return {f"{n}.weight": torch.int8 for n in names} | {f"{n}.scale": torch.float32 for n in names}

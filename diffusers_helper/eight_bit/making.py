@@ -9,6 +9,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError, MachineError, StopRequested
 from ..events import Notice, StageProgress, StageStarted
 from ..files.exclusive_lock import exclusive_lock
@@ -39,9 +41,9 @@ def _can_write(folder: Path) -> bool:
 
 
 def make_eight_bit(
-    source: ModelPart, folder: Path, stop: threading.Event
+    source: ModelPart, folder: Path, device: torch.device, stop: threading.Event
 ) -> Generator[Notice | StageStarted | StageProgress, None, None]:
-    """Make the 8-bit weights in `folder`, or go on with them, and yield the progress.
+    """Make the 8-bit weights in `folder` on `device`, or go on with them, and yield the progress.
 
     The finished files stay however it ends, also when the caller wants no more events.
 
@@ -57,7 +59,7 @@ def make_eight_bit(
     busy = InputError("eight_bit_busy", path=str(folder))  # two would delete each other's files
     reported = -1
     try:
-        with exclusive_lock(folder / LOCK, busy), closing(convert(source, folder)) as progress:
+        with exclusive_lock(folder / LOCK, busy), closing(convert(source, folder, device)) as progress:
             for done, total in progress:
                 if stop.is_set():
                     raise StopRequested

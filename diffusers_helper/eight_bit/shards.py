@@ -27,7 +27,7 @@ CHUNK_BYTES = 2**25
 """Bytes of float32 weights quantized at a time."""
 ALIGNMENT = 8
 """The length of a safetensors header is a multiple of this."""
-_BLOCK_WEIGHT = re.compile(r"(single_)?transformer_blocks\.\d+\..+\.weight")
+_BLOCK_WEIGHT = re.compile(r"(single_)?transformer_blocks\.\d+\.(?!norm).+\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -50,7 +50,7 @@ class Shard:
 
 
 def gets_eight_bits(name: str, stored: StoredTensor) -> bool:
-    """Return whether this is a linear layer's weight in a block; all else stays unchanged."""
+    """Return whether this is a block's linear weight, but for its modulation; all else stays unchanged."""
     return len(stored.shape) == 2 and stored.dtype in _FLOATS and bool(_BLOCK_WEIGHT.fullmatch(name))
 
 
@@ -79,10 +79,12 @@ def weight_map(shards: list[Shard]) -> dict[str, str]:
     }
 
 
-def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path) -> Generator[int, None, str]:
+def write_shard(
+    checkpoint: Checkpoint, shard: Shard, path: Path, device: torch.device
+) -> Generator[int, None, str]:
     """Write one file, yielding each tensor's bytes when it is written, and return the file's SHA-256.
 
-    On failure, and if the generator is closed, there is no file of its name.
+    Weights are quantized on `device`. On failure, and where it is closed, there is no file of its name.
 
     Raises:
         InputError: the source changed, or holds numbers that are not finite.
@@ -101,7 +103,7 @@ def write_shard(checkpoint: Checkpoint, shard: Shard, path: Path) -> Generator[i
         for name, stored in shard.tensors:
             tensor = checkpoint.read(name, staging)
             if gets_eight_bits(name, stored):
-                for piece in _quantized(tensor, name, stored):
+                for piece in _quantized(tensor, name, stored, device):
                     write(piece)
             else:
                 write(staging[: stored.num_bytes].numpy().data)
@@ -118,11 +120,13 @@ def file_digest(path: Path) -> str:
         return sha256_of(file, path.stat().st_size).hex()
 
 
-def _quantized(weight: torch.Tensor, name: str, stored: StoredTensor) -> Iterator[memoryview]:
+def _quantized(
+    weight: torch.Tensor, name: str, stored: StoredTensor, device: torch.device
+) -> Iterator[memoryview]:
     """Yield a weight's 8-bit numbers, some rows at a time, then the scales of all rows."""
     scales = []
     for rows in weight.split(max(CHUNK_BYTES // (4 * weight.shape[1]), 1)):
-        numbers, scale = quantize(rows.float())
+        numbers, scale = (each.cpu() for each in quantize(rows.to(device).float()))
         if not bool(scale.isfinite().all()):
             raise InputError("weights_not_finite", path=str(stored.path), tensor=name)
         scales.append(scale)
@@ -134,7 +138,7 @@ def _entries(name: str, stored: StoredTensor) -> dict[str, tuple[str, tuple[int,
     """Return dtype, shape and bytes of what a tensor becomes: itself, or a weight and its scale."""
     if not gets_eight_bits(name, stored):
         return {name: (stored.dtype, stored.shape, stored.num_bytes)}
-    weight = ("F8_E4M3", stored.shape, math.prod(stored.shape))
+    weight = ("I8", stored.shape, math.prod(stored.shape))
     return {
         name: weight,
         name.removesuffix("weight") + "scale": ("F32", stored.shape[:1], 4 * stored.shape[0]),

@@ -1,7 +1,7 @@
 """The Triton kernels of `tokens.TokenOps`. Importing it needs Triton.
 
 A program holds a whole token (or some of its heads) in registers, so that memory is read once and written
-once. Everything is computed in float32. A compiler takes the kernels into its graphs unchanged.
+once. All but the rotation is computed in float32. A compiler takes the kernels into its graphs unchanged.
 """
 
 from typing import Any
@@ -10,37 +10,55 @@ import torch
 import triton
 from triton import language as tl
 
-from .tokens import E4M3, LARGEST, NORM_EPSILON, SMALLEST_SCALE, TokenOps, Tokens
+from .tokens import LARGEST, NORM_EPSILON, SMALLEST_SCALE, TORCH_OPS, TokenOps, Tokens, rotation_width
 
 ELEMENTS_A_WARP = 2048
 """The elements of a token for each warp, 64 a thread. This and the next two are tuned on an H100 (10 %)."""
 MOST_WARPS = 8
 HEADS = 16
 """The number of heads in one program."""
+EPSILON, LARGEST_NUMBER = tl.constexpr(NORM_EPSILON), tl.constexpr(LARGEST)
+SMALLEST = tl.constexpr(SMALLEST_SCALE)
+ROTATION = 256
+"""The rotation's width that the kernels have; tokens of other widths are left to PyTorch."""
+
+
+def quantize_tokens(x: torch.Tensor) -> Tokens:
+    """Do `tokens.quantize_tokens` in one kernel."""
+    x = x.reshape(-1, x.shape[-1])
+    return _quantize(x, x[:0]) if _fits(x) else TORCH_OPS.quantize_tokens(x)
 
 
 def quantize_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
     """Do `tokens.quantize_normed` in one kernel."""
+    given = first, second, scale, shift
+    return _quantize(*given) if _fits(first) else TORCH_OPS.quantize_normed(*given)
+
+
+def _quantize(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+) -> Tokens:
+    """Quantize tokens, normed and modulated before if there are a scale and a shift."""
     first, second = first.contiguous(), second.contiguous()
     count, width = first.shape[0] + second.shape[0], first.shape[1]
-    tokens = _empty_tokens(first, count, width)
-    block = _power_of_2(width)
-    kernel: Any = _quantize_normed
+    tokens, block = _empty_tokens(first, count, width), _power_of_2(width)
+    kernel: Any = _quantize_rows
     kernel[(count,)](
         first,
         second,
-        scale.contiguous(),
-        shift.contiguous(),
+        first if scale is None else scale.contiguous(),
+        first if shift is None else shift.contiguous(),
         tokens.numbers,
         tokens.scale,
         first.shape[0],
         width=width,
         block=block,
-        epsilon=NORM_EPSILON,
-        largest_number=LARGEST,
-        smallest_scale=SMALLEST_SCALE,
+        is_normed=scale is not None,
         num_warps=_warps(block),
     )
     return tokens
@@ -49,9 +67,10 @@ def quantize_normed(
 def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
     """Do `tokens.quantize_activated` in one kernel."""
     before, hidden = before.contiguous(), hidden.contiguous()
+    if not _fits(before, hidden):
+        return TORCH_OPS.quantize_activated(before, hidden)
     count, before_width, hidden_width = hidden.shape[0], before.shape[1], hidden.shape[1]
-    tokens = _empty_tokens(hidden, count, before_width + hidden_width)
-    block = _power_of_2(hidden_width)
+    tokens, block = _empty_tokens(hidden, count, before_width + hidden_width), _power_of_2(hidden_width)
     kernel: Any = _quantize_activated
     kernel[(count,)](
         before,
@@ -59,11 +78,9 @@ def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
         tokens.numbers,
         tokens.scale,
         before_width=before_width,
-        before_block=_power_of_2(before_width),
+        before_block=max(_power_of_2(before_width), ROTATION),
         hidden_width=hidden_width,
         hidden_block=block,
-        largest_number=LARGEST,
-        smallest_scale=SMALLEST_SCALE,
         num_warps=_warps(block),
     )
     return tokens
@@ -94,17 +111,24 @@ def norm_and_rotate(
         width=width,
         size=size,
         heads=HEADS,
-        epsilon=NORM_EPSILON,
         num_warps=1,
     )
     return result
 
 
-KERNELS = TokenOps(quantize_normed, quantize_activated, norm_and_rotate)
+KERNELS = TokenOps(quantize_tokens, quantize_normed, quantize_activated, norm_and_rotate)
+
+
+def _fits(*tokens: torch.Tensor) -> bool:
+    """Return whether the kernels have the tokens' rotation, whose sums float16 cannot hold."""
+    return all(
+        each.dtype != torch.float16 and (each.shape[1] == 0 or rotation_width(each.shape[1]) == ROTATION)
+        for each in tokens
+    )
 
 
 def _empty_tokens(like: torch.Tensor, count: int, width: int) -> Tokens:
-    numbers = torch.empty(count, width, dtype=E4M3, device=like.device)
+    numbers = torch.empty(count, width, dtype=torch.int8, device=like.device)
     return Tokens(numbers, torch.empty(count, 1, dtype=torch.float32, device=like.device), like.dtype)
 
 
@@ -118,7 +142,7 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
-def _quantize_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
+def _quantize_rows(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     first,
     second,
     scale,
@@ -128,25 +152,25 @@ def _quantize_normed(  # noqa: PLR0913  (a kernel gets numbers, no objects)
     first_count,
     width: tl.constexpr,
     block: tl.constexpr,
-    epsilon: tl.constexpr,
-    largest_number: tl.constexpr,
-    smallest_scale: tl.constexpr,
+    is_normed: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     inside = column < width
     value = _load_row(first, second, row, first_count, width, column)
-    away = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
-    normed = away * tl.rsqrt(tl.sum(away * away, 0) / width + epsilon)
-    factor = 1 + tl.load(scale + column, mask=inside, other=0.0).to(tl.float32)
-    modulated = normed * factor + tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)
-    one = tl.maximum(tl.max(tl.abs(modulated), 0) / largest_number, smallest_scale)
+    if is_normed:
+        away = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
+        normed = away * tl.rsqrt(tl.sum(away * away, 0) / width + EPSILON)
+        factor = 1 + tl.load(scale + column, mask=inside, other=0.0).to(tl.float32)
+        value = normed * factor + tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)
+    rotated = _rotate(value, block, first.dtype.element_ty)
+    one = _scale(rotated)
     tl.store(token_scale + row, one)
-    tl.store(numbers + row * width + column, (modulated / one).to(numbers.dtype.element_ty), mask=inside)
+    tl.store(numbers + row * width + column, _rounded(rotated / one), mask=inside)
 
 
 @triton.jit
-def _quantize_activated(  # noqa: PLR0913
+def _quantize_activated(
     before,
     hidden,
     numbers,
@@ -155,8 +179,6 @@ def _quantize_activated(  # noqa: PLR0913
     before_block: tl.constexpr,
     hidden_width: tl.constexpr,
     hidden_block: tl.constexpr,
-    largest_number: tl.constexpr,
-    smallest_scale: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     target = numbers + row * (before_width + hidden_width)
@@ -164,14 +186,43 @@ def _quantize_activated(  # noqa: PLR0913
     inside = column < hidden_width
     value = tl.load(hidden + row * hidden_width + column, mask=inside, other=0.0).to(tl.float32)
     active = value * tl.sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value))
-    position = tl.arange(0, before_block)
-    fits = position < before_width
-    beside = tl.load(before + row * before_width + position, mask=fits, other=0.0).to(tl.float32)
-    largest = tl.maximum(tl.max(tl.abs(active), 0), tl.max(tl.abs(beside), 0))
-    one = tl.maximum(largest / largest_number, smallest_scale)
+    rotated = _rotate(active, hidden_block, hidden.dtype.element_ty)
+    one = _scale(rotated)
+    if before_width > 0:
+        position = tl.arange(0, before_block)
+        fits = position < before_width
+        beside = tl.load(before + row * before_width + position, mask=fits, other=0.0).to(tl.float32)
+        turned = _rotate(beside, before_block, before.dtype.element_ty)
+        other = _scale(turned)
+        one = tl.maximum(one, other, propagate_nan=tl.PropagateNan.ALL)
+        tl.store(target + position, _rounded(turned / one), mask=fits)
     tl.store(token_scale + row, one)
-    tl.store(target + position, (beside / one).to(numbers.dtype.element_ty), mask=fits)
-    tl.store(target + before_width + column, (active / one).to(numbers.dtype.element_ty), mask=inside)
+    tl.store(target + before_width + column, _rounded(rotated / one), mask=inside)
+
+
+@triton.jit
+def _rotate(row, block: tl.constexpr, dtype: tl.constexpr):
+    """Rotate a row `(block,)` in blocks of 256: a matrix of 16 x 16, along both sides of 16 x 16 numbers."""
+    line = tl.arange(0, 16)
+    common = line[:, None] & line[None, :]
+    common = common ^ (common >> 2)
+    common = common ^ (common >> 1)
+    matrix = (0.25 - 0.5 * (common & 1)).to(dtype)
+    once = tl.dot(tl.reshape(row.to(dtype), (block // 16, 16)), matrix, input_precision="ieee")
+    across = tl.permute(tl.reshape(once, (block // 256, 16, 16)), (0, 2, 1))
+    twice = tl.dot(tl.reshape(across, (block // 16, 16)).to(dtype), matrix, input_precision="ieee")
+    return tl.reshape(tl.permute(tl.reshape(twice, (block // 256, 16, 16)), (0, 2, 1)), (block,))
+
+
+@triton.jit
+def _scale(row):
+    """Return a rotated row's scale, not a number if one of its numbers is none."""
+    return tl.maximum(tl.max(tl.abs(row), 0) / LARGEST_NUMBER, SMALLEST) + 0.0 * tl.sum(row, 0)
+
+
+@triton.jit
+def _rounded(row):
+    return tl.floor(row + 0.5).to(tl.int8)
 
 
 @triton.jit
@@ -187,7 +238,6 @@ def _norm_and_rotate(  # noqa: PLR0913
     width: tl.constexpr,
     size: tl.constexpr,
     heads: tl.constexpr,
-    epsilon: tl.constexpr,
 ):
     """Norm and rotate some heads of one token, whose columns `(heads, size)` are consecutive."""
     row = tl.program_id(0).to(tl.int64)
@@ -200,7 +250,7 @@ def _norm_and_rotate(  # noqa: PLR0913
     value = _load_row(first, second, row, first_count, width, column)
     weight = tl.load(first_weight + position, mask=in_first, other=0.0).to(tl.float32)
     weight += tl.load(second_weight + position, mask=in_second, other=0.0).to(tl.float32)
-    spread = tl.rsqrt(tl.sum(value * value, 1) / size + epsilon)
+    spread = tl.rsqrt(tl.sum(value * value, 1) / size + EPSILON)
     normed = value * spread[:, None] * weight[None, :]
     even, odd = tl.split(tl.reshape(normed, (heads, size // 2, 2)))
     cosines = tl.load(cosine + row * size + position, mask=in_first, other=1.0)

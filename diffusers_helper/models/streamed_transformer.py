@@ -144,7 +144,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     examples = {kind: block for kind, _, block in reversed(blocks)}
     linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
     templates = {kind: strip_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
-    for kind, template in templates.items():  # not the modulation: one row a product is no work for fp8
+    for kind, template in templates.items():
         use_best_product(template, compute.device, compute.transformer)
         if compute.compiles:
             use_fused_forward(template, kind, compute.device)

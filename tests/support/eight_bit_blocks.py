@@ -8,7 +8,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 from torch import nn
 
 from diffusers_helper.eight_bit.block import use_fused_forward
-from diffusers_helper.eight_bit.linear import ScaledLinear, quantize, rowwise_fp8_product
+from diffusers_helper.eight_bit.linear import ScaledLinear, quantize
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
 
 CPU = torch.device("cpu")
@@ -17,7 +17,13 @@ WIDTH = HEADS * HEAD_DIM
 KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
 
 
-def make_block(kind, product=rowwise_fp8_product, dtype=torch.float32, device=CPU):
+def traced_product(tokens, weight, scale, bias):
+    """Do `linear.Product` in one expression, as a compiler can take it."""
+    whole = (tokens.numbers.float() @ weight.float().T) * tokens.scale * scale + bias
+    return whole.to(tokens.dtype)
+
+
+def make_block(kind, product=traced_product, dtype=torch.float32, device=CPU):
     """Make a block with 8-bit weights, whose layers compute with `product`."""
     torch.manual_seed(1)
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
@@ -38,7 +44,7 @@ def scaled(linear, product):
     layer = ScaledLinear(linear.in_features, linear.out_features, True)
     layer.weight.data, layer.scale.data = quantize(linear.weight.data.float())
     layer.bias.data = linear.bias.data
-    layer.product = layer.compiled_product = product
+    layer.product = product
     return layer
 
 

@@ -12,7 +12,7 @@ from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder
 from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import MODELS
 
-SHARD_BYTES = 250_000
+SHARD_BYTES = 300_000
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from diffusers_helper import machine_errors
 from diffusers_helper.eight_bit import conversion, making
-from diffusers_helper.eight_bit.conversion import eight_bit_folder, is_converted
+from diffusers_helper.eight_bit.conversion import CPU, eight_bit_folder, is_converted
 from diffusers_helper.eight_bit.making import LOCK, choose_root, make_eight_bit
 from diffusers_helper.engine import Engine, EngineConfig, Target
 from diffusers_helper.errors import InputError, MachineError, StopRequested
@@ -59,8 +60,8 @@ def stuck(monkeypatch) -> None:
 
 
 def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Callable[[], None]) -> None:
-    def convert(part: ModelPart, target: Path) -> Iterator[tuple[int, int]]:
-        for done, total in conversion.convert(part, target):
+    def convert(part: ModelPart, target: Path, device: torch.device) -> Iterator[tuple[int, int]]:
+        for done, total in conversion.convert(part, target, device):
             yield done, total
             if 2 * done > total:
                 at_half()
@@ -81,7 +82,7 @@ def run(
 
 
 def make(source: ModelPart, folder: Path) -> list[Event]:
-    return list(make_eight_bit(source, folder, threading.Event()))
+    return list(make_eight_bit(source, folder, CPU, threading.Event()))
 
 
 # -- where they lie ----------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_a_stop_counts_the_sections_stored_before(engine, tmp_path):
 
 @pytest.mark.usefixtures("stuck")
 def test_closing_the_events_ends_the_conversion(source, folder):
-    events = make_eight_bit(source, folder, threading.Event())
+    events = make_eight_bit(source, folder, CPU, threading.Event())
     assert any(isinstance(event, StageProgress) and event.fraction >= 0.5 for event in events)
     events.close()
     assert not is_converted(folder, source)
@@ -174,7 +175,7 @@ def test_an_earlier_stop_begins_no_conversion(source, folder):
     stop = threading.Event()
     stop.set()
     with pytest.raises(StopRequested):
-        list(make_eight_bit(source, folder, stop))
+        list(make_eight_bit(source, folder, CPU, stop))
     assert not folder.exists()
 
 
