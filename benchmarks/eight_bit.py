@@ -1,7 +1,7 @@
 """The difference that 8-bit weights make: in the demo's videos, and in a step of real-sized blocks (CPU).
 
 Each way makes the same videos with the demo's models; what counts is PSNR against the videos of the weights
-as they are. The GPU's own product in e4m3 runs here, too, with the same numbers. `--bfloat16` takes all ways
+as they are. The int8 product of GPUs runs here, too, with the same numbers. `--bfloat16` takes all ways
 in that dtype as well, which takes four times as long on a processor. Writes
 `benchmarks/results/DATE-cpu-eight_bit.json`.
 
@@ -33,8 +33,9 @@ from demo_models.judging.runs import Studio, Video
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import linear as scaled_linear
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
-from diffusers_helper.eight_bit.linear import Product, quantize, rowwise_fp8_product
+from diffusers_helper.eight_bit.linear import Product, int8_product, quantize
 from diffusers_helper.eight_bit.shards import gets_eight_bits
+from diffusers_helper.eight_bit.tokens import rotate
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.streamed_transformer import stream_transformer
@@ -65,7 +66,7 @@ class Way:
 WAYS = (
     Way("as they are", False, torch.float32),
     Way("8 bit made whole", True, torch.float32),
-    Way("8 bit, products in e4m3", True, torch.float32, rowwise_fp8_product),
+    Way("8 bit, products in int8", True, torch.float32, int8_product),
 )
 BFLOAT16_WAYS = tuple(
     dataclasses.replace(way, name=f"{way.name}, bfloat16", dtype=torch.bfloat16) for way in WAYS
@@ -107,17 +108,17 @@ def main() -> None:
 
 
 def measure_weights(folder: Path, _ways: Sequence[Way]) -> Iterator[dict]:
-    """The mean error of weights, in e4m3 as they are kept, and in whole numbers of 8 bits for comparison."""
+    """The mean error of weights, rotated as they are kept, and without the rotation for comparison."""
     trained = find_models(ROOT / "demo_models").transformer.checkpoint
     drawn = write_transformer(folder / "random", num_layers=1, num_single_layers=1).checkpoint
     for name, checkpoint in (("the demo's", trained), ("random, real shapes", drawn)):
-        errors = {"e4m3": 0.0, "int8": 0.0}
+        errors = {"rotated": 0.0, "not rotated": 0.0}
         total = 0.0
         for weight in _block_weights(checkpoint):
             numbers, scale = quantize(weight)
-            errors["e4m3"] += _square(numbers.float() * scale[:, None] - weight)
+            errors["rotated"] += _square(rotate(numbers.float() * scale[:, None]) - weight)
             step = weight.abs().amax(1, keepdim=True) / 127
-            errors["int8"] += _square((weight / step).round() * step - weight)
+            errors["not rotated"] += _square((weight / step).round() * step - weight)
             total += _square(weight)
         yield {"weights": name} | {kind: round((error / total) ** 0.5, 5) for kind, error in errors.items()}
 

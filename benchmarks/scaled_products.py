@@ -16,12 +16,8 @@ import torch
 from torch.nn import functional
 
 from benchmarks.gpu import parse_gpu_options
-from diffusers_helper.eight_bit.linear import (
-    postscaled_fp8_product,
-    quantize,
-    rowwise_fp8_product,
-    scaled_linear,
-)
+from diffusers_helper.eight_bit.linear import choose_product, int8_product, quantize, scaled_linear
+from diffusers_helper.eight_bit.tokens import rotate
 
 SHAPES = ((3072, 3072), (12288, 3072), (3072, 15360))
 """Outputs and inputs: attention, the way into the MLP, the way out of a single block."""
@@ -49,9 +45,9 @@ def measure(device: torch.device, tokens: int, outputs: int, inputs: int, no_com
     whole = whole.bfloat16()
     x = torch.randn(1, tokens, inputs, device=device, generator=generator).bfloat16()
     bias = torch.randn(outputs, device=device, generator=generator).bfloat16()
-    exact = functional.linear(x.double(), weight.double() * scale.double()[:, None], bias.double())
+    exact = functional.linear(x.double(), rotate(weight.double() * scale.double()[:, None]), bias.double())
     ways: dict[str, Callable[[], torch.Tensor]] = {"bfloat16": lambda: functional.linear(x, whole, bias)}
-    for product in (None, rowwise_fp8_product, postscaled_fp8_product):
+    for product in {None, int8_product, choose_product(device, torch.bfloat16, outputs, inputs)}:
         name = "dequantized" if product is None else product.__name__
         ways[name] = partial(scaled_linear, x, weight, scale, bias, product)
         if not no_compile:

@@ -12,7 +12,7 @@ from diffusers_helper.eight_bit.linear import ScaledLinear, quantize
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
 
 CPU = torch.device("cpu")
-HEADS, HEAD_DIM = 3, 32
+HEADS, HEAD_DIM = 4, 64
 WIDTH = HEADS * HEAD_DIM
 KINDS = {"double": HunyuanVideoTransformerBlock, "single": HunyuanVideoSingleTransformerBlock}
 
