@@ -1,4 +1,4 @@
-"""Fixtures that many tests start from: the command in this process, a picture."""
+"""Fixtures that many tests start from: the command in this process, a running app, a picture."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.app import SMALL, App
 from tests.support.command import Command
 from tests.support.error_values import checked_values
+from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,16 @@ def sentences_get_their_values() -> Iterator[None]:
 @pytest.fixture
 def command(tmp_path, capsys, caplog) -> Command:
     return Command(tmp_path, capsys, caplog)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A running app with small settings that speaks English; the tests of a module share it."""
+    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
+    app.keep_settings(**SMALL)
+    app.start()
+    yield app
+    app.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,12 +39,12 @@ def _run(options: argparse.Namespace) -> int:
     """Do what the command line asks for; `--headless`, for programs, speaks English."""
     from webui.eichi_utils.engine_options import DEMO, EngineOptions
 
-    words = Translator(options.lang or system_language())
+    words = Translator(options.lang or system_language() if options.headless is None else "en")
     if options.demo:
         from webui.eichi_utils.terminal import report
 
         options.models = DEMO
-        report((words if options.headless is None else Translator("en"))("demo.models"))
+        report(words("demo.models"))
     engine = EngineOptions(
         models=options.models,
         cache=options.cache or options.home / "cache",
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_download(engine.folders, words)
     if options.headless is not None:
-        return _run_headless(options, engine)
+        return _run_headless(options, engine, words)
     return _run_page(options, engine, words)
 
 
@@ -74,7 +74,7 @@ def _secrets(options: argparse.Namespace) -> list[str]:
     return [token for token in (*tokens, *(options.login or ())[1:]) if token]
 
 
-def _run_headless(options: argparse.Namespace, engine: "EngineOptions") -> int:
+def _run_headless(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:
     from webui.eichi_utils.headless import HeadlessOptions, run_headless
 
     headless = HeadlessOptions(
@@ -85,7 +85,7 @@ def _run_headless(options: argparse.Namespace, engine: "EngineOptions") -> int:
         save_latents=options.save_latents,
         temp=options.home.absolute() / "temp",
     )
-    return run_headless(headless, Translator("en"))
+    return run_headless(headless, words)
 
 
 def _run_page(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:

@@ -150,8 +150,6 @@ def test_unwritable_settings_hold_and_invalid_ones_are_not_remembered(opened, tm
         (None, "en", "zh_TW.UTF-8", "en"),
         (None, None, "zh_TW.UTF-8", "zh-tw"),
         (None, "xx", "en_GB", "en"),
-        (None, None, "de_DE.UTF-8", "ja"),
-        (None, None, "C", "ja"),
     ],
 )
 def test_language_is_option_else_setting_else_system(

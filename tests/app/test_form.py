@@ -10,22 +10,23 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.errors import InputError
+from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.request import MAX_SEED, GenerationRequest, Keyframe
+from tests.support.pictures import PICTURE
 from webui.eichi_utils.form import (
     DEFAULTS,
     FIELDS,
     HIDDEN_SETTINGS,
     LOOP,
+    UNKNOWN_PICTURE,
     Pictures,
     Row,
     Values,
     count_rows,
     from_request,
-    normalized,
     section_image,
     to_requests,
 )
-from webui.eichi_utils.page.estimate import request_size
 
 CHANGED: Values = {
     "prompt": " A cat yawns.\n\u732b ",
@@ -53,7 +54,7 @@ HIDDEN: Values = {
     "height": 256,
     "close_after": 1,
 }
-START = Pictures(start=("cat.png",))
+START = Pictures(start=(UNKNOWN_PICTURE,))
 
 
 def form(**changes: Any) -> Values:
@@ -66,7 +67,7 @@ def request_of(values: Values, pictures: Pictures = START, **hidden: Any) -> Gen
 
 
 def back(request: GenerationRequest, folder: Path = Path()) -> Values:
-    return from_request(request, folder, lambda _: (640, 608)).values
+    return from_request(request, folder).values
 
 
 def keyframes_of(values: Values, rows: dict[int, Row]) -> list[Keyframe]:
@@ -97,7 +98,6 @@ def test_every_field_is_covered_by_these_tests():
     assert set(HIDDEN_SETTINGS) == HIDDEN.keys()
     assert all(CHANGED[name] != FIELDS[name].default for name in CHANGED)
     assert all(FIELDS[name].takes(value) for name, value in (DEFAULTS | CHANGED).items())
-    assert normalized(form(prompt=None, seed=None)) == form(prompt="", seed=""), "an emptied text"
 
 
 def test_a_full_request_comes_back_equal(tmp_path):
@@ -108,7 +108,7 @@ def test_a_full_request_comes_back_equal(tmp_path):
     values = form(**CHANGED | {"seconds": 4, "all_padding": 2.5})
     values |= {"seed": str(MAX_SEED), "use_keyframes": True, "copy_keyframes": False}
     request = request_of(values, Pictures((uri,), uri, rows), **HIDDEN)
-    restored = from_request(request, tmp_path / "made" / "here", request_size)
+    restored = from_request(request, tmp_path / "made" / "here")
     assert (restored.values, restored.hidden_settings) == (values, HIDDEN)
     again = request_of(restored.values, restored.pictures, **restored.hidden_settings)
     (path,) = {again.start_image, again.end_image, again.keyframes[0].image}
@@ -121,14 +121,14 @@ def test_a_full_request_comes_back_equal(tmp_path):
 @pytest.mark.parametrize(("size", "kept"), [((64, 96), {"height", "width"}), ((512, 768), set())])
 def test_a_size_is_hidden_only_where_the_resolution_differs(cat, size, kept):
     request = request_of(form(resolution=640), Pictures((str(cat),)), height=size[0], width=size[1])
-    assert from_request(request, Path(), request_size).hidden_settings.keys() == kept
+    assert from_request(request, Path()).hidden_settings.keys() == kept
 
 
 # -- pictures ----------------------------------------------------------------------------------------
 
 
 def test_each_start_image_makes_a_request_else_the_same():
-    assert request_of(DEFAULTS) == GenerationRequest(start_image="cat.png"), "an untouched form"
+    assert request_of(DEFAULTS) == GenerationRequest(start_image=UNKNOWN_PICTURE), "an untouched form"
     requests = to_requests(form(), Pictures(("a.png", "b.png", "c.png"), "end.png"), {})
     assert [request.start_image for request in requests] == ["a.png", "b.png", "c.png"]
     assert {dataclasses.replace(request, start_image=None) for request in requests} == {
@@ -147,11 +147,11 @@ def test_a_form_without_start_image_is_refused():
 
 @pytest.mark.parametrize("kind", ["image/../../x", "image/", "image", "", "x/%2e%2e", "image/p n"])
 def test_an_embedded_picture_cannot_leave_the_folder(tmp_path, kind):
-    uri = f"data:{kind};base64,{base64.b64encode(b'x').decode()}"
-    restored = from_request(GenerationRequest(start_image=uri), tmp_path, lambda _: (1, 1))
+    uri = to_data_uri(PICTURE).replace("image/webp", kind)
+    restored = from_request(GenerationRequest(start_image=uri), tmp_path)
     assert [*tmp_path.iterdir()] == [Path(restored.pictures.start[0])]
     with pytest.raises(InputError, match="data_uri_broken"):
-        from_request(GenerationRequest(start_image=f"data:{kind};base64,???"), tmp_path, lambda _: (1, 1))
+        from_request(GenerationRequest(start_image=f"data:{kind};base64,???"), tmp_path)
 
 
 # -- values ------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_copied_pictures_come_back_as_each_rows_own(tmp_path, cat):
     values = form(use_keyframes=True, mode=LOOP, seconds=4)
     request = request_of(values, Pictures((picture,), picture, rows))
     assert [keyframe.prompt for keyframe in request.keyframes] == ["A.", "", ""], "prompts are not copied"
-    restored = from_request(request, tmp_path, request_size)
+    restored = from_request(request, tmp_path)
     assert restored.values == values | {"copy_keyframes": False}
     rows |= {2: Row(picture)}
     assert restored.pictures == Pictures((picture,), picture, rows)

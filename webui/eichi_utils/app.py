@@ -174,13 +174,11 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
 
 def _settings(options: PageOptions) -> SettingsStore:
     """Opens the settings; those of `--demo` are apart: its resolution is not the real models'."""
-    name, fields = ("app", SETTINGS_FIELDS) if not options.demo else ("demo", demo_fields(SETTINGS_FIELDS))
+    name, fields = "app", SETTINGS_FIELDS
+    if options.demo:
+        name, resolution = "demo", Field(DEMO_RESOLUTION, fields["resolution"].check)
+        fields = fields | {"resolution": resolution}
     return SettingsStore(options.home / "settings" / f"{name}_settings.json", fields)
-
-
-def demo_fields(fields: dict[str, Field]) -> dict[str, Field]:
-    """Return the settings with the demo's resolution where none was chosen."""
-    return fields | {"resolution": Field(DEMO_RESOLUTION, fields["resolution"].check)}
 
 
 def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Eta:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusers_helper.buckets import video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.public import atomic_write
+from diffusers_helper.public import atomic_write, read_size
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 
 from .settings.settings import Field
@@ -22,6 +23,8 @@ from .settings.settings import Field
 Values = dict[str, Any]
 NORMAL, LOOP = "normal", "loop"
 MAX_SEED_DIGITS = 19
+UNKNOWN_PICTURE = "?"
+"""The start image's name while none is chosen."""
 RED, BLUE = 0, 1
 """The sections whose pictures a loop copies to the even and to the odd ones."""
 
@@ -81,11 +84,6 @@ class Pictures:
     rows: Mapping[int, Row] = field(default_factory=dict)
 
 
-def normalized(values: Values) -> Values:
-    """Return values of widgets with texts where an emptied one came as None."""
-    return values | {key: values[key] or "" for key in ("prompt", "seed")}
-
-
 def count_rows(values: Values) -> int:
     """The number of sections that the length has; 0 where the length is no number."""
     length = {key: values.get(key) for key in ("seconds", "section_seconds")}
@@ -93,6 +91,19 @@ def count_rows(values: Values) -> int:
         return GenerationRequest.from_dict({"start_image": "x", **length}).num_sections
     except InputError:
         return 0
+
+
+def request_size(request: GenerationRequest) -> tuple[int, int] | None:
+    """Return the video's height and width, by the start image's shape; None while that is unknown.
+
+    Raises:
+        InputError: the start image cannot be read.
+    """
+    if request.start_picture != UNKNOWN_PICTURE:
+        return video_size(
+            request.resolution, request.width, request.height, *read_size(request.start_picture)
+        )
+    return None if request.height is None or request.width is None else (request.height, request.width)
 
 
 def section_image(rows: Mapping[int, Row], section: int, copies: bool) -> str | None:
@@ -160,14 +171,10 @@ class Restored:
     hidden_settings: Values
 
 
-def from_request(
-    request: GenerationRequest, folder: Path, size_of: Callable[[GenerationRequest], tuple[int, int]]
-) -> Restored:
+def from_request(request: GenerationRequest, folder: Path) -> Restored:
     """Turn a request back into fields; pictures inside it become files in `folder`.
 
-    Args:
-        size_of: gives a request's height and width; where `resolution` alone gives the same, the request's
-            own width and height need no mention.
+    Its width and height need no mention where `resolution` alone gives the same.
 
     Raises:
         InputError: a picture inside the request is damaged.
@@ -185,7 +192,7 @@ def from_request(
     named = request.map_images(lambda image: _as_file(image, folder))
     changed = {key: value for key, value in vars(request).items() if value != getattr(_NEW, key)}
     hidden = {key: changed[key] for key in HIDDEN_SETTINGS if key in changed}
-    if (request.height, request.width) == size_of(dataclasses.replace(named, width=None, height=None)):
+    if (request.height, request.width) == request_size(dataclasses.replace(named, width=None, height=None)):
         hidden = {key: value for key, value in hidden.items() if key not in ("width", "height")}
     rows = {keyframe.section: Row(keyframe.image, keyframe.prompt) for keyframe in named.keyframes}
     start = () if named.start_image is None else (named.start_image,)

@@ -15,20 +15,11 @@ from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
 from tests.support.app import App, wait_until
-from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
 from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("en")
 SMALL: dict[str, Any] = {"resolution": 64, "steps": 1, "section_seconds": 0.5, "seed": 7}
 LONG: dict[str, Any] = {"resolution": 64, "steps": 100}
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("app"), environment=ENGLISH_WITHOUT_SCREEN)
-    app.start()
-    yield app
-    app.stop()
 
 
 @pytest.fixture(scope="module")

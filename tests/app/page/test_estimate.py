@@ -10,10 +10,12 @@ from diffusers_helper.errors import InputError
 from diffusers_helper.events import Planned
 from diffusers_helper.request import GenerationRequest
 from tests.support.tiny import run
-from webui.eichi_utils.form import DEFAULTS, LOOP, Pictures, Row, to_requests
+from webui.eichi_utils.form import DEFAULTS, LOOP, UNKNOWN_PICTURE, Pictures, Row, request_size, to_requests
 from webui.eichi_utils.jobs.eta import Speed, SpeedHistory
-from webui.eichi_utils.page.estimate import UNKNOWN_PICTURE, Estimate, estimate, request_size
+from webui.eichi_utils.page.estimate import estimate
+from webui.eichi_utils.text.translations import Translator
 
+WORDS = Translator("en")
 SPEED = Speed(overhead=10, computed_step=1e-3, decoding=0, saving=0)
 
 
@@ -30,68 +32,54 @@ def picture(folder: Path, width: int, height: int, orientation: int = 1) -> str:
     return str(path)
 
 
-def request_of(pictures: Pictures, extras: dict[str, Any] | None = None, **values: Any) -> GenerationRequest:
-    return to_requests(DEFAULTS | values, pictures, extras or {})[0]
+def request_of(pictures: Pictures, **values: Any) -> GenerationRequest:
+    return to_requests(DEFAULTS | values, pictures, {})[0]
 
 
 @pytest.mark.parametrize(
     ("shape", "values", "size"),
     [
-        ((96, 64), {}, (512, 768)),
-        ((900, 600, 6), {}, (768, 512)),  # a phone's mark: to be turned upright
-        ((1000, 1010), {"seconds": 6, "section_seconds": 0.5, "resolution": 320}, (320, 320)),
-        ((300, 200), {"seconds": 16, "mode": LOOP}, (512, 768)),
-        ((33, 977), {"seconds": 1.7, "section_seconds": 0.5, "use_all_padding": True}, (960, 416)),
+        ((96, 64), {}, "768 x 512"),
+        ((900, 600, 6), {}, "512 x 768"),  # a phone's mark: to be turned upright
+        ((1000, 1010), {"seconds": 6, "section_seconds": 0.5, "resolution": 320}, "320 x 320"),
+        ((300, 200), {"seconds": 16, "mode": LOOP}, "768 x 512"),
+        ((33, 977), {"seconds": 1.7, "section_seconds": 0.5, "use_all_padding": True}, "416 x 960"),
     ],
 )
 def test_the_estimate_is_what_the_engine_plans(speeds, tmp_path, shape, values, size):
     request = request_of(Pictures((picture(tmp_path, *shape),)), **values)
-    expected = estimate(request, speeds, None)
     planned = next(iter(run(request, tmp_path / "out")))
     assert isinstance(planned, Planned)
-    plan = planned.plan
-    shown = Estimate(plan.pixel_frames, plan.seconds, len(plan.sections), planned.height, planned.width)
-    assert (expected, size) == (shown, (expected.height, expected.width))
+    plan, loop = planned.plan, "; the end returns to the start image" if "mode" in values else ""
+    assert size == f"{planned.width} x {planned.height}"
+    length = f"{plan.pixel_frames} frames, {plan.seconds:.2f} s, {size}, sections: {len(plan.sections)}"
+    assert estimate([request], speeds, None, WORDS) == length + loop
 
 
-def test_a_requested_size_is_estimated(speeds, tmp_path):
-    extras = {"width": 320, "height": 256}
+def test_a_size_is_shown_as_far_as_it_is_known(speeds, tmp_path):
+    unknown = request_of(Pictures((UNKNOWN_PICTURE,)), seconds=2)
+    assert estimate([unknown], speeds, "a GPU", WORDS) == "73 frames, 2.43 s, sections: 2"
     for start in (picture(tmp_path, 10, 90), UNKNOWN_PICTURE):
-        expected = estimate(request_of(Pictures((start,)), extras), speeds, None)
-        assert (expected.width, expected.height) == (320, 256)
-
-
-def test_without_a_start_image_only_the_size_is_unknown(speeds):
-    expected = estimate(request_of(Pictures((UNKNOWN_PICTURE,)), seconds=2), speeds, "a GPU")
-    assert expected == Estimate(73, 73 / 30, 2)
-
-
-def test_a_keyframe_at_the_start_decides_the_size(speeds, tmp_path):
+        (request,) = to_requests(DEFAULTS, Pictures((start,)), {"width": 320, "height": 256})
+        assert ", 320 x 256, " in estimate([request], speeds, None, WORDS)
     rows = {0: Row(picture(tmp_path, 500, 500)), 1: Row(picture(tmp_path, 300, 900))}
     request = request_of(Pictures(rows=rows), use_keyframes=True, seconds=2)
-    expected = estimate(request, speeds, None)
-    assert (expected.height, expected.width) == request_size(request) == (960, 416)
-
-
-def test_a_start_image_that_is_gone_is_named(speeds, tmp_path):
-    with pytest.raises(InputError) as caught:
-        estimate(request_of(Pictures((str(tmp_path / "gone.png"),))), speeds, None)
-    assert caught.value.code == "image_missing"
+    assert request_size(request) == (960, 416), "a keyframe at the start decides"
+    with pytest.raises(InputError, match="image_missing"):
+        estimate([request_of(Pictures((str(tmp_path / "gone.png"),)))], speeds, None, WORDS)
 
 
 def test_the_duration_is_known_after_a_job_on_this_machine(speeds, tmp_path):
-    image = picture(tmp_path, 96, 64)
-    short, long = (
-        request_of(Pictures((image,)), seconds=seconds, steps=10, resolution=64, teacache=False)
-        for seconds in (2.4, 4.8)
-    )
-    assert estimate(short, speeds, "a GPU").duration is None
+    start = Pictures((picture(tmp_path, 96, 64),))
+    values = {"steps": 10, "resolution": 64, "teacache": False}
+    short, long = (request_of(start, seconds=seconds, **values) for seconds in (2.4, 4.8))
+    assert "takes" not in estimate([short], speeds, "a GPU", WORDS)
     speeds.learn("a GPU", SPEED)
-    expected = estimate(short, speeds, "a GPU")
-    assert expected.height is not None
-    assert expected.width is not None
-    step = 9 * expected.height // 8 * expected.width // 8 * SPEED.computed_step
-    assert expected.duration == pytest.approx(10 + 2 * 10 * step)
-    assert estimate(long, speeds, "a GPU").duration == pytest.approx(10 + 4 * 10 * step)
-    assert estimate(short, speeds, "another GPU").duration is None
-    assert estimate(short, speeds, None).duration is None
+    size = request_size(short)
+    assert size is not None
+    step = 9 * size[0] // 8 * size[1] // 8 * SPEED.computed_step
+    for request, sections in ((short, 2), (long, 4)):
+        text = estimate([request], speeds, "a GPU", WORDS)
+        assert text.endswith(f", takes about {10 + 10 * sections * step:.0f} s")
+    for machine in ("another GPU", None):
+        assert "takes" not in estimate([short], speeds, machine, WORDS)

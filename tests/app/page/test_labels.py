@@ -1,5 +1,7 @@
 """Widgets and their words, with stand-ins for widgets."""
 
+from typing import Any
+
 import pytest
 
 from webui.eichi_utils.page.labels import Labels
@@ -8,6 +10,9 @@ from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 class Widget:
     """Takes whatever attributes it is given; each is itself only, as gradio's are."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
 
 
 UPDATE = {"__type__": "update"}
@@ -18,20 +23,21 @@ CHOICES = [("page.mode_normal", "normal"), ("page.mode_loop", "loop")]
 def test_all_widgets_have_their_words_in_each_language(language):
     words, english = Translator(language), Translator("en")
     labels = Labels(english)
-    button, radio = Widget(), Widget()
-    assert labels.add(button, value="page.start", info="page.steps_info") is button
-    labels.add(radio, label="page.mode", choices=CHOICES)
-    assert (button.value, button.info) == (english("page.start"), english("page.steps_info"))
+    box = labels.make(Widget, "start-image", keys={"info": "page.steps_info"}, height=7)
+    radio = labels.make(Widget, "mode", keys={"choices": CHOICES}, elem_id="id")
+    texts = {"label": english("page.start_image"), "info": english("page.steps_info")}
+    assert vars(box) == texts | {"elem_id": "start-image", "height": 7}
     assert radio.info == english("page.mode_info"), "a label's info comes with it"
-    assert radio.choices == [("Normal", "normal"), ("Loop", "loop")]
-    assert labels.widgets == [button, radio]
+    assert (radio.choices, radio.elem_id) == ([("Normal", "normal"), ("Loop", "loop")], "id")
+    assert (labels.fields, radio.value) == ({"mode": radio}, "normal"), "a field of the form has its default"
+    assert labels.widgets == [box, radio]
     choices = [(words(key), value) for key, value in CHOICES]
     assert labels.in_language(words) == {
-        button: UPDATE | {"value": words("page.start"), "info": words("page.steps_info")},
+        box: UPDATE | {"label": words("page.start_image"), "info": words("page.steps_info")},
         radio: UPDATE | {"info": words("page.mode_info"), "label": words("page.mode"), "choices": choices},
     }
 
 
 def test_a_key_without_words_is_an_error():
     with pytest.raises(KeyError):
-        Labels(Translator("en")).add(Widget(), label="page.no_such_words")
+        Labels(Translator("en")).make(Widget, "no-such-words")

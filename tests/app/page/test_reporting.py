@@ -9,7 +9,7 @@ import pytest
 
 from diffusers_helper.errors import InputError
 from webui.eichi_utils.form import Row
-from webui.eichi_utils.page.reporting import Page
+from webui.eichi_utils.page.widgets import Page
 from webui.eichi_utils.text.translations import Translator
 
 PROMPT, NEGATIVE, ROW = "SECRET 猫が走る", "SECRET blurry", "SECRET section"
@@ -25,10 +25,10 @@ def page(tmp_path: Any) -> Page:
     """A page with as much as a failure needs."""
     inputs = SimpleNamespace(prompt="prompt", message="message")
     rows = SimpleNamespace(rows="rows")
-    form: Any = SimpleNamespace(inputs=inputs, hidden_settings="hidden", keyframes=rows, language="language")
-    app: Any = SimpleNamespace(uploads=tmp_path, translator=lambda _: Translator("en"))
-    nothing: Any = None
-    return Page(app, form, nothing, nothing)
+    app = SimpleNamespace(uploads=tmp_path, translator=lambda _: Translator("en"))
+    parts: dict[str, Any] = dict.fromkeys(Page.__annotations__) | {"app": app, "inputs": inputs}
+    parts |= {"keyframes": rows, "hidden_settings": "hidden", "language": "language"}
+    return Page(**parts)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import threading
-import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone, Stopped
@@ -20,6 +22,7 @@ from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.page.routes import OWN_HEADER, POLL_SECONDS, make_routes
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
+EVENTS = "/ichi/events"
 OURS = {OWN_HEADER: "1"}
 VIDEO = bytes(range(256)) * 8
 
@@ -180,92 +183,39 @@ def test_jobs_can_be_moved_up_removed_and_stopped(client, app, running):
 # -- the stream --------------------------------------------------------------------------------------
 
 
-class Listener:
-    """A page that listens to the stream; to be used in an event loop."""
+async def stream(app: AppState, query: str = "lang=en") -> StreamingResponse:
+    """The answer to a page that listens."""
+    (route,) = [route for route in make_routes(app) if isinstance(route, Route) and route.path == EVENTS]
+    answer: StreamingResponse = await route.endpoint(
+        Request({"type": "http", "query_string": query.encode()})
+    )
+    return answer
 
-    def __init__(self, app: AppState, query: str = "lang=en") -> None:
-        self._asgi = Starlette(routes=make_routes(app))
-        self._query = query
-        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._gone = asyncio.Event()
-        self._task = asyncio.create_task(self._listen())
-        self.headers: dict[str, str] = {}
 
-    async def message(self) -> str:
-        """Return the next piece of the stream."""
-        piece = await asyncio.wait_for(self._inbox.get(), SOON)
-        return str(piece.get("body", b"").decode())
+async def message(page: StreamingResponse) -> str:
+    """The next piece of the stream."""
+    return str(await asyncio.wait_for(anext(page.body_iterator), SOON))
 
-    async def state(self) -> dict[str, Any]:
-        """Return the next state of the stream."""
-        while not (text := await self.message()).startswith("data: "):
-            pass
+
+async def until(page: StreamingResponse, is_so: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """The next state of the stream of which something is so."""
+    while True:
+        text = await message(page)
         assert text.endswith("\n\n")
         assert "\n" not in text[:-2], "a line end inside would cut the message"
-        state: dict[str, Any] = json.loads(text[6:])
-        return state
-
-    async def until(self, is_so: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        while not is_so(state := await self.state()):
-            pass
-        return state
-
-    def is_quiet(self) -> bool:
-        return self._inbox.empty()
-
-    async def end(self) -> None:
-        """Wait for the stream's end."""
-        await asyncio.wait_for(self._task, SOON)
-
-    async def leave(self) -> None:
-        self._gone.set()
-        await self.end()
-
-    async def _listen(self) -> None:
-        path = "/ichi/events"
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": path,
-            "raw_path": path.encode(),
-            "root_path": "",
-            "query_string": self._query.encode(),
-            "headers": [],
-            "http_version": "1.1",
-            "asgi": {"version": "3.0", "spec_version": "2.0"},
-        }
-        await self._asgi(scope, self._receive, self._send)
-
-    async def _receive(self) -> dict[str, Any]:
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            await self._inbox.put(message)
+        if text.startswith("data: ") and is_so(state := json.loads(text[6:])):
+            return dict(state)
 
 
-def listening(test: Callable[[AppState], Coroutine[Any, Any, None]], app: AppState) -> None:
-    """Run a test that listens; the app closes at its end."""
-
-    async def run() -> None:
-        await asyncio.wait_for(test(app), 2 * SOON)
-
-    try:
-        asyncio.run(run())
-    finally:
-        app.closing.set()
+def anything(_: object) -> bool:
+    return True
 
 
 def test_a_page_gets_the_whole_state_in_its_language(app, running):
-    async def listen(app: AppState) -> None:
+    async def listen() -> None:
         for query in (*(f"lang={language}" for language in LANGUAGES), "", "lang=xx", "lang=../../etc"):
-            begun = time.monotonic()
-            page = Listener(app, query)
-            state = await page.state()
-            assert time.monotonic() - begun < 5 * POLL_SECONDS + 1
+            page = await stream(app, query)
+            state = await until(page, anything)
             assert (state["server"], state["job"]["id"]) == (app.server_id, running)
             language = query.removeprefix("lang=")
             words = Translator(language if language in LANGUAGES else "en")
@@ -273,60 +223,58 @@ def test_a_page_gets_the_whole_state_in_its_language(app, running):
             assert str(app.home) not in json.dumps(state), "paths of this computer are no page's business"
             assert page.headers["content-type"].startswith("text/event-stream")
             assert page.headers["cache-control"] == "no-store"
-            later = await page.state()
+            later = await until(page, anything)
             assert later["version"] == state["version"], "nothing has changed but the time left"
-            await page.leave()
 
-    listening(listen, app)
+    asyncio.run(listen())
 
 
 def test_a_page_is_sent_every_change_and_nothing_else(app, pretender):
     prompt = "a\r\nb\u2028c\x00\n\ndata: {}\n\n\U0001f431\u732b"
 
-    async def listen(app: AppState) -> None:
-        page = Listener(app)
-        assert (await page.state())["job"] is None
+    async def listen() -> None:
+        page = await stream(app)
+        assert (await until(page, anything))["job"] is None
+        waiting = asyncio.create_task(message(page))
         await asyncio.sleep(4 * POLL_SECONDS)
-        assert page.is_quiet(), "nothing has changed"
+        assert not waiting.done(), "nothing has changed"
         job = await asyncio.to_thread(add_job, app, prompt=prompt)
-        state = await page.until(lambda state: state["results"])
+        await waiting
+        state = await until(page, lambda state: state["results"])
         assert state["job"]["id"] == job
         assert state["job"]["label"].endswith("data: {} \U0001f431\u732b"), "line ends break no message"
         app.settings.update(sound=False)
-        await page.until(lambda state: state["sound"] is False)
+        await until(page, lambda state: state["sound"] is False)
         pretender.go_on.release()
-        state = await page.until(lambda state: state["job"] is None)
+        state = await until(page, lambda state: state["job"] is None)
         assert state["results"][0]["complete"]
-        await page.leave()
 
-    listening(listen, app)
+    asyncio.run(listen())
 
 
 def test_fifty_pages_see_the_same_until_the_app_closes(app, client):
-    async def listen(app: AppState) -> None:
-        pages = [Listener(app) for _ in range(50)]
+    async def listen() -> None:
+        pages = [await stream(app) for _ in range(50)]
         job = await asyncio.to_thread(add_job, app)
-        states = [await page.until(lambda state: state["results"]) for page in pages]
+        states = [await until(page, lambda state: state["results"]) for page in pages]
         assert {state["job"]["id"] for state in states} == {job}
         assert len({json.dumps(state["job"]) for state in states}) == 1
         app.closing.set()
-        begun = time.monotonic()
         for page in pages:
-            await page.end()
-        assert time.monotonic() - begun < 5 * POLL_SECONDS + 1
+            with pytest.raises(StopAsyncIteration):
+                await until(page, lambda _: False)
 
-    listening(listen, app)
-    answer = client.get("/ichi/events?lang=en")
+    asyncio.run(listen())
+    answer = client.get(f"{EVENTS}?lang=en")
     assert (answer.status_code, answer.content) == (200, b""), "a stream that begins now ends at once"
 
 
 def test_a_quiet_stream_is_kept_alive(app, monkeypatch):
     monkeypatch.setattr("webui.eichi_utils.page.routes.KEEP_ALIVE_SECONDS", 2 * POLL_SECONDS)
 
-    async def listen(app: AppState) -> None:
-        page = Listener(app)
-        await page.state()
-        assert (await page.message()).startswith(":"), "a comment: no message to the page"
-        await page.leave()
+    async def listen() -> None:
+        page = await stream(app)
+        await until(page, anything)
+        assert (await message(page)).startswith(":"), "a comment: no message to the page"
 
-    listening(listen, app)
+    asyncio.run(listen())

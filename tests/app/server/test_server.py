@@ -37,21 +37,19 @@ def test_public_server_needs_a_password(tmp_path, capsys, values):
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_public_server_warns_its_user(tmp_path, monkeypatch, capsys, language):
+def test_public_server_warns_its_user(tmp_path, monkeypatch, capsys):
     def end(*_: object) -> None:
         raise InputError("no_result")
 
-    words, login = Translator(language), ("mia", "password")
     monkeypatch.setattr("webui.eichi_utils.server.server._check_port", end)
     monkeypatch.setattr("webui.eichi_utils.server.server.running_app", lambda *_: None)
-    failed = words("failed", reason=words("error.no_result"))
+    failed = WORDS("failed", reason=WORDS("error.no_result"))
     for values, warnings in (
-        ({"share": True}, [words("page.warning_share")]),
-        ({"server": "0.0.0.0"}, [words("page.warning_network", server="0.0.0.0")]),
+        ({"share": True}, [WORDS("page.warning_share")]),
+        ({"server": "0.0.0.0"}, [WORDS("page.warning_network", server="0.0.0.0")]),
         ({}, []),
     ):
-        assert run_page(options(tmp_path, login=login, **values), words) == 2
+        assert run_page(options(tmp_path, login=("mia", "password"), **values), WORDS) == 2
         assert capsys.readouterr().err.splitlines() == [*warnings, failed]
 
 
@@ -129,34 +127,26 @@ def test_headless_errors_are_in_english(monkeypatch, capsys):
 
 LOOK_AT_THE_PAGE = """
 import json, sys, urllib.request
-sys.path.insert(0, {root!r})
 from pathlib import Path
 import webui.endframe_ichi
-from webui.eichi_utils.app import PageOptions
-from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.server.server import serving
+from tests.support.page_options import options
 print("gradio" in sys.modules)
-home = Path({home!r})
-engine = EngineOptions(Path({models!r}), home / "cache", "cpu", None, home / "hf_download")
-with serving(PageOptions("127.0.0.1", {port}, False, False, "en", None, home, None, engine)) as (app, url):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+with serving(options(Path(sys.argv[1]))) as (app, url):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in ("", "config", "ichi/hello", "theme.css"):
         with opener.open(url + path) as answer:
             assert answer.status == 200
             answer.read()
     with opener.open(url + "ichi/events?lang=ja") as answer:
         assert answer.readline().startswith(b"data: ")
-    print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
+    print(json.dumps([name for name in sys.argv[2:] if name in sys.modules]))
 """
 
 
 def test_page_is_served_without_heavy_imports(tmp_path):
-    script = LOOK_AT_THE_PAGE.format(
-        root=str(ROOT), home=str(tmp_path), models=str(tmp_path), port=free_port(), heavy=HEAVY
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, timeout=PATIENCE, encoding="utf-8", check=False
-    )
+    program = [sys.executable, "-c", LOOK_AT_THE_PAGE, str(tmp_path), *HEAVY]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.stdout.splitlines()[-2:] == ["False", "[]"], done.stderr
 
 

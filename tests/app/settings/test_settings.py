@@ -76,12 +76,6 @@ def test_nothing_is_written_where_nothing_is_new(path):
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
 
-def test_broken_file_gives_defaults_with_a_notice(path):
-    store = opened(path, [])
-    assert store.load() == DEFAULTS
-    assert [notice.code for notice in store.notices] == ["file_set_aside"]
-
-
 @pytest.mark.parametrize(
     "changes", [{"stepz": 1}, {"steps": 0}, {"sound": "yes"}, {"language": "fr"}, {"steps": float("nan")}]
 )

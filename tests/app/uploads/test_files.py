@@ -120,22 +120,10 @@ def test_other_picture_becomes_a_png_of_the_same_pixels(uploads, kind):
     assert checked_picture(shown) == shown
 
 
-NO_PICTURES: dict[str, bytes | str] = {
-    "json": json.dumps(REQUEST),
-    "html": "<!doctype html><script>alert(1)</script>",
-    "svg": "<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "text": "just text",
-    "cut png": b"\x89PNG\r\n\x1a\n and then nothing",
-    "html behind png": b"\x89PNG\r\n\x1a\n<html><script>alert(1)</script>",
-    "cut gif": b"GIF89a",
-    "program": b"MZ" + bytes(100),
-    "archive": b"PK\3\4" + bytes(100),
-    "zeros": bytes(1000),
-    "empty": b"",
-}
+NO_PICTURES = [b"", b"\xff\xfe", b"<html><script>alert(1)</script></html>", b"GIF89a", b"PK\3\4" + bytes(100)]
 
 
-@pytest.mark.parametrize("content", NO_PICTURES.values(), ids=NO_PICTURES)
+@pytest.mark.parametrize("content", NO_PICTURES)
 def test_file_that_is_no_picture_is_refused_and_deleted(uploads, content):
     with pytest.raises(InputError):
         checked_picture(upload(uploads, "cat.png", content))
@@ -157,19 +145,14 @@ def test_own_video_and_picture_carry_their_request(uploads):
 def test_what_others_made_is_refused_by_its_name(uploads):
     Image.fromarray(PICTURE).save(uploads / "a.png")
     theirs = [video(uploads, comment) for comment in ("", "holiday", "[1, 2]", '{"title": "x"}')]
-    theirs += [upload(uploads, name, json.dumps(REQUEST)) for name in ("request.json", "REQUEST.JSON")]
+    theirs += [upload(uploads, name, json.dumps(REQUEST)) for name in ("request.json", "text.mp4", "cat")]
+    theirs += [upload(uploads, f"b{number}.png", content) for number, content in enumerate(NO_PICTURES)]
     for path in (*theirs, str(uploads / "a.png")):
         error = refusal(path)
         assert (error.code, error.values) == ("not_made_by_us", {"path": Path(path).name})
     error = refusal(upload(uploads, "b.mp4", b"\0\0\0\x18ftypmp42broken"))
     assert error.values["path"] == "b.mp4"
     assert str(uploads) not in str(error.values)
-
-
-@pytest.mark.parametrize("name", ["cat.png", "cat.mp4", "cat", "cat.txt"])
-@pytest.mark.parametrize("content", [json.dumps(REQUEST), "<html></html>", "text", b"\xff\xfe", b""])
-def test_text_is_refused_whatever_its_name(uploads, name, content):
-    assert isinstance(refusal(upload(uploads, name, content)), InputError)
 
 
 @pytest.mark.parametrize(

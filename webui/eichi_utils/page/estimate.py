@@ -1,49 +1,37 @@
-"""The size and length of a filled-in form's video, before anything is computed."""
+"""What a filled-in form results in, in words, before anything is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from diffusers_helper.buckets import video_size
 from diffusers_helper.plan import make_plan
-from diffusers_helper.public import read_size
 from diffusers_helper.request import GenerationRequest
 
+from ..form import request_size
 from ..jobs.eta import SpeedHistory, job_size
-
-UNKNOWN_PICTURE = "?"
-"""The start image's name while none is chosen."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Frames, seconds and sections of the video; height and width where the start image is known; `duration`,
-    the seconds until it is made, where this machine has made one before."""
-
-    frames: int
-    seconds: float
-    sections: int
-    height: int | None = None
-    width: int | None = None
-    duration: float | None = None
+from ..text.durations import format_duration
+from ..text.translations import Translator
 
 
-def estimate(request: GenerationRequest, speeds: SpeedHistory, machine: str | None) -> Estimate:
-    """Return what a request results in.
+def estimate(
+    requests: Sequence[GenerationRequest], speeds: SpeedHistory, machine: str | None, words: Translator
+) -> str:
+    """Return the length, the size and the duration of requests that differ in their start images alone.
+
+    The size is left out while no start image is chosen, the duration until the machine has made a video.
 
     Raises:
-        InputError: its start image cannot be read.
+        InputError: the first start image cannot be read.
     """
-    plan = make_plan(request)
-    numbers = plan.pixel_frames, plan.seconds, len(plan.sections)
-    if plan.start != UNKNOWN_PICTURE:
-        height, width = request_size(request)
-    elif request.height is not None and request.width is not None:
-        height, width = request.height, request.width
-    else:
-        return Estimate(*numbers)
-    speed, size = speeds.speed(machine), job_size(request, plan, height, width)
-    return Estimate(*numbers, height, width, None if speed is None else sum(speed.parts(size)))
-
-
-def request_size(request: GenerationRequest) -> tuple[int, int]:
-    """Return the video's height and width, by the start image's shape."""
-    return video_size(request.resolution, request.width, request.height, *read_size(request.start_picture))
+    request = requests[0]
+    plan, size, speed = make_plan(request), request_size(request), speeds.speed(machine)
+    text = words("page.outlook", frames=plan.pixel_frames, seconds=f"{plan.seconds:.2f}")
+    if size is not None:
+        text += words("page.outlook_size", width=size[1], height=size[0])
+    text += words("page.outlook_sections", sections=len(plan.sections))
+    if size is not None and speed is not None:
+        duration = sum(speed.parts(job_size(request, plan, *size)))
+        text += words("page.outlook_duration", time=format_duration(duration, words))
+    if len(requests) > 1:
+        text += words("page.outlook_videos", count=len(requests))
+    if request.loop:
+        text += words("page.outlook_loop" if request.end_image is None else "page.outlook_loop_own_end")
+    return text

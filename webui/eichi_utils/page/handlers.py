@@ -1,7 +1,6 @@
 """Handlers of the form: estimate what it makes, check pictures, bring a request back, and open the page."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,8 +8,16 @@ import gradio as gr
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
-from ..form import DEFAULTS, FIELDS, HIDDEN_SETTINGS, copies_pictures, count_rows, from_request, to_requests
-from ..text.durations import format_duration
+from ..form import (
+    DEFAULTS,
+    FIELDS,
+    HIDDEN_SETTINGS,
+    UNKNOWN_PICTURE,
+    copies_pictures,
+    count_rows,
+    from_request,
+    to_requests,
+)
 from ..text.translations import Translator
 from ..uploads.cleanup import delete_upload
 from ..uploads.files import (
@@ -24,34 +31,33 @@ from ..uploads.files import (
     uploaded_paths,
 )
 from . import messages
-from .estimate import UNKNOWN_PICTURE, Estimate, estimate, request_size
+from .estimate import estimate
 from .parts.inputs import RAW
-from .parts.keyframe_rows import RowPlan
+from .parts.keyframe_rows import RowPlan, take_picture
 from .preset_handlers import show_preset
-from .reporting import Page
-from .widgets import Data, Updates
+from .widgets import Data, Page, Updates
 
 
 def wire_inputs(page: Page) -> None:
-    form, inputs, options = page.form, page.form.inputs, page.form.options
+    inputs, options = page.inputs, page.options
     pictures = [inputs.start, inputs.start_images, inputs.end]
-    watched = [*form.fields.values(), options.output_folder, *pictures, form.hidden_settings, form.language]
+    watched = [*page.fields.values(), options.output_folder, *pictures, page.hidden_settings, page.language]
     gr.on(
         [widget.change for widget in watched],
         page.handler(refresh_form),
-        form.widgets,
-        [inputs.estimate, inputs.message, form.keyframes.plan, *form.switched(DEFAULTS)],
+        page.widgets,
+        [inputs.estimate, inputs.message, page.keyframes.plan, *page.switched(DEFAULTS)],
         trigger_mode="always_last",
         **RAW,
     )
     uploads, answers = [inputs.start.upload, inputs.end.upload], [*pictures, inputs.message]
-    gr.on(uploads, page.handler(check_pictures), form.widgets, answers, **RAW)
-    inputs.start_images.change(page.handler(restore_single_start), form.widgets, answers, **RAW)
-    inputs.refresh_estimate.click(page.handler(refresh_estimate), form.widgets, [inputs.estimate], **RAW)
-    inputs.too_large.click(page.handler(refuse_large_upload), {form.language}, [inputs.message], **RAW)
-    dropped, restored = {*form.widgets, inputs.dropped_files}, form.restored_widgets
+    gr.on(uploads, page.handler(check_pictures), page.widgets, answers, **RAW)
+    inputs.start_images.change(page.handler(restore_single_start), page.widgets, answers, **RAW)
+    inputs.refresh_estimate.click(page.handler(refresh_estimate), page.widgets, [inputs.estimate], **RAW)
+    inputs.too_large.click(page.handler(refuse_large_upload), {page.language}, [inputs.message], **RAW)
+    dropped, restored = {*page.widgets, inputs.dropped_files}, page.restored_widgets
     inputs.dropped_files.upload(page.handler(open_files), dropped, restored, **RAW)
-    options.clear_hidden.click(page.handler(clear_hidden_settings), form.widgets, restored, **RAW)
+    options.clear_hidden.click(page.handler(clear_hidden_settings), page.widgets, restored, **RAW)
     options.sound.change(page.handler(remember_sound), {options.sound}, [inputs.message], **RAW)
 
 
@@ -60,24 +66,24 @@ def wire_inputs(page: Page) -> None:
 
 def refresh_form(page: Page, data: Data) -> Updates:
     """Remember the fields, estimate the video, and show the fields that belong to the switches."""
-    app, form, values = page.app, page.form, page.form.values(data)
+    app, values = page.app, page.values(data)
     app.remember(**values)
     if app.given_output is None:
-        app.remember(output_folder=data[form.options.output_folder])
+        app.remember(output_folder=data[page.options.output_folder])
     return {
-        form.inputs.estimate: _estimate_html(page, data),
-        form.keyframes.plan: _plan_rows(page, data),
-        **form.switched(values),
+        page.inputs.estimate: _estimate_html(page, data),
+        page.keyframes.plan: _plan_rows(page, data),
+        **page.switched(values),
     }
 
 
 def refresh_estimate(page: Page, data: Data) -> Updates:
     """Estimate anew after a job, which shows how long the next one takes, and with other models."""
-    return {page.form.inputs.estimate: _estimate_html(page, data)}
+    return {page.inputs.estimate: _estimate_html(page, data)}
 
 
 def _plan_rows(page: Page, data: Data) -> RowPlan:
-    values, old = page.form.values(data), data[page.form.keyframes.plan]
+    values, old = page.values(data), data[page.keyframes.plan]
     count = count_rows(values) if values["use_keyframes"] else 0
     section_seconds = 0.5 if values["section_seconds"] == 0.5 else 1.0
     return RowPlan(count, section_seconds, copies_pictures(values), page.words(data).language, old.drawn)
@@ -88,37 +94,21 @@ def _estimate_html(page: Page, data: Data) -> str:
     try:
         page.output_folder(data)
         requests = _requests_so_far(page, data)
-        expected = estimate(requests[0], page.app.speed, page.app.machine_key)
-        return messages.plain(_estimate_text(expected, requests, words))
+        return messages.plain(estimate(requests, page.app.speed, page.app.machine_key, words))
     except EngineError as error:
         return messages.hint(error, words)
 
 
 def _requests_so_far(page: Page, data: Data) -> list[GenerationRequest]:
     """The requests that Start would make; where no picture begins the video yet, with an unknown one."""
-    values, pictures = page.requested(data), page.form.pictures(data)
-    hidden = data[page.form.hidden_settings]
+    values, pictures = page.requested(data), page.pictures(data)
+    hidden = data[page.hidden_settings]
     try:
         return to_requests(values, pictures, hidden)
     except InputError as error:
         if error.code != "choose_start_image":
             raise
     return to_requests(values, dataclasses.replace(pictures, start=(UNKNOWN_PICTURE,)), hidden)
-
-
-def _estimate_text(expected: Estimate, requests: list[GenerationRequest], words: Translator) -> str:
-    text = words("page.outlook", frames=expected.frames, seconds=f"{expected.seconds:.2f}")
-    if expected.width is not None:
-        text += words("page.outlook_size", width=expected.width, height=expected.height)
-    text += words("page.outlook_sections", sections=expected.sections)
-    if expected.duration is not None:
-        text += words("page.outlook_duration", time=format_duration(expected.duration, words))
-    if len(requests) > 1:
-        text += words("page.outlook_videos", count=len(requests))
-    if requests[0].loop:
-        own_end = requests[0].end_image is not None
-        text += words("page.outlook_loop_own_end" if own_end else "page.outlook_loop")
-    return text
 
 
 # -- pictures and files ------------------------------------------------------------------------------
@@ -132,36 +122,27 @@ def refuse_large_upload(page: Page, data: Data) -> Updates:
 def check_pictures(page: Page, data: Data) -> Updates:
     """Take unusable start and end images out again, and report that the start image holds settings."""
     updates: Updates = {page.message: messages.NOTHING}
-    for widget in (page.form.inputs.start, page.form.inputs.end):
-        shown, problem = take_picture(page.app.uploads, data[widget], page.words(data))
+    for widget in (page.inputs.start, page.inputs.end):
+        shown, problem = take_picture(page.app, data[widget], page.words(data))
         if problem:
             return {widget: None, page.message: problem}
         if shown is not None and shown != uploaded_path(data[widget], page.app.uploads):
             updates[widget] = shown
-    start = uploaded_path(data[page.form.inputs.start], page.app.uploads)
+    start = uploaded_path(data[page.inputs.start], page.app.uploads)
     if start is not None and _has_request(start):
         updates |= page.note(data, "page.picture_carries_settings")
     return updates
 
 
-def take_picture(uploads: Path, file: Any, words: Translator) -> tuple[str | None, str]:
-    """Check an uploaded picture; gives its path (None: there is none, or it was refused) and a message."""
-    try:
-        path = uploaded_path(file, uploads)
-        return (None if path is None else checked_picture(path)), messages.NOTHING
-    except EngineError as error:
-        return None, messages.problem(error, words)
-
-
 def restore_single_start(page: Page, data: Data) -> Updates:
     """Show the single start image again where the several ones were taken away."""
-    paths = uploaded_paths(data[page.form.inputs.start_images], page.app.uploads)
-    return {} if paths else page.form.with_starts([])
+    paths = uploaded_paths(data[page.inputs.start_images], page.app.uploads)
+    return {} if paths else page.with_starts([])
 
 
 def open_files(page: Page, data: Data) -> Updates:
     """Take whatever was dropped or opened: a video or picture with settings, a picture, or several."""
-    paths = uploaded_paths(data[page.form.inputs.dropped_files], page.app.uploads)
+    paths = uploaded_paths(data[page.inputs.dropped_files], page.app.uploads)
     if len(paths) == 1 and (is_video(paths[0]) or _has_request(paths[0])):
         return _restore_file(page, paths[0], data)
     if any(is_video(path) for path in paths):
@@ -172,7 +153,7 @@ def open_files(page: Page, data: Data) -> Updates:
     if not shown:
         return {}
     note = page.note(data, "page.several_chosen", count=len(shown)) if len(shown) > 1 else {}
-    return {page.message: messages.NOTHING} | note | page.form.with_starts(shown)
+    return {page.message: messages.NOTHING} | note | page.with_starts(shown)
 
 
 def _has_request(path: str) -> bool:
@@ -197,13 +178,13 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
 
 def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updates:
     """Fill the form with a request, its pictures and its hidden settings."""
-    keyframes = page.form.keyframes
+    keyframes = page.keyframes
     check_embedded_pictures(request)
-    restored = from_request(request, page.app.uploads / "restored", request_size)
+    restored = from_request(request, page.app.uploads / "restored")
     return {
-        **page.form.filled(restored.values),
-        **page.form.with_starts(restored.pictures.start),
-        page.form.inputs.end: restored.pictures.end,
+        **page.filled(restored.values),
+        **page.with_starts(restored.pictures.start),
+        page.inputs.end: restored.pictures.end,
         keyframes.rows: dict(restored.pictures.rows),
         keyframes.plan: data[keyframes.plan].redrawn(),
         **page.note(data, "page.restored"),
@@ -212,12 +193,12 @@ def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updat
 
 
 def _show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Updates:
-    options = page.form.options
+    options = page.options
     shown = [key for key in HIDDEN_SETTINGS if key in settings]
     lines = [words("page.extra", name=words(f"field.{key}"), value=settings[key]) for key in shown]
     text = messages.note(words("page.extras", list=" / ".join(lines))) if lines else ""
     return {
-        page.form.hidden_settings: settings,
+        page.hidden_settings: settings,
         options.hidden_note: gr.update(value=text, visible=bool(lines)),
         options.clear_hidden: gr.update(visible=bool(lines)),
     }
@@ -232,14 +213,14 @@ def clear_hidden_settings(page: Page, data: Data) -> Updates:
 
 
 def remember_sound(page: Page, data: Data) -> Updates:
-    page.app.remember(sound=bool(data[page.form.options.sound]))
+    page.app.remember(sound=bool(data[page.options.sound]))
     return {}
 
 
 def remembered(page: Page) -> Updates:
     """Updates that fill a page that was just opened."""
-    app, options, known = page.app, page.form.options, page.app.settings.load()
-    updates = page.form.filled({key: known[key] for key in FIELDS})
+    app, options, known = page.app, page.options, page.app.settings.load()
+    updates = page.filled({key: known[key] for key in FIELDS})
     updates[options.sound] = gr.update(value=known["sound"])
     if app.given_output is None:
         updates[options.output_folder] = gr.update(value=known["output_folder"])
@@ -254,8 +235,8 @@ def notices(page: Page, words: Translator) -> str:
 
 def notes_in_language(page: Page, data: Data, words: Translator) -> Updates:
     """Updates after a switch of the language: standing notes in the new one, passed messages gone."""
-    note = page.form.options.hidden_note
+    note = page.options.hidden_note
     return {
-        note: _show_hidden(page, data[page.form.hidden_settings], words)[note],
+        note: _show_hidden(page, data[page.hidden_settings], words)[note],
         page.message: messages.NOTHING,
     }

@@ -16,34 +16,33 @@ from ..output import open_in_file_manager
 from . import messages
 from .handlers import restore_request
 from .parts.inputs import RAW
-from .reporting import Handler, Page
-from .widgets import Data, Updates
+from .widgets import Data, Handler, Page, Updates
 
 SHOWN_JOB = "() => ichi.shownJob()"
 RUNNING_JOB = "() => ichi.runningJob()"
 
 
 def wire_jobs(page: Page) -> None:
-    form, result, message = page.form, page.result, [page.message]
+    result, message = page.result, [page.message]
 
     def click(button: Any, act: Handler, job: Any, outputs: list[Any], job_script: str) -> None:
         """The page's script names the job that a button acts on, then the handler acts."""
         event = button.click(None, None, job, js=job_script)
-        event.then(page.handler(act), {*form.widgets, job}, outputs, **RAW)
+        event.then(page.handler(act), {*page.widgets, job}, outputs, **RAW)
 
-    start_outputs = [page.message, form.fields["seed"]]
-    form.inputs.start_button.click(page.handler(start_jobs), form.widgets, start_outputs, **RAW)
-    click(form.inputs.stop_button, stop_job, result.running, message, RUNNING_JOB)
+    start_outputs = [page.message, page.fields["seed"]]
+    page.inputs.start_button.click(page.handler(start_jobs), page.widgets, start_outputs, **RAW)
+    click(page.inputs.stop_button, stop_job, result.running, message, RUNNING_JOB)
     click(result.again, make_again, result.shown, message, SHOWN_JOB)
-    click(result.proceed, continue_from_video, result.shown, form.restored_widgets, SHOWN_JOB)
-    click(result.take_settings, take_settings, result.shown, form.restored_widgets, SHOWN_JOB)
-    form.options.open_folder.click(page.handler(open_folder), form.widgets, message, **RAW)
+    click(result.proceed, continue_from_video, result.shown, page.restored_widgets, SHOWN_JOB)
+    click(result.take_settings, take_settings, result.shown, page.restored_widgets, SHOWN_JOB)
+    page.options.open_folder.click(page.handler(open_folder), page.widgets, message, **RAW)
 
 
 def start_jobs(page: Page, data: Data) -> Updates:
     """Queue a job for each start image."""
     queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
-    requests = to_requests(values, page.form.pictures(data), data[page.form.hidden_settings])
+    requests = to_requests(values, page.pictures(data), data[page.hidden_settings])
     waits = queue.view().running is not None
     job = queue.find(_add_all(page, requests, folder)[-1])
     waiting = len(queue.view().waiting)
@@ -51,7 +50,7 @@ def start_jobs(page: Page, data: Data) -> Updates:
     if waits and waiting:
         updates = page.note(data, "page.queued", count=waiting)
     if job and values["random_seed"]:
-        updates[page.form.fields["seed"]] = str(job.request.seed)
+        updates[page.fields["seed"]] = str(job.request.seed)
     return updates
 
 
@@ -88,7 +87,7 @@ def continue_from_video(page: Page, data: Data) -> Updates:
     with atomic_write(path, flush=False) as part:
         Image.fromarray(frame).save(part, "PNG")
     note = page.note(data, "page.continued")
-    return note | page.form.with_starts([str(path)]) | {page.form.inputs.end: None}
+    return note | page.with_starts([str(path)]) | {page.inputs.end: None}
 
 
 def take_settings(page: Page, data: Data) -> Updates:

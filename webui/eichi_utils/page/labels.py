@@ -1,30 +1,45 @@
 """The words that each widget shows, so that the whole page can change its language at once."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 
+from ..form import FIELDS
 from ..text.translations import Translator
-
-_Widget = TypeVar("_Widget")
 
 
 class Labels:
-    """Gives widgets their words and remembers which.
+    """Makes widgets with their words, and remembers which.
 
     A widget's text attributes (`label`, `info`, `placeholder`, `value`) are named by keys of `locales/`;
     `choices` is a list of (key, value) pairs. Where there is a text `<label>_info`, it is the `info`.
+    `fields` are the widgets of the form's plain values, by their names there; each has its default.
     """
 
     def __init__(self, words: Translator) -> None:
+        self.fields: dict[str, Any] = {}
         self._words = words
         self._known: dict[Any, dict[str, Any]] = {}
 
-    def add(self, widget: _Widget, **keys: Any) -> _Widget:
-        """Put the words into a new widget; returns it."""
-        info = f"{keys.get('label')}_info"
-        self._known[widget] = ({"info": info} if self._words.has(info) else {}) | keys
-        for attribute, text in _texts(self._known[widget], self._words).items():
+    def make(self, kind: type, name: str, /, *, keys: dict[str, Any] | None = None, **properties: Any) -> Any:
+        """Lay out a widget whose id is `name` and whose label, or value, is the text `page.<name>`.
+
+        Args:
+            keys: those of its other texts, or of these where they have other names.
+            properties: of gradio's.
+        """
+        field = name.replace("-", "_")
+        texts = {"value" if issubclass(kind, gr.Button | gr.HTML) else "label": f"page.{field}"} | (
+            keys or {}
+        )
+        if self._words.has(info := f"{texts.get('label')}_info"):
+            texts = {"info": info} | texts
+        value = {"value": FIELDS[field].default} if field in FIELDS else {}
+        widget = kind(**{"elem_id": name} | value | properties)
+        if field in FIELDS:
+            self.fields[field] = widget
+        self._known[widget] = texts
+        for attribute, text in _texts(texts, self._words).items():
             setattr(widget, attribute, text)
         return widget
 

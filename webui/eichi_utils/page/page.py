@@ -1,6 +1,5 @@
 """The page: its parts in their order, and the handlers that its widgets call."""
 
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -8,7 +7,7 @@ import gradio as gr
 from ..app import AppState
 from ..text.translations import LANGUAGES, Translator
 from .api import add_api
-from .handlers import notes_in_language, notices, remembered, take_picture, wire_inputs
+from .handlers import notes_in_language, notices, remembered, wire_inputs
 from .job_handlers import wire_jobs
 from .labels import Labels
 from .parts.inputs import RAW, Inputs
@@ -17,8 +16,7 @@ from .parts.options import Options
 from .parts.preset_box import PresetBox
 from .parts.result import Result, build_preflight
 from .preset_handlers import wire_presets
-from .reporting import Page
-from .widgets import Data, PageForm, Updates
+from .widgets import Data, Page, Updates
 
 
 def build_page(app: AppState) -> gr.Blocks:
@@ -34,8 +32,8 @@ def build_page(app: AppState) -> gr.Blocks:
                 options, keyframes, presets = _build_panel(labels, app, inputs.message)
             with gr.Column(elem_id="right", min_width=320):
                 result = Result(labels, app.language)
-        form = PageForm(inputs, options, keyframes, gr.State({}), language, app.uploads)
-        page = Page(app, form, presets, result)
+        parts = inputs, options, keyframes, presets, result
+        page = Page(app, labels.fields, *parts, hidden_settings=gr.State({}), language=language)
         wire_inputs(page)
         wire_jobs(page)
         wire_presets(page)
@@ -46,26 +44,25 @@ def build_page(app: AppState) -> gr.Blocks:
 
 def _build_header(labels: Labels, app: AppState) -> Any:
     with gr.Row(elem_id="header"):
-        labels.add(gr.HTML(elem_id="title", padding=False), value="page.title_html")
+        labels.make(gr.HTML, "title", padding=False)
         if app.demo:
-            labels.add(gr.HTML(elem_id="demo", padding=False), value="page.demo")
-        languages = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
-        radio = gr.Radio(languages, value=app.language, container=False, elem_id="language")
-        return labels.add(radio, label="page.language")
+            labels.make(gr.HTML, "demo", padding=False)
+        choices = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
+        return labels.make(gr.Radio, "language", choices=choices, value=app.language, container=False)
 
 
 def _build_panel(labels: Labels, app: AppState, message: Any) -> tuple[Options, KeyframeRows, PresetBox]:
     given = str(app.given_output) if app.given_output is not None else None
-    with labels.add(gr.Accordion(open=False, elem_id="panel"), label="page.panel"):
+    with labels.make(gr.Accordion, "panel", open=False):
         options = Options(labels, output_given=given)
-        with labels.add(gr.Accordion(open=False, elem_id="presets"), label="page.presets"):
+        with labels.make(gr.Accordion, "presets", open=False):
             presets = PresetBox(labels)
-        keyframes = KeyframeRows(labels, app.translator, partial(take_picture, app.uploads), message)
+        keyframes = KeyframeRows(labels, app, message)
     return options, keyframes, presets
 
 
 def _wire_page(blocks: gr.Blocks, labels: Labels, page: Page) -> None:
-    app, form, language = page.app, page.form, page.form.language
+    app, language = page.app, page.language
     outputs = list(dict.fromkeys([*remembered(page), *labels.widgets, language, page.message]))
 
     def open_page() -> Updates:
@@ -81,6 +78,6 @@ def _wire_page(blocks: gr.Blocks, labels: Labels, page: Page) -> None:
         return labels.in_language(words) | notes_in_language(page, data, words)
 
     blocks.load(open_page, None, outputs, **RAW)
-    translated = [*labels.widgets, page.message, form.options.hidden_note]
-    language.change(change_language, {language, form.hidden_settings}, translated, **RAW)
+    translated = [*labels.widgets, page.message, page.options.hidden_note]
+    language.change(change_language, {language, page.hidden_settings}, translated, **RAW)
     language.change(None, language, None, js="(code) => { ichi.connect(code); return []; }")

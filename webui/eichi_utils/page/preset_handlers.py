@@ -6,14 +6,13 @@ from diffusers_helper.errors import InputError
 
 from . import messages
 from .parts.inputs import RAW
-from .reporting import Page, text_of
-from .widgets import Data, Updates
+from .widgets import Data, Page, Updates, text_of
 
 
 def wire_presets(page: Page) -> None:
     box = page.presets
-    widgets = {*page.form.widgets, box.choice, box.name, box.startup}
-    outputs = [page.message, page.form.inputs.prompt, box.choice, box.name, box.startup]
+    widgets = {*page.widgets, box.choice, box.name, box.startup}
+    outputs = [page.message, page.inputs.prompt, box.choice, box.name, box.startup]
     box.choice.input(page.handler(choose_preset), widgets, outputs, **RAW)
     box.apply.click(page.handler(apply_preset), widgets, outputs, **RAW)
     box.save.click(page.handler(save_preset), widgets, outputs, **RAW)
@@ -39,12 +38,12 @@ def choose_preset(page: Page, data: Data) -> Updates:
 
 def apply_preset(page: Page, data: Data) -> Updates:
     prompt = page.app.presets.prompt_of(_chosen(page, data))
-    return {page.form.inputs.prompt: prompt, page.message: messages.NOTHING}
+    return {page.inputs.prompt: prompt, page.message: messages.NOTHING}
 
 
 def save_preset(page: Page, data: Data) -> Updates:
     name = text_of(data, page.presets.name).strip()
-    replaced = page.app.presets.save(name, text_of(data, page.form.inputs.prompt))
+    replaced = page.app.presets.save(name, text_of(data, page.inputs.prompt))
     key = "page.preset_replaced" if replaced else "page.preset_saved"
     return page.note(data, key, name=name) | show_preset(page, name)
 

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware import Middleware
+
 from diffusers_helper.errors import InputError, MachineError
 
 from ..app import AppState, PageOptions, open_app
 from ..instance import remember_address, running_app, wait_for_app
+from ..page.routes import make_routes
 from ..support.failures import as_engine_error
 from ..terminal import report
 from ..text.error_text import error_text
@@ -103,8 +106,33 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
 
 def _launch(page: Any, options: PageOptions, app: AppState) -> str:
     """Start the server, whose reports of strange requests go to the log; returns its address."""
+    import gradio as gr
+
+    scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
+    style = (STATIC / "page.css").read_text("utf-8")
+    fonts = {"font": (*FONTS, "sans-serif"), "font_mono": ("monospace",)}
     try:
-        _, url, _ = page.launch(**_launch_options(options, app))
+        _, url, _ = page.launch(
+            server_name=f"[{options.server}]" if ":" in options.server else options.server,
+            server_port=options.port,
+            share=options.share,
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            show_error=True,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=MAX_UPLOAD,
+            state_session_capacity=MAX_TABS,
+            favicon_path=str(STATIC / "favicon.svg"),
+            theme=gr.themes.Default(primary_hue="indigo", **fonts),
+            # not as gradio's own css, which reaches no further than its container
+            head=f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
+            app_kwargs={"routes": make_routes(app), "middleware": _middleware(options, app)},
+        )
     except OSError as error:
         raise MachineError("port_taken", port=options.port) from error
     for name in ("uvicorn", "uvicorn.error"):
@@ -146,42 +174,8 @@ def _prepare_environment(home: Path) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _launch_options(options: PageOptions, app: AppState) -> dict[str, Any]:
-    import gradio as gr
-
-    from ..page.routes import make_routes
-
-    scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
-    style = (STATIC / "page.css").read_text("utf-8")
-    return {
-        "server_name": f"[{options.server}]" if ":" in options.server else options.server,
-        "server_port": options.port,
-        "share": options.share,
-        "prevent_thread_lock": True,
-        "quiet": True,
-        "ssr_mode": False,
-        "pwa": False,
-        "mcp_server": False,
-        "show_error": True,
-        "run_history": False,
-        "enable_monitoring": False,
-        "footer_links": [],
-        "max_file_size": MAX_UPLOAD,
-        "state_session_capacity": MAX_TABS,
-        "favicon_path": str(STATIC / "favicon.svg"),
-        "theme": gr.themes.Default(
-            primary_hue="indigo", font=(*FONTS, "sans-serif"), font_mono=("monospace",)
-        ),
-        # not as gradio's own css, which reaches no further than its container
-        "head": f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
-        "app_kwargs": {"routes": make_routes(app), "middleware": _middleware(options, app)},
-    }
-
-
-def _middleware(options: PageOptions, app: AppState) -> list[Any]:
+def _middleware(options: PageOptions, app: AppState) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    from starlette.middleware import Middleware
-
     words, cleaner = app.translator(None), UploadCleaner(app.uploads)
     cleaner.start(app.closing)
     return [

@@ -33,10 +33,10 @@ class Translator:
 
 def system_language() -> str:
     """Return the operating system's language, or Japanese if it is unknown or none of ours."""
-    return language_of(_system_locale()) or DEFAULT_LANGUAGE
+    return _language_of(_system_locale()) or DEFAULT_LANGUAGE
 
 
-def language_of(name: str) -> str | None:
+def _language_of(name: str) -> str | None:
     """Return our language for a locale's name (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`), or None."""
     parts = name.lower().replace("-", "_").partition(".")[0].split("_")
     if parts[0] in ("ja", "japanese"):

@@ -4,21 +4,20 @@ from typing import Any
 
 import gradio as gr
 
-from ...form import FIELDS
 from ..labels import Labels
 
 RAW: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
 """The options of handlers that take what the browser sends as it is: requests check every value, in the
 page's language."""
-SIZE = {"height": 210, "min_width": 140}
-PICTURE = {
+SIZE: dict[str, Any] = {"height": 210, "min_width": 140}
+PICTURE: dict[str, Any] = {
     "type": "filepath",
     "image_mode": None,  # the file as it was uploaded
     "sources": ["upload", "clipboard"],
     "buttons": [],
     "elem_classes": ["ichi-picture"],
 }
-GALLERY = {"type": "filepath", "visible": False, "interactive": True, "columns": 2, "buttons": []}
+GALLERY: dict[str, Any] = {"type": "filepath", "interactive": True, "columns": 2, "buttons": []}
 
 
 class Inputs:
@@ -28,26 +27,21 @@ class Inputs:
     somebody chose too much to be sent."""
 
     def __init__(self, labels: Labels) -> None:
+        make, hint = labels.make, {"placeholder": "page.drop_picture"}
         with gr.Row(elem_id="pictures"):
-            start = gr.Image(elem_id="start-image", **SIZE, **PICTURE)
-            self.start = labels.add(start, label="page.start_image", placeholder="page.drop_picture")
-            several = gr.Gallery(elem_id="several-images", **SIZE, **GALLERY)
-            self.start_images = labels.add(several, label="page.several_images")
-            end = gr.Image(elem_id="end-image", **SIZE, **PICTURE)
-            self.end = labels.add(end, label="page.end_image", placeholder="page.drop_picture")
-        prompt = gr.Textbox(FIELDS["prompt"].default, lines=3, max_lines=8, elem_id="prompt")
-        self.prompt = labels.add(prompt, label="page.prompt", placeholder="page.prompt_hint")
-        seconds = gr.Slider(0.5, 120, FIELDS["seconds"].default, step=0.5, elem_id="seconds", buttons=[])
-        self.seconds = labels.add(seconds, label="page.seconds")
+            self.start = make(gr.Image, "start-image", keys=hint, **SIZE, **PICTURE)
+            self.start_images = make(gr.Gallery, "several-images", visible=False, **SIZE, **GALLERY)
+            self.end = make(gr.Image, "end-image", keys=hint, **SIZE, **PICTURE)
+        hint = {"placeholder": "page.prompt_hint"}
+        self.prompt = make(gr.Textbox, "prompt", keys=hint, lines=3, max_lines=8)
+        make(gr.Slider, "seconds", minimum=0.5, maximum=120, step=0.5, buttons=[])
         self.estimate = gr.HTML(elem_id="outlook")
         self.refresh_estimate = gr.Button(visible="hidden", elem_id="look-again")
         self.too_large = gr.Button(visible="hidden", elem_id="too-large")
         self.message = gr.HTML(elem_id="message")
         with gr.Row(elem_id="buttons"):
-            start_button = gr.Button(variant="primary", elem_id="start", min_width=120, scale=2)
-            self.start_button = labels.add(start_button, value="page.start")
-            stop_button = gr.Button(elem_id="stop", min_width=80, scale=1)
-            self.stop_button = labels.add(stop_button, value="page.stop")
+            self.start_button = make(gr.Button, "start", variant="primary", min_width=120, scale=2)
+            self.stop_button = make(gr.Button, "stop", min_width=80, scale=1)
             with gr.Column(elem_id="inbox-box", min_width=120, scale=1):
-                dropped_files = gr.UploadButton(file_count="multiple", elem_id="inbox")
-                self.dropped_files = labels.add(dropped_files, label="page.open")
+                opens = {"label": "page.open"}
+                self.dropped_files = make(gr.UploadButton, "inbox", keys=opens, file_count="multiple")

@@ -1,16 +1,20 @@
 """Rows for the sections' own pictures and prompts: as many as the length has sections."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from diffusers_helper.errors import EngineError
 from diffusers_helper.sections import FPS, FRAMES_PER_LATENT, SectionSize
 
-from ...form import BLUE, FIELDS, RED, Row, section_image
+from ...app import AppState
+from ...form import BLUE, RED, Row, section_image
 from ...text.translations import Translator
+from ...uploads.files import checked_picture, uploaded_path
+from .. import messages
 from ..labels import Labels
 from .inputs import PICTURE, RAW
 
@@ -34,24 +38,24 @@ class RowPlan:
         return dataclasses.replace(self, drawn=self.drawn + 1)
 
 
-TakePicture = Callable[[Any, Translator], tuple[str | None, str]]
-"""The check of an uploaded picture: returns its path (None: none, or a refused one) and a message."""
+def take_picture(app: AppState, file: Any, words: Translator) -> tuple[str | None, str]:
+    """Check an uploaded picture; returns its path (None: there is none, or it was refused) and a message."""
+    try:
+        path = uploaded_path(file, app.uploads)
+        return (None if path is None else checked_picture(path)), messages.NOTHING
+    except EngineError as error:
+        return None, messages.problem(error, words)
 
 
 class KeyframeRows:
     """The widgets of this part, laid out where it is made: two switches, and what the rows hold (states of
     the page). The rows are drawn whenever their plan changes. `message` is the widget for messages."""
 
-    def __init__(
-        self, labels: Labels, words_of: Callable[[str], Translator], take_picture: TakePicture, message: Any
-    ) -> None:
-        use = gr.Checkbox(FIELDS["use_keyframes"].default, elem_id="use-keyframes")
-        self.use = labels.add(use, label="page.use_keyframes")
-        copy = gr.Checkbox(FIELDS["copy_keyframes"].default, visible=False, elem_id="copy-keyframes")
-        self.copy = labels.add(copy, label="page.copy_keyframes")
+    def __init__(self, labels: Labels, app: AppState, message: Any) -> None:
+        labels.make(gr.Checkbox, "use-keyframes")
+        labels.make(gr.Checkbox, "copy-keyframes", visible=False)
         self.rows, self.plan = gr.State({}), gr.State(RowPlan())
-        self._words_of = words_of
-        self._take_picture = take_picture
+        self._app = app
         self._message = message
 
         @gr.render(inputs=[self.plan, self.rows], triggers=[self.plan.change], show_progress="hidden")
@@ -61,7 +65,7 @@ class KeyframeRows:
                 self._draw_row(section, plan, rows.get(section, Row()), shown)
 
     def _draw_row(self, section: int, plan: RowPlan, row: Row, shown: str | None) -> None:
-        words = self._words_of(plan.language)
+        words = self._app.translator(plan.language)
         label = _label(section, plan, words)
         with gr.Row(elem_classes=["ichi-row", *_colour(section, plan)], elem_id=f"section-{section}"):
             image = gr.Image(
@@ -87,7 +91,7 @@ class KeyframeRows:
             return rows | {section: dataclasses.replace(rows.get(section, Row()), **values)}
 
         def set_image(file: Any, rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any, str]:
-            path, text = self._take_picture(file, self._words_of(plan.language))
+            path, text = take_picture(self._app, file, self._app.translator(plan.language))
             is_drawn = path is None or (plan.copies and section in (RED, BLUE))
             return with_row(rows, image=path), plan.redrawn() if is_drawn else plan, text
 

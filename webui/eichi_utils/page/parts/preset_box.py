@@ -9,18 +9,13 @@ class PresetBox:
     """The widgets of this part, laid out where it is made."""
 
     def __init__(self, labels: Labels) -> None:
+        make = labels.make
         with gr.Row(equal_height=True):
-            choice = gr.Dropdown(choices=[], value=None, elem_id="preset", min_width=180, scale=2)
-            self.choice = labels.add(choice, label="page.preset")
+            self.choice = make(gr.Dropdown, "preset", choices=[], value=None, min_width=180, scale=2)
             with gr.Column(min_width=140, scale=1):
-                apply = gr.Button(size="sm", elem_id="apply-preset")
-                self.apply = labels.add(apply, value="page.preset_apply")
-                delete = gr.Button(size="sm", elem_id="delete-preset")
-                self.delete = labels.add(delete, value="page.preset_delete")
-            startup = gr.Checkbox(elem_id="startup-preset", min_width=160, scale=2)
-            self.startup = labels.add(startup, label="page.preset_startup")
+                self.apply = make(gr.Button, "apply-preset", size="sm")
+                self.delete = make(gr.Button, "delete-preset", size="sm")
+            self.startup = make(gr.Checkbox, "startup-preset", min_width=160, scale=2)
         with gr.Row(equal_height=True):
-            name = gr.Textbox(max_lines=1, elem_id="preset-name", scale=3)
-            self.name = labels.add(name, label="page.preset_name")
-            save = gr.Button(elem_id="save-preset", min_width=100, scale=1)
-            self.save = labels.add(save, value="page.preset_save")
+            self.name = make(gr.Textbox, "preset-name", max_lines=1, scale=3)
+            self.save = make(gr.Button, "save-preset", min_width=100, scale=1)

@@ -20,13 +20,10 @@ class Result:
         screen = _static("screen.html").replace("{language}", language)
         gr.HTML(screen.replace("{max_upload}", str(MAX_UPLOAD)), padding=False)
         with gr.Row(elem_id="result-buttons"):
-            again, proceed, take = (
-                gr.Button(size="sm", elem_id=name, min_width=120)
+            self.again, self.proceed, self.take_settings = (
+                labels.make(gr.Button, name, size="sm", min_width=120)
                 for name in ("again", "continue", "take-settings")
             )
-            self.again = labels.add(again, value="page.again")
-            self.proceed = labels.add(proceed, value="page.continue")
-            self.take_settings = labels.add(take, value="page.take_settings")
         gr.HTML(_static("work.html"), padding=False)
         gr.HTML(_static("queue.html"), padding=False)
         self.shown, self.running = gr.Textbox(visible=False), gr.Textbox(visible=False)
