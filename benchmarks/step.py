@@ -148,7 +148,7 @@ def measure(
     part: ModelPart,
     compute: Compute,
     section: tuple[SectionInputs, torch.Tensor, torch.Tensor],
-    runner: EagerBlocks,
+    runner: CompiledBlocks,
 ) -> tuple[dict, torch.Tensor]:
     """Run the steps one way; what it took, and the last prediction."""
     inputs, noise, sigmas = section

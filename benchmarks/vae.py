@@ -8,7 +8,6 @@ budget allows, and at last whole frames, each brought to the CPU.
 """
 
 import argparse
-import contextlib
 import copy
 import json
 import sys
@@ -95,8 +94,9 @@ def measure(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor) -> dict
     is_ours = isinstance(vae.decoder, WindowDecoder)
 
     def decode() -> None:
-        with vae.decoder.reusing_buffers() if is_ours else contextlib.nullcontext():
-            vae.decode(latents)
+        vae.decode(latents)
+        if is_ours:
+            vae.decoder.free_buffers()
 
     return {"tile": [tiling.height, tiling.width], **_timed(decode)}
 

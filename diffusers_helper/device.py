@@ -25,16 +25,14 @@ class Compute:
     """The device and the dtypes of the models on it.
 
     Attributes:
-        projection: dtype of the transformer's last layer.
+        encoders: dtype of all models but the transformer.
         memory_limit: the most bytes of VRAM (on the CPU, of RAM) to use; None for all that is free.
         compiles: whether the transformer's blocks are compiled.
     """
 
     device: torch.device
     encoders: torch.dtype
-    vae: torch.dtype
     transformer: torch.dtype
-    projection: torch.dtype = torch.float32
     memory_limit: int | None = None
     compiles: bool = False
 
@@ -48,8 +46,7 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     """
     hide_broken_xformers()
     if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
-        cpu = torch.device("cpu")
-        return Compute(cpu, torch.float32, torch.float32, torch.float32, memory_limit=memory_limit)
+        return Compute(torch.device("cpu"), torch.float32, torch.float32, memory_limit)
     if not torch.cuda.is_available():
         raise InputError("no_cuda")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -60,14 +57,7 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     torch.cuda.set_per_process_memory_fraction(min((memory_limit or total) / total, 1.0), device)
     _try_out(device, name)
     transformer = torch.bfloat16 if capability >= BFLOAT16_CAPABILITY else torch.float16
-    return Compute(
-        device,
-        torch.float16,
-        torch.float16,
-        transformer,
-        memory_limit=memory_limit,
-        compiles=can_compile(device),
-    )
+    return Compute(device, torch.float16, transformer, memory_limit, can_compile(device))
 
 
 def can_compile(device: torch.device) -> bool:

@@ -43,7 +43,7 @@ class ModelLoader:
         self,
         files: ModelFiles,
         compute: Compute,
-        runner: EagerBlocks | None = None,
+        runner: CompiledBlocks | None = None,
         attention: str | None = None,
     ) -> None:
         """
@@ -99,7 +99,7 @@ class ModelLoader:
     @contextmanager
     def _vae(self, make: Callable[[dict], nn.Module]) -> Iterator["AutoencoderKLHunyuanVideo"]:
         """Load a VAE, whose decoder `WindowDecoder` replaces."""
-        with self._loaded(self.files.vae, make, self.compute.vae) as model:
+        with self._loaded(self.files.vae, make, self.compute.encoders) as model:
             model.decoder = WindowDecoder(model.decoder)
             empty_cache(self.compute.device)  # of the weights as they were, in small pieces
             yield model

@@ -22,7 +22,7 @@ from ..streaming.layout import describe_layer
 from ..streaming.ram_tier import RamTier
 from ..transformer.attention import NATIVE, ActiveAttention
 from ..transformer.block_stack import BlockStack
-from ..transformer.compiling import EagerBlocks
+from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..transformer.memoize import HostMask, Memoized
 from ..transformer.modulation import (
     ModulationLinears,
@@ -118,7 +118,7 @@ def stream_transformer(
     compute: Compute,
     tokens: int,
     attention_backend: str | None,
-    runner: EagerBlocks | None = None,
+    runner: CompiledBlocks | None = None,
 ) -> Iterator[StreamedTransformer]:
     """Build the transformer for a job whose steps compute `tokens` tokens. `runner` runs its blocks."""
     model: Any = build_empty(part, make_transformer)
@@ -128,7 +128,7 @@ def stream_transformer(
         exits.enter_context(stack.layers)
         fill(model, part.checkpoint, compute.device, compute.transformer)
         _compute_once_a_section(model)
-        model.proj_out.to(compute.projection)
+        model.proj_out.float()
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         stack.attention = exits.enter_context(ActiveAttention(attention_backend or NATIVE))
         hidden_size = model.config.num_attention_heads * model.config.attention_head_dim
@@ -137,7 +137,7 @@ def stream_transformer(
         yield StreamedTransformer(model, stack, budget)
 
 
-def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: EagerBlocks) -> BlockStack:
+def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: CompiledBlocks) -> BlockStack:
     """Take an empty model's blocks out and put a stack that streams them in their place."""
     names = match_tensors(model, checkpoint)
     blocks = _named_blocks(model)

@@ -1,7 +1,7 @@
 """The layout of a layer: its tensors in the files and in one flat buffer. Reads no file."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -46,9 +46,15 @@ class Piece:
 class Chunk:
     """The pieces that fill one stretch of the flat buffer, copied there at once."""
 
-    offset: int
-    num_bytes: int
-    pieces: tuple[Piece, ...]
+    pieces: Sequence[Piece]
+
+    @property
+    def offset(self) -> int:
+        return self.pieces[0].target_offset
+
+    @property
+    def num_bytes(self) -> int:
+        return self.pieces[-1].target_offset + self.pieces[-1].target_bytes - self.offset
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,13 @@ class Layer:
 
     def chunks(self, max_bytes: int) -> list[Chunk]:
         """Cut the layer into chunks of at most `max_bytes`, in the order of the buffer."""
-        chunks: list[Chunk] = []
-        pieces: list[Piece] = []
-        for piece in self._pieces(max_bytes):
-            if pieces and piece.target_offset + piece.target_bytes - pieces[0].target_offset > max_bytes:
-                chunks.append(_chunk(pieces))
-                pieces = []
-            pieces.append(piece)
-        chunks.append(_chunk(pieces))
-        return chunks
+        first, *others = self._pieces(max_bytes)
+        chunks = [[first]]
+        for piece in others:
+            if piece.target_offset + piece.target_bytes - chunks[-1][0].target_offset > max_bytes:
+                chunks.append([])
+            chunks[-1].append(piece)
+        return [Chunk(pieces) for pieces in chunks]
 
     def _pieces(self, max_bytes: int) -> Iterable[Piece]:
         for tensor, stored in zip(self.tensors, self.stored, strict=True):
@@ -128,10 +132,3 @@ def describe_layer(
 
 def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def _chunk(pieces: list[Piece]) -> Chunk:
-    first, last = pieces[0], pieces[-1]
-    return Chunk(
-        first.target_offset, last.target_offset + last.target_bytes - first.target_offset, tuple(pieces)
-    )

@@ -6,17 +6,8 @@ fixed part of the layers kept in RAM.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..limits import GIB, HIDDEN_READ_FRACTION, ram_reserve
-
-
-@dataclass(frozen=True)
-class RamPlan:
-    """The indices of the layers to keep in RAM, and the reason for the log."""
-
-    kept: tuple[int, ...]
-    reason: str
 
 
 def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
@@ -52,23 +43,23 @@ def plan_vram(sizes: Sequence[int], free: int, reserved: int, num_slots: int) ->
 
 def plan_ram(
     sizes: Sequence[int], free: int, total: int, disk_bytes_per_second: float, step_seconds: float
-) -> RamPlan:
+) -> tuple[list[int], str]:
     """Decide which of the streamed layers, of these `sizes` in bytes, to keep in RAM.
+
+    Returns their indices, and the reason for the log.
 
     `free` of `total` RAM is available, the file cache's included. The speed and the step's time are measured.
     """
     streamed = sum(sizes)
-    if not streamed:
-        return RamPlan((), "nothing is streamed")
     reading = streamed / disk_bytes_per_second
     facts = f"reading {streamed / GIB:.1f} GiB takes {reading:.1f} s, a step {step_seconds:.1f} s"
     if reading <= HIDDEN_READ_FRACTION * step_seconds:
-        return RamPlan((), f"{facts}: reading is hidden")
+        return [], f"{facts}: reading is hidden"
     room = free - ram_reserve(total)
     if room >= streamed:
-        return RamPlan((), f"{facts}, and the file cache has room for all of it")
-    kept = tuple(spread_evenly(sizes, room))
+        return [], f"{facts}, and the file cache has room for all of it"
+    kept = spread_evenly(sizes, room)
     if not kept:
-        return RamPlan((), f"{facts}, but only {free / GIB:.1f} GiB of RAM are free: nothing is kept")
+        return [], f"{facts}, but only {free / GIB:.1f} GiB of RAM are free: nothing is kept"
     saved = sum(sizes[index] for index in kept)
-    return RamPlan(kept, f"{facts}: {len(kept)} layers, {saved / GIB:.1f} GiB, are kept in RAM")
+    return kept, f"{facts}: {len(kept)} layers, {saved / GIB:.1f} GiB, are kept in RAM"

@@ -49,25 +49,18 @@ class ChunkReader:
         self._files.clear()
 
     def _read_piece(self, piece: Piece, target: torch.Tensor) -> None:
-        stored_dtype = getattr(torch, TORCH_NAMES[piece.stored.dtype])
-        if stored_dtype == piece.dtype:
-            return self._read_bytes(piece, target)
-        if len(self._scratch) < piece.source_bytes:
-            self._scratch = torch.empty(piece.source_bytes, dtype=torch.uint8)
-        scratch = self._scratch[: piece.source_bytes]
-        self._read_bytes(piece, scratch)
-        target.view(piece.dtype).copy_(scratch.view(stored_dtype))
-
-    def _read_bytes(self, piece: Piece, target: torch.Tensor) -> None:
+        """Fill `target` from the file, if it still is the one whose header was read."""
+        source, stored_dtype = target, getattr(torch, TORCH_NAMES[piece.stored.dtype])
+        if stored_dtype != piece.dtype:
+            if len(self._scratch) < piece.source_bytes:
+                self._scratch = torch.empty(piece.source_bytes, dtype=torch.uint8)
+            source = self._scratch[: piece.source_bytes]
         path = piece.stored.path
         with readable(path):
-            read_exactly(self._open(path), path, piece.source_offset, target.numpy().data)
+            if path not in self._files:
+                self._files[path] = path.open("rb", buffering=0)
+            check_unchanged(self._files[path], path, self._signatures[path])
+            read_exactly(self._files[path], path, piece.source_offset, source.numpy().data)
         self.bytes_read += piece.source_bytes
-
-    def _open(self, path: Path) -> FileIO:
-        """Return the open file, if it still is the one whose header was read."""
-        file = self._files.get(path)
-        if file is None:
-            file = self._files[path] = path.open("rb", buffering=0)
-        check_unchanged(file, path, self._signatures[path])
-        return file
+        if source is not target:
+            target.view(piece.dtype).copy_(source.view(stored_dtype))

@@ -30,12 +30,16 @@ STAGING_BUFFERS = 2
 class _Load:
     """A layer that is being loaded into a slot."""
 
-    def __init__(self, slot: int, free: "torch.cuda.Event | None", chunks: int) -> None:
+    def __init__(
+        self, slot: int, free: "torch.cuda.Event | None", chunks: int, kept: torch.Tensor | None = None
+    ) -> None:
         """
         Args:
             free: the slot's last use is over.
+            kept: the layer's flat CPU buffer, from which it is copied; None to read it from its files.
         """
         self.slot = slot
+        self.kept = kept
         self.arrived: torch.cuda.Event | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
@@ -100,7 +104,8 @@ class WeightRing:
         self._chunks = [layer.chunks(CHUNK_BYTES) for layer in self.layers]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._readers = [ChunkReader(signatures) for _ in range(THREADS)]
-        self._jobs: queue.SimpleQueue[tuple[_Load, Chunk, torch.Tensor | None] | None] = queue.SimpleQueue()
+        self._taken = 0, 0.0
+        self._jobs: queue.SimpleQueue[tuple[_Load, Chunk] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = False
         self._loads: deque[_Load] = deque()  # of the layer that is next and those behind it, without a gap
@@ -131,10 +136,11 @@ class WeightRing:
         """True if a layer that is to come could not be loaded."""
         return any(load.error is not None for load in self._loads)
 
-    @property
-    def traffic(self) -> tuple[int, float]:
-        """The bytes read from files so far, and the seconds of all threads together that it took."""
-        return sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
+    def take_traffic(self) -> tuple[int, float]:
+        """Return the bytes read from files since the last call, and the seconds of all threads for it."""
+        total = sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
+        before, self._taken = self._taken, total
+        return total[0] - before[0], total[1] - before[1]
 
     def acquire(self) -> int:
         """Wait for the next layer; return the index of its slot. Raises the errors of `ChunkReader.read`."""
@@ -159,55 +165,54 @@ class WeightRing:
         free = None
         if self._stream is not None:
             free = torch.cuda.current_stream(self._device).record_event()
-        load = _Load(slot, free, len(chunks))
+        load = _Load(slot, free, len(chunks), self.kept.get(position))
         self._loads.append(load)
         for chunk in chunks:
-            self._jobs.put((load, chunk, self.kept.get(position)))
+            self._jobs.put((load, chunk))
 
     def _work(self, reader: ChunkReader) -> None:
         staging: Iterator[tuple[torch.Tensor, torch.cuda.Event]] | None = None
         with contextlib.closing(reader), torch.inference_mode():
             while (job := self._jobs.get()) is not None:
-                load, chunk, kept = job
+                load, chunk = job
                 try:
                     if not self._closing and load.error is None:
-                        if staging is None and self._stream is not None:
-                            torch.cuda.set_stream(self._stream)  # of this thread only
-                            staging = self._staging()
-                        self._load_chunk(load, chunk, kept, reader, staging)
+                        if self._stream is not None:
+                            staging = staging or _staging(self._stream)
+                        self._load_chunk(load, chunk, reader, staging)
                 except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits)
                     load.chunk_done(self._stream, error)
                 else:
                     load.chunk_done(self._stream)
-                del job, load, kept  # an error's traceback has this frame, and with it the slot
-
-    def _staging(self) -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
-        """Yield a thread's buffers in turn, each with the event after which it is free.
-
-        PyTorch keeps pinned memory for the next ring: only a process's first one waits for the driver.
-        """
-        return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
+                del job, load  # an error's traceback has this frame, and with it the slot
 
     def _load_chunk(
         self,
         load: _Load,
         chunk: Chunk,
-        kept: torch.Tensor | None,
         reader: ChunkReader,
         staging: Iterator[tuple[torch.Tensor, "torch.cuda.Event"]] | None,
     ) -> None:
         target = self.slots[load.slot][chunk.offset : chunk.offset + chunk.num_bytes]
         if staging is None:
-            _fetch(chunk, kept, reader, target)
-            return
+            return _fetch(load, chunk, reader, target)
         buffer, sent = next(staging)
         sent.synchronize()
         buffer = buffer[: chunk.num_bytes]
-        _fetch(chunk, kept, reader, buffer)
+        _fetch(load, chunk, reader, buffer)
         assert self._stream is not None
         load.wait_for_slot(self._stream)
         target.copy_(buffer, non_blocking=True)
         sent.record(self._stream)
+
+
+def _staging(stream: "torch.cuda.Stream") -> Iterator[tuple[torch.Tensor, "torch.cuda.Event"]]:
+    """Make the calling thread's buffers and yield them in turn, each with the event after which it is free.
+
+    PyTorch keeps pinned memory for the next ring: only a process's first one waits for the driver.
+    """
+    torch.cuda.set_stream(stream)  # of this thread only
+    return itertools.cycle([(_pinned(CHUNK_BYTES), torch.cuda.Event()) for _ in range(STAGING_BUFFERS)])
 
 
 def _pinned(num_bytes: int) -> torch.Tensor:
@@ -218,8 +223,8 @@ def _pinned(num_bytes: int) -> torch.Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8)
 
 
-def _fetch(chunk: Chunk, kept: torch.Tensor | None, reader: ChunkReader, target: torch.Tensor) -> None:
-    if kept is None:
+def _fetch(load: _Load, chunk: Chunk, reader: ChunkReader, target: torch.Tensor) -> None:
+    if load.kept is None:
         reader.read(chunk, target)
     else:
-        target.copy_(kept[chunk.offset : chunk.offset + chunk.num_bytes])
+        target.copy_(load.kept[chunk.offset : chunk.offset + chunk.num_bytes])

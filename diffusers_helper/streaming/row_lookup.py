@@ -31,5 +31,5 @@ class RowLookup(nn.Module):
             for number, row in enumerate(wanted.tolist()):
                 offset = self._stored.offset + row * source
                 piece = Piece(self._stored, offset, source, 0, target, self._dtype)
-                reader.read(Chunk(0, target, (piece,)), table[number].view(torch.uint8))
+                reader.read(Chunk([piece]), table[number].view(torch.uint8))
         return table[back].to(ids.device)

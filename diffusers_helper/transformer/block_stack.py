@@ -9,7 +9,7 @@ from torch import nn
 
 from ..streaming.layers import StreamedLayers
 from .attention import NATIVE, ActiveAttention
-from .compiling import EagerBlocks, States
+from .compiling import CompiledBlocks, EagerBlocks, States
 from .modulation import ModulationTable, set_modulation
 from .teacache import TeaCache
 
@@ -21,7 +21,7 @@ class BlockStack(nn.Module):
     """
 
     def __init__(
-        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: EagerBlocks
+        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: CompiledBlocks
     ) -> None:
         """
         Args:

@@ -38,27 +38,7 @@ def keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-class EagerBlocks:
-    """Calls blocks eagerly."""
-
-    is_compiling = False
-
-    def __call__(self, block: nn.Module, *arguments: Any) -> States:
-        """Return `block(*arguments)`."""
-        return block(*arguments)
-
-    def is_ready(self, attention: str) -> bool:  # noqa: ARG002
-        """Return whether `prepare` has nothing to do for blocks with this attention backend."""
-        return True
-
-    def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
-        """Get ready for blocks like these, one of each kind with weights, and arguments of these sizes."""
-
-    def disable(self, reason: str) -> None:
-        """Call blocks eagerly from now on."""
-
-
-class CompiledBlocks(EagerBlocks):
+class CompiledBlocks:
     """Compiles each kind of block when the first one is called. Keep one object while the app runs."""
 
     def __init__(self, backend: str | Callable = "inductor") -> None:
@@ -91,10 +71,15 @@ class CompiledBlocks(EagerBlocks):
         return states
 
     def is_ready(self, attention: str) -> bool:
+        """Return whether `prepare` has nothing to do for blocks with this attention backend."""
         return not self.is_compiling or attention in self._ready
 
     def prepare(self, blocks: Sequence[nn.Module], arguments: Sequence[Any], attention: str) -> None:
-        """Compile these blocks and compare them with themselves."""
+        """Compile blocks like these, one of each kind with weights, and compare them with themselves.
+
+        Args:
+            arguments: the blocks' arguments, of the sizes to be expected.
+        """
         for block in blocks:
             name = f"compiled {type(block).__name__}"
             if not agrees(name, partial(self, block, *arguments), block(*arguments), TOLERANCE):
@@ -102,8 +87,18 @@ class CompiledBlocks(EagerBlocks):
         self._ready.add(attention)
 
     def disable(self, reason: str) -> None:
-        logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
+        """Call blocks eagerly from now on."""
+        if self.is_compiling:
+            logger.info("blocks are not compiled: %s", reason.splitlines()[0][:300])
         self._compiled, self.is_compiling = None, False
+
+
+class EagerBlocks(CompiledBlocks):
+    """Calls blocks eagerly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_compiling = False
 
 
 def _call(block: nn.Module, *arguments: Any) -> States:

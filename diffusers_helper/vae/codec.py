@@ -103,11 +103,12 @@ def _decode_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: Tiling, starts: Sequence[int]
 ) -> Generator[torch.Tensor, None, None]:
     """Yield frames on the CPU; a tile's are fetched when the next is queued, so that a GPU stays busy."""
-    fetcher = _Fetcher(vae.device)
+    # High priority: its work is short, and a whole window is queued on the other stream.
+    stream = torch.cuda.Stream(vae.device, priority=-1) if vae.device.type == "cuda" else None
     before: Iterator[torch.Tensor] = iter(())
     with closing(_pixels_in_time(latents, vae, tiling, starts)) as tiles:
         for pixels in tiles:
-            newest = fetcher.fetch(pixels)
+            newest = _fetch(pixels, stream)
             yield from before
             before = newest
         yield from before
@@ -124,7 +125,7 @@ def _pixels_in_time(
     logger.info("decoding in tiles of %dx%d", tiling.height, tiling.width)
     vae.use_framewise_decoding = False  # what comes in is one tile
     tail: torch.Tensor | None = None
-    with vae.decoder.reusing_buffers():
+    try:
         for start in starts:
             tile = vae.decode(latents[:, :, start : start + TILE_LATENTS]).sample
             if tail is not None:
@@ -132,30 +133,26 @@ def _pixels_in_time(
             is_last = start == starts[-1]
             tail = tile[:, :, -TILE_BLEND:]
             yield tile if is_last else tile[:, :, :-TILE_BLEND]
+    finally:
+        vae.decoder.free_buffers()
 
 
-class _Fetcher:
-    """Copies pixels to the CPU; waits for these alone, not for what is queued behind them on a GPU."""
+def _fetch(pixels: torch.Tensor, stream: "torch.cuda.Stream | None") -> Iterator[torch.Tensor]:
+    """Return pixels `(1, 3, n, height, width)`, queued by now, as frames that are copied on demand.
 
-    def __init__(self, device: torch.device) -> None:
-        # High priority: its work is short, and a whole window is queued on the other stream.
-        self._stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+    Those on a GPU are copied over `stream`, which waits for these alone, not for what is queued behind them.
+    """
+    queued = None if stream is None else torch.cuda.current_stream(pixels.device).record_event()
 
-    def fetch(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Return pixels `(1, 3, n, height, width)`, queued by now, as frames that are copied on demand."""
-        if self._stream is None:
-            return (_to_frame(each) for each in pixels[0].unbind(1))
-        queued = torch.cuda.current_stream(pixels.device).record_event()
-        return self._fetch_beside(pixels, queued, self._stream)
-
-    def _fetch_beside(
-        self, pixels: torch.Tensor, queued: torch.cuda.Event, stream: torch.cuda.Stream
-    ) -> Iterator[torch.Tensor]:
-        stream.wait_event(queued)
+    def frames() -> Iterator[torch.Tensor]:
+        if stream is not None and queued is not None:
+            stream.wait_event(queued)
         for each in pixels[0].unbind(1):
             with torch.cuda.stream(stream):
                 frame = _to_frame(each)
             yield frame
+
+    return frames()
 
 
 def _to_frame(pixels: torch.Tensor) -> torch.Tensor:

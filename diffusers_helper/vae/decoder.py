@@ -13,8 +13,7 @@ with this module in the place of its `decoder`. The differences:
 - In the attention every frame sees those before it: frame by frame, without a mask of tokens x tokens.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,7 +37,10 @@ STATISTICS_EPS = 1e-6
 
 
 class WindowDecoder(nn.Module):
-    """The replacement of `AutoencoderKLHunyuanVideo.decoder`, made from its weights, rearranged."""
+    """The replacement of `AutoencoderKLHunyuanVideo.decoder`, made from its weights, rearranged.
+
+    The memory for the largest maps is kept between windows, until `free_buffers`.
+    """
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -55,7 +57,6 @@ class WindowDecoder(nn.Module):
         self.levels = nn.ModuleList(levels)
         self.norm_out = Norm(decoder.conv_norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
-        self._keeps_buffers = False
         self._feature_buffers: FeatureBuffers | None = None
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -68,26 +69,18 @@ class WindowDecoder(nn.Module):
         pixels = self.conv_out(maps, self.norm_out.activation(maps)).values
         return pixels.transpose(0, 1)[None]
 
-    @contextmanager
-    def reusing_buffers(self) -> Iterator[None]:
-        """Keep the memory for the largest maps between windows; free it at the end of the block."""
-        self._keeps_buffers = True
-        try:
-            yield
-        finally:
-            self._keeps_buffers, self._feature_buffers = False, None
-            empty_cache(self.norm_out.weight.device)
+    def free_buffers(self) -> None:
+        """Free the memory for the largest maps."""
+        self._feature_buffers = None
+        empty_cache(self.norm_out.weight.device)
 
-    def _buffers_for(self, latents: torch.Tensor) -> FeatureBuffers | None:
+    def _buffers_for(self, latents: torch.Tensor) -> FeatureBuffers:
         """Return the present buffers if they suffice, else new ones."""
-        if not self._keeps_buffers:
-            return None
         count, height, width = latents.shape[2:]
         num_pixels = pixel_frames(count) * 8 * height * 8 * width
         num_bytes = num_pixels * self.norm_out.weight.numel() * latents.element_size()
         if self._feature_buffers is None or self._feature_buffers.num_bytes < num_bytes:
-            self._feature_buffers = None
-            empty_cache(latents.device)  # so that each gets a piece of its own
+            self.free_buffers()  # so that each gets a piece of its own
             self._feature_buffers = FeatureBuffers(num_bytes, latents.device)
         return self._feature_buffers
 
@@ -127,19 +120,15 @@ class Norm(nn.Module):
 
     def activation(self, maps: FeatureMap, nonlinear: bool = True) -> Activation:
         """Return the norm of a map, followed by SiLU, to apply to pieces of it."""
-        return Activation(*self._affine(maps), nonlinear)
-
-    def _affine(self, maps: FeatureMap) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the norm as a factor and a summand for each channel, float32 `(c, 1, 1)`."""
         count, channels, height, width = maps.shape
-        sums = cuda_channel_sums if maps.example.is_cuda else channel_sums
-        total, squares = sums(maps.pieces())
+        total, squares = channel_sums(maps.pieces())
         size = count * height * width * channels // self._groups
         mean, square = (sums.view(self._groups, -1).sum(1) / size for sums in (total, squares))
         deviation = ((square - mean.square()).clamp(min=0) + self._eps).sqrt()
         mean, deviation = (each.repeat_interleave(channels // self._groups) for each in (mean, deviation))
         factor = self.weight / deviation
-        return factor.float()[:, None, None], (self.bias - mean * factor).float()[:, None, None]
+        summand = self.bias - mean * factor
+        return Activation(factor.float()[:, None, None], summand.float()[:, None, None], nonlinear)
 
 
 class ResnetBlock(nn.Module):
@@ -198,26 +187,24 @@ class FrameAttention(nn.Module):
 
 
 def channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each channel's sum and sum of squares over pieces `(t, c, r, w)` of a map, float64 `(c,)`."""
-    sums = [_piece_sums(piece) for piece in pieces]
-    total, squares = torch.stack(sums).sum(0)
-    return total, squares
+    """Return each channel's sum and sum of squares over pieces `(t, c, r, w)` of a map, float64 `(c,)`.
 
-
-def cuda_channel_sums(pieces: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do `channel_sums` on a GPU: one pass and one launch a piece, in float32 whatever the map's dtype is."""
-    stats = [(p.numel() // p.shape[1], torch.batch_norm_stats(p, STATISTICS_EPS)) for p in pieces]
-    mean = torch.stack([mean for _, (mean, _) in stats]).double()
-    variance = torch.stack([deviation for _, (_, deviation) in stats]).double().pow(-2) - STATISTICS_EPS
+    One pass over each piece and, on a GPU, one launch; in float32 whatever the map's dtype is.
+    """
+    stats = [(p.numel() // p.shape[1], *_piece_stats(p)) for p in pieces]
+    mean = torch.stack([mean for _, mean, _ in stats]).double()
+    variance = torch.stack([inverse for _, _, inverse in stats]).double().pow(-2) - STATISTICS_EPS
     most = stats[0][0]
     sizes = mean.new_full((len(stats), 1), most)
-    for number, (size, _) in enumerate(stats):
+    for number, (size, *_) in enumerate(stats):
         if size != most:  # a list would be copied from the CPU, which waits for the GPU
             sizes[number].fill_(size)
     return (mean * sizes).sum(0), ((variance + mean.square()) * sizes).sum(0)
 
 
-def _piece_sums(piece: torch.Tensor) -> torch.Tensor:
-    norms = torch.linalg.vector_norm(piece, 2, 3, dtype=torch.float32)
-    sums = piece.sum(3, dtype=torch.float32).sum((0, 2), dtype=torch.float64)
-    return torch.stack([sums, norms.square().sum((0, 2), dtype=torch.float64)])
+def _piece_stats(piece: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each channel's mean and inverse deviation, float32 `(c,)`."""
+    if piece.is_cuda:
+        return torch.batch_norm_stats(piece, STATISTICS_EPS)
+    variance, mean = torch.var_mean(piece.float(), (0, 2, 3), correction=0)
+    return mean, (variance + STATISTICS_EPS).rsqrt()

@@ -29,8 +29,8 @@ from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import NATIVE, AttentionChooser, attend
 from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from diffusers_helper.transformer.teacache import TeaCache
-from diffusers_helper.vae.codec import _Fetcher, _pixels_in_time, decode_latents
-from diffusers_helper.vae.decoder import WindowDecoder, cuda_channel_sums
+from diffusers_helper.vae.codec import _fetch, _pixels_in_time, decode_latents
+from diffusers_helper.vae.decoder import WindowDecoder, channel_sums
 from diffusers_helper.vae.feature_maps import choose_unfold_frames
 from diffusers_helper.vae.tiling import tilings_of
 from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
@@ -176,17 +176,17 @@ def test_statistics_of_maps_and_of_strips_are_exact():
     maps = maps.contiguous(memory_format=torch.channels_last)
     wanted = maps.double().sum((0, 2, 3)), maps.double().square().sum((0, 2, 3))
     for pieces in ([maps], maps.split(2), maps.split(20, 2)):
-        assert all(error(f, w) < 1e-6 for f, w in zip(cuda_channel_sums(pieces), wanted, strict=True))
+        assert all(error(f, w) < 1e-6 for f, w in zip(channel_sums(pieces), wanted, strict=True))
 
 
 def test_frames_arrive_before_work_queued_behind_them():
-    fetcher = _Fetcher(torch.device("cuda", 0))
+    stream = torch.cuda.Stream(priority=-1)
     pixels = torch.zeros(1, 3, 4, 40, 60, device="cuda", dtype=torch.float16)
     # The first time all kernels are loaded, which waits for what runs. 10**9 cycles are half a second.
     for cycles, level in (1, 191.25), (10**9, 255.0):
         torch.cuda._sleep(cycles)
         pixels.add_(0.5)
-        frames = fetcher.fetch(pixels)
+        frames = _fetch(pixels, stream)
         torch.cuda._sleep(4 * cycles)
         behind = torch.cuda.current_stream().record_event()
         assert all(torch.equal(frame, torch.full((40, 60, 3), level)) for frame in frames)

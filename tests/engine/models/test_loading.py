@@ -49,7 +49,7 @@ def test_streamed_model_leaves_no_weight_behind():
 
 
 def test_weights_have_their_dtype_and_the_projection_its_own():
-    half = Compute(torch.device("cpu"), torch.float16, torch.float16, torch.bfloat16)
+    half = Compute(torch.device("cpu"), torch.float16, torch.bfloat16)
     loader = ModelLoader(find_models(MODELS), half)
     with loader.transformer(tokens=500) as transformer:
         dtypes = {name: tensor.dtype for name, tensor in transformer.model.named_parameters()}

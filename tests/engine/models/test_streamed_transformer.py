@@ -20,7 +20,6 @@ from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.streaming import ram_tier
 from diffusers_helper.streaming.layers import StreamedLayers
-from diffusers_helper.streaming.placement import RamPlan
 from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.weights.model_files import find_models
 from tests.support import repeated_jobs
@@ -136,7 +135,7 @@ def test_layers_kept_in_ram_serve_every_section_and_change_no_bit(tmp_path, monk
         served.append(sorted(budget._layers.ring.kept))
         close(budget)
 
-    monkeypatch.setattr(ram_tier, "plan_ram", lambda *_: RamPlan((0, 2, 3), "asked to"))
+    monkeypatch.setattr(ram_tier, "plan_ram", lambda *_: ([0, 2, 3], "asked to"))
     monkeypatch.setattr(
         StreamedLayers, "keep_in_ram", lambda self, indices: (kept.append(indices), keep(self, indices))
     )
