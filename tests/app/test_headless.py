@@ -18,8 +18,8 @@ from tests.support.command import SMALL
 from tests.support.terminal import Terminal
 from webui import endframe_ichi
 from webui.eichi_utils import headless
-from webui.eichi_utils.jobs.headless_folders import delete_stale, work_folder
-from webui.eichi_utils.terminal import EXIT_STOPPED
+from webui.eichi_utils.jobs.store import delete_stale, work_folder
+from webui.eichi_utils.terminal import EXIT_STOPPED, write_line
 from webui.eichi_utils.text.translations import Translator
 
 
@@ -48,13 +48,9 @@ def test_a_loop_is_made_of_a_request_and_again_of_its_video(command):
     assert load_request(video).loop
 
 
-def test_a_terminal_that_lacks_letters_shows_their_codes(command, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", out := Terminal("latin-1", is_terminal=False))
-    monkeypatch.setattr(sys, "stderr", error := Terminal("latin-1", is_terminal=False))
-    assert command({}, "--name", "猫 é").status == 0
-    assert "\\u732b é.mp4: 21 frames" in out.shown()
-    assert command({"start_image": "犬.png"}).status == 2
-    assert "\\u72ac.png does not exist" in error.shown()
+def test_a_line_has_codes_for_letters_that_a_terminal_lacks():
+    write_line("猫 é.mp4: 21 frames\n", terminal := Terminal("latin-1", is_terminal=False))
+    assert terminal.shown() == "\\u732b é.mp4: 21 frames\\n\n"
 
 
 def test_control_characters_are_shown_as_codes(command):

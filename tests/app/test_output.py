@@ -186,19 +186,16 @@ def desktop(monkeypatch) -> list[tuple[list[str], dict]]:
     return started
 
 
-def test_folder_is_created_and_opened_without_shell(desktop, base):
+@pytest.mark.parametrize(("platform", "program"), [("linux", "xdg-open"), ("darwin", "open")])
+def test_folder_is_created_and_opened_without_shell(desktop, base, monkeypatch, platform, program):
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "darwin":
+        monkeypatch.delenv("DISPLAY")
     assert open_in_file_manager(base / "outputs" / "; rm x") is True
     [(command, options)] = desktop
-    assert command == ["/usr/bin/xdg-open", str(base / "outputs" / "; rm x")]
+    assert command == [f"/usr/bin/{program}", str(base / "outputs" / "; rm x")]
     assert not options.get("shell")
     assert (base / "outputs" / "; rm x").is_dir()
-
-
-def test_macos_uses_open_without_display(desktop, base, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.delenv("DISPLAY")
-    assert open_in_file_manager(base) is True
-    assert desktop[0][0] == ["/usr/bin/open", str(base)]
 
 
 def test_windows_uses_startfile(desktop, base, monkeypatch):

@@ -1,11 +1,10 @@
 """The preflight checks at the start and after each download, and its view changes with both."""
 
 import sys
-import time
 
 import pytest
 
-from tests.support.queue import SOON
+from tests.support.queue import wait_for
 from webui.eichi_utils import preflight as preflight_module
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.machine.rules import CheckLine
@@ -29,8 +28,6 @@ def test_everything_is_checked_at_the_start_and_after_a_download(preflight, stat
         preflight.check_again()
     else:
         assert preflight.download.start()
-    end = time.monotonic() + SOON
-    while not (view := preflight.view()).lines:
-        assert time.monotonic() < end, view
-        time.sleep(0.01)
+    wait_for(lambda: preflight.view().lines)
+    view = preflight.view()
     assert (view.lines, view.models.state, view.download.state) == ((LINE, "options"), "missing", state)

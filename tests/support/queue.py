@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,18 @@ SOON = 20
 PREVIEW = np.zeros((4, 36, 3), np.uint8)
 
 
+def wait_for(ask: Callable[[], Any], seconds: float = SOON) -> Any:
+    """The first answer that is true."""
+    end = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return answer
+
+
 def wait_until(queue: JobQueue, is_so: Callable[[QueueView], object], seconds: float = SOON) -> QueueView:
     """The first view that is so."""
-    end = time.monotonic() + seconds
-    while not is_so(view := queue.view()):
-        assert time.monotonic() < end, view
-        time.sleep(0.01)
+    view: QueueView = wait_for(lambda: is_so(view := queue.view()) and view, seconds)
     return view
 
 

@@ -18,10 +18,9 @@ from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .form import FIELDS
 from .instance import only_app
 from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, SpeedHistory, job_size
-from .jobs.headless_folders import delete_stale
-from .jobs.log import logged
 from .jobs.queue import JobQueue
-from .jobs.runner import JobRunner
+from .jobs.runner import JobRunner, logged
+from .jobs.store import delete_stale
 from .machine.check import CheckOptions
 from .output import resolve_output
 from .preflight import Preflight

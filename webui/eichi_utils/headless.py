@@ -17,10 +17,9 @@ from diffusers_helper.errors import InputError
 from diffusers_helper.public import load_request
 
 from .engine_options import DEMO_RESOLUTION, EngineOptions
-from .jobs.headless_folders import delete_stale, work_folder
 from .jobs.job import JobSpec, Progress
-from .jobs.log import logged
-from .jobs.runner import JobRunner
+from .jobs.runner import JobRunner, logged
+from .jobs.store import delete_stale, work_folder
 from .machine.check import CheckOptions, check_lines
 from .output import check_name, new_name
 from .support.failures import as_engine_error, loggable
@@ -119,7 +118,9 @@ def _follow(job_events: Iterable[events.Event], run: _Run, words: Translator) ->
                     report(words("section_done", number=section + 1, sections=sections))
                 case events.Finished():
                     bar.close()
-                    _report_finished(event, words)
+                    numbers = {"seconds": f"{event.seconds:.2f}", "elapsed": f"{event.elapsed:.1f}"}
+                    with contextlib.suppress(OSError):  # a closed pipe: the video is there all the same
+                        write_line(words("finished", **vars(event) | numbers), sys.stdout)
                 case events.Stopped(kept=kept):
                     bar.close()
                     report(words("stopped" if kept is None else "stopped.kept", kept=kept))
@@ -143,17 +144,3 @@ def _advance(bar: tqdm, event: events.StepDone, words: Translator) -> None:
     bar.set_description_str(words("progress.section", number=event.section + 1, sections=event.sections))
     bar.set_postfix_str(words("progress.step", step=event.step, steps=event.steps))
     bar.update(bar.total - ahead + event.step - bar.n)  # back, where a section is made once more
-
-
-def _report_finished(event: events.Finished, words: Translator) -> None:
-    line = words(
-        "finished",
-        video=event.video,
-        frames=event.frames,
-        seconds=f"{event.seconds:.2f}",
-        width=event.width,
-        height=event.height,
-        elapsed=f"{event.elapsed:.1f}",
-    )
-    with contextlib.suppress(OSError):  # a closed pipe: the video is there all the same
-        write_line(line, sys.stdout)

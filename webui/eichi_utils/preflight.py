@@ -6,9 +6,8 @@ Both are checked at the start and again when a download has ended, in threads; p
 import threading
 from dataclasses import dataclass
 
-from .download.download import Download
+from .download.download import Download, DownloadView
 from .download.model_folders import Inventory, ModelFolders, take_inventory
-from .download.progress import DownloadView
 from .machine.check import CheckOptions, check_lines
 from .machine.rules import CheckLine
 

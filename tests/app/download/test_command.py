@@ -5,13 +5,12 @@ import shutil
 import signal
 import sys
 import threading
-import time
 
 import pytest
 
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
 from tests.support.fake_hub import SHARD, SHARD_BYTES, Trouble
-from tests.support.queue import SOON
+from tests.support.queue import wait_for
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download.command import run_download
@@ -83,11 +82,7 @@ def test_ctrl_c_stops_it_and_the_next_run_continues(hub, folders, capsys):
     hub.trouble[SHARD] = [Trouble(break_after=1000, wait_for=go_on)]
 
     def press() -> None:
-        end = time.monotonic() + SOON
-        while time.monotonic() < end and not any(
-            path.stat().st_size == 1000 for path in folders.own.rglob(f"{SHARD}.*.part")
-        ):
-            time.sleep(0.01)
+        wait_for(lambda: 1000 in [path.stat().st_size for path in folders.own.rglob(f"{SHARD}.*.part")])
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=press).start()

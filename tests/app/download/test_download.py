@@ -5,19 +5,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 import psutil
 import pytest
 
 from tests.support.fake_hub import ALL_BYTES, SHARD, FakeHub, Trouble, files_below
-from tests.support.queue import SOON
+from tests.support.queue import SOON, wait_for
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import download as download_module
-from webui.eichi_utils.download.download import Download
+from webui.eichi_utils.download.download import Download, DownloadView
 from webui.eichi_utils.download.model_folders import ModelFolders
-from webui.eichi_utils.download.progress import DownloadView
 
 HELD_AFTER = 300_000
 """Bytes of the largest file after which the hub holds it."""
@@ -27,13 +25,6 @@ HELD_AFTER = 300_000
 def offline(monkeypatch) -> None:
     """The app keeps its own process offline."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def finish(download: Download) -> DownloadView:
@@ -108,17 +99,6 @@ def test_a_download_ends_with_its_app(hub, folders):
     # nobody may collect it in a container
     wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
     go_on.set()
-
-
-def test_a_failure_passes_between_the_processes(hub, folders, monkeypatch):
-    hub.token = "hf_mine"
-    monkeypatch.setenv("HF_HOME", str(folders.own / "empty"))
-    download = Download(folders)
-    download.start()
-    failure = finish(download).failure
-    assert failure is not None
-    assert failure.code == "download_refused"
-    assert "Traceback" in failure.details
 
 
 def test_a_process_that_cannot_be_started_is_a_failure(folders, monkeypatch):

@@ -60,9 +60,10 @@ def test_each_part_is_found_in_whichever_folder_has_it(folders):
 
 
 def test_the_given_folder_is_first_and_the_caches_are_last(folders):
-    for root in (folders.caches[0], folders.own, folders.given):
+    roots = (folders.given, folders.own, folders.caches[0])
+    for root in roots:
         copy(FLUX_REDUX, root)
-    for root in (folders.given, folders.own, folders.caches[0]):
+    for root in roots:
         assert view(folders, "image_encoder").folder.is_relative_to(root)
         shutil.rmtree(root)
 

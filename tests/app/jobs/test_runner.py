@@ -1,22 +1,30 @@
-"""The runner: tiny models, real videos, through the queue as the page does it."""
+"""The runner: tiny models, real videos, through the queue as the page does it; and the log of jobs."""
 
+import contextlib
+import logging
 import os
 import shutil
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
-import av
 import pytest
 
-from diffusers_helper.errors import InputError
-from diffusers_helper.events import Event, Notice, SectionDone, Stopped
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.events import Event, Finished, Notice, Planned, SectionDone, StageStarted, Stopped
 from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.media.video import count_frames
+from diffusers_helper.plan import make_plan
+from diffusers_helper.request import GenerationRequest, Keyframe
 from tests.support.job_runs import LONG, wait_until
+from tests.support.pictures import PICTURE
+from tests.support.queue import Runner
 from tests.support.tiny import MODELS, make_request
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.queue import JobQueue
-from webui.eichi_utils.jobs.runner import JobRunner
+from webui.eichi_utils.jobs.runner import JobRunner, logged
 
 
 def make_runner(tmp_path: Path, models: Path | None = MODELS, **options: bool) -> JobRunner:
@@ -30,11 +38,6 @@ def run(runner: JobRunner, folder: Path, name: str = "a", *, stop: bool = False)
     return list(
         runner(JobSpec(name, name, folder / "out", make_request(seconds=0.5), folder / "work"), asked)
     )
-
-
-def count_frames(video: Path) -> int:
-    with av.open(str(video)) as container:
-        return sum(1 for _ in container.decode(video=0))
 
 
 def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
@@ -104,3 +107,64 @@ def test_partial_videos_and_latents_are_written_only_on_request(tmp_path, wanted
     sections = [event for event in run(runner, tmp_path) if isinstance(event, SectionDone)]
     assert [event.video is not None for event in sections] == [wanted]
     assert (tmp_path / "out" / "a.safetensors").exists() == wanted
+
+
+# -- the log -----------------------------------------------------------------------------------------
+
+REQUEST = GenerationRequest(
+    start_image=to_data_uri(PICTURE),
+    end_image="/home/mia/private.png",
+    prompt="A secret cat.",
+    negative_prompt="No dog.",
+    seed=7,
+    keyframes=(Keyframe(0, "/home/mia/other.png", "It runs."),),
+)
+SPEC = JobSpec("0123456789abcdef", "cat", Path("/videos"), REQUEST, Path("/work"))
+EVENTS: list[Event] = [
+    Planned(make_plan(REQUEST), 96, 64, 7),
+    StageStarted("prompt"),
+    StageStarted("sampling", 0),
+    Notice("prompt_too_long", {"prompt": "A secret", "tokens": 3}),
+    SectionDone(0, 1, 37),
+    Finished(Path("/videos/cat.mp4"), 37, 1.23, 96, 64, 5.0),
+]
+
+
+def test_events_pass_unchanged_and_the_log_has_neither_pictures_nor_texts(caplog):
+    caplog.set_level(logging.INFO, "webui")
+    assert list(logged(Runner(lambda _: EVENTS))(SPEC, threading.Event())) == EVENTS
+    for text in ("37 frames, 96x64", "begins: prompt", "sampling of section 0", "{'tokens': 3}", "cat.mp4"):
+        assert text in caplog.text
+    for private in ("secret", "dog", "runs", "data:", "private.png", "other.png"):
+        assert private not in caplog.text
+    assert '"seed": 7' in caplog.messages[0]
+    assert "job cat done after" in caplog.messages[-1]
+    assert caplog.records[0].private == ["A secret cat.", "No dog.", "It runs."]
+
+
+@pytest.mark.parametrize(
+    ("end", "logged_as"),
+    [(Stopped(None, 0, 1), "cat stopped after"), (MachineError("disk_full"), "cat failed (MachineE")],
+)
+def test_a_jobs_end_is_logged(caplog, end, logged_as):
+    caplog.set_level(logging.INFO, "webui")
+    with contextlib.suppress(MachineError):
+        list(logged(Runner(lambda _: [EVENTS[0], end]))(SPEC, threading.Event()))
+    assert logged_as in caplog.messages[-1]
+
+
+def test_an_abandoned_job_cleans_up_at_once(caplog):
+    caplog.set_level(logging.INFO, "webui")
+    cleaned = []
+
+    def run(*_: object) -> Generator[Event, None, None]:
+        try:
+            yield from EVENTS
+        finally:
+            cleaned.append(True)
+
+    events = logged(run)(SPEC, threading.Event())
+    next(events)
+    events.close()
+    assert cleaned == [True]
+    assert "cat was abandoned after" in caplog.messages[-1]

@@ -14,8 +14,8 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Stage
 from diffusers_helper.request import GenerationRequest
 from tests.support.preflight_views import EMPTY_PREFLIGHT
+from webui.eichi_utils.download.download import DownloadView
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
-from webui.eichi_utils.download.progress import DownloadView
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
 from webui.eichi_utils.jobs.queue import QueueView
 from webui.eichi_utils.page import state as state_module

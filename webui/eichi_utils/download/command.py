@@ -11,10 +11,9 @@ from ..support.failures import describe_failure
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
-from .download import Download
+from .download import Download, DownloadView
 from .model_folders import ModelFolders, take_inventory
 from .plan import free_bytes, gigabytes
-from .progress import DownloadView
 
 POLL_SECONDS = 0.5
 

@@ -11,20 +11,57 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from diffusers_helper.errors import MachineError
 
 from ..support.failures import Failure, describe_failure
 from .model_folders import ModelFolders
-from .progress import DownloadView
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = "webui.eichi_utils.download.fetch"
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+
+
+DownloadState = Literal["idle", "asking", "checking", "fetching", "waiting", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class DownloadView:
+    """A download at one moment.
+
+    Attributes:
+        state: `asking` for the list of files; `checking` a file's content on the disk; `waiting` to try
+            again after the connection was lost.
+        is_stopping: it was asked to stop, and has not ended yet.
+        done_bytes, total_bytes: of the whole set, with what was there before. 0 of 0 before it is known.
+        needed_bytes: bytes that were missing when it began.
+        speed: bytes a second; None while nothing comes or before it is known.
+        file: `ORG/NAME/path` of the current file.
+        last_error: the reason why the connection was lost, until bytes come again.
+    """
+
+    state: DownloadState = "idle"
+    is_stopping: bool = False
+    done_bytes: int = 0
+    total_bytes: int = 0
+    needed_bytes: int = 0
+    speed: float | None = None
+    file: str | None = None
+    last_error: str | None = None
+    failure: Failure | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in ("asking", "checking", "fetching", "waiting")
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total_bytes - self.done_bytes) / self.speed if self.speed else None
 
 
 class Download:

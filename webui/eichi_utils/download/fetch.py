@@ -15,19 +15,21 @@ import shutil
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.public import disk_errors, exclusive_lock, replace_file
 
-from ..support.failures import describe_failure
+from ..support.failures import Failure, describe_failure
+from .download import DownloadState, DownloadView
 from .hub import ConnectionLost, Hub
 from .model_folders import ModelFolders, file_size, find_models_in, local_copy
 from .needed_files import RemoteFile
-from .plan import check_room, make_plan, part_path
-from .progress import DownloadView, Progress
+from .plan import DownloadPlan, check_room, make_plan, part_path
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""
@@ -37,6 +39,59 @@ TRIES = 2
 """The number of times that a damaged file is fetched before the download fails."""
 CHUNK = 2**22
 """Bytes read from the disk at a time."""
+REPORT_SECONDS = 0.2
+"""Seconds between two reports that differ by bytes alone."""
+SPEED_SECONDS = 15.0
+"""Seconds over which the speed is measured."""
+SURE_SECONDS = 2.0
+"""Seconds of fetching after which the speed is known."""
+
+
+class Progress:
+    """Counts bytes, measures their speed, and calls `report` with the download as it is after each change."""
+
+    def __init__(self, report: Callable[[DownloadView], None]) -> None:
+        self._report = report
+        self._view = DownloadView(state="asking")
+        self._plan = DownloadPlan({}, 0)
+        self._marks: deque[tuple[float, int]] = deque()
+        """The times since fetching began, and the bytes that were done by then."""
+
+    def plan(self, plan: DownloadPlan) -> None:
+        """Note how much there is, and how much of it is still to be fetched; `count` changes the plan."""
+        self._plan, total, needed = plan, plan.total_bytes, plan.needed_bytes
+        self._change(total_bytes=total, needed_bytes=needed, done_bytes=total - needed)
+
+    def enter(
+        self,
+        state: DownloadState,
+        file: str | None = None,
+        last_error: str | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        """Set the state, with its file or its error."""
+        self._marks.clear()
+        self._change(state=state, speed=None, file=file, last_error=last_error, failure=failure)
+
+    def count(self, file: RemoteFile, num_bytes: int) -> None:
+        """Note how many bytes of a file that is being fetched are there."""
+        if self._view.state != "fetching":
+            self.enter("fetching", file.name)
+        self._plan.present[file] = num_bytes
+        done, now = self._plan.total_bytes - self._plan.needed_bytes, time.monotonic()
+        if self._marks and now - self._marks[-1][0] < REPORT_SECONDS:
+            self._view = replace(self._view, done_bytes=done)
+            return
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= SPEED_SECONDS:
+            self._marks.popleft()
+        began, before = self._marks[0]
+        speed = (done - before) / (now - began) if now - began >= SURE_SECONDS else None
+        self._change(done_bytes=done, speed=speed)
+
+    def _change(self, **values: Any) -> None:
+        self._view = replace(self._view, **values)
+        self._report(self._view)
 
 
 def main(check: str, given: str, own: str, *caches: str, report: Callable[[DownloadView], None]) -> None:

@@ -1,14 +1,18 @@
 """The jobs on the disk: a folder each, with the request, own copies of the pictures, and all that was made.
 
-It survives the app: after a crash, the next start finds every job that has no video yet.
+It survives the app: after a crash, the next start finds every job that has no video yet. Beside them lie the
+folders in which unfinished videos of `--headless` wait for the next run of the same name.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,11 @@ PREFIX, UNREADABLE, GONE = "job_", "unreadable_", "gone_"
 DAMAGED = (EngineError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
 """The errors of reading a job's file that another try would not change."""
 JOB, THUMBNAIL, WORK = "job.json", "thumbnail.webp", "work"
+KEPT_DAYS = 30
+"""Days after which an unfinished video that nobody resumed is deleted."""
+KEPT_ALWAYS = 3
+"""The number of newest videos that stay all the same: a computer's clock may be wrong by years."""
+DIGITS = 12
 _OURS = re.compile(f"({PREFIX}|{GONE})[0-9a-f]{{16}}")
 
 
@@ -185,3 +194,25 @@ def _read(folder: Path) -> Job:
     if videos := list_partial_videos(work):
         job = replace(job, video=videos[-1], frames=kept_frames(plan.size, done))
     return job.mark_interrupted() if values["is_begun"] else job
+
+
+def work_folder(temp: Path, output: Path, name: str) -> Path:
+    """Return the working folder of the video `output/name.mp4`: the same one in every run."""
+    target = os.path.normcase(os.path.realpath(output / name))
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:DIGITS]
+    return temp / "headless" / digest
+
+
+def delete_stale(temp: Path) -> None:
+    """Delete working folders that have not changed for `KEPT_DAYS`, all but the newest few."""
+    oldest = time.time() - KEPT_DAYS * 24 * 3600
+    with contextlib.suppress(OSError):  # there are none yet
+        folders = [path for path in (temp / "headless").iterdir() if path.is_dir()]
+        for folder in sorted(folders, key=_newest, reverse=True)[KEPT_ALWAYS:]:
+            if _newest(folder) < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _newest(folder: Path) -> float:
+    """Return the time of the last change in a folder."""
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
