@@ -20,8 +20,7 @@ from webui.eichi_utils.download import plan as plan_module
 from webui.eichi_utils.download.download import DownloadView
 from webui.eichi_utils.download.fetch import LOCK, REPORT_SECONDS, Progress, download, main
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
-from webui.eichi_utils.download.needed_files import RemoteFile
-from webui.eichi_utils.download.plan import DownloadPlan
+from webui.eichi_utils.download.plan import DownloadPlan, RemoteFile
 
 QUICK = (0.0,) * 4
 """Seconds between tries that take no time."""

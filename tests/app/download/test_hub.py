@@ -14,7 +14,7 @@ from tests.support.fake_hub import COMMIT, Trouble, git_blob
 from tests.support.tiny import MODELS, VAE_FILE
 from webui.eichi_utils.download import hub as hub_module
 from webui.eichi_utils.download.hub import ConnectionLost, Hub
-from webui.eichi_utils.download.needed_files import RemoteFile
+from webui.eichi_utils.download.plan import RemoteFile
 
 CONTENT = (MODELS / VAE_FILE).read_bytes()
 VAE = RemoteFile(HUNYUAN, VAE_FILE.removeprefix(f"{HUNYUAN}/"), len(CONTENT), COMMIT)

@@ -15,10 +15,9 @@ from webui.eichi_utils.download.model_folders import (
     ModelFolders,
     PartView,
     find_models_in,
-    local_copy,
     take_inventory,
 )
-from webui.eichi_utils.download.needed_files import RemoteFile
+from webui.eichi_utils.download.plan import RemoteFile, local_copy
 
 
 @pytest.fixture

@@ -27,9 +27,8 @@ from diffusers_helper.public import disk_errors, exclusive_lock, replace_file
 from ..support.failures import Failure, describe_failure
 from .download import DownloadState, DownloadView
 from .hub import ConnectionLost, Hub
-from .model_folders import ModelFolders, file_size, find_models_in, local_copy
-from .needed_files import RemoteFile
-from .plan import DownloadPlan, check_room, make_plan, part_path
+from .model_folders import ModelFolders, file_size, find_models_in
+from .plan import DownloadPlan, RemoteFile, check_room, local_copy, make_plan, part_path
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""

@@ -19,7 +19,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from diffusers_helper.errors import InputError, MachineError
 
-from .needed_files import RemoteFile
+from .plan import RemoteFile
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LIBRARY = "endframe-ichi"

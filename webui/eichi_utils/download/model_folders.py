@@ -7,6 +7,7 @@ from one folder.
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from typing import Literal
 from diffusers_helper.errors import InputError
 from diffusers_helper.public import (
     PARTS,
+    SINGLE_FILES,
     ModelFiles,
     ModelPart,
     PartSpec,
@@ -23,12 +25,23 @@ from diffusers_helper.public import (
     repository_folders,
 )
 
-from .needed_files import INDICES, RemoteFile, may_be_part_of
-
 logger = logging.getLogger(__name__)
 
 PART_ENDING = ".part"
 """The ending of files that are being downloaded: `model.safetensors.0123456789ab.part`."""
+CONFIG = "config.json"
+INDICES = tuple(f"{name}.index.json" for name in SINGLE_FILES)
+PROCESSOR_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "preprocessor_config.json",
+)
+"""The files of tokenizers and image processors; none has all of them."""
+SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-(\d{5})\.safetensors")
 CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 
@@ -124,12 +137,6 @@ def find_models_in(folders: ModelFolders) -> ModelFiles:
     return files
 
 
-def local_copy(folders: ModelFolders, file: RemoteFile) -> Path | None:
-    """Find a file of the same length at the same path of its repository in any of the folders."""
-    paths = (folder / file.path for folder in folders.of_repository(file.repository))
-    return next((path for path in paths if file_size(path) == file.size), None)
-
-
 def file_size(path: Path) -> int | None:
     """Bytes of a file; None where there is none."""
     with contextlib.suppress(OSError):
@@ -172,3 +179,10 @@ def _bytes_below(repository: Path, spec: PartSpec) -> int:
                 entry = path.with_suffix("").stem if is_partial else path.name
                 total += (file_size(path) or 0) if may_be_part_of(spec, PurePosixPath(name, entry)) else 0
     return total
+
+
+def may_be_part_of(spec: PartSpec, path: PurePosixPath) -> bool:
+    """Return whether a file with that path in the repository's folder may belong to this part."""
+    if path.parent == PurePosixPath(spec.folder):
+        return path.name in (CONFIG, *INDICES, *SINGLE_FILES) or SHARD.fullmatch(path.name) is not None
+    return path.parent.as_posix() == spec.processor and path.name in PROCESSOR_FILES

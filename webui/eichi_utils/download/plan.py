@@ -1,19 +1,50 @@
-"""The comparison of what the hub lists with what is there, before a byte is fetched."""
+"""The comparison of what the hub lists with what is needed and what is there, before a byte is fetched.
+
+The same weights may lie in a repository in several formats (`.bin`, fp16 variants, one file beside its
+shards). Of each part only those are taken which `diffusers_helper.weights.model_files` finds again.
+"""
 
 import functools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from diffusers_helper.errors import MachineError
-from diffusers_helper.public import PARTS, disk_errors
+from diffusers_helper.public import PARTS, SINGLE_FILES, PartSpec, disk_errors
 
-from .model_folders import PART_ENDING, ModelFolders, file_size, local_copy, take_inventory
-from .needed_files import RemoteFile, files_of
+from .model_folders import (
+    CONFIG,
+    INDICES,
+    PART_ENDING,
+    PROCESSOR_FILES,
+    SHARD,
+    ModelFolders,
+    file_size,
+    take_inventory,
+)
 
 RESERVE = 2**30
 """Bytes that stay free: a system whose disk is full to the last byte does not work well."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository as it was listed at a commit, so that later changes don't mix with this.
+
+    `checksum` is hexadecimal: SHA-256 of a large file, git's SHA-1 of a small one; None if the hub gave none.
+    """
+
+    repository: str
+    path: str
+    size: int
+    commit: str = "main"
+    checksum: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in messages, and the path below a folder of models."""
+        return f"{self.repository}/{self.path}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,26 @@ def make_plan(
     return DownloadPlan(present, settled + sum(file.size for file in present))
 
 
+def files_of(spec: PartSpec, listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Choose the files of one part from all of its repository; the weights come last.
+
+    Raises:
+        MachineError: the repository has no such part any more.
+    """
+    by_path = {PurePosixPath(file.path): file for file in listing}
+    names = {path.name for path in by_path if path.parent == PurePosixPath(spec.folder)}
+    paths = [PurePosixPath(spec.folder, name) for name in (CONFIG, *_choose_weights(names))]
+    if spec.processor is not None:
+        found = [name for name in PROCESSOR_FILES if PurePosixPath(spec.processor, name) in by_path]
+        is_enough = any(set(found).issuperset(choice) for choice in spec.processor_files)
+        needed = () if is_enough else spec.processor_files[0]
+        paths = [PurePosixPath(spec.processor, name) for name in dict.fromkeys([*found, *needed])] + paths
+    for path in paths:
+        if path not in by_path:
+            raise MachineError("download_repository_changed", repository=spec.repository, file=str(path))
+    return [by_path[path] for path in paths]
+
+
 def check_room(plan: DownloadPlan, folder: Path) -> None:
     """Raise MachineError where the disk of `folder` is too small for the plan and a little more."""
     needed, free = plan.needed_bytes + RESERVE, free_bytes(folder)
@@ -67,6 +118,12 @@ def check_room(plan: DownloadPlan, folder: Path) -> None:
         raise MachineError(
             "download_disk_too_small", needed=gigabytes(needed), free=gigabytes(free), path=str(folder)
         )
+
+
+def local_copy(folders: ModelFolders, file: RemoteFile) -> Path | None:
+    """Find a file of the same length at the same path of its repository in any of the folders."""
+    paths = (folder / file.path for folder in folders.of_repository(file.repository))
+    return next((path for path in paths if file_size(path) == file.size), None)
 
 
 def part_path(path: Path, file: RemoteFile) -> Path:
@@ -98,3 +155,16 @@ def _present_bytes(folders: ModelFolders, file: RemoteFile) -> int:
     """Bytes that an earlier download left, else those of a copy in any of the folders."""
     left = file_size(part_path(folders.target / file.name, file))
     return min(left, file.size) if left else (file.size if local_copy(folders, file) else 0)
+
+
+def _choose_weights(names: set[str]) -> list[str]:
+    """Choose as the finder does: an index with its shards, else a single file."""
+    for index in INDICES:
+        series: dict[str, list[str]] = {}  # one upload after another may have left its shards
+        for found in filter(None, map(SHARD.fullmatch, sorted(names))):
+            if found[1] == index.partition(".")[0]:
+                series.setdefault(found[2], []).append(found[0])
+        complete = [shards for total, shards in series.items() if len(shards) == int(total)]
+        if index in names and complete:
+            return [index, *complete[0]]
+    return [next((name for name in SINGLE_FILES if name in names), SINGLE_FILES[0])]
