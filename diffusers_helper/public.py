@@ -10,7 +10,7 @@ from .files.disk_errors import DISK_FULL, disk_errors
 from .files.exclusive_lock import exclusive_lock
 from .job.section_files import count_stored_sections, list_partial_videos
 from .media.embedded_request import load_request
-from .media.images import read_image, read_size
+from .media.images import open_data_uri, read_image, read_size
 from .media.video import count_frames, read_last_frame
 from .weights.checkpoint import SINGLE_FILES
 from .weights.model_files import (

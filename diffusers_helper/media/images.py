@@ -126,7 +126,7 @@ def allow_long_text() -> None:
 def _open_source(name: str) -> tuple[IO[bytes], str]:
     """Open a picture's file; returns it with its name for messages."""
     if is_data_uri(name):
-        return _open_data_uri(name)
+        return open_data_uri(name)
     try:
         status = Path(name).stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -141,7 +141,7 @@ def _open_source(name: str) -> tuple[IO[bytes], str]:
         raise InputError("image_unreadable", image=name[:200], reason=reason) from error
 
 
-def _open_data_uri(uri: str) -> tuple[IO[bytes], str]:
+def open_data_uri(uri: str) -> tuple[IO[bytes], str]:
     header, _, payload = uri.partition(",")
     try:
         if not header.endswith(";base64"):

@@ -12,37 +12,25 @@ from diffusers_helper.errors import MachineError
 from tests.support.page_options import options
 from tests.support.queue import SOON
 from webui.eichi_utils.app import STARTERS, AppState, open_app
-from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.form import DEFAULTS
 from webui.eichi_utils.instance import remember_address
 
 
-class Opened:
-    """Apps that were opened; all are ended at last."""
-
-    def __init__(self) -> None:
-        self._stacks: list[ExitStack] = []
+class Opened(ExitStack):
+    """Apps that were opened, until it is closed."""
 
     def __call__(self, home: Path, **values: Any) -> AppState:
-        stack = ExitStack()
-        engine = EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download")
-        app: AppState = stack.enter_context(open_app(options(home, engine=engine, **values)))
-        stack.callback(lambda: app.queue.close(SOON))
-        self._stacks.append(stack)
+        app: AppState = self.enter_context(open_app(options(home, **values)))
+        self.callback(lambda: app.queue.close(SOON))
         return app
-
-    def end(self) -> None:
-        while self._stacks:
-            self._stacks.pop().close()
 
 
 @pytest.fixture
 def opened(monkeypatch) -> Iterator[Opened]:
     monkeypatch.setattr("webui.eichi_utils.preflight.check_lines", lambda _: [])  # not what is tested here
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
-    opened = Opened()
-    yield opened
-    opened.end()
+    with Opened() as opened:
+        yield opened
 
 
 def write(path: Path, content: object) -> Path:
@@ -97,7 +85,7 @@ def test_files_of_a_killed_run_and_uploads_are_deleted_and_the_rest_stays(opened
     assert not upload.parent.parent.exists()
     assert not copy.exists()
     write(app.uploads / "0123" / "private.png", "x")
-    opened.end()
+    opened.close()
     assert not app.uploads.exists()
     assert all(path.is_file() for path in kept)
 
@@ -109,11 +97,11 @@ def test_last_prompt_returns_unless_there_is_a_startup_prompt(opened, tmp_path):
     app = opened(tmp_path)
     app.presets.save("mine", "A dog runs.")
     app.remember(prompt="Something else.")
-    opened.end()
+    opened.close()
     app = opened(tmp_path)
     assert app.settings.load()["prompt"] == "Something else."
     app.presets.mark_startup("mine")
-    opened.end()
+    opened.close()
     assert opened(tmp_path).settings.load()["prompt"] == "A dog runs."
 
 
@@ -162,7 +150,7 @@ def test_language_is_option_else_setting_else_system(
     assert app.language == expected
     assert app.translator(None).language == app.translator("xx").language == expected
     if command is not None:
-        opened.end()
+        opened.close()
         assert opened(tmp_path).language == expected, "the option is remembered"
 
 

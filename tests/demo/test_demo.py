@@ -11,8 +11,9 @@ import pytest
 from diffusers_helper.media.embedded_request import load_request, write_png
 from diffusers_helper.weights.model_files import find_models
 from tests.support.fake_app import fake_app
+from tests.support.page_options import options
 from webui import endframe_ichi
-from webui.eichi_utils.app import SETTINGS_FIELDS, demo_fields
+from webui.eichi_utils.app import open_settings
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import DEMO, DEMO_RESOLUTION, ROOT, EngineOptions
 from webui.eichi_utils.machine.check import CheckOptions
@@ -48,11 +49,12 @@ def test_the_demo_and_a_folder_of_models_exclude_each_other(capsys):
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_the_demos_resolution_is_only_a_default():
-    fields = demo_fields(SETTINGS_FIELDS)
-    assert fields["resolution"].default == DEMO_RESOLUTION == 192
-    assert fields["resolution"].takes(640)
-    assert {key for key in fields if fields[key] is not SETTINGS_FIELDS[key]} == {"resolution"}
+def test_the_demos_resolution_is_only_a_default(tmp_path):
+    real, demo = (open_settings(options(tmp_path, demo=is_demo)) for is_demo in (False, True))
+    assert demo.load() == real.load() | {"resolution": DEMO_RESOLUTION}
+    demo.update(resolution=640)
+    assert demo.load() == real.load() | {"resolution": 640}
+    assert [path.name for path in (tmp_path / "settings").iterdir()] == ["demo_settings.json"]
 
 
 @pytest.mark.parametrize(

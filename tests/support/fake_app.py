@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from diffusers_helper.request import GenerationRequest
+from tests.support.page_options import options
 from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
 from webui.eichi_utils.download.model_folders import ModelFolders
@@ -23,12 +24,12 @@ from webui.eichi_utils.settings.settings import SettingsStore
 
 
 @contextlib.contextmanager
-def fake_app(home: Path, run: Run, **values: Any) -> Iterator[AppState]:
+def fake_app(home: Path, run: Run, *, demo: bool = False, **values: Any) -> Iterator[AppState]:
     """An app in English whose jobs `run` makes; leaving the block ends it."""
     queue = JobQueue(run, home / "temp" / "jobs")
     engine = EngineOptions(home / "models", home / "cache", "cpu", None, home / "hf_download")
     plain: dict[str, Any] = {
-        "home": home,
+        "options": options(home, engine=engine, demo=demo),
         "queue": queue,
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),

@@ -63,24 +63,23 @@ class PageOptions:
 
 @dataclass(frozen=True)
 class AppState:
-    """The app's shared things, each of them safe to use from any thread.
+    """The app's shared things, each of them safe to use from any thread."""
 
-    `home` is the folder of everything the app writes (`webui`); `given_output` is the output folder of the
-    command line, which wins over the page's. `demo` is `--demo`.
-    """
-
-    home: Path
+    options: PageOptions
     queue: JobQueue
     settings: SettingsStore
     presets: PresetStore
     speed: SpeedHistory
     preflight: Preflight
     language: str
-    given_output: Path | None = None
-    demo: bool = False
     server_id: str = field(default_factory=lambda: secrets.token_hex(8))
     closing: threading.Event = field(default_factory=threading.Event)
     _reported: list[Notice] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """The folder of everything that the app writes."""
+        return self.options.home
 
     @property
     def uploads(self) -> Path:
@@ -100,7 +99,7 @@ class AppState:
     @property
     def forced_resolution(self) -> int | None:
         """The demo's, while its models stand in for real ones that are not there."""
-        return DEMO_RESOLUTION if not self.demo and self.preflight.uses_demo else None
+        return DEMO_RESOLUTION if not self.options.demo and self.preflight.uses_demo else None
 
     def take_notices(self) -> list[Notice]:
         """Return the notices about files that could not be read, each only once."""
@@ -111,9 +110,8 @@ class AppState:
 
     def remember(self, **settings: Any) -> None:
         """Keep settings where that is possible: one that cannot be written spoils nothing else."""
-        usable = {key: value for key, value in settings.items() if SETTINGS_FIELDS[key].takes(value)}
         try:
-            self.settings.update(**usable)
+            self.settings.update(**settings)
         except EngineError:
             logger.warning("the settings cannot be written", exc_info=True)
 
@@ -122,12 +120,12 @@ class AppState:
         return Translator(language if isinstance(language, str) and language in LANGUAGES else self.language)
 
     def output_folder(self, name: str) -> Path:
-        """Return the folder for videos that the page names.
+        """Return the folder for videos: the command line's, else the one that the page names.
 
         Raises:
             InputError: the name leads out of the app's folder, or is no name.
         """
-        return self.given_output if self.given_output is not None else resolve_output(name, self.home)
+        return self.options.output or resolve_output(name, self.home)
 
 
 @contextlib.contextmanager
@@ -141,7 +139,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
     with only_app(home):
         _delete_uploads(home)  # of a run that was killed
         delete_stale(home / "temp")
-        settings = _settings(options)
+        settings = open_settings(options)
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
@@ -150,15 +148,13 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         # the demo's jobs are apart: no models are to make what was begun with others
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(
-            home=home,
+            options=options,
             queue=JobQueue(logged(runner), jobs, lambda *job: _start_eta(app, runner, *job), paused=True),
             settings=settings,
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
             speed=SpeedHistory(home / "settings" / "speed.json"),
             preflight=Preflight(CheckOptions(options.engine, output), options.engine.folders),
             language=language,
-            given_output=options.output,
-            demo=options.demo,
         )
         app.preflight.check_again()
         if options.language is not None:
@@ -171,7 +167,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
             _delete_uploads(home)
 
 
-def _settings(options: PageOptions) -> SettingsStore:
+def open_settings(options: PageOptions) -> SettingsStore:
     """Opens the settings; those of `--demo` are apart: its resolution is not the real models'."""
     name, fields = "app", SETTINGS_FIELDS
     if options.demo:

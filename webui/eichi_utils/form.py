@@ -4,8 +4,6 @@ The page turns its values into one `GenerationRequest` here, once; a request tha
 is turned into values here, too.
 """
 
-import base64
-import binascii
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,7 +13,7 @@ from typing import Any
 
 from diffusers_helper.buckets import video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.public import atomic_write, read_size
+from diffusers_helper.public import atomic_write, open_data_uri, read_size
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 
 from .settings.settings import Field
@@ -203,11 +201,8 @@ def _as_file(image: str, folder: Path) -> str:
     """The path of a picture; one inside the request is written to a file named by what it holds."""
     if not is_data_uri(image):
         return image
-    try:
-        content = base64.b64decode(image.partition(",")[2], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError("data_uri_broken") from error
-    ending = image.partition(";")[0].partition("/")[2]
+    opened, kind = open_data_uri(image)
+    content, ending = opened.read(), kind.partition("/")[2]
     name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
     path = folder / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
 from webui.eichi_utils.jobs.queue import QueueView
 from webui.eichi_utils.page import state as state_module
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
+from webui.eichi_utils.preflight import PreflightView
 from webui.eichi_utils.support.failures import Failure
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
@@ -65,8 +66,10 @@ def view(
     return QueueView(7, running, tuple(waiting), tuple(ended), tuple(unfinished))
 
 
-def state_of(queue: QueueView, words: Translator = ENGLISH) -> dict[str, Any]:
-    return page_state(queue, EMPTY_PREFLIGHT, words, server="s", sound=True)
+def state_of(
+    queue: QueueView, words: Translator = ENGLISH, preflight: PreflightView = EMPTY_PREFLIGHT
+) -> dict[str, Any]:
+    return page_state(queue, preflight, words, server="s", sound=True)
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -291,28 +294,22 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
 # -- the preflight -----------------------------------------------------------------------------------
 
 
-def preflight_of(words: Translator, **values: Any) -> dict[str, Any]:
-    view_ = replace(EMPTY_PREFLIGHT, **values)
-    shown: dict[str, Any] = page_state(view(), view_, words, server="s", sound=True)["setup"]
-    return shown
+def preflight_of(words: Translator, **values: Any) -> Any:
+    return state_of(view(), words, replace(EMPTY_PREFLIGHT, **values))["setup"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_box_shows_missing_models_and_connection_errors_in_words(language, tmp_path):
-    words, folders = Translator(language), ModelFolders(None, tmp_path)
-    shown = preflight_of(words, folders=folders, models=take_inventory(folders))
-    assert f"{MODEL_GB} GB" in shown["title"]
-    assert str(tmp_path) in shown["download"]["text"]
-    waiting = DownloadView(state="waiting", last_error="reason.ended_early")
-    shown = preflight_of(words, folders=folders, download=waiting)["download"]
-    assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))
-
-
-def test_a_disk_that_cannot_be_read_leaves_its_free_room_open(tmp_path, monkeypatch):
+def test_the_box_shows_missing_models_and_connection_errors_in_words(language, tmp_path, monkeypatch):
     def fail(folder: Path) -> int:
         raise MachineError("cannot_write", path=str(folder), reason="gone")
 
+    words, folders = Translator(language), ModelFolders(None, tmp_path)
+    models = take_inventory(folders)
+    shown = preflight_of(words, folders=folders, models=models)
+    assert f"{MODEL_GB} GB" in shown["title"]
+    assert str(tmp_path) in shown["download"]["text"]
     monkeypatch.setattr(state_module, "free_bytes", fail)
-    folders = ModelFolders(None, tmp_path)
-    shown = preflight_of(Translator("en"), folders=folders, models=take_inventory(folders))
-    assert "? GB" in shown["download"]["text"]
+    assert "? GB" in preflight_of(words, folders=folders, models=models)["download"]["text"]
+    waiting = DownloadView(state="waiting", last_error="reason.ended_early")
+    shown = preflight_of(words, folders=folders, download=waiting)["download"]
+    assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))

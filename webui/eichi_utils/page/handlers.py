@@ -1,6 +1,7 @@
 """Handlers of the form: estimate what it makes, check pictures, bring a request back, and open the page."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,7 +33,6 @@ from ..uploads.files import (
 )
 from . import messages
 from .estimate import estimate
-from .parts.inputs import RAW
 from .parts.keyframe_rows import RowPlan, take_picture
 from .preset_handlers import show_preset
 from .widgets import Data, Page, Updates
@@ -42,23 +42,17 @@ def wire_inputs(page: Page) -> None:
     inputs, options = page.inputs, page.options
     pictures = [inputs.start, inputs.start_images, inputs.end]
     watched = [*page.fields.values(), options.output_folder, *pictures, page.hidden_settings, page.language]
-    gr.on(
-        [widget.change for widget in watched],
-        page.handler(refresh_form),
-        page.widgets,
-        [inputs.estimate, inputs.message, page.keyframes.plan, *page.switched(DEFAULTS)],
-        trigger_mode="always_last",
-        **RAW,
-    )
-    uploads, answers = [inputs.start.upload, inputs.end.upload], [*pictures, inputs.message]
-    gr.on(uploads, page.handler(check_pictures), page.widgets, answers, **RAW)
-    inputs.start_images.change(page.handler(restore_single_start), page.widgets, answers, **RAW)
-    inputs.refresh_estimate.click(page.handler(refresh_estimate), page.widgets, [inputs.estimate], **RAW)
-    inputs.too_large.click(page.handler(refuse_large_upload), {page.language}, [inputs.message], **RAW)
-    dropped, restored = {*page.widgets, inputs.dropped_files}, page.restored_widgets
-    inputs.dropped_files.upload(page.handler(open_files), dropped, restored, **RAW)
-    options.clear_hidden.click(page.handler(clear_hidden_settings), page.widgets, restored, **RAW)
-    options.sound.change(page.handler(remember_sound), {options.sound}, [inputs.message], **RAW)
+    changes = partial(gr.on, [widget.change for widget in watched])
+    shown = [inputs.estimate, page.message, page.keyframes.plan, *page.switched(DEFAULTS)]
+    page.on(changes, refresh_form, shown, trigger_mode="always_last")
+    uploads, answers = partial(gr.on, [inputs.start.upload, inputs.end.upload]), [*pictures, page.message]
+    page.on(uploads, check_pictures, answers)
+    page.on(inputs.start_images.change, restore_single_start, answers)
+    page.on(inputs.refresh_estimate.click, refresh_estimate, [inputs.estimate])
+    page.on(inputs.too_large.click, refuse_large_upload, [page.message])
+    page.on(inputs.dropped_files.upload, open_files, page.restored_widgets, inputs.dropped_files)
+    page.on(options.clear_hidden.click, clear_hidden_settings, page.restored_widgets)
+    page.on(options.sound.change, remember_sound, [page.message], options.sound)
 
 
 # -- what comes out of the form ----------------------------------------------------------------------
@@ -68,7 +62,7 @@ def refresh_form(page: Page, data: Data) -> Updates:
     """Remember the fields, estimate the video, and show the fields that belong to the switches."""
     app, values = page.app, page.values(data)
     app.remember(**values)
-    if app.given_output is None:
+    if app.options.output is None:
         app.remember(output_folder=data[page.options.output_folder])
     return {
         page.inputs.estimate: _estimate_html(page, data),
@@ -222,7 +216,7 @@ def remembered(page: Page) -> Updates:
     app, options, known = page.app, page.options, page.app.settings.load()
     updates = page.filled({key: known[key] for key in FIELDS})
     updates[options.sound] = gr.update(value=known["sound"])
-    if app.given_output is None:
+    if app.options.output is None:
         updates[options.output_folder] = gr.update(value=known["output_folder"])
     return updates | show_preset(page, app.presets.startup_name())
 

@@ -15,7 +15,6 @@ from ..form import to_requests
 from ..output import open_in_file_manager
 from . import messages
 from .handlers import restore_request
-from .parts.inputs import RAW
 from .widgets import Data, Handler, Page, Updates
 
 SHOWN_JOB = "() => ichi.shownJob()"
@@ -27,16 +26,14 @@ def wire_jobs(page: Page) -> None:
 
     def click(button: Any, act: Handler, job: Any, outputs: list[Any], job_script: str) -> None:
         """The page's script names the job that a button acts on, then the handler acts."""
-        event = button.click(None, None, job, js=job_script)
-        event.then(page.handler(act), {*page.widgets, job}, outputs, **RAW)
+        page.on(button.click(None, None, job, js=job_script).then, act, outputs, job)
 
-    start_outputs = [page.message, page.fields["seed"]]
-    page.inputs.start_button.click(page.handler(start_jobs), page.widgets, start_outputs, **RAW)
+    page.on(page.inputs.start_button.click, start_jobs, [page.message, page.fields["seed"]])
     click(page.inputs.stop_button, stop_job, result.running, message, RUNNING_JOB)
     click(result.again, make_again, result.shown, message, SHOWN_JOB)
     click(result.proceed, continue_from_video, result.shown, page.restored_widgets, SHOWN_JOB)
     click(result.take_settings, take_settings, result.shown, page.restored_widgets, SHOWN_JOB)
-    page.options.open_folder.click(page.handler(open_folder), page.widgets, message, **RAW)
+    page.on(page.options.open_folder.click, open_folder, message)
 
 
 def start_jobs(page: Page, data: Data) -> Updates:

@@ -45,16 +45,15 @@ def build_page(app: AppState) -> gr.Blocks:
 def _build_header(labels: Labels, app: AppState) -> Any:
     with gr.Row(elem_id="header"):
         labels.make(gr.HTML, "title", padding=False)
-        if app.demo:
+        if app.options.demo:
             labels.make(gr.HTML, "demo", padding=False)
         choices = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
         return labels.make(gr.Radio, "language", choices=choices, value=app.language, container=False)
 
 
 def _build_panel(labels: Labels, app: AppState, message: Any) -> tuple[Options, KeyframeRows, PresetBox]:
-    given = str(app.given_output) if app.given_output is not None else None
     with labels.make(gr.Accordion, "panel", open=False):
-        options = Options(labels, output_given=given)
+        options = Options(labels, output_given=app.options.output)
         with labels.make(gr.Accordion, "presets", open=False):
             presets = PresetBox(labels)
         keyframes = KeyframeRows(labels, app, message)

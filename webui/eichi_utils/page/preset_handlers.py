@@ -5,19 +5,19 @@ import gradio as gr
 from diffusers_helper.errors import InputError
 
 from . import messages
-from .parts.inputs import RAW
 from .widgets import Data, Page, Updates, text_of
 
 
 def wire_presets(page: Page) -> None:
-    box = page.presets
-    widgets = {*page.widgets, box.choice, box.name, box.startup}
-    outputs = [page.message, page.inputs.prompt, box.choice, box.name, box.startup]
-    box.choice.input(page.handler(choose_preset), widgets, outputs, **RAW)
-    box.apply.click(page.handler(apply_preset), widgets, outputs, **RAW)
-    box.save.click(page.handler(save_preset), widgets, outputs, **RAW)
-    box.delete.click(page.handler(delete_preset), widgets, outputs, **RAW)
-    box.startup.input(page.handler(mark_preset), widgets, outputs, **RAW)
+    box, widgets = page.presets, [page.presets.choice, page.presets.name, page.presets.startup]
+    for event, act in (
+        (box.choice.input, choose_preset),
+        (box.apply.click, apply_preset),
+        (box.save.click, save_preset),
+        (box.delete.click, delete_preset),
+        (box.startup.input, mark_preset),
+    ):
+        page.on(event, act, [page.message, page.inputs.prompt, *widgets], *widgets)
 
 
 def show_preset(page: Page, name: str | None) -> Updates:
@@ -33,7 +33,7 @@ def show_preset(page: Page, name: str | None) -> Updates:
 
 def choose_preset(page: Page, data: Data) -> Updates:
     name = text_of(data, page.presets.choice)
-    return {page.presets.name: name, page.presets.startup: show_preset(page, name)[page.presets.startup]}
+    return {page.presets.name: name} | show_preset(page, name)
 
 
 def apply_preset(page: Page, data: Data) -> Updates:

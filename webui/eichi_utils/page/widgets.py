@@ -16,7 +16,7 @@ from ..text.translations import Translator
 from ..uploads.cleanup import touch
 from ..uploads.files import delete_refused, uploaded_path, uploaded_paths
 from . import messages
-from .parts.inputs import Inputs
+from .parts.inputs import RAW, Inputs
 from .parts.keyframe_rows import KeyframeRows
 from .parts.options import SLIDER_TOPS, Options
 from .parts.preset_box import PresetBox
@@ -133,6 +133,12 @@ class Page:
             self.inputs.start: gr.update(value=single, visible=several is None),
             self.inputs.start_images: gr.update(value=several, visible=several is not None),
         }
+
+    def on(
+        self, event: Callable[..., Any], act: "Handler", outputs: Sequence[Any], *inputs: Any, **options: Any
+    ) -> None:
+        """Have a handler called at an event, with the raw values of the form and of further `inputs`."""
+        event(self.handler(act), {*self.widgets, *inputs}, outputs, **RAW, **options)
 
     def handler(self, act: "Handler") -> Callable[[Data], Updates]:
         """The handler as gradio calls it: a failure becomes a message, in the page's language."""

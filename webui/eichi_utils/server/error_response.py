@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import PlainTextResponse
 
-from diffusers_helper.errors import EngineError, InputError, MachineError
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.public import DISK_FULL
 
 from ..support.failures import as_engine_error
@@ -41,17 +41,12 @@ class ErrorResponse:
                 return
             # Starlette raises another error where the file is gone before the answer's start.
             missed = caught.__context__ if isinstance(caught, RuntimeError) else answer.start and caught
-            is_gone = isinstance(missed, FileNotFoundError)
-            name = scope["path"].rpartition("/")[2]
-            error = InputError("image_missing", image=name) if is_gone else self._with_code(caught)
-            await PlainTextResponse(error_text(error, self._words), 404 if is_gone else 500)(
-                scope, receive, send
-            )
-
-    def _with_code(self, error: Exception) -> EngineError:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return MachineError("disk_full", path=str(self._uploads))
-        return as_engine_error(error)
+            status, error = 500, as_engine_error(caught)
+            if isinstance(missed, FileNotFoundError):
+                status, error = 404, InputError("image_missing", image=scope["path"].rpartition("/")[2])
+            elif isinstance(caught, OSError) and caught.errno in DISK_FULL:
+                error = MachineError("disk_full", path=str(self._uploads))
+            await PlainTextResponse(error_text(error, self._words), status)(scope, receive, send)
 
 
 class _HeldStart:

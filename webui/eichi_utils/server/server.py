@@ -94,7 +94,7 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
         page = build_page(app)
         try:
             page.queue(default_concurrency_limit=None, max_size=None)
-            url = _launch(page, options, app)
+            url = _launch(page, app)
             remember_address(options.home, url)
             app.queue.resume()
             yield app, url
@@ -104,10 +104,11 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
             page.close(verbose=False)
 
 
-def _launch(page: Any, options: PageOptions, app: AppState) -> str:
+def _launch(page: Any, app: AppState) -> str:
     """Start the server, whose reports of strange requests go to the log; returns its address."""
     import gradio as gr
 
+    options = app.options
     scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
     style = (STATIC / "page.css").read_text("utf-8")
     fonts = {"font": (*FONTS, "sans-serif"), "font_mono": ("monospace",)}
@@ -131,7 +132,7 @@ def _launch(page: Any, options: PageOptions, app: AppState) -> str:
             theme=gr.themes.Default(primary_hue="indigo", **fonts),
             # not as gradio's own css, which reaches no further than its container
             head=f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts),
-            app_kwargs={"routes": make_routes(app), "middleware": _middleware(options, app)},
+            app_kwargs={"routes": make_routes(app), "middleware": _middleware(app)},
         )
     except OSError as error:
         raise MachineError("port_taken", port=options.port) from error
@@ -174,9 +175,9 @@ def _prepare_environment(home: Path) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _middleware(options: PageOptions, app: AppState) -> list[Middleware]:
+def _middleware(app: AppState) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    words, cleaner = app.translator(None), UploadCleaner(app.uploads)
+    options, words, cleaner = app.options, app.translator(None), UploadCleaner(app.uploads)
     cleaner.start(app.closing)
     return [
         *make_guards(options.server, options.share, options.login, app.uploads),

@@ -48,13 +48,11 @@ class SettingsStore:
         self._fields = fields
         self._stored = self._file.value or {}
         self._values = {key: field.default for key, field in fields.items()}
-        self._unusable: set[str] = set()
         self.notices = list(self._file.notices)
-        for key in [key for key in self._stored if key in fields]:
-            if fields[key].takes(value := self._stored[key]):
+        for key, value in self._stored.items():
+            if key in fields and fields[key].takes(value):
                 self._values[key] = value
-            else:
-                self._unusable.add(key)
+            elif key in fields:
                 shown: dict[str, object] = {"setting": key, "value": str(value)[:SHOWN_CHARACTERS]}
                 self.notices.append(Notice("setting_unusable", shown))
         self._lock = threading.Lock()
@@ -65,20 +63,16 @@ class SettingsStore:
             return dict(self._values)
 
     def update(self, /, **changes: Any) -> None:
-        """Change settings and keep them; nothing is written where nothing is new.
+        """Change the settings that may hold these values, and keep them; writes only what is new.
 
         Raises:
-            ValueError: there is no such setting, or it may not hold that value.
             MachineError: it cannot be written; the changes hold until the app ends.
         """
-        for key, value in changes.items():
-            if key not in self._fields or not self._fields[key].takes(value):
-                raise ValueError(f"{key}={value!r}")
+        changes = {key: value for key, value in changes.items() if self._fields[key].takes(value)}
         with self._lock:
-            known, unusable = self._values, self._unusable
-            new = {key: value for key, value in changes.items() if key in unusable or known[key] != value}
+            stored = {key: field.default for key, field in self._fields.items()} | self._stored
+            new = {key: value for key, value in changes.items() if repr(stored[key]) != repr(value)}
             if new:
                 self._stored |= new
                 self._values |= new
-                self._unusable -= new.keys()
                 self._file.write(self._stored)

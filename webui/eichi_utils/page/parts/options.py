@@ -1,5 +1,6 @@
 """The closed panel: everything that a first video does not need."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,11 +22,11 @@ class Options:
     `output_given` is the output folder of the command line, which can't be changed.
     """
 
-    def __init__(self, labels: Labels, *, output_given: str | None) -> None:
+    def __init__(self, labels: Labels, *, output_given: Path | None) -> None:
         _make_fields(labels)
         with gr.Row(equal_height=True):
             given = {"info": "page.output_folder_given"} if output_given is not None else {}
-            what = {"value": output_given, "interactive": output_given is None}
+            what = {"value": output_given and str(output_given), "interactive": output_given is None}
             self.output_folder = labels.make(gr.Textbox, "output-folder", keys=given, **what, scale=3)
             self.open_folder = labels.make(gr.Button, "open-folder", min_width=100, scale=1)
         self.sound = labels.make(gr.Checkbox, "sound", value=True)
