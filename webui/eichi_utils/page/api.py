@@ -55,15 +55,15 @@ def add_api(app: AppState) -> None:
 
     def stop(job: str) -> bool:
         """Stop the running job or remove a waiting one; returns whether there was one of that id."""
-        return app.queue.stop(job) or app.queue.remove(job)
+        return app.queue.stop(str(job)) or app.queue.remove(str(job))  # a program may send anything
 
     def finish(job: str, short: bool = False) -> bool:
         """Resume an unfinished job; short leaves out the sections between its end and its beginning."""
-        return app.queue.finish(job, short)
+        return app.queue.finish(str(job), short)
 
     def discard(job: str) -> bool:
         """Delete an unfinished job; returns whether there was one of that id."""
-        return app.queue.discard(job)
+        return app.queue.discard(str(job))
 
     for endpoint in (generate, queue, stop, finish, discard):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=None)
