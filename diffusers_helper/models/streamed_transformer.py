@@ -25,8 +25,8 @@ from ..transformer.block_stack import BlockStack
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..transformer.memoize import HostMask, Memoized
 from ..transformer.modulation import (
-    ModulationLinears,
     ModulationTable,
+    modulation_linears,
     modulation_sizes,
     set_modulation,
     strip_modulation,
@@ -142,7 +142,9 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     names = match_tensors(model, checkpoint)
     blocks = _named_blocks(model)
     examples = {kind: block for kind, _, block in reversed(blocks)}
-    linears = {kind: ModulationLinears(block, kind) for kind, block in examples.items()}
+    linears: dict[str, nn.Module] = {
+        kind: modulation_linears(block, kind) for kind, block in examples.items()
+    }
     templates = {kind: strip_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for kind, template in templates.items():
         use_best_product(template, compute.device, compute.transformer)
@@ -168,7 +170,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
         return StreamedLayers(layers, make_module, checkpoint, compute.device, after_pass)
 
     first_block = copy.deepcopy(templates["double"])
-    table = ModulationTable(stream({**linears}))
+    table = ModulationTable(stream(linears))
     stack = BlockStack(stream(templates, RamTier()), table, first_block, runner)
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()

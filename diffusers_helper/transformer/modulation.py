@@ -33,18 +33,14 @@ class PrecomputedModulation(nn.Module):
         return self.value
 
 
-class ModulationLinears(nn.Module):
-    """The modulation's linear layers of a block, under the names that they have in it."""
-
-    def __init__(self, block: nn.Module, kind: str) -> None:
-        super().__init__()
-        for norm in MODULATED_NORMS[kind]:
-            self.add_module(norm, nn.ModuleDict({"linear": block.get_submodule(f"{norm}.linear")}))
-        self._norms = MODULATED_NORMS[kind]
-
-    def forward(self, embedding: torch.Tensor) -> Products:
-        """Return the products of an activated embedding `(1, dim)`, one for each norm."""
-        return tuple(self.get_submodule(f"{norm}.linear")(embedding) for norm in self._norms)
+def modulation_linears(block: nn.Module, kind: str) -> nn.ModuleDict:
+    """Return the linear layers of a block's modulation, under the names that they have in it."""
+    return nn.ModuleDict(
+        {
+            norm: nn.ModuleDict({"linear": block.get_submodule(f"{norm}.linear")})
+            for norm in MODULATED_NORMS[kind]
+        }
+    )
 
 
 def strip_modulation(block: nn.Module, kind: str) -> nn.Module:
@@ -82,7 +78,8 @@ class ModulationTable:
             with self._linears as layers:
                 for _index, linears in layers:
                     for key, embedding in activated.items():
-                        rows[key].append(linears(embedding))
+                        products = (norm.get_submodule("linear")(embedding) for norm in linears.children())
+                        rows[key].append(tuple(products))
         self._products = {key: rows.get(key) or self._products[key] for key in embeddings}
 
     def __getitem__(self, key: Hashable) -> list[Products]:

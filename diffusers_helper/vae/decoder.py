@@ -141,21 +141,18 @@ class ResnetBlock(nn.Module):
         self.shortcut = None if resnet.conv_shortcut is None else PointConv(resnet.conv_shortcut)
 
     def forward(self, maps: FeatureMap) -> StoredMap:
-        hidden, result = self._first_half(maps)
+        activation = self.norm1.activation(maps)
+        if self.shortcut is None:
+            assert isinstance(maps, StoredMap)
+            hidden, result = self.conv1(maps, activation), maps
+        else:
+            hidden, result = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
+            for strip in self.conv1.strips(maps, activation):
+                strip.put_into(hidden)
+                self.shortcut(strip.source, strip.view_of(result))
         for strip in self.conv2.strips(hidden, self.norm2.activation(hidden)):
             strip.add_to(result)
         return result
-
-    def _first_half(self, maps: FeatureMap) -> tuple[StoredMap, StoredMap]:
-        """Return the first convolution's result and the map that the second one's is added to."""
-        if self.shortcut is None:
-            assert isinstance(maps, StoredMap)
-            return self.conv1(maps, self.norm1.activation(maps)), maps
-        hidden, residual = maps.empty(self.conv1.channels), maps.empty(self.shortcut.channels)
-        for strip in self.conv1.strips(maps, self.norm1.activation(maps)):
-            strip.put_into(hidden)
-            self.shortcut(strip.source, strip.view_of(residual))
-        return hidden, residual
 
 
 class FrameAttention(nn.Module):

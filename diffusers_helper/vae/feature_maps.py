@@ -130,20 +130,15 @@ class LazyUpsample(FeatureMap):
         count, channels, height, width = self.shape
         wanted = range(top // 2, -(-bottom // 2))
         rows = self.example.new_empty(count, 2 * len(wanted), width, channels)
-        known = self._copy_known(wanted, rows)
+        known = 0
+        if self._newest is not None and wanted.start in self._newest[0]:
+            there, newest = self._newest
+            begin, known = wanted.start - there.start, min(there.stop, wanted.stop) - wanted.start
+            rows[:, : 2 * known] = newest[:, 2 * begin : 2 * (begin + known)]
         if known < len(wanted):
             self._conv(self._source.values, wanted.start + known, wanted.stop, rows[:, 2 * known :])
         self._newest = None if bottom == height else (wanted, rows)
         return rows.permute(0, 3, 1, 2)[:, :, top - 2 * wanted.start : bottom - 2 * wanted.start]
-
-    def _copy_known(self, wanted: range, rows: torch.Tensor) -> int:
-        """Copy the first rows that the last read made too; return how many of the source's rows these are."""
-        if self._newest is None or wanted.start not in self._newest[0]:
-            return 0
-        there, newest = self._newest
-        begin, known = wanted.start - there.start, min(there.stop, wanted.stop) - wanted.start
-        rows[:, : 2 * known] = newest[:, 2 * begin : 2 * (begin + known)]
-        return known
 
     def stored(self) -> StoredMap:
         """Return the whole map, computed once."""

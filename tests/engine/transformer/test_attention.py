@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend
 
 from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
-from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
+from diffusers_helper.transformer.compiling import CompiledBlocks
 from tests.support.tiny import load_latents, make_loader, make_request, run
 from webui.eichi_utils.text.translations import Translator
 from webui.endframe_ichi import parse_arguments
@@ -59,37 +59,46 @@ def test_a_cpu_uses_pytorchs_own_attention():
     assert attention.AttentionChooser(torch.device("cpu"), torch.float32).choose(2, 16) is None
 
 
-def test_backends_are_taken_in_a_fixed_order(gpu):
-    for name in ("_native_cudnn", "_native_flash", "xformers", "_native_efficient", None):
-        assert choose() == name
-        gpu.factors.pop(name, None)
+@pytest.mark.parametrize(
+    ("native", "missing", "options", "chosen"),
+    [
+        # They are taken in a fixed order.
+        ("MATH", 0, {}, "_native_cudnn"),
+        ("MATH", 1, {}, "_native_flash"),
+        ("MATH", 2, {}, "xformers"),
+        ("MATH", 3, {}, "_native_efficient"),
+        ("MATH", 4, {}, None),
+        # What PyTorch takes by itself is left to it.
+        ("CUDNN_ATTENTION", 0, {}, None),
+        ("FLASH_ATTENTION", 0, {}, "_native_cudnn"),
+        ("FLASH_ATTENTION", 3, {}, None),
+        ("EFFICIENT_ATTENTION", 0, {}, "_native_cudnn"),
+        ("EFFICIENT_ATTENTION", 3, {}, None),
+        # Compiled blocks do without xformers.
+        ("MATH", 2, {"compiles": True}, "_native_efficient"),
+        ("MATH", 0, {"requested": "sage"}, "sage"),
+    ],
+)
+def test_the_first_backend_that_works_is_chosen(gpu, native, missing, options, chosen):
+    gpu.native = getattr(SDPBackend, native)
+    for name in [*attention.CANDIDATES][:missing]:
+        del gpu.factors[name]
+    assert choose(**options) == chosen
+    assert ("sage" in gpu.tried) is ("requested" in options)
 
 
 @pytest.mark.parametrize(
-    ("native", "chosen"),
+    ("name", "factor", "chosen"),
     [
-        (SDPBackend.CUDNN_ATTENTION, None),
-        (SDPBackend.FLASH_ATTENTION, "_native_cudnn"),
-        (SDPBackend.EFFICIENT_ATTENTION, "_native_cudnn"),
+        ("_native_cudnn", 1.03, "_native_flash"),
+        ("_native_cudnn", torch.nan, "_native_flash"),
+        ("sage", 1.08, "sage"),
+        ("sage", 1.2, "_native_cudnn"),
     ],
 )
-def test_a_backend_that_pytorch_takes_by_itself_is_left_to_it(gpu, native, chosen):
-    gpu.native = native
-    assert choose() == chosen
-    del gpu.factors["_native_cudnn"], gpu.factors["_native_flash"], gpu.factors["xformers"]
-    assert choose() is None
-
-
-def test_compiled_blocks_do_without_xformers(gpu):
-    del gpu.factors["_native_cudnn"], gpu.factors["_native_flash"]
-    assert choose() == "xformers"
-    assert choose(compiles=True) == "_native_efficient"
-
-
-@pytest.mark.parametrize("factor", [1.03, torch.nan])
-def test_a_backend_with_wrong_numbers_is_not_used(gpu, factor):
-    gpu.factors["_native_cudnn"] = factor
-    assert choose() == "_native_flash"
+def test_a_backend_with_wrong_numbers_is_not_used(gpu, name, factor, chosen):
+    gpu.factors[name] = factor
+    assert choose(requested="sage" if name == "sage" else None) == chosen
 
 
 def test_each_backend_is_tried_once(gpu):
@@ -114,24 +123,6 @@ def test_an_excluded_backend_is_not_chosen_again(gpu):  # noqa: ARG001
         assert one.choose(2, 16) == name
         one.exclude(name)
     assert one.choose(2, 16) == "_native_flash"
-
-
-@pytest.mark.parametrize(
-    ("requested", "factor", "chosen"),
-    [("sage", 1.08, "sage"), ("sage", 1.2, "_native_cudnn"), (None, 1, "_native_cudnn")],
-)
-def test_sage_attention_is_used_on_request_and_may_round(gpu, requested, factor, chosen):
-    gpu.factors["sage"] = factor
-    assert choose(requested=requested) == chosen
-    assert ("sage" in gpu.tried) is (requested is not None)
-
-
-@pytest.mark.parametrize(("requested", "notices"), [("sage", ["attention_refused"]), ("native", [])])
-def test_a_job_reports_that_the_requested_attention_is_not_used(tmp_path, requested, notices):
-    loader = make_loader()
-    loader._attention.requested = requested
-    events = run(make_request(), tmp_path, loader=loader)
-    assert [event.code for event in events if isinstance(event, Notice)] == notices
 
 
 def test_only_blocks_with_sage_attention_are_not_compiled():
@@ -204,7 +195,7 @@ def native_latents(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("chosen", "requested", "notices"),
-    [("xformers", None, []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
+    [("xformers", "native", []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
 )
 def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, native_latents, chosen, requested, notices):
     """None of these works here; the first two fail when they are activated, the other in a block."""
@@ -270,25 +261,6 @@ def test_a_backend_that_fails_while_compiling_keeps_blocks_compiled():
     assert runner.is_compiling
     assert runner.is_ready("native")
     assert not runner.is_ready("_native_math")
-
-
-@pytest.mark.slow
-def test_a_backend_that_fails_in_a_jobs_compilation_is_replaced():
-    loader, prepared = make_loader(), []
-
-    class Runner(EagerBlocks):
-        def prepare(self, _blocks, _arguments, name):
-            prepared.append(name)
-            if name != "native":
-                raise RuntimeError("no kernel")
-
-    loader._runner = Runner()
-    loader._attention.choose = lambda *_: "_native_math"
-    with loader.transformer(500) as transformer:
-        transformer.prepare_blocks(500, loader.compute)
-        assert transformer.attention == "native"
-    assert prepared == ["_native_math", "native"]
-    assert loader._attention._usable == {"_native_math": False}
 
 
 def test_a_backend_that_fails_in_a_job_causes_no_compilation():

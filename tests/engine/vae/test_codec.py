@@ -61,9 +61,9 @@ def test_a_picture_in_tiles_resembles_the_whole_one():
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles of 64, then 48 pixels, so that decoding takes no time."""
-    monkeypatch.setattr(vae_tiling, "TILE_OVERLAP", 16)
-    monkeypatch.setattr(vae_tiling, "SMALLEST_TILE", 48)
+    """Tiles of 32, then 24 pixels, so that decoding takes no time."""
+    monkeypatch.setattr(vae_tiling, "TILE_OVERLAP", 8)
+    monkeypatch.setattr(vae_tiling, "SMALLEST_TILE", 24)
 
 
 def fail_at(vae, numbers):
@@ -125,7 +125,7 @@ def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
 
 @pytest.mark.usefixtures("small_tiles")
 def test_after_out_of_memory_all_frames_are_taken_again_in_smaller_tiles():
-    latents, taken = torch.randn(1, 16, 8, 8, 8), []
+    latents, taken = torch.randn(1, 16, 8, 4, 4), []
 
     def take(frames):
         taken.append([])
@@ -135,8 +135,8 @@ def test_after_out_of_memory_all_frames_are_taken_again_in_smaller_tiles():
     with make_loader().vae() as vae:
         sizes = fail_at(vae, (3, 4))
         assert decode_to(take, latents, vae, 2**40) == "taken"
-        smaller = decode_latents(latents, vae, tilings_of(64, 64)[2].bytes_to_decode(vae))
-    assert sizes[:5] == [64] * 4 + [48]
+        smaller = decode_latents(latents, vae, tilings_of(32, 32)[2].bytes_to_decode(vae))
+    assert sizes[:5] == [32] * 4 + [24]
     assert [len(frames) for frames in taken] == [13, 0, 29], "those of the first tile, none, all"
     assert torch.equal(torch.stack(taken[2]), smaller)
 
@@ -152,7 +152,7 @@ def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
 
     with make_loader().vae() as vae:
         monkeypatch.setattr(vae_decoder, "empty_cache", lambda _: left.append(vae.decoder._feature_buffers))
-        for size, may_shrink in ((2, True), (8, False)):
+        for size, may_shrink in ((2, True), (4, False)):
             left.clear()
             with pytest.raises(type(failure)) as caught:
                 decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)

@@ -74,20 +74,18 @@ def buffers(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("strip", [2**40, 2**13])
-@pytest.mark.parametrize("widths", [CONFIG["block_out_channels"], [16, 32, 64, 64]])
 @torch.inference_mode()
-def test_windows_that_share_buffers_decode_to_the_same_pixels(strips_of, buffers, strip, widths):
-    strips_of(strip)
+def test_windows_that_share_buffers_decode_to_the_same_pixels(strips_of, buffers):
+    strips_of(2**13)
+    widths = [16, 32, 64, 64]  # as they are to each other in the real one
     theirs = make_vae(CONFIG | {"block_out_channels": widths}).eval().requires_grad_(False).decoder
-    ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 5, 4, 6) for _ in range(3)]
-    windows.append(windows[0][:, :, :2])
-    windows.append(torch.randn(1, 16, 5, 6, 6))
+    ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 3, 3, 4) for _ in range(2)]
+    windows.append(windows[0][:, :, :1])
+    windows.append(torch.randn(1, 16, 3, 4, 4))
     found = [ours(window) for window in windows]
     for one, window in zip(found, windows, strict=True):
         assert error(one, theirs(window)) < 1e-5
-    if widths == [16, 32, 64, 64]:  # as they are to each other in the real one, all of the largest are there
-        assert all(got for part, got in buffers if part > 0.6)
+    assert all(got for part, got in buffers if part > 0.6)
     assert any(got for _, got in buffers)
     assert not any(got for part, got in buffers if part < 0.25)
 
@@ -154,7 +152,7 @@ def test_statistics_of_pieces_add_up_to_those_of_the_map():
 
 @torch.inference_mode()
 def test_diffusers_joins_windows_and_tiles_as_before(vae):
-    latents = torch.randn(1, 16, 5, 12, 12)
+    latents = torch.randn(1, 16, 1, 12, 12)
     ours = copy.deepcopy(vae)
     ours.decoder = WindowDecoder(ours.decoder)
     for tiling in (Tiling(96, 96, 96, 96), Tiling(64, 80, 48, 48)):

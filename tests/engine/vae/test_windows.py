@@ -26,15 +26,13 @@ from diffusers_helper.vae.window_kernel import unfold_frames_at_once
 from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
 torch.manual_seed(0)
 for length, count, taps in ((1, 1, 3), (2, 2, 3), (5, 5, 3), (3, 2, 2), (3, 3, 2)):
-    for top, bottom in ((False, False), (True, False), (False, True), (True, True)):
-        for nonlinear in (None, True, False):
-            norm = torch.randn(32, 1, 1), torch.randn(32, 1, 1)
-            one = None if nonlinear is None else Activation(*norm, nonlinear)
-            seen = torch.randn(length, 9, 7, 32).permute(0, 3, 1, 2)[:, :, 2:7]
-            spec = WindowSpec(count, taps, top, bottom)
-            found, wanted = unfold_frames_at_once(seen, spec, one), unfold_frames(seen, spec, one)
-            assert found.stride() == wanted.stride()
-            assert torch.allclose(found, wanted, atol=1e-5), (length, count, taps, top, bottom, nonlinear)
+    for top, bottom, nonlinear in ((False, False, None), (True, False, True), (False, True, False)):
+        one = None if nonlinear is None else Activation(*torch.randn(2, 32, 1, 1), nonlinear)
+        seen = torch.randn(length, 9, 7, 32).permute(0, 3, 1, 2)[:, :, 2:7]
+        spec = WindowSpec(count, taps, top, bottom)
+        found, wanted = unfold_frames_at_once(seen, spec, one), unfold_frames(seen, spec, one)
+        assert found.stride() == wanted.stride()
+        assert torch.allclose(found, wanted, atol=1e-5), (length, count, taps, top, bottom, nonlinear)
 print("equal")
 """
 
