@@ -5,56 +5,34 @@ layer quantizes its tokens for itself; here that is done once for all layers tha
 pass together with the norm or the activation before it. Measured in `benchmarks/README.md`.
 """
 
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..kernels import triton_or_torch
 from ..transformer.compiling import COMPILED_FORWARD, States
-from .linear import ScaledLinear, int8_product
-from .tokens import TORCH_OPS, TokenOps, Tokens
-
-SELF_TEST_TOLERANCE = 0.02
-"""The largest relative error of a kernel: a number halfway between two may become either."""
+from .linear import ScaledLinear, kernel_product
+from .tokens import ROTATION_WIDTHS, TokenOps, Tokens
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
-def use_fused_forward(block: nn.Module, kind: str, device: torch.device) -> None:
+def use_fused_forward(block: nn.Module, kind: str) -> None:
     """Have a block compiled from this module's function, if all of its layers multiply by our kernel."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(isinstance(layer, ScaledLinear) and layer.product not in (None, int8_product) for layer in layers):
-        forward = {"double": _double_block, "single": _single_block}[kind]
-        setattr(block, COMPILED_FORWARD, partial(forward, choose_token_ops(device)))
+    if all(_is_fusible(layer) for layer in layers):
+        from .token_kernels import KERNELS
+
+        setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], KERNELS))
 
 
-@cache
-def choose_token_ops(device: torch.device) -> TokenOps:
-    """Return the fastest operations on a device, chosen once."""
-    return triton_or_torch(TORCH_OPS, _load_kernels, _sample, SELF_TEST_TOLERANCE, device)
-
-
-def _load_kernels() -> TokenOps:
-    from .token_kernels import KERNELS
-
-    return KERNELS
-
-
-def _sample(ops: TokenOps, device: torch.device) -> list[torch.Tensor]:
-    """Compute each operation on random numbers."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def randn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
-
-    first, second, hidden = randn(6, 768), randn(3, 768), randn(6, 1280)
-    angles = randn(6, 32, dtype=torch.float32)
-    normed = ops.quantize_normed(first, second, randn(768), randn(768))
-    activated = ops.quantize_activated(first, hidden)
-    rotated = ops.norm_and_rotate(first, second, randn(32), randn(32), angles.cos(), angles.sin())
-    return [*(each.dequantize() for each in (ops.quantize_tokens(first), normed, activated)), rotated]
+def _is_fusible(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, ScaledLinear)
+        and layer.product is kernel_product
+        and layer.weight.shape[1] % ROTATION_WIDTHS[0] == 0
+    )
 
 
 def _double_block(
@@ -141,3 +119,6 @@ def _add_mlp(
     """Return one stream `(1, n, width)` with the output of its feed-forward layers added."""
     hidden = layers.net[0].proj.multiply(_quantize_normed(ops, states, scale, shift))
     return states + gate * layers.net[2].multiply(ops.quantize_activated(hidden[:, :0], hidden))
+
+
+FUSED_FORWARDS = {"double": _double_block, "single": _single_block}

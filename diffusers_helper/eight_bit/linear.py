@@ -92,19 +92,19 @@ def int8_product(
 
 @cache
 def choose_product(device: torch.device, dtype: torch.dtype, outputs: int, inputs: int) -> Product | None:
-    """Return a device's fastest product of these widths, or None to dequantize; chosen once.
+    """Return a device's product of these widths for tokens of `dtype`, or None to dequantize; chosen once.
 
-    Our kernel where Triton is, PyTorch's own elsewhere, if a trial with tokens of `dtype` was right.
+    Our kernel for bfloat16 where Triton is, PyTorch's own elsewhere, if a trial with such tokens was right.
     """
     if device.type != "cuda" or outputs % INT8_MULTIPLE or inputs % INT8_MULTIPLE:
         return None
     if torch.cuda.get_device_capability(device) < INT8_CAPABILITY:
         return None
-    products = (_kernel_product, int8_product)
+    products = (kernel_product, int8_product) if dtype == torch.bfloat16 else (int8_product,)
     return next((each for each in products if _computes(each, device, dtype, outputs, inputs)), None)
 
 
-def _kernel_product(
+def kernel_product(
     tokens: Tokens, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """Do `Product` by our kernel. Raises ImportError where Triton is not."""

@@ -10,10 +10,19 @@ from .tokens import Tokens
 
 ROWS, COLUMNS, DEPTH = tl.constexpr(128), tl.constexpr(128), tl.constexpr(64)
 ABREAST = tl.constexpr(8)
-IS_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-OPTIONS = {"num_warps": 4, "num_stages": 5} if IS_HOPPER else {"num_warps": 8, "num_stages": 4}
-"""Tuned on an H200, whose operands need no registers. Elsewhere 8 warps spill none, and 48 KiB of shared
-memory are less than the 99 of a GeForce."""
+HOPPER = 9
+
+
+def options(major: int) -> dict[str, int]:
+    """Return warps and stages for GPUs of a major compute capability.
+
+    Tuned on an H200, whose operands need no registers. Elsewhere 8 warps spill none, and 48 KiB of shared
+    memory are less than the 99 of a GeForce.
+    """
+    return {"num_warps": 4, "num_stages": 5} if major == HOPPER else {"num_warps": 8, "num_stages": 4}
+
+
+OPTIONS = options(torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0)
 
 
 def int8_product_with_scales(

@@ -1,7 +1,8 @@
-"""The Triton kernels of `tokens.TokenOps`. Importing it needs Triton.
+"""The Triton kernels of a block's operations on tokens. Importing it needs Triton.
 
 A program holds a whole token (or some of its heads) in registers, so that memory is read once and written
-once. All but the rotation is computed in float32. A compiler takes the kernels into its graphs unchanged.
+once. All but the rotation is computed in float32. Widths are multiples of the 256 numbers that it joins. A
+compiler takes the kernels into its graphs unchanged.
 """
 
 from typing import Any
@@ -10,31 +11,28 @@ import torch
 import triton
 from triton import language as tl
 
-from .tokens import LARGEST, NORM_EPSILON, SMALLEST_SCALE, TORCH_OPS, TokenOps, Tokens, rotation_width
+from .tokens import LARGEST, ROTATION_WIDTHS, SMALLEST_SCALE, TokenOps, Tokens
 
 ELEMENTS_A_WARP = 2048
 """The elements of a token for each warp, 64 a thread. This and the next two are tuned on an H100 (10 %)."""
 MOST_WARPS = 8
 HEADS = 16
 """The number of heads in one program."""
-EPSILON, LARGEST_NUMBER = tl.constexpr(NORM_EPSILON), tl.constexpr(LARGEST)
-SMALLEST = tl.constexpr(SMALLEST_SCALE)
-ROTATION = 256
-"""The rotation's width that the kernels have; tokens of other widths are left to PyTorch."""
+EPSILON = tl.constexpr(1e-6)
+"""The epsilon of all norms of the blocks, over tokens and over heads."""
+LARGEST_NUMBER, SMALLEST = tl.constexpr(LARGEST), tl.constexpr(SMALLEST_SCALE)
 
 
 def quantize_tokens(x: torch.Tensor) -> Tokens:
-    """Do `tokens.quantize_tokens` in one kernel."""
-    x = x.reshape(-1, x.shape[-1])
-    return _quantize(x, x[:0]) if _fits(x) else TORCH_OPS.quantize_tokens(x)
+    """Do `tokens.quantize_tokens` of `(n, width)`."""
+    return _quantize(x, x[:0])
 
 
 def quantize_normed(
     first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 ) -> Tokens:
-    """Do `tokens.quantize_normed` in one kernel."""
-    given = first, second, scale, shift
-    return _quantize(*given) if _fits(first) else TORCH_OPS.quantize_normed(*given)
+    """Norm, modulate by `(width,)` and quantize tokens `(n, width)` and `(m, width)`, concatenated."""
+    return _quantize(first, second, scale, shift)
 
 
 def _quantize(
@@ -43,7 +41,7 @@ def _quantize(
     scale: torch.Tensor | None = None,
     shift: torch.Tensor | None = None,
 ) -> Tokens:
-    """Quantize tokens, normed and modulated before if there are a scale and a shift."""
+    """Quantize tokens, normed and modulated before if there are a scale and a shift, in one kernel."""
     first, second = first.contiguous(), second.contiguous()
     count, width = first.shape[0] + second.shape[0], first.shape[1]
     tokens, block = _empty_tokens(first, count, width), _power_of_2(width)
@@ -65,10 +63,8 @@ def _quantize(
 
 
 def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
-    """Do `tokens.quantize_activated` in one kernel."""
+    """Quantize `before` `(n, w)`, where w may be 0, concatenated with GELU of `hidden` `(n, h)`."""
     before, hidden = before.contiguous(), hidden.contiguous()
-    if not _fits(before, hidden):
-        return TORCH_OPS.quantize_activated(before, hidden)
     count, before_width, hidden_width = hidden.shape[0], before.shape[1], hidden.shape[1]
     tokens, block = _empty_tokens(hidden, count, before_width + hidden_width), _power_of_2(hidden_width)
     kernel: Any = _quantize_activated
@@ -78,7 +74,7 @@ def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
         tokens.numbers,
         tokens.scale,
         before_width=before_width,
-        before_block=max(_power_of_2(before_width), ROTATION),
+        before_block=max(_power_of_2(before_width), ROTATION_WIDTHS[0]),
         hidden_width=hidden_width,
         hidden_block=block,
         num_warps=_warps(block),
@@ -94,7 +90,11 @@ def norm_and_rotate(
     cosine: torch.Tensor,
     sine: torch.Tensor,
 ) -> torch.Tensor:
-    """Do `tokens.norm_and_rotate` in one kernel."""
+    """Norm each head of queries or keys `(n, heads * head_dim)` and `(m, ...)`, concatenated.
+
+    The `first` are turned (RoPE, arXiv 2104.09864) by angles as diffusers gives them: `(n, head_dim)`
+    float32, each twice, for the two neighbours of a pair. Weights are `(head_dim,)`.
+    """
     first, second = first.contiguous(), second.contiguous()
     count, width, size = first.shape[0] + second.shape[0], first.shape[1], first_weight.shape[0]
     result = torch.empty(count, width, dtype=first.dtype, device=first.device)
@@ -117,14 +117,6 @@ def norm_and_rotate(
 
 
 KERNELS = TokenOps(quantize_tokens, quantize_normed, quantize_activated, norm_and_rotate)
-
-
-def _fits(*tokens: torch.Tensor) -> bool:
-    """Return whether the kernels have the tokens' rotation, whose sums float16 cannot hold."""
-    return all(
-        each.dtype != torch.float16 and (each.shape[1] == 0 or rotation_width(each.shape[1]) == ROTATION)
-        for each in tokens
-    )
 
 
 def _empty_tokens(like: torch.Tensor, count: int, width: int) -> Tokens:

@@ -3,24 +3,18 @@
 A rotation in blocks (a Hadamard matrix, as in QuaRot, arXiv 2404.00456) spreads what stands out in a token
 or in a weight's row over its block, so that one scale is enough. It is orthonormal: a product of rotated
 tokens and rotated weights is that of the tokens and weights themselves.
-
-A block makes tokens in three ways, two of them joined with another operation, which `TokenOps` names. Here
-they are in PyTorch's operations; `token_kernels.py` does each in one pass over the GPU's memory.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 
 LARGEST = 127
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 ROTATION_WIDTHS = (256, 64, 16, 4, 1)
 """The widths of a rotation's blocks: powers of 4, whose matrices every number format holds exactly."""
 _MATRICES: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}  # a compiler ignores lru_cache
-NORM_EPSILON = 1e-6
-"""The epsilon of all norms of the blocks, over tokens and over heads."""
 
 
 class Tokens(NamedTuple):
@@ -36,7 +30,7 @@ class Tokens(NamedTuple):
 
 
 class TokenOps(NamedTuple):
-    """The operations of a block on tokens; see the functions of the same names below."""
+    """The operations of a block on tokens, which `token_kernels.py` describes."""
 
     quantize_tokens: Callable[..., Tokens]
     quantize_normed: Callable[..., Tokens]
@@ -84,42 +78,3 @@ def _largest(tokens: torch.Tensor) -> torch.Tensor:
     """Return the largest absolute value of each token `(n, 1)`, float32, not 0."""
     norm = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
     return norm.clamp_min(SMALLEST_SCALE)
-
-
-def quantize_normed(
-    first: torch.Tensor, second: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
-) -> Tokens:
-    """Norm, modulate by `(width,)` and quantize tokens `(n, width)` and `(m, width)`, concatenated."""
-    both = torch.cat([first, second])
-    normed = functional.layer_norm(both, both.shape[-1:], eps=NORM_EPSILON)
-    return quantize_tokens(normed * (1 + scale) + shift)
-
-
-def quantize_activated(before: torch.Tensor, hidden: torch.Tensor) -> Tokens:
-    """Quantize `before` `(n, w)`, where w may be 0, concatenated with GELU of `hidden` `(n, h)`."""
-    return quantize_tokens(torch.cat([before, functional.gelu(hidden, approximate="tanh")], dim=1))
-
-
-def norm_and_rotate(
-    first: torch.Tensor,
-    second: torch.Tensor,
-    first_weight: torch.Tensor,
-    second_weight: torch.Tensor,
-    cosine: torch.Tensor,
-    sine: torch.Tensor,
-) -> torch.Tensor:
-    """Norm each head of queries or keys `(n, heads * head_dim)` and `(m, ...)`, concatenated.
-
-    The `first` are turned (RoPE, arXiv 2104.09864) by angles as diffusers gives them: `(n, head_dim)`
-    float32, each twice, for the two neighbours of a pair. Weights are `(head_dim,)`.
-    """
-    size = len(first_weight)
-    heads = functional.rms_norm(first.unflatten(1, (-1, size)), (size,), first_weight, NORM_EPSILON)
-    even, odd = heads.unflatten(2, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(2)
-    rotated = heads.float() * cosine[:, None] + turned.float() * sine[:, None]
-    others = functional.rms_norm(second.unflatten(1, (-1, size)), (size,), second_weight, NORM_EPSILON)
-    return torch.cat([rotated.to(first.dtype), others]).flatten(1)
-
-
-TORCH_OPS = TokenOps(quantize_tokens, quantize_normed, quantize_activated, norm_and_rotate)

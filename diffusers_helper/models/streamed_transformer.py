@@ -149,7 +149,7 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     for kind, template in templates.items():
         use_best_product(template, compute.device, compute.transformer)
         if compute.compiles:
-            use_fused_forward(template, kind, compute.device)
+            use_fused_forward(template, kind)
 
     def stream(modules: dict[str, nn.Module], after_pass: RamTier | None = None) -> StreamedLayers:
         layers = [

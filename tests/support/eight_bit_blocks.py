@@ -1,5 +1,7 @@
 """Transformer blocks with 8-bit weights."""
 
+from functools import partial
+
 import torch
 from diffusers.models.transformers.transformer_hunyuan_video import (
     HunyuanVideoSingleTransformerBlock,
@@ -7,9 +9,11 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 )
 from torch import nn
 
-from diffusers_helper.eight_bit.block import use_fused_forward
+from diffusers_helper.eight_bit.block import FUSED_FORWARDS, use_fused_forward
 from diffusers_helper.eight_bit.linear import ScaledLinear, quantize
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
+from tests.support.token_ops import TORCH_OPS
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM = 4, 64
@@ -34,7 +38,9 @@ def make_block(kind, product=traced_product, dtype=torch.float32, device=CPU):
     for name, layer in list(block.named_modules()):
         if isinstance(layer, nn.Linear):
             block.set_submodule(name, scaled(layer, product))
-    use_fused_forward(block, kind, device)
+    use_fused_forward(block, kind)
+    if not hasattr(block, COMPILED_FORWARD):
+        setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], TORCH_OPS))
     sizes = modulation_sizes(kind, WIDTH)
     set_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
     return block

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from diffusers_helper.eight_bit.block import use_fused_forward
-from diffusers_helper.eight_bit.linear import int8_product
+from diffusers_helper.eight_bit.linear import int8_product, kernel_product
 from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlocks, EagerBlocks
-from tests.support.eight_bit_blocks import CPU, HEAD_DIM, HEADS, KINDS, make_block, states
+from tests.support.eight_bit_blocks import HEAD_DIM, HEADS, KINDS, make_block, states
 
 
 def fused(block, arguments):
@@ -68,12 +68,12 @@ def test_eager_blocks_do_not_use_it(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("product", [None, int8_product, "no 8-bit layer"])
+@pytest.mark.parametrize("product", [None, int8_product, kernel_product, "no 8-bit layer"])
 def test_a_block_with_other_products_has_no_fused_forward(kind, product):
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
     if product != "no 8-bit layer":
-        block = make_block(kind)
+        block = make_block(kind)  # whose other layers have another product than our kernel
         delattr(block, COMPILED_FORWARD)
         block.attn.to_v.product = product
-    use_fused_forward(block, kind, CPU)
+    use_fused_forward(block, kind)
     assert not hasattr(block, COMPILED_FORWARD)

@@ -120,17 +120,17 @@ def kernel(*given):
 def gpu(monkeypatch):
     """A Turing GPU that computes as the CPU does, with a kernel."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    monkeypatch.setattr(linear, "_kernel_product", kernel)
+    monkeypatch.setattr(linear, "kernel_product", kernel)
     original = linear._computes
     monkeypatch.setattr(linear, "_computes", lambda product, _, *given: original(product, CPU, *given))
     return monkeypatch
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_gpu_with_int8_uses_the_kernel_and_is_tried_once_for_each_width(gpu, dtype):
-    assert choose_product(GPU, dtype, 128, 64) is kernel
+@pytest.mark.parametrize(("dtype", "product"), [(torch.bfloat16, kernel), (torch.float16, int8_product)])
+def test_a_gpu_with_int8_uses_it_and_is_tried_once_for_each_width(gpu, dtype, product):
+    assert choose_product(GPU, dtype, 128, 64) is product
     gpu.setattr(linear, "_computes", lambda *_: False)
-    assert choose_product(GPU, dtype, 128, 64) is kernel
+    assert choose_product(GPU, dtype, 128, 64) is product
     assert choose_product(GPU, dtype, 64, 128) is None
 
 
@@ -147,7 +147,7 @@ def broken(change):
 
 @pytest.mark.parametrize("change", [0.9, torch.nan, "no Triton"])
 def test_without_a_right_kernel_pytorchs_own_product_is_used(gpu, change):
-    gpu.setattr(linear, "_kernel_product", broken(change))
+    gpu.setattr(linear, "kernel_product", broken(change))
     assert choose_product(GPU, torch.bfloat16, 128, 64) is int8_product
     choose_product.cache_clear()
     gpu.setattr(linear, "int8_product", broken(change))
