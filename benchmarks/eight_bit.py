@@ -39,7 +39,7 @@ from diffusers_helper.eight_bit.tokens import rotate
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.streamed_transformer import stream_transformer
-from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.model_files import ModelFiles, ModelPart, find_models
@@ -232,11 +232,11 @@ def predict(part: ModelPart, dtype: torch.dtype) -> torch.Tensor:
     )
     history = randn(1, 16, 20, SIDE, SIDE).split((2, 2, 16), dim=2)
     image = randn(1, 64, config["image_proj_dim"])
-    inputs = SectionInputs(prompt, None, image, *history, section_positions(3, FRAMES))
+    inputs = SectionInputs(prompt, None, image, *history, section_positions(3, FRAMES), GUIDANCE)
     x, sigma = randn(1, 16, FRAMES, SIDE, SIDE), torch.tensor(SIGMA)
     compute = dataclasses.replace(choose_compute("cpu"), transformer=dtype)
     with stream_transformer(part, compute, 1000, None) as transformer:
-        denoiser = SectionDenoiser(transformer, inputs, Guidance(GUIDANCE), compute, sigma[None])
+        denoiser = SectionDenoiser(transformer, inputs, compute, sigma[None])
         return (x - denoiser.predict(x, sigma)) / SIGMA
 
 

@@ -34,7 +34,7 @@ from diffusers_helper.encoding.prompts import PromptEmbeds  # noqa: E402
 from diffusers_helper.models.streamed_transformer import stream_transformer  # noqa: E402
 from diffusers_helper.models.vram_budget import count_tokens  # noqa: E402
 from diffusers_helper.ram import read_ram  # noqa: E402
-from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs  # noqa: E402
+from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs  # noqa: E402
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas  # noqa: E402
 from diffusers_helper.sections import section_positions  # noqa: E402
 from diffusers_helper.streaming import ram_tier  # noqa: E402
@@ -163,7 +163,7 @@ def measure(
             torch.cuda.synchronize()
             compiled = time.perf_counter() - begin
             begin = time.perf_counter()
-            denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), compute, sigmas[:-1])
+            denoiser = SectionDenoiser(transformer, inputs, compute, sigmas[:-1])
             torch.cuda.synchronize()
             prepared = time.perf_counter() - begin
             x, seconds = noise.to(compute.device), []

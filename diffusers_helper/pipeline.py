@@ -1,13 +1,13 @@
 """The pipeline from a request to a video: a generator of events that knows no listener."""
 
-import contextlib
 import json
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, StopRequested
 from .events import Event, Finished, Notice, Planned, Resumed, SectionDone, StageStarted, Stopped
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
-from .job.folder import LATENT_CHANNELS, JobFolder, bytes_needed, stored_fingerprint
+from .job.folder import LATENT_CHANNELS, JobFolder, stored_fingerprint
 from .job.output import Output, Target
 from .job.partial_video import PartialVideo
 from .job.section_files import count_stored_sections
@@ -29,7 +29,7 @@ from .models.streamed_transformer import StreamedTransformer
 from .models.vram_budget import count_tokens, vae_budget
 from .plan import Plan, Section, make_plan
 from .request import GenerationRequest
-from .sampling.section import SectionSampler, section_inputs
+from .sampling.section import SectionSampler
 from .sections import HISTORY_FRAMES, pixel_frames
 from .vae.codec import decode_to, watch_for_black
 
@@ -43,28 +43,25 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Job:
-    """The decisions made at the beginning of a job, and the objects that write its files."""
+    """The decisions made at the beginning of a job, and the objects that write its files.
+
+    `write_partial` writes the partial video, where one was asked for (see `PartialVideo.write`).
+    """
 
     request: GenerationRequest
     plan: Plan
-    target: Target
     pictures: dict[str, np.ndarray]
     seed: int
+    loader: ModelLoader
     stop: threading.Event
     folder: JobFolder
     output: Output
-    progress: PartialVideo | None
+    write_partial: Callable[[], Path | None]
     started: float = field(default_factory=time.monotonic)
 
     @property
     def num_sections(self) -> int:
         return len(self.plan.sections)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """The height and width in pixels."""
-        height, width = self.pictures[self.plan.start].shape[:2]
-        return height, width
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -96,9 +93,18 @@ def generate(
         if not stop.is_set():  # verifying takes a while
             loader.verify()
         target.check()
-    with machine_errors(target.working_folder), _job_folder(plan, target, pictures) as folder:
-        job, damaged = _begin(request, plan, target, pictures, loader, stop, folder)
-        height, width = job.size
+    height, width = pictures[plan.start].shape[:2]
+    work = target.working_folder
+    with machine_errors(work), JobFolder(work, height, width, plan.size.overlap_frames) as folder:
+        num_bytes = plan.decoded_frames * pictures[plan.start].nbytes
+        check_room(folder.path, num_bytes - folder.num_bytes)
+        check_room(target.folder, num_bytes // 10)
+        fingerprint = _fingerprint_of(request, pictures, loader, folder)
+        damaged = folder.resume(fingerprint, [section.is_last for section in plan.sections])
+        output = Output(target, request, plan, folder, pack_request(request, pictures, fingerprint.seed))
+        folder.write_request(output.packed)
+        write_partial = PartialVideo(folder).write if target.partial_videos else lambda: None
+        job = _Job(request, plan, pictures, fingerprint.seed, loader, stop, folder, output, write_partial)
         yield Planned(plan, width, height, job.seed)
         try:
             yield from _report_stored(job, damaged)
@@ -106,35 +112,16 @@ def generate(
                 encoding = encode_all(request, plan, pictures, loader, cache)
                 conditioning = yield from _until_stopped(encoding, job)
                 with machine_errors(target.folder):
-                    job.output.write_start(pictures[plan.start])
-                yield from _make_sections(job, conditioning, loader)
+                    output.write_start(pictures[plan.start])
+                yield from _make_sections(job, conditioning)
             yield StageStarted("saving")
             end: Event = _finish(job)
         except StopRequested:
             end = yield from _keep_stopped(job)
         except BaseException:  # finished sections can be watched however the job ends
-            job.output.write_unfinished(folder)
+            output.write_unfinished()
             raise
         yield end  # before the folder goes, with the video so far that somebody may be watching
-
-
-def _begin(
-    request: GenerationRequest,
-    plan: Plan,
-    target: Target,
-    pictures: dict[str, np.ndarray],
-    loader: ModelLoader,
-    stop: threading.Event,
-    folder: JobFolder,
-) -> tuple[_Job, int | None]:
-    """Open the job; return it and the index of a stored section that was damaged, if one was."""
-    fingerprint = _fingerprint_of(request, pictures, loader, folder)
-    damaged = folder.resume(fingerprint, [section.is_last for section in plan.sections])
-    packed = pack_request(request, pictures, fingerprint.seed)
-    folder.write_request(packed)
-    output = Output(target, request, plan, packed)
-    progress = PartialVideo(folder) if target.partial_videos else None
-    return _Job(request, plan, target, pictures, fingerprint.seed, stop, folder, output, progress), damaged
 
 
 def _fingerprint_of(
@@ -165,65 +152,47 @@ def _report_stored(job: _Job, damaged: int | None) -> Generator[Event, None, Non
     if damaged is not None:
         yield Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections})
     if done:
-        video = job.progress.write() if job.progress is not None else None
-        yield Resumed(done, job.num_sections, job.folder.num_frames, video)
+        yield Resumed(done, job.num_sections, job.folder.num_frames, job.write_partial())
 
 
-def _make_sections(
-    job: _Job, conditioning: Conditioning, loader: ModelLoader
-) -> Generator[Event, None, None]:
+def _make_sections(job: _Job, conditioning: Conditioning) -> Generator[Event, None, None]:
     """Sample, decode and store each section that is not there yet, from the video's end backwards."""
-    latents = _Latents.at_the_end(job, conditioning)
-    noise_shape = (1, LATENT_CHANNELS, job.plan.size.latent_frames, *latents.start.shape[-2:])
+    folder, loader, compute = job.folder, job.loader, job.loader.compute
+    start, history = conditioning.latents[job.plan.start], _first_history(job, conditioning)
+    front = history[:, :, :0]  # as many of the video's first latents as decoding the newest section needs
+    noise_shape = (1, LATENT_CHANNELS, job.plan.size.latent_frames, *start.shape[-2:])
     tokens = count_tokens(*noise_shape[-3:])
     generator = torch.Generator("cpu").manual_seed(job.seed)
     yield StageStarted("transformer")
     with loader.vae_decoder() as vae, loader.transformer(tokens) as transformer:  # which takes what is left
         is_refused = yield from _report_refused(loader, transformer)
-        if job.folder.num_latents < job.num_sections and not transformer.is_prepared:
+        if folder.num_latents < job.num_sections and not transformer.is_prepared:
             yield StageStarted("compiling")
-            transformer.prepare_blocks(tokens, loader.compute)
-        sampler = SectionSampler(job.request, job.num_sections, transformer, loader.compute, job.check_stop)
+            transformer.prepare_blocks(tokens, compute)
+        sampler = SectionSampler(
+            job.request, job.num_sections, conditioning, transformer, compute, job.check_stop
+        )
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
-            if section.index == job.folder.num_latents:
-                inputs = section_inputs(job.request, section, conditioning, latents.history)
-                sampled, evaluations = yield from sampler.sample(section, inputs, noise)
+            if section.index == folder.num_latents:
+                sampled, evaluations = yield from sampler.sample(section, history, noise)
                 is_refused = is_refused or (yield from _report_refused(loader, transformer))
-                whole = torch.cat([*[latents.start] * section.is_last, sampled], dim=2)
-                job.folder.add_latents(whole, section.is_last, evaluations)
-            latents.prepend(job.folder.latents(section.index), section)
-            if section.index == job.folder.num_sections:
-                yield from _decode(job, section, latents.front, loader, transformer, vae)
+                whole = torch.cat([*[start] * section.is_last, sampled], dim=2)
+                folder.add_latents(whole, section.is_last, evaluations)
+            newest = folder.latents(section.index)
+            front = torch.cat([newest, front], dim=2)[:, :, : section.decoded_latent_frames]
+            history = torch.cat([newest, history], dim=2)[:, :, :HISTORY_FRAMES]
+            if section.index == folder.num_sections:
+                yield from _decode(job, section, front, transformer, vae)
 
 
-@dataclass
-class _Latents:
-    """The latents of the video's end so far, as the next section needs them: `(1, channels, t, h, w)`.
-
-    Attributes:
-        start: the start picture's, of one frame.
-        history: the first `HISTORY_FRAMES`; before there are as many, the end picture's and zeros.
-        front: the first ones, as many as decoding the newest section needs.
-    """
-
-    start: torch.Tensor
-    history: torch.Tensor
-    front: torch.Tensor
-
-    @classmethod
-    def at_the_end(cls, job: _Job, conditioning: Conditioning) -> "_Latents":
-        """The latents before any section is made."""
-        start = conditioning.latents[job.plan.start]
-        history = start.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start.shape[-2:])
-        if job.plan.end is not None:
-            history[:, :, :1] = conditioning.latents[job.plan.end] * job.request.end_frame_strength
-        return cls(start, history, history[:, :, :0])
-
-    def prepend(self, latents: torch.Tensor, section: Section) -> None:
-        """Put a section's latents in front."""
-        self.front = torch.cat([latents, self.front], dim=2)[:, :, : section.decoded_latent_frames]
-        self.history = torch.cat([latents, self.history], dim=2)[:, :, :HISTORY_FRAMES]
+def _first_history(job: _Job, conditioning: Conditioning) -> torch.Tensor:
+    """Return the history `(1, channels, HISTORY_FRAMES, h, w)` of section 0: the end picture's and zeros."""
+    start = conditioning.latents[job.plan.start]
+    history = start.new_zeros(1, LATENT_CHANNELS, HISTORY_FRAMES, *start.shape[-2:])
+    if job.plan.end is not None:
+        history[:, :, :1] = conditioning.latents[job.plan.end] * job.request.end_frame_strength
+    return history
 
 
 def _report_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
@@ -238,7 +207,6 @@ def _decode(
     job: _Job,
     section: Section,
     latents: torch.Tensor,
-    loader: ModelLoader,
     transformer: StreamedTransformer,
     vae: "AutoencoderKLHunyuanVideo",
 ) -> Generator[Event, None, None]:
@@ -251,27 +219,26 @@ def _decode(
 
     def decode() -> None:
         may_shrink = not transformer.stack.layers.num_resident  # resident layers are evicted before
-        decode_to(store, latents, vae, vae_budget(loader.compute), may_shrink, section.decoded_tiles)
+        decode_to(store, latents, vae, vae_budget(job.loader.compute), may_shrink, section.decoded_tiles)
 
     transformer.budget.retry_on_oom(decode)
-    video = job.progress.write() if job.progress is not None else None
-    yield SectionDone(section.index, job.num_sections, job.folder.num_frames, video)
+    yield SectionDone(section.index, job.num_sections, job.folder.num_frames, job.write_partial())
 
 
 def _finish(job: _Job) -> Finished:
     """Write the section files asked for, the latents, and last, when nothing can be missing, the video."""
-    with machine_errors(job.target.folder):
-        job.output.write_start(job.pictures[job.plan.start])
-        job.output.write_sections(job.folder)
-        if job.target.save_latents:
+    output, start = job.output, job.pictures[job.plan.start]
+    with machine_errors(output.target.folder):
+        output.write_start(start)
+        output.write_sections()
+        if output.target.save_latents:
             metadata = {"transformer_evaluations": json.dumps(job.folder.evaluations), "seed": str(job.seed)}
-            job.folder.save_latents(job.target.file(".safetensors"), metadata)
-        video, count = job.output.write_video(job.folder)
-        job.output.delete_unfinished()
+            job.folder.save_latents(output.target.file(".safetensors"), metadata)
+        video, count = output.write_video()
+        output.delete_unfinished()
     job.folder.done = True
-    height, width = job.size
-    elapsed = time.monotonic() - job.started
-    return Finished(video, count, job.plan.seconds, width, height, elapsed)
+    height, width = start.shape[:2]
+    return Finished(video, count, job.plan.seconds, width, height, time.monotonic() - job.started)
 
 
 def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
@@ -280,7 +247,7 @@ def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
         if job.folder.num_sections:
             yield StageStarted("saving")
     finally:
-        kept = job.output.write_unfinished(job.folder)
+        kept = job.output.write_unfinished()
     return Stopped(kept, job.folder.num_sections, job.num_sections)
 
 
@@ -292,14 +259,3 @@ def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[E
             yield next(events)
     except StopIteration as end:
         return end.value
-
-
-@contextlib.contextmanager
-def _job_folder(plan: Plan, target: Target, pictures: dict[str, np.ndarray]) -> Iterator[JobFolder]:
-    """Open the working folder, if the disk has room for its sections."""
-    height, width = pictures[plan.start].shape[:2]
-    with JobFolder(target.working_folder, height, width, plan.size.overlap_frames) as folder:
-        needed = bytes_needed(plan.decoded_frames, height, width)
-        check_room(folder.path, needed - folder.num_bytes)
-        check_room(target.folder, needed // 10)
-        yield folder

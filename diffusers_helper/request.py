@@ -197,7 +197,9 @@ class GenerationRequest:
         _check_size(request)
         _check_keyframes(request)
         _check_closing(request)
-        return request if base is None else request.with_base(base)
+        if base is None:
+            return request
+        return request.map_images(lambda name: name if is_data_uri(name) else str((base / name).absolute()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON values that `from_dict` reads back to an equal request."""
@@ -207,10 +209,6 @@ class GenerationRequest:
             for keyframe in self.keyframes
         ]
         return values
-
-    def with_base(self, base: Path) -> "GenerationRequest":
-        """Return the request with picture paths made absolute, relative to the folder `base`."""
-        return self.map_images(lambda name: name if is_data_uri(name) else str((base / name).absolute()))
 
     def map_images(self, change: Callable[[str], str]) -> "GenerationRequest":
         """Return the request with the name of each picture that it has replaced by `change(name)`."""

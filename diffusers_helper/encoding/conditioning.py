@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..buckets import video_size
+from ..errors import InputError
 from ..events import Event, Notice, StageStarted
 from ..media.images import fit_image, read_image
 from ..models.loading import ModelLoader
@@ -16,7 +17,6 @@ from ..request import GenerationRequest
 from ..vae.codec import encode_picture
 from .embedding_cache import EmbeddingCache, embedding_keys
 from .prompts import PromptEmbeds, encode_prompts, pad_prompt
-from .vision import encode_vision
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,24 @@ def _encode_vision(
         known = {"image_embeds": encode_vision(picture, loader)}
         cache.put(key, known)
     return known["image_embeds"][None]
+
+
+@torch.inference_mode()
+def encode_vision(picture: np.ndarray, loader: ModelLoader) -> torch.Tensor:
+    """Encode a cropped picture `(height, width, 3)` uint8 as SigLIP's last hidden states `(tokens, dim)`.
+
+    Raises:
+        InputError: the image processor's config is broken.
+    """
+    from transformers import SiglipImageProcessorPil
+
+    folder = loader.files.image_encoder.processor
+    assert folder is not None
+    try:
+        processor = SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError("model_file_broken", path=str(folder / "preprocessor_config.json")) from error
+    pixels = processor.preprocess(images=picture, return_tensors="pt").pixel_values
+    with loader.image_encoder() as model:
+        pixels = pixels.to(loader.compute.device, loader.compute.encoders)
+        return model(pixel_values=pixels).last_hidden_state[0].cpu()

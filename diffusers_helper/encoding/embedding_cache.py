@@ -7,7 +7,6 @@ folder is bounded: the least recently used entries go first. A folder that canno
 import hashlib
 import logging
 import os
-import time
 from pathlib import Path
 
 import torch
@@ -23,8 +22,6 @@ VERSION = 1
 """The version of the entries, which another meaning of embeddings raises."""
 MAX_BYTES = 256 * 2**20
 """Bytes of all entries at most."""
-STALE_SECONDS = 3600
-"""Seconds after which nobody is still writing an unfinished entry."""
 
 
 class EmbeddingCache:
@@ -58,10 +55,8 @@ class EmbeddingCache:
         return self.folder / f"{key}.safetensors"
 
     def _evict(self) -> None:
-        for part in self.folder.glob("*.part"):  # of a run that was killed
-            if part.stat().st_mtime < time.time() - STALE_SECONDS:
-                part.unlink(missing_ok=True)
-        entries = sorted(self.folder.glob("*.safetensors"), key=lambda entry: entry.stat().st_mtime_ns)
+        entries = list(self.folder.glob("*.safetensors*"))  # with the parts that killed runs left
+        entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
         excess = sum(entry.stat().st_size for entry in entries) - self.max_bytes
         for entry in entries:
             if excess <= 0:

@@ -25,9 +25,12 @@ POOLED_TOKENS = 77
 """Tokens that CLIP takes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one can be a key
 class PromptEmbeds:
-    """An encoded prompt: `embeds` `(1, 512, dim)` zero-padded with `mask` `(1, 512)`, `pooled` `(1, dim)`."""
+    """An encoded prompt: `embeds` `(1, 512, dim)` zero-padded with `mask` `(1, 512)`, `pooled` `(1, dim)`.
+
+    It lies on the CPU, where the mask is read.
+    """
 
     embeds: torch.Tensor
     mask: torch.Tensor

@@ -18,8 +18,6 @@ LENGTH = struct.Struct("<Q")
 """The length of the metadata in bytes, between them and the checksum."""
 CHUNK = 2**20
 """Bytes read at a time."""
-MAX_METADATA = 2**20
-"""Bytes of metadata at most."""
 PERMANENT_ERRORS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 """Error numbers that another try would not change: EIO is a broken part of the disk."""
 
@@ -50,22 +48,16 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     try:
         size = path.stat().st_size - DIGEST
         with path.open("rb") as file:
-            digest = sha256_of(file, size)
-            if size < LENGTH.size or digest != file.read(DIGEST):
+            if sha256_of(file, size) != file.read(DIGEST):
                 return None
-            file.seek(size - LENGTH.size)
+            file.seek(size - LENGTH.size)  # what has its checksum we wrote
             (length,) = LENGTH.unpack(file.read(LENGTH.size))
-            if length > min(MAX_METADATA, size - LENGTH.size):
-                return None
             file.seek(size - LENGTH.size - length)
-            metadata = json.loads(file.read(length))
-    except ValueError:
-        return None
+            return json.loads(file.read(length))
     except OSError as error:
         if error.errno not in PERMANENT_ERRORS:
             raise
         return None
-    return metadata if isinstance(metadata, dict) else None
 
 
 def sha256_of(file: BinaryIO, size: int) -> bytes:

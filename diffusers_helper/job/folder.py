@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from ..errors import InputError
 from ..files.atomic import atomic_write
@@ -26,7 +26,7 @@ from ..files.exclusive_lock import exclusive_lock
 from .fingerprint import JobFingerprint
 from .section_files import PARTIAL_PREFIX, SECTION, Kind, list_partial_videos, section_file
 
-BYTES_PER_PIXEL, LATENT_CHANNELS = 3, 16
+LATENT_CHANNELS = 16
 LOCK, REQUEST = "lock", "request.json"
 _KNOWN_NAMES = re.compile(
     rf"{LOCK}|({re.escape(REQUEST)}|{SECTION.pattern}|(closed_|{PARTIAL_PREFIX})\d+\.mp4)(\.part)?"
@@ -55,7 +55,7 @@ class JobFolder:
         self.path = path
         self.done = False
         self.overlap = overlap
-        self._shape = (height, width, BYTES_PER_PIXEL)
+        self._shape = (height, width, 3)
         self._lock = contextlib.ExitStack()
         self._fingerprint = JobFingerprint("", "", 0)
         self._sections: list[_Stored] = []
@@ -111,15 +111,12 @@ class JobFolder:
         """
         self._fingerprint = fingerprint
         for number, final in enumerate(is_final):
-            stored = self._find(number, "latents")
-            if stored is None or stored.metadata["closing"] != final:
+            latents = self._find(number, "latents")
+            if latents is None or latents.metadata["closing"] != final:
                 break
-            self._latents.append(stored)
-        for number in range(self.num_latents):
-            stored = self._find(number, "frames")
-            if stored is None:
-                break
-            self._sections.append(stored)
+            self._latents.append(latents)
+            frames = self._find(number, "frames") if number == self.num_sections else None
+            self._sections += [frames] if frames is not None else []
         return self._clear()
 
     def write_request(self, packed: Mapping[str, object]) -> None:
@@ -207,18 +204,18 @@ class JobFolder:
         begin, number = count - len(weights), 0
         for number, frame in enumerate(frames, 1):
             if begin < number <= count:
-                weight, old = weights[number - begin - 1], torch.from_numpy(next(there).copy())
+                weight, old = weights[number - begin - 1], torch.from_numpy(next(there))
                 frame = weight * frame + (1 - weight) * old.float()
             yield frame
         if number != count:
             raise ValueError(f"{number} frames instead of {count}")
 
     def _read(self, section: _Stored, begin: int, end: int) -> Iterator[np.ndarray]:
-        size = int(np.prod(self._shape))
+        size = math.prod(self._shape)
         with section.path.open("rb") as file:
             file.seek(begin * size)
             for _ in range(begin, end):
-                yield np.frombuffer(file.read(size), dtype=np.uint8).reshape(self._shape)
+                yield np.fromfile(file, np.uint8, size).reshape(self._shape)
 
     # -- latents ---------------------------------------------------------------------------------------------
 
@@ -241,10 +238,8 @@ class JobFolder:
     def latents(self, number: int) -> torch.Tensor:
         """Read the latents `(1, channels, t, h, w)` float32 of a sampled section."""
         stored = self._latents[number]
-        shape = (1, LATENT_CHANNELS, stored.frames, *self._latent_size)
-        with stored.path.open("rb") as file:
-            values = np.frombuffer(file.read(math.prod(shape) * 4), dtype=np.float32)
-        return torch.from_numpy(values.copy()).reshape(shape)
+        shape = (1, LATENT_CHANNELS, stored.frames, self._shape[0] // 8, self._shape[1] // 8)
+        return torch.from_numpy(np.fromfile(stored.path, np.float32, math.prod(shape))).reshape(shape)
 
     @property
     def evaluations(self) -> list[list[int]]:
@@ -253,23 +248,9 @@ class JobFolder:
 
     def save_latents(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Write all latents as `latents` `(1, channels, t, h/8, w/8)` float32 in a safetensors file."""
-        height, width = self._latent_size
-        shape = [1, LATENT_CHANNELS, sum(stored.frames for stored in self._latents), height, width]
-        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, math.prod(shape) * 4]}
-        header = json.dumps({"__metadata__": dict(metadata), "latents": entry}).encode()
-        header += b" " * (-len(header) % 8)
-        with atomic_write(path) as part, part.open("wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            for channel in range(LATENT_CHANNELS):
-                for stored in reversed(self._latents):
-                    size = stored.frames * height * width * 4
-                    with stored.path.open("rb") as source:
-                        source.seek(channel * size)
-                        file.write(source.read(size))
-
-    @property
-    def _latent_size(self) -> tuple[int, int]:
-        return self._shape[0] // 8, self._shape[1] // 8
+        latents = torch.cat([self.latents(number) for number in reversed(range(self.num_latents))], dim=2)
+        with atomic_write(path) as part:
+            part.write_bytes(save({"latents": latents}, dict(metadata)))
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -299,8 +280,3 @@ def _section_files(folder: Path) -> list[Path]:
 def _number_of(path: Path) -> int:
     """Parse the number in a section file's name."""
     return int(path.stem.partition("_")[2])
-
-
-def bytes_needed(decoded_frames: int, height: int, width: int) -> int:
-    """Return the bytes of a job's raw frames on the disk, those that two sections share counted twice."""
-    return decoded_frames * height * width * BYTES_PER_PIXEL

@@ -5,7 +5,7 @@ import errno
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +79,7 @@ class Output:
     target: Target
     request: GenerationRequest
     plan: Plan
+    folder: "JobFolder"
     packed: Mapping[str, object]
 
     def write_start(self, picture: np.ndarray) -> None:
@@ -86,40 +87,37 @@ class Output:
         self.target.folder.mkdir(parents=True, exist_ok=True)
         write_png(self.target.file(".png"), picture, without_start(self.packed))
 
-    def write_sections(self, folder: "JobFolder") -> None:
+    def write_sections(self) -> None:
         """Write the section videos and stills that the request asks for, numbered as in the video."""
-        frames = self._frames(folder)
+        frames = self._frames()
         per_section = pixel_frames(self.plan.size.latent_frames + 1) - 1
         for number in range(len(self.plan.sections)):
             first, last = number * per_section, (number + 1) * per_section
             label = f"_section_{number + 1:03d}"
             if self.request.keep_section_videos:
-                part = frames(first + 1 if number else 0, last + 1)
-                write_mp4(self.target.file(label + ".mp4"), part, crf=self.request.crf, comment=self._comment)
+                self._write_mp4(label + ".mp4", frames(first + 1 if number else 0, last + 1))
             if self.request.save_section_stills:
                 write_png(self.target.file(label + ".png"), next(frames(last, last + 1)), self.packed)
 
-    def write_video(self, folder: "JobFolder") -> tuple[Path, int]:
+    def write_video(self) -> tuple[Path, int]:
         """Write the finished video; returns the file and its number of frames."""
-        path, frames = self.target.file(".mp4"), self._frames(folder)
-        count = write_mp4(path, frames(0, folder.num_frames), crf=self.request.crf, comment=self._comment)
-        return path, count
+        count = self._write_mp4(".mp4", self._frames()(0, self.folder.num_frames))
+        return self.target.file(".mp4"), count
 
-    def write_unfinished(self, folder: "JobFolder") -> Path | None:
+    def write_unfinished(self) -> Path | None:
         """Write the finished sections as a separate video, never as a loop: its beginning is missing.
 
         Returns None where nothing is finished, or where it cannot be written, which loses no section.
         """
-        if not folder.num_sections:
+        if not self.folder.num_sections:
             return None
-        path = self.target.file(UNFINISHED)
         try:
             self.target.folder.mkdir(parents=True, exist_ok=True)
-            write_mp4(path, folder.frames(), crf=self.request.crf, comment=self._comment)
+            self._write_mp4(UNFINISHED, self.folder.frames())
         except (OSError, ValueError, av.error.FFmpegError):
-            logger.warning("the finished sections are in %s only", folder.path, exc_info=True)
+            logger.warning("the finished sections are in %s only", self.folder.path, exc_info=True)
             return None
-        return path
+        return self.target.file(UNFINISHED)
 
     def delete_unfinished(self) -> None:
         """Delete the video of an unfinished run, and what a killed run left of one."""
@@ -127,9 +125,10 @@ class Output:
             with contextlib.suppress(OSError):  # somebody is watching it (Windows)
                 self.target.file(ending).unlink(missing_ok=True)
 
-    def _frames(self, folder: "JobFolder") -> Frames:
-        return looped(folder.frames, folder.num_frames) if self.request.loop else folder.frames
+    def _frames(self) -> Frames:
+        frames = self.folder.frames
+        return looped(frames, self.folder.num_frames) if self.request.loop else frames
 
-    @property
-    def _comment(self) -> str:
-        return json.dumps(self.packed, ensure_ascii=False)
+    def _write_mp4(self, ending: str, frames: Iterable[np.ndarray]) -> int:
+        comment = json.dumps(self.packed, ensure_ascii=False)
+        return write_mp4(self.target.file(ending), frames, crf=self.request.crf, comment=comment)

@@ -40,6 +40,7 @@ class PartialVideo:
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
+        self._path = folder.path.absolute()  # "http:a.mp4" would be an address
         self._closed: list[Path] = []
         """Encoded pieces of frames that no longer change, the end of the video first."""
         self._closed_frames = 0
@@ -74,7 +75,7 @@ class PartialVideo:
         head = io.BytesIO()
         _encode(head, self._folder, 0, self._folder.overlap)
         head.seek(0)
-        path = self._folder.path / f"{PARTIAL_PREFIX}{self._folder.num_sections:03d}.mp4"
+        path = self._path / f"{PARTIAL_PREFIX}{self._folder.num_sections:03d}.mp4"
         with atomic_write(path, flush=False) as part:
             _join(part, [head, *reversed(self._closed)])
         return path
@@ -84,7 +85,7 @@ class PartialVideo:
         begin, end = self._folder.overlap, self._folder.num_frames - self._closed_frames
         if begin >= end:
             return
-        path = self._folder.path / f"closed_{len(self._closed):03d}.mp4"
+        path = self._path / f"closed_{len(self._closed):03d}.mp4"
         with atomic_write(path, flush=False) as part:
             _encode(part, self._folder, begin, end)
         self._closed.append(path)
@@ -92,16 +93,16 @@ class PartialVideo:
 
 
 def _encode(target: Path | BinaryIO, folder: JobFolder, start: int, stop: int) -> None:
-    with av.open(_named(target), "w", format="mp4") as container:
+    with av.open(target, "w", format="mp4") as container:
         encode_frames(container, folder.frames(start, stop), PIECE)
 
 
 def _join(target: Path, pieces: Iterable[Path | BinaryIO]) -> None:
     """Copy the packets of pieces that were encoded alike into one file."""
-    with av.open(_named(target), "w", format="mp4", options=FASTSTART) as container:
+    with av.open(target, "w", format="mp4", options=FASTSTART) as container:
         stream, position = None, 0
         for piece in pieces:
-            with av.open(_named(piece), "r", format="mp4") as source:
+            with av.open(piece, "r", format="mp4") as source:
                 if stream is None:
                     stream = container.add_stream_from_template(source.streams.video[0])
                 for packet in source.demux(video=0):
@@ -113,7 +114,3 @@ def _join(target: Path, pieces: Iterable[Path | BinaryIO]) -> None:
                     packet.stream = stream
                     container.mux(packet)
                     position += 1
-
-
-def _named(file: Path | BinaryIO) -> str | BinaryIO:
-    return str(file.absolute()) if isinstance(file, Path) else file

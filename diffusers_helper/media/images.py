@@ -4,7 +4,6 @@ import base64
 import binascii
 import contextlib
 import io
-import math
 import stat
 import struct
 import warnings
@@ -21,8 +20,6 @@ from ..request import MAX_REQUEST_BYTES, is_data_uri
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
 """Pixels along the shorter side at least."""
-LANCZOS_RADIUS = 3
-"""Pixels of the larger picture around one of the smaller that the filter reads."""
 PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
 """Bytes before the first chunk of a PNG file, and at the end of each."""
 MAX_SCALED_PIXELS = 2**25
@@ -40,8 +37,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transpositions that undo each EXIF orientation."""
-_SWAPPING = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
-"""The transpositions that swap width and height."""
 _DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
@@ -55,7 +50,7 @@ def read_image(name: str) -> np.ndarray:
     """
     with _opened(name) as (image, _):
         image.load()
-        turn = _turn(image)
+        turn = _TURNS.get(_orientation(image))
         return np.asarray(_to_rgb(image if turn is None else image.transpose(turn)))
 
 
@@ -68,8 +63,8 @@ def read_size(name: str) -> tuple[int, int]:
     with _opened(name) as (image, source):
         if _size_needs_pixels(image, source):
             image.load()
-        turn, (width, height) = _turn(image), image.size
-        return (width, height) if turn in _SWAPPING else (height, width)
+        width, height = image.size
+        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
 def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -83,32 +78,15 @@ def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     old_height, old_width = image.shape[:2]
     scale = max(width / old_width, height / old_height)
     new_height, new_width = round(old_height * scale), round(old_width * scale)
-    if new_height * new_width > MAX_SCALED_PIXELS:
-        return _fit_part(image, (new_height, new_width), (height, width))
+    picture = Image.fromarray(image)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
-    scaled = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.LANCZOS)
+    if new_height * new_width > MAX_SCALED_PIXELS:
+        step_x, step_y = old_width / new_width, old_height / new_height
+        right, bottom = min((left + width) * step_x, old_width), min((top + height) * step_y, old_height)
+        box = (left * step_x, top * step_y, right, bottom)
+        return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box))
+    scaled = picture.resize((new_width, new_height), Image.Resampling.LANCZOS)
     return np.asarray(scaled.crop((left, top, left + width, top + height)))
-
-
-def _fit_part(image: np.ndarray, scaled: tuple[int, int], wanted: tuple[int, int]) -> np.ndarray:
-    rows, top, bottom = _scaled_part(image.shape[0], scaled[0], wanted[0])
-    columns, left, right = _scaled_part(image.shape[1], scaled[1], wanted[1])
-    part = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
-    size, box = (wanted[1], wanted[0]), (left, top, right, bottom)
-    return np.asarray(part.resize(size, Image.Resampling.LANCZOS, box=box))
-
-
-def _scaled_part(old: int, scaled: int, wanted: int) -> tuple[slice, float, float]:
-    """Find the part of `old` pixels that scales to the middle `wanted` of `scaled` ones.
-
-    Returns the pixels that the filter reads, and where among them the part begins and ends.
-    """
-    step = old / scaled
-    first = round((scaled - wanted) / 2) * step
-    last = min(first + wanted * step, old)
-    margin = LANCZOS_RADIUS * max(step, 1) + 1
-    begin, end = max(math.floor(first - margin), 0), min(math.ceil(last + margin), old)
-    return slice(begin, end), first - begin, min(last - begin, end - begin)
 
 
 def to_data_uri(image: np.ndarray) -> str:
@@ -180,14 +158,14 @@ def _opened(name: str) -> Iterator[tuple[Image.Image, IO[bytes]]]:
         raise InputError("image_broken", image=shown, reason=reason) from error
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Find the transposition that turns a picture upright, reading no other EXIF data, which is often odd."""
+def _orientation(image: Image.Image) -> int:
+    """Read how a picture is turned, and no other EXIF data, which is often odd; 1 where it is upright."""
     try:
         # The base class's method: PNG's reads the pixels first.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except (*_DAMAGED, OSError, SyntaxError):
-        return None  # damaged EXIF data is no reason to reject the picture
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+        return 1  # damaged EXIF data is no reason to reject the picture
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _size_needs_pixels(image: Image.Image, source: IO[bytes]) -> bool:

@@ -47,7 +47,11 @@ class VramBudget:
 
     def load_resident(self) -> None:
         """Load as many layers to stay as leave room for computing; fewer where memory runs out before."""
-        free, reserved = self._free_bytes(), self._reserved_bytes()
+        free, reserved = _free_bytes(self._compute), self._activation_bytes
+        if self._compute.device.type == "cuda":
+            reserved = max(reserved, VAE_BYTES) + SPARE_BYTES
+        else:
+            reserved += ram_reserve(read_ram().total)
         sizes = [layer.num_bytes for layer in self._layers.layers]
         resident = plan_vram(sizes, free, reserved, NUM_SLOTS)
         logger.info(
@@ -77,7 +81,7 @@ class VramBudget:
         if self._compute.device.type != "cuda" or self._was_short or not sizes:
             return
         empty_cache(self._compute.device)  # so that slots get segments of their own, which all come back
-        room = self._free_bytes() - self._activation_bytes - SPARE_BYTES
+        room = _free_bytes(self._compute) - self._activation_bytes - SPARE_BYTES
         layers.num_slots = min(max(room // max(sizes), NUM_SLOTS), len(sizes))
         logger.info("%d layers pass through the GPU at once", layers.num_slots)
 
@@ -110,22 +114,17 @@ class VramBudget:
             else:
                 layers.evict_half()
 
-    def _reserved_bytes(self) -> int:
-        """Return the bytes left for computing before layers may stay."""
-        if self._compute.device.type == "cuda":
-            return max(self._activation_bytes, VAE_BYTES) + SPARE_BYTES
-        return self._activation_bytes + ram_reserve(read_ram().total)
-
-    def _free_bytes(self) -> int:
-        return free_vram(self._compute.device, self._compute.memory_limit)
-
 
 def vae_budget(compute: Compute) -> int:
     """Return the bytes that the VAE may take now to encode or decode."""
-    free = free_vram(compute.device, compute.memory_limit)
+    free = _free_bytes(compute)
     if compute.device.type == "cuda":
         return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
     return min(free // 2, CPU_VAE_BYTES)
+
+
+def _free_bytes(compute: Compute) -> int:
+    return free_vram(compute.device, compute.memory_limit)
 
 
 def count_tokens(latent_frames: int, height: int, width: int) -> int:

@@ -1,8 +1,6 @@
 """The prediction of clean latents by the FramePack transformer: its inputs for a section, and guidance."""
 
 import copy
-import itertools
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +25,9 @@ class SectionInputs:
         clean: latents `(1, 16, 2, h, w)` of the section's picture and of the newest history.
         history_2x: latents `(1, 16, 2, h, w)`, which the transformer compresses 2 times.
         history_4x: latents `(1, 16, 16, h, w)`, which it compresses 4 times.
+        distilled_guidance: the guidance scale that is an input of the model.
+        guidance: the scale of classifier-free guidance, which other than 1 runs the model twice a step.
+        rescale: the weight of the rescaled guidance, 0..1 (see `guide`).
     """
 
     positive: PromptEmbeds
@@ -36,17 +37,8 @@ class SectionInputs:
     history_2x: torch.Tensor
     history_4x: torch.Tensor
     positions: Positions
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """The guidance scales: `distilled` is an input of the model, `scale` other than 1 runs it twice a step.
-
-    `rescale` in 0..1 is the weight of the rescaled guidance (see `guide`).
-    """
-
-    distilled: float
-    scale: float = 1.0
+    distilled_guidance: float = 10.0
+    guidance: float = 1.0
     rescale: float = 0.0
 
 
@@ -57,28 +49,28 @@ class SectionDenoiser:
         self,
         transformer: StreamedTransformer,
         inputs: SectionInputs,
-        guidance: Guidance,
         compute: Compute,
         sigmas: torch.Tensor,
-        caches: tuple[TeaCache, TeaCache] | None = None,
+        cache: TeaCache | None = None,
     ) -> None:
         """
         Args:
             sigmas: all noise levels to come `(steps,)`, because modulation is computed now for all of them.
-            caches: TeaCache states for the positive and the negative prompt.
+            cache: a new TeaCache, of which each prompt gets its own; None to compute every step.
         """
         self._transformer = transformer
         self._model, self._stack = transformer.model, transformer.stack
-        self._guidance = guidance
+        self._inputs = inputs
         self._compute = compute
-        prompts = inputs.positive, inputs.negative
-        self._prompts = [self._prompt_on_device(prompt) for prompt in prompts if prompt is not None]
-        self._timesteps: dict[float, torch.Tensor] = {}
-        self._caches: list[TeaCache | None] = list(caches or (None, None))
-        self._shared = self._shared_arguments(inputs)
+        self._prompts = [prompt for prompt in (inputs.positive, inputs.negative) if prompt is not None]
+        self._embeds = [self._on_device(prompt.embeds) for prompt in self._prompts]
+        self._pooled = [self._on_device(prompt.pooled) for prompt in self._prompts]
+        self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
+        self._caches = [copy.copy(cache) for _ in self._prompts]
+        self._shared = self._shared_arguments()
         self.computed = True
         """True if the last step ran the blocks, False if TeaCache skipped them."""
-        transformer.budget.retry_on_oom(lambda: self._compute_modulation(sigmas))
+        transformer.budget.retry_on_oom(self._compute_modulation)
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -97,42 +89,45 @@ class SectionDenoiser:
         self._caches = [copy.copy(cache) for cache in caches]  # a repeated step starts from the same ones
         velocity = self._velocity(x, sigma, 0)
         self.computed = self._stack.computed
-        if self._guidance.scale != 1 and len(self._prompts) > 1:
+        if len(self._prompts) > 1:
             negative = self._velocity(x, sigma, 1)
-            velocity = guide(velocity, negative, self._guidance.scale, self._guidance.rescale)
+            velocity = guide(velocity, negative, self._inputs.guidance, self._inputs.rescale)
         return x - float(sigma) * velocity
 
     def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, index: int) -> torch.Tensor:
-        prompt = self._prompts[index]
         self._stack.cache = self._caches[index]
-        self._stack.key = prompt.key(sigma)
+        self._stack.key = self._prompts[index], float(sigma)
         (velocity,) = self._model(
             hidden_states=x.to(self._compute.transformer),
             timestep=self._timesteps[float(sigma)],
-            encoder_hidden_states=prompt.embeds,
-            encoder_attention_mask=prompt.mask,
-            pooled_projections=prompt.pooled,
+            encoder_hidden_states=self._embeds[index],
+            encoder_attention_mask=self._prompts[index].mask,
+            pooled_projections=self._pooled[index],
             **self._shared,
             return_dict=False,
         )
         return velocity.float()
 
     @torch.inference_mode()
-    def _compute_modulation(self, sigmas: torch.Tensor) -> None:
-        """Compute the blocks' modulation for all steps, unless an equal section before has done so."""
-        self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
-        embeddings = {}
-        for prompt, sigma in itertools.product(self._prompts, sigmas):
-            embeddings[prompt.key(sigma)], _ = self._model.time_text_embed(
-                self._timesteps[float(sigma)], prompt.pooled, self._shared["guidance"]
-            )
-        self._stack.table.add(embeddings)
+    def _compute_modulation(self) -> None:
+        """Compute the blocks' modulation for all steps, unless an equal section before has done so.
 
-    def _shared_arguments(self, inputs: SectionInputs) -> dict[str, torch.Tensor]:
-        positions = inputs.positions
+        Its key is a step's prompt and noise level: guidance is constant within a job.
+        """
+        embed, guidance = self._model.time_text_embed, self._shared["guidance"]
+        self._stack.table.add(
+            {
+                (prompt, sigma): embed(timestep, pooled, guidance)[0]
+                for prompt, pooled in zip(self._prompts, self._pooled, strict=True)
+                for sigma, timestep in self._timesteps.items()
+            }
+        )
+
+    def _shared_arguments(self) -> dict[str, torch.Tensor]:
+        inputs, positions = self._inputs, self._inputs.positions
         return {
             "image_embeds": self._on_device(inputs.image_embeds),
-            "guidance": self._on_device(torch.tensor([self._guidance.distilled * TIMESTEPS])),
+            "guidance": self._on_device(torch.tensor([inputs.distilled_guidance * TIMESTEPS])),
             "indices_latents": torch.tensor(positions.latents),
             "latents_clean": self._on_device(inputs.clean),
             "indices_latents_clean": torch.tensor(positions.clean),
@@ -142,27 +137,8 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
-    def _prompt_on_device(self, prompt: PromptEmbeds) -> "_DevicePrompt":
-        identity = prompt.pooled.cpu().float().numpy().tobytes()
-        embeds, pooled = self._on_device(prompt.embeds), self._on_device(prompt.pooled)
-        return _DevicePrompt(embeds, prompt.mask.cpu(), pooled, identity)
-
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._compute.device, self._compute.transformer)
-
-
-@dataclass(frozen=True)
-class _DevicePrompt:
-    """A prompt on the device, its mask on the CPU, where it is read."""
-
-    embeds: torch.Tensor
-    mask: torch.Tensor
-    pooled: torch.Tensor
-    identity: bytes
-
-    def key(self, sigma: torch.Tensor) -> Hashable:
-        """The key of a step's modulation (guidance is constant within a job)."""
-        return self.identity, float(sigma)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ..request import GenerationRequest
 from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X
 from ..transformer.teacache import TeaCache
 from ..vae.preview import preview_latents
-from .denoiser import Guidance, SectionDenoiser, SectionInputs
+from .denoiser import SectionDenoiser, SectionInputs
 from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
 
 logger = logging.getLogger(__name__)
@@ -25,41 +25,23 @@ Sampled = tuple[torch.Tensor, list[int]]
 """A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, or 0."""
 
 
-def section_inputs(
-    request: GenerationRequest, section: Section, conditioning: Conditioning, history: torch.Tensor
-) -> SectionInputs:
-    """Select the transformer's inputs for a section.
-
-    Args:
-        history: latents `(1, 16, HISTORY_FRAMES, h, w)` of the frames that follow it in the video.
-    """
-    history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
-    has_negative = request.guidance_scale != 1
-    return SectionInputs(
-        positive=conditioning.prompts[section.prompt],
-        negative=conditioning.prompts[request.negative_prompt] if has_negative else None,
-        image_embeds=conditioning.image_embeds,
-        clean=torch.cat([conditioning.latents[section.picture], history_1x], dim=2),
-        history_2x=history_2x,
-        history_4x=history_4x,
-        positions=section.positions,
-    )
-
-
 @dataclass(frozen=True)
 class SectionSampler:
     """Samples the `sections` sections of one job. `check_stop` raises StopRequested to end it."""
 
     request: GenerationRequest
     sections: int
+    conditioning: Conditioning
     transformer: StreamedTransformer
     compute: Compute
     check_stop: Callable[[], None]
 
     def sample(
-        self, section: Section, inputs: SectionInputs, noise: torch.Tensor
+        self, section: Section, history: torch.Tensor, noise: torch.Tensor
     ) -> Generator[Event, None, Sampled]:
         """Sample a section from noise `(1, channels, t, h, w)` float32, yielding each step.
+
+        `history` are latents `(1, 16, HISTORY_FRAMES, h, w)` of the frames that follow it in the video.
 
         Where latents are not finite and blocks are compiled, or their attention is not PyTorch's native one,
         the section is sampled again without; if that helps, later jobs do without, too.
@@ -68,7 +50,7 @@ class SectionSampler:
             MachineError: latents are not finite (`not_a_number_in_latents`).
         """
         stack = self.transformer.stack
-        runner, attention = stack.runner, stack.attention
+        runner, attention, inputs = stack.runner, stack.attention, self._inputs(section, history)
         try:
             return (yield from self._sample(section, inputs, noise))
         except MachineError as error:
@@ -83,16 +65,14 @@ class SectionSampler:
     def _sample(
         self, section: Section, inputs: SectionInputs, noise: torch.Tensor
     ) -> Generator[Event, None, Sampled]:
-        request, transformer, compute = self.request, self.transformer, self.compute
-        scales = request.distilled_guidance_scale, request.guidance_scale, request.guidance_rescale
+        request, transformer = self.request, self.transformer
         sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
         evaluations: list[int] = []
         self.check_stop()
         yield StageStarted("sampling", section.index)
-        denoiser = SectionDenoiser(
-            transformer, inputs, Guidance(*scales), compute, sigmas[:-1], self._teacaches()
-        )
-        latents = noise = noise.to(compute.device)
+        cache = TeaCache(request.teacache_threshold, request.steps) if request.teacache else None
+        denoiser = SectionDenoiser(transformer, inputs, self.compute, sigmas[:-1], cache)
+        latents = noise = noise.to(self.compute.device)
         with transformer.streaming():
             for step, latents in enumerate(sample_unipc(denoiser.predict, noise, sigmas), 1):
                 if not torch.isfinite(latents).all():
@@ -107,9 +87,19 @@ class SectionSampler:
         )
         return latents.cpu(), evaluations
 
-    def _teacaches(self) -> tuple[TeaCache, TeaCache] | None:
-        """New states for the positive and the negative prompt of a section."""
-        if not self.request.teacache:
-            return None
-        threshold, steps = self.request.teacache_threshold, self.request.steps
-        return TeaCache(threshold, steps), TeaCache(threshold, steps)
+    def _inputs(self, section: Section, history: torch.Tensor) -> SectionInputs:
+        """Select the transformer's inputs for a section."""
+        request, prompts = self.request, self.conditioning.prompts
+        history_1x, history_2x, history_4x = history.split([HISTORY_1X, HISTORY_2X, HISTORY_4X], dim=2)
+        return SectionInputs(
+            positive=prompts[section.prompt],
+            negative=prompts[request.negative_prompt] if request.guidance_scale != 1 else None,
+            image_embeds=self.conditioning.image_embeds,
+            clean=torch.cat([self.conditioning.latents[section.picture], history_1x], dim=2),
+            history_2x=history_2x,
+            history_4x=history_4x,
+            positions=section.positions,
+            distilled_guidance=request.distilled_guidance_scale,
+            guidance=request.guidance_scale,
+            rescale=request.guidance_rescale,
+        )

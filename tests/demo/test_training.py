@@ -25,8 +25,8 @@ from demo_models.train.train import Run, run_stage
 from demo_models.train.trainer import Trainer
 from demo_models.train.transformer import TransformerTask, draw_sigmas
 from demo_models.train.vae import VaeTask, fold_single_frames, make_vae
+from diffusers_helper.encoding.conditioning import encode_vision
 from diffusers_helper.encoding.prompts import load_tokenizer
-from diffusers_helper.encoding.vision import encode_vision
 from diffusers_helper.media.video import read_frames
 from diffusers_helper.sampling.denoiser import SectionDenoiser
 from diffusers_helper.sampling.schedule import flow_shift_mu, flow_sigmas
@@ -199,8 +199,8 @@ def test_the_transformer_has_the_same_input_as_in_the_engine(trained, tmp_path, 
     shown = []
     original = SectionDenoiser._shared_arguments
 
-    def record(denoiser, inputs):
-        shown.append(original(denoiser, inputs))
+    def record(denoiser):
+        shown.append(original(denoiser))
         return shown[-1]
 
     monkeypatch.setattr(SectionDenoiser, "_shared_arguments", record)

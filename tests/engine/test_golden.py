@@ -50,9 +50,8 @@ def check_video(path: Path, count: int, expected) -> None:
 
 @pytest.mark.parametrize("case", ["one_second", "true_cfg"])
 def test_conditioning_equals_the_reference(case):
-    from diffusers_helper.encoding.conditioning import read_pictures
+    from diffusers_helper.encoding.conditioning import encode_vision, read_pictures
     from diffusers_helper.encoding.prompts import encode_prompts, pad_prompt
-    from diffusers_helper.encoding.vision import encode_vision
     from diffusers_helper.vae.codec import encode_picture
 
     expected = load_file(GOLDEN / case / "expected.safetensors")

@@ -22,7 +22,7 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import NATIVE, AttentionChooser, attend
@@ -69,7 +69,7 @@ def predict(runner=None, caches=None):
     with loader.transformer(500) as transformer:
         if not transformer.is_prepared:
             transformer.prepare_blocks(500, loader.compute)
-        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS, caches)
+        denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS, caches)
         yield from (denoiser.predict(x, sigma) for sigma in SIGMAS)
 
 
@@ -94,7 +94,7 @@ def test_the_rings_size_changes_nothing_and_its_memory_comes_back(monkeypatch):
     loader, (inputs, x) = loader_of(), section_inputs()
     with loader.transformer(500) as transformer:
         layers = transformer.stack.layers
-        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, SIGMAS)
+        denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS)
         wanted = [denoiser.predict(x, sigma) for sigma in SIGMAS]
         transformer.budget.close_ring()
         for _section in range(3):

@@ -251,6 +251,10 @@ def test_values_nested_to_any_depth_are_refused(depth):
     assert caught.value.code in ("not_a_text", "request_too_deep")
 
 
+def test_the_last_value_of_a_doubled_key_counts():
+    assert parse_request_json('{"steps": "x", "steps": 2}') == {"steps": 2}
+
+
 def test_a_request_survives_its_json():
     rng = random.Random(0)
     for _ in range(300):

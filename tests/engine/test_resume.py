@@ -146,15 +146,6 @@ def test_a_damaged_section_is_reported_and_made_again(tmp_path, plain, kind):
     assert content(tmp_path / "out") == plain[0]
 
 
-def test_with_everything_damaged_the_video_is_made_anew(tmp_path):
-    make(tmp_path / "out", section_done(0))
-    for path in work_of(tmp_path / "out").glob("section_*"):
-        path.write_bytes(path.read_bytes()[:100])
-    events = make(tmp_path / "out")
-    assert Notice("section_damaged", {"section": 1, "sections": 3}) in events
-    assert isinstance(events[-1], Finished)
-
-
 @pytest.mark.parametrize("change", [{"prompt": "A dog."}, {"seed": 2}])
 def test_another_request_of_that_name_is_rejected(tmp_path, change):
     make(tmp_path / "out", section_done(1))

@@ -28,7 +28,7 @@ from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.job.fingerprint import models_identity
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.sampling.denoiser import Guidance, SectionDenoiser, SectionInputs
+from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.model_files import FRAMEPACK, ModelPart, find_models
 from tests.support.tiny import LAST_SHARD, MODELS, copy_models
@@ -302,7 +302,7 @@ def predicted(files, limit=None):
     x, sigma = torch.randn(1, 16, 5, 8, 12), torch.tensor(0.7)
     loader = loader_of(files, limit)
     with loader.transformer(500) as transformer:
-        denoiser = SectionDenoiser(transformer, inputs, Guidance(10.0), loader.compute, sigma[None])
+        denoiser = SectionDenoiser(transformer, inputs, loader.compute, sigma[None])
         return denoiser.predict(x, sigma)
 
 

@@ -66,6 +66,12 @@ def spread(levels: list[list[int]]) -> np.ndarray:
     return np.stack([levels] * 3, axis=-1)
 
 
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 # -- formats and modes ----------------------------------------------------------------------------------
 
 PALETTE = PICTURE.convert("P", palette=Image.Palette.ADAPTIVE)
@@ -83,6 +89,10 @@ MODES = {
     "lossy colours": (PICTURE, "webp jpg avif", {"quality": 95, "lossless": False}, COLOURS, 12),
     "palette": (PALETTE, "png gif bmp tif", {}, COLOURS, 0),
     "transparent palette colour": (PALETTE, "png gif", {"transparency": TOP_LEFT}, WHITE_CORNER, 0),
+    "turned palette": (
+        PALETTE.transpose(Image.Transpose.ROTATE_90), "png", {"exif": exif_of(6), "transparency": TOP_LEFT},
+        WHITE_CORNER, 0
+    ),
     "half transparent palette": (
         half_transparent_palette(), "png", {"transparency": bytes([255, 128])}, [227, 177, 127], 1
     ),
@@ -198,12 +208,6 @@ def test_a_colour_profile_is_applied_unless_it_is_broken(tmp_path, name):
 # -- orientation, and the first frame -------------------------------------------------------------------
 
 
-def exif_of(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jpg"])
 def test_pictures_are_turned_upright_as_by_pillow(tmp_path, orientation, name):
@@ -212,17 +216,6 @@ def test_pictures_are_turned_upright_as_by_pillow(tmp_path, orientation, name):
     with Image.open(path) as image:
         assert np.array_equal(picture, np.asarray(ImageOps.exif_transpose(image)))
     assert read_size(path) == picture.shape[:2] == ((WIDTH, HEIGHT) if orientation > 4 else (HEIGHT, WIDTH))
-
-
-def test_palette_pictures_are_turned_upright_with_their_transparency(tmp_path):
-    path = saved(
-        tmp_path,
-        PALETTE.transpose(Image.Transpose.ROTATE_90),
-        "a.png",
-        exif=exif_of(6),
-        transparency=TOP_LEFT,
-    )
-    assert np.array_equal(corners(read_image(path)), WHITE_CORNER)
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (HEIGHT, WIDTH)), (6, (WIDTH, HEIGHT))])

@@ -22,7 +22,7 @@ from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.transformer.compiling import EagerBlocks
 from diffusers_helper.transformer.memoize import Memoized
 from diffusers_helper.weights.model_files import find_models
-from tests.support.small_layers import COUNT, SmallLayers
+from tests.support.small_layers import SmallLayers
 from tests.support.tiny import GOLDEN, MODELS, load_latents, run, small_request
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
@@ -149,21 +149,6 @@ def test_memory_is_freed_from_slots_first_then_from_resident_layers(tmp_path, fr
         assert streamed.num_slots == NUM_SLOTS  # more were too much once
 
 
-def test_ring_too_large_to_open_is_opened_with_fewer_slots(tmp_path, monkeypatch):
-    small, original = SmallLayers(tmp_path), WeightRing.__init__
-
-    def init(ring, layers, num_slots, *rest):
-        if num_slots > NUM_SLOTS:
-            raise GPU_OUT_OF_MEMORY
-        original(ring, layers, num_slots, *rest)
-
-    monkeypatch.setattr(WeightRing, "__init__", init)
-    with small.streamed() as streamed:
-        streamed.num_slots = COUNT
-        VramBudget(streamed, choose_compute("cpu"), 1, 1).retry_on_oom(lambda: small.check_pass(streamed))
-        assert len(streamed.ring.slots) == NUM_SLOTS
-
-
 @pytest.mark.parametrize(("gib", "least", "most"), [(0.5, 0.2, 0.25), (6.6, 5.5, 6)])
 def test_decoding_may_take_what_is_free(free, gib, least, most):
     free(gib * GIB)
@@ -171,18 +156,26 @@ def test_decoding_may_take_what_is_free(free, gib, least, most):
     assert vae_budget(choose_compute("cpu")) == min(gib * GIB / 2, 2 * GIB)
 
 
-def test_ring_lives_while_one_section_is_sampled(tmp_path, wide, monkeypatch):
-    seen, original = [], pipeline.decode_to
+def test_ring_and_memoized_tensors_live_while_one_section_is_sampled(tmp_path, wide, monkeypatch):
+    """Even small tensors keep large segments of a GPU's memory, and made decoding run out of it."""
+    seen, used, forward, original = [], {}, Memoized.forward, pipeline.decode_to
+
+    def look(self, *arguments, **named):
+        used[id(self)] = self
+        return forward(self, *arguments, **named)
 
     def decode(*arguments):
-        seen.append(("decode", wide.layers.ring, num_left(wide.slots)))
+        num_cached = sum(module._cached.cache_info().currsize for module in used.values())
+        seen.append(("decode", wide.layers.ring, num_left(wide.slots), len(used), num_cached))
         return original(*arguments)
+
+    monkeypatch.setattr(Memoized, "forward", look)
 
     monkeypatch.setattr(pipeline, "decode_to", decode)
     for event in run(small_request(seconds=1, steps=2), tmp_path / "out"):
         if isinstance(event, StepDone):
             seen.append(("step", len(wide.layers.ring.slots)))
-    assert seen == [("step", 5), ("step", 5), ("decode", None, 0)] * 2
+    assert seen == [("step", 5), ("step", 5), ("decode", None, 0, 4, 0)] * 2
     assert wide.rings == [5, 5]
 
 
@@ -255,21 +248,3 @@ def test_memory_cached_while_compiling_is_released(monkeypatch, error):
         else:
             transformer.prepare_blocks(500, loader.compute)
         assert emptied == [torch.device("cpu")]
-
-
-def test_memoized_tensors_are_dropped_before_decoding(tmp_path, monkeypatch):
-    """Small tensors in large segments of a GPU's memory: they made decoding run out of it."""
-    used, left, forward, original = {}, [], Memoized.forward, pipeline.decode_to
-
-    def look(self, *arguments, **named):
-        used[id(self)] = self
-        return forward(self, *arguments, **named)
-
-    def watch(*arguments):
-        left.append([module._cached.cache_info().currsize for module in used.values()])
-        return original(*arguments)
-
-    monkeypatch.setattr(Memoized, "forward", look)
-    monkeypatch.setattr(pipeline, "decode_to", watch)
-    list(run(small_request(seconds=1), tmp_path))
-    assert left == [[0] * 4] * 2

@@ -39,10 +39,16 @@ def fill_snapshot(hub: Path, repository: str, revision: str, *, links: bool) -> 
 
 
 def make_cache(hub: Path, *, links: bool = True, refs: bool = True) -> Path:
+    """A cache of the tiny models, with files that are none of theirs."""
     for repository in REPOSITORIES:
         fill_snapshot(hub, repository, REVISION, links=links)
         if refs:
             set_main(hub, repository, REVISION)
+        base = base_folder(hub, repository)
+        (base / "snapshots" / ".DS_Store").write_text("")
+        (base / "snapshots" / "dangling").symlink_to("nowhere")
+        (base / ".no_exist" / REVISION).mkdir(parents=True)
+    (hub / "models--other--Model" / "snapshots").mkdir(parents=True)
     return hub
 
 
@@ -85,34 +91,13 @@ def test_a_cache_is_found_from_its_root_and_from_hub(tmp_path, links, refs, belo
         assert all(folder.is_relative_to(hub) and REVISION in folder.parts for folder in found)
 
 
-def test_other_files_in_a_cache_are_ignored(tmp_path):
-    hub = make_cache(tmp_path / "hub")
-    (hub / "version.txt").write_text("1")
-    (hub / ".locks").mkdir()
-    (hub / "models--other--Model" / "snapshots").mkdir(parents=True)
-    for repository in REPOSITORIES:
-        base = base_folder(hub, repository)
-        (base / "blobs" / "123.incomplete").write_bytes(b"half")
-        (base / "snapshots" / ".DS_Store").write_text("")
-        (base / "snapshots" / "dangling").symlink_to("nowhere")
-        (base / ".no_exist" / REVISION).mkdir(parents=True)
-    assert len(folders(find_models(tmp_path))) == 8
-
-
-def test_the_snapshot_of_main_comes_first(tmp_path):
-    hub = make_cache(tmp_path / "hub")
-    newer = fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
-    os.utime(newer, (2**31, 2**31))
-    assert REVISION in find_models(tmp_path).transformer.folder.parts
-
-
-def test_without_main_the_newest_snapshot_comes_first(tmp_path):
-    hub = make_cache(tmp_path / "hub", refs=False)
-    older = fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
-    os.utime(older, (10**9, 10**9))
-    assert REVISION in find_models(tmp_path).transformer.folder.parts
-    os.utime(older, (2**31, 2**31))
-    assert OLDER in find_models(tmp_path).transformer.folder.parts
+@pytest.mark.parametrize("refs", [True, False])
+def test_the_snapshot_of_main_comes_first_else_the_newest(tmp_path, refs):
+    hub = make_cache(tmp_path / "hub", refs=refs)
+    other = fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
+    for time, revision in ((10**9, REVISION), (2**31, REVISION if refs else OLDER)):
+        os.utime(other, (time, time))
+        assert revision in find_models(tmp_path).transformer.folder.parts
 
 
 @pytest.mark.parametrize(
@@ -136,23 +121,18 @@ def test_a_complete_older_snapshot_replaces_an_incomplete_one(tmp_path, damage):
     assert REVISION in find_models(tmp_path).transformer.folder.parts
 
 
-def test_of_incomplete_snapshots_the_likeliest_one_is_named(tmp_path):
+@pytest.mark.parametrize("target", [None, "nowhere", "config.json"], ids=["missing", "dangling", "itself"])
+def test_of_incomplete_snapshots_the_likeliest_one_is_named(tmp_path, target):
     hub = make_cache(tmp_path / "hub")
     fill_snapshot(hub, FRAMEPACK, OLDER, links=True)
     for revision in (REVISION, OLDER):
-        (base_folder(hub, FRAMEPACK) / "snapshots" / revision / "config.json").unlink()
+        config = base_folder(hub, FRAMEPACK) / "snapshots" / revision / "config.json"
+        config.unlink()
+        if target is not None:
+            config.symlink_to(target)
     error = rejection(tmp_path)
     assert error.code == "model_file_missing"
     assert REVISION in str(error.values["path"])
-
-
-@pytest.mark.parametrize("target", ["nowhere", "config.json"])
-def test_a_link_to_nothing_or_itself_is_named(tmp_path, target):
-    config = base_folder(make_cache(tmp_path / "hub"), FRAMEPACK) / "snapshots" / REVISION / "config.json"
-    config.unlink()
-    config.symlink_to(target)
-    error = rejection(tmp_path)
-    assert error.code == "model_file_missing"
     assert str(error.values["path"]).endswith("config.json")
 
 
