@@ -38,7 +38,7 @@ from diffusers_helper.eight_bit.shards import gets_eight_bits
 from diffusers_helper.eight_bit.tokens import rotate
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.models.streamed_transformer import stream_transformer
+from diffusers_helper.models.streamed import stream_transformer
 from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
 from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.checkpoint import Checkpoint

@@ -31,7 +31,7 @@ from benchmarks.random_weights import write_transformer  # noqa: E402
 from diffusers_helper.device import Compute, choose_compute  # noqa: E402
 from diffusers_helper.eight_bit.conversion import convert  # noqa: E402
 from diffusers_helper.encoding.prompts import PromptEmbeds  # noqa: E402
-from diffusers_helper.models.streamed_transformer import stream_transformer  # noqa: E402
+from diffusers_helper.models.streamed import stream_transformer  # noqa: E402
 from diffusers_helper.models.vram_budget import count_tokens  # noqa: E402
 from diffusers_helper.ram import read_ram  # noqa: E402
 from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs  # noqa: E402

@@ -15,7 +15,7 @@ import torch
 
 from .encoding.conditioning import Conditioning, encode_all, read_pictures
 from .encoding.embedding_cache import EmbeddingCache
-from .errors import InputError, StopRequested
+from .errors import ErrorCode, InputError, StopRequested
 from .events import Event, Finished, Notice, Planned, Resumed, SectionDone, StageStarted, Stopped
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
 from .job.folder import LATENT_CHANNELS, JobFolder, stored_fingerprint
@@ -25,7 +25,7 @@ from .job.section_files import count_stored_sections
 from .machine_errors import check_room, machine_errors
 from .media.embedded_request import pack_request
 from .models.loading import ModelLoader
-from .models.streamed_transformer import StreamedTransformer
+from .models.streamed import StreamedTransformer
 from .models.vram_budget import count_tokens, vae_budget
 from .plan import Plan, Section, make_plan
 from .request import GenerationRequest
@@ -107,7 +107,10 @@ def generate(
         job = _Job(request, plan, pictures, fingerprint.seed, loader, stop, folder, output, write_partial)
         yield Planned(plan, width, height, job.seed)
         try:
-            yield from _report_stored(job, damaged)
+            if damaged is not None:
+                yield Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections})
+            if folder.num_sections:
+                yield Resumed(folder.num_sections, job.num_sections, folder.num_frames, job.write_partial())
             if folder.num_sections < job.num_sections:
                 encoding = encode_all(request, plan, pictures, loader, cache)
                 conditioning = yield from _until_stopped(encoding, job)
@@ -137,22 +140,12 @@ def _fingerprint_of(
         is_same = kept.identity == identity and request.seed in (None, kept.seed)
         if is_same and kept.models == models:
             return kept
-        if is_same and count_stored_sections(folder.path):
-            raise InputError("unfinished_other_models", path=str(folder.path))
         if count_stored_sections(folder.path):  # else nothing is lost
-            raise InputError("unfinished_other", path=str(folder.path))
+            code: ErrorCode = "unfinished_other_models" if is_same else "unfinished_other"
+            raise InputError(code, path=str(folder.path))
     return JobFingerprint(
         identity, models, secrets.randbelow(2**32) if request.seed is None else request.seed
     )
-
-
-def _report_stored(job: _Job, damaged: int | None) -> Generator[Event, None, None]:
-    """Report the sections that an earlier run has left, and one that was damaged."""
-    done = job.folder.num_sections
-    if damaged is not None:
-        yield Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections})
-    if done:
-        yield Resumed(done, job.num_sections, job.folder.num_frames, job.write_partial())
 
 
 def _make_sections(job: _Job, conditioning: Conditioning) -> Generator[Event, None, None]:

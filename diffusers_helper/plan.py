@@ -117,18 +117,17 @@ def make_plan(request: GenerationRequest) -> Plan:
     images = {
         k.section: k.image for k in sorted(request.keyframes, key=lambda k: k.section) if k.image is not None
     }
-    sections = []
-    for index, padding in enumerate(section_paddings(count, request.all_padding)):
-        sections.append(
-            Section(
-                index=index,
-                is_last=index == count - 1,
-                size=size,
-                positions=section_positions(int(padding * size.window), size.latent_frames),
-                picture=next((image for number, image in images.items() if number >= index), start),
-                prompt=prompts.get(index, request.prompt),
-            )
+    sections = [
+        Section(
+            index=index,
+            is_last=index == count - 1,
+            size=size,
+            positions=section_positions(int(padding * size.window), size.latent_frames),
+            picture=next((image for number, image in images.items() if number >= index), start),
+            prompt=prompts.get(index, request.prompt),
         )
+        for index, padding in enumerate(section_paddings(count, request.all_padding))
+    ]
     if request.close_after is not None:  # the closing section at once: a shorter video of the same two ends
         sections[request.close_after :] = [replace(sections[-1], index=request.close_after)]
     pictures = dict.fromkeys([start, end, *(k.image for k in request.keyframes)])

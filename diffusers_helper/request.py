@@ -101,7 +101,7 @@ def _field(default: Any, check: Check, *, decides: bool = True) -> Any:
 class Keyframe:
     """The picture and prompt of one section. Section 0 is generated first: it is the END of the video."""
 
-    section: int = field(metadata={"check": _whole(-MAX_SEED, MAX_SEED)})  # its range: _check_keyframes
+    section: int = field(metadata={"check": _whole(-MAX_SEED, MAX_SEED)})  # its range: _check_sections
     image: str | None = _field(None, _picture)
     prompt: str = _field("", lambda value, key: "" if value is None else _text(value, key))
 
@@ -195,8 +195,7 @@ class GenerationRequest:
         request = cls(**_check_fields(values, cls, ""))
         _ = request.start_picture  # raises where there is none
         _check_size(request)
-        _check_keyframes(request)
-        _check_closing(request)
+        _check_sections(request)
         if base is None:
             return request
         return request.map_images(lambda name: name if is_data_uri(name) else str((base / name).absolute()))
@@ -282,24 +281,19 @@ def _check_size(request: GenerationRequest) -> None:
             raise InputError("size_not_multiple", field=key, value=size, multiple=SIZE_MULTIPLE, nearest=near)
 
 
-def _check_keyframes(request: GenerationRequest) -> None:
-    seen = set()
+def _check_sections(request: GenerationRequest) -> None:
+    count, seen = request.num_sections, set()
     for keyframe in request.keyframes:
         if keyframe.section in seen:
             raise InputError("keyframe_twice", section=keyframe.section)
         seen.add(keyframe.section)
-        if not 0 <= keyframe.section < request.num_sections:
-            count = request.num_sections
-            raise InputError(
-                "keyframe_out_of_range", section=keyframe.section, sections=count, last=count - 1
-            )
+        if not 0 <= keyframe.section < count:
+            place = {"section": keyframe.section, "sections": count, "last": count - 1}
+            raise InputError("keyframe_out_of_range", **place)
         if keyframe.image is None and not keyframe.prompt.strip():
             raise InputError("keyframe_empty", section=keyframe.section)
-
-
-def _check_closing(request: GenerationRequest) -> None:
-    if request.close_after is not None and request.close_after >= request.num_sections:
-        raise InputError("close_after_too_late", value=request.close_after, sections=request.num_sections)
+    if request.close_after is not None and request.close_after >= count:
+        raise InputError("close_after_too_late", value=request.close_after, sections=count)
 
 
 def _shown(value: object) -> str:

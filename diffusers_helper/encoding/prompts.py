@@ -41,16 +41,32 @@ class PromptEmbeds:
 def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[str, torch.Tensor]]:
     """Encode prompts, one encoder after the other.
 
+    Nothing is padded for Llama: its attention is causal, so padding behind the prompt would change nothing.
+
     Returns:
         For each prompt `embeds` `(tokens, dim)` and `pooled` `(dim,)` on the CPU, in the encoders' dtype,
         and `num_dropped` `()`, the number of tokens over the limit.
     """
-    hidden = _encode_hidden(prompts, loader)
-    pooled = _encode_pooled(prompts, loader)
-    return {
-        prompt: {"embeds": hidden[prompt][0], "num_dropped": hidden[prompt][1], "pooled": pooled[prompt]}
-        for prompt in prompts
-    }
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
+
+    template, crop_start = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    limit = crop_start + PROMPT_TOKENS
+    device = loader.compute.device
+    encoded: dict[str, dict[str, torch.Tensor]] = {prompt: {} for prompt in prompts}
+    tokenizer = load_tokenizer(loader.files.text_encoder.processor)
+    with loader.text_encoder() as llama:
+        for prompt, tensors in encoded.items():
+            ids = tokenizer(template.format(prompt)).input_ids
+            states = llama(input_ids=torch.tensor([ids[:limit]], device=device), use_cache=False)
+            tensors["embeds"] = states.last_hidden_state[0, crop_start:].cpu()
+            tensors["num_dropped"] = torch.tensor(max(len(ids) - limit, 0))
+    tokenizer = load_tokenizer(loader.files.text_encoder_2.processor)
+    whole = {"padding": "max_length", "max_length": POOLED_TOKENS, "truncation": True, "return_tensors": "pt"}
+    with loader.text_encoder_2() as clip:
+        for prompt, tensors in encoded.items():
+            ids = tokenizer(prompt, **whole).input_ids.to(device)
+            tensors["pooled"] = clip(input_ids=ids).pooler_output[0].cpu()
+    return encoded
 
 
 def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
@@ -62,39 +78,6 @@ def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
     mask = torch.zeros(1, PADDED_TOKENS, dtype=torch.bool)
     mask[0, :tokens] = True
     return PromptEmbeds(padded, mask, encoded["pooled"][None])
-
-
-def _encode_hidden(prompts: list[str], loader: ModelLoader) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return Llama's hidden states `(tokens, dim)` after the template's head, and the dropped tokens' count.
-
-    Nothing is padded: attention is causal, so padding behind the prompt would change nothing.
-    """
-    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
-
-    crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
-    limit = crop_start + PROMPT_TOKENS
-    tokenizer = load_tokenizer(loader.files.text_encoder.processor)
-    results = {}
-    with loader.text_encoder() as model:
-        for prompt in prompts:
-            ids = tokenizer(DEFAULT_PROMPT_TEMPLATE["template"].format(prompt)).input_ids
-            used = torch.tensor([ids[:limit]], device=loader.compute.device)
-            states = model(input_ids=used, use_cache=False).last_hidden_state[0, crop_start:]
-            results[prompt] = states.cpu(), torch.tensor(max(len(ids) - limit, 0))
-    return results
-
-
-def _encode_pooled(prompts: list[str], loader: ModelLoader) -> dict[str, torch.Tensor]:
-    """Return CLIP's pooled output `(dim,)` for each prompt."""
-    tokenizer = load_tokenizer(loader.files.text_encoder_2.processor)
-    results = {}
-    with loader.text_encoder_2() as model:
-        for prompt in prompts:
-            ids = tokenizer(
-                prompt, padding="max_length", max_length=POOLED_TOKENS, truncation=True, return_tensors="pt"
-            ).input_ids
-            results[prompt] = model(input_ids=ids.to(loader.compute.device)).pooler_output[0].cpu()
-    return results
 
 
 def load_tokenizer(folder: Path | None) -> "PreTrainedTokenizerBase":

@@ -201,14 +201,11 @@ class JobFolder:
     ) -> Iterator[torch.Tensor]:
         """Blend the last frames with the first ones there. Raises ValueError where not `count` came."""
         there = self._read(self._sections[-1], 0, len(weights)) if weights else iter(())
-        begin, number = count - len(weights), 0
-        for number, frame in enumerate(frames, 1):
-            if begin < number <= count:
-                weight, old = weights[number - begin - 1], torch.from_numpy(next(there))
-                frame = weight * frame + (1 - weight) * old.float()
-            yield frame
-        if number != count:
-            raise ValueError(f"{number} frames instead of {count}")
+        for frame, weight in zip(frames, [None] * (count - len(weights)) + [*weights], strict=True):
+            if weight is None:
+                yield frame
+            else:
+                yield weight * frame + (1 - weight) * torch.from_numpy(next(there)).float()
 
     def _read(self, section: _Stored, begin: int, end: int) -> Iterator[np.ndarray]:
         size = math.prod(self._shape)

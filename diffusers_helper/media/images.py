@@ -1,9 +1,9 @@
 """Pictures: any common kind of file is read as RGB and cropped to a size. Knows no tensor."""
 
 import base64
-import binascii
 import contextlib
 import io
+import math
 import stat
 import struct
 import warnings
@@ -20,6 +20,8 @@ from ..request import MAX_REQUEST_BYTES, is_data_uri
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 MIN_SIDE = 8
 """Pixels along the shorter side at least."""
+LANCZOS_RADIUS = 3
+"""Pixels of the larger picture around one of the smaller that the filter reads."""
 PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
 """Bytes before the first chunk of a PNG file, and at the end of each."""
 MAX_SCALED_PIXELS = 2**25
@@ -61,7 +63,8 @@ def read_size(name: str) -> tuple[int, int]:
         InputError: like `read_image`, except for damage among the pixels.
     """
     with _opened(name) as (image, source):
-        if _size_needs_pixels(image, source):
+        # Pillow turns a TIFF while it reads it.
+        if image.format == "TIFF" or (image.format == "PNG" and _has_chunks_after_pixels(source)):
             image.load()
         width, height = image.size
         return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
@@ -78,14 +81,17 @@ def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     old_height, old_width = image.shape[:2]
     scale = max(width / old_width, height / old_height)
     new_height, new_width = round(old_height * scale), round(old_width * scale)
-    picture = Image.fromarray(image)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     if new_height * new_width > MAX_SCALED_PIXELS:
         step_x, step_y = old_width / new_width, old_height / new_height
-        right, bottom = min((left + width) * step_x, old_width), min((top + height) * step_y, old_height)
-        box = (left * step_x, top * step_y, right, bottom)
-        return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box))
-    scaled = picture.resize((new_width, new_height), Image.Resampling.LANCZOS)
+        upper, lower = top * step_y, min((top + height) * step_y, old_height)
+        margin = LANCZOS_RADIUS * max(step_y, 1) + 1
+        # Rows are cut off here: of a picture that is high enough, Pillow would scale the rows first.
+        first = max(math.floor(upper - margin), 0)
+        part = Image.fromarray(image[first : math.ceil(lower + margin)])
+        box = (left * step_x, upper - first, min((left + width) * step_x, old_width), lower - first)
+        return np.asarray(part.resize((width, height), Image.Resampling.LANCZOS, box))
+    scaled = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.LANCZOS)
     return np.asarray(scaled.crop((left, top, left + width, top + height)))
 
 
@@ -125,7 +131,7 @@ def open_data_uri(uri: str) -> tuple[IO[bytes], str]:
         if not header.endswith(";base64"):
             raise InputError("data_uri_broken")
         return io.BytesIO(base64.b64decode(payload, validate=True)), header.partition(";")[0][:40]
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise InputError("data_uri_broken") from error
 
 
@@ -168,15 +174,8 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _size_needs_pixels(image: Image.Image, source: IO[bytes]) -> bool:
-    """Check whether a picture's orientation is known only after all of it was read."""
-    if image.format == "PNG":
-        return _has_chunks_after_pixels(source)
-    return image.format == "TIFF"  # Pillow turns it while it reads
-
-
 def _has_chunks_after_pixels(png: IO[bytes]) -> bool:
-    """Check whether a PNG file has other chunks after its first pixels; keeps the file's position."""
+    """Check whether a PNG file has other chunks behind its first pixels; keeps the file's position."""
     position, kinds = png.tell(), set[bytes]()
     png.seek(PNG_SIGNATURE)
     while len(header := png.read(8)) == 8:
@@ -199,23 +198,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
-    """Convert grey values of more than 8 bits to 8, guessing a range that the file does not hold."""
+    """Convert grey values of more than 8 bits to 8.
+
+    Where the file does not hold the values of black and white, they are guessed: 0 and 1 (floats only), 255
+    or 65535, else the extremes.
+    """
     values = np.asarray(image).astype(np.float32)
-    has_16_bits = image.mode.startswith("I;16")
-    low, top = (0.0, 65535.0) if has_16_bits else _value_range(values, image.mode)
-    if has_16_bits and "transparency" in image.info:
-        values[values == image.info["transparency"]] = top
+    if image.mode.startswith("I;16"):
+        low, top = 0.0, 65535.0
+        if "transparency" in image.info:
+            values[values == image.info["transparency"]] = top
+    else:
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        known = next((top for top in tops if low >= 0 and high <= top), None)
+        low, top = (0.0, known) if known is not None else (low, max(high, low + 1))
     values = np.nan_to_num(values, posinf=top, neginf=low)
     return np.rint((values - low) * (255 / (top - low))).clip(0, 255).astype(np.uint8)
-
-
-def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
-    """Guess the values of black and white: 0 and 1 (floats only), 255 or 65535, else the extremes."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
-    known = next((top for top in tops if low >= 0 and high <= top), None)
-    return (0.0, known) if known is not None else (low, max(high, low + 1))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

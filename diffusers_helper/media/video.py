@@ -45,7 +45,12 @@ def encode_frames(
     count, stream = 0, None
     for frame in frames:
         if stream is None:
-            stream = _add_stream(container, frame, options)
+            stream = container.add_stream("libx264", rate=FPS, options=dict(options))
+            stream.height, stream.width = frame.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = ColorRange.MPEG
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = picture.reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
@@ -80,10 +85,21 @@ def read_last_frame(path: Path) -> np.ndarray:
     with open_video(path) as container:
         if not container.streams.video:
             raise InputError("video_broken", path=str(path), reason="no video in it")
-        last = _last_frame(container, container.streams.video[0])
-        if last is None:
+        stream = container.streams.video[0]
+        end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
+        if end is not None:
+            container.seek(end, stream=stream)  # to the last key frame before
+        newest = collections.deque(container.decode(stream), maxlen=1)
+        if not newest or _ends_before(newest[0], stream, end):
             raise InputError("video_broken", path=str(path), reason="its end is missing")
-        return last.to_ndarray(format="rgb24")
+        return newest[0].to_ndarray(format="rgb24")
+
+
+def _ends_before(frame: av.VideoFrame, stream: av.video.stream.VideoStream, end: int | None) -> bool:
+    """Check whether a video's last frame ends before the file's stated end."""
+    if frame.pts is None or end is None or stream.time_base is None:
+        return False
+    return frame.pts + max(frame.duration or 0, int(ENDS_WITHIN / stream.time_base)) < end
 
 
 @contextlib.contextmanager
@@ -96,30 +112,3 @@ def open_video(path: Path) -> Iterator[av.container.InputContainer]:
     except (OSError, ValueError, av.error.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError("video_broken", path=str(path), reason=reason) from error
-
-
-def _last_frame(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> av.VideoFrame | None:
-    """Decode the last frame; None where it ends before the file's stated end."""
-    end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
-    if end is not None:
-        container.seek(end, stream=stream)  # to the last key frame before
-    newest = collections.deque(container.decode(stream), maxlen=1)
-    last = newest[0] if newest else None
-    if last is None or last.pts is None or end is None or stream.time_base is None:
-        return last
-    shown = max(last.duration or 0, int(ENDS_WITHIN / stream.time_base))
-    return last if last.pts + shown >= end else None
-
-
-def _add_stream(
-    container: av.container.OutputContainer, frame: np.ndarray, options: Mapping[str, str]
-) -> av.video.stream.VideoStream:
-    stream = container.add_stream("libx264", rate=FPS, options=dict(options))
-    stream.height, stream.width = frame.shape[:2]
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = BT709
-    context.color_range = ColorRange.MPEG
-    return stream

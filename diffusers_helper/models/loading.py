@@ -28,8 +28,7 @@ from .architectures import (
     make_vae,
     make_vae_decoder,
 )
-from .streamed_text_encoder import stream_text_encoder
-from .streamed_transformer import StreamedTransformer, stream_transformer
+from .streamed import StreamedTransformer, stream_text_encoder, stream_transformer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
@@ -53,15 +52,11 @@ class ModelLoader:
         """
         self.files = files
         self.compute = compute
+        self.requested_attention = attention
         self._attention = AttentionChooser(
             compute.device, compute.transformer, compiles=compute.compiles, requested=attention
         )
         self._runner = runner or (CompiledBlocks() if compute.compiles else EagerBlocks())
-
-    @property
-    def requested_attention(self) -> str | None:
-        """The attention backend that is used wherever it works."""
-        return self._attention.requested
 
     def verify(self) -> None:
         """Compare every model with the names and shapes in its files, before any weight is read.

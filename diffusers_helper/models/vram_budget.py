@@ -54,13 +54,10 @@ class VramBudget:
             reserved += ram_reserve(read_ram().total)
         sizes = [layer.num_bytes for layer in self._layers.layers]
         resident = plan_vram(sizes, free, reserved, NUM_SLOTS)
+        streamed = sum(sizes) - sum(sizes[index] for index in resident)
         logger.info(
             "%.1f GiB free, %.1f GiB reserved for computing: %d of %d layers stay, %.1f GiB are streamed",
-            free / GIB,
-            reserved / GIB,
-            len(resident),
-            len(sizes),
-            (sum(sizes) - sum(sizes[index] for index in resident)) / GIB,
+            *(free / GIB, reserved / GIB, len(resident), len(sizes), streamed / GIB),
         )
         try:
             return self._layers.load_resident(resident)

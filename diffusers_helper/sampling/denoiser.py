@@ -7,7 +7,7 @@ import torch
 
 from ..device import Compute
 from ..encoding.prompts import PromptEmbeds
-from ..models.streamed_transformer import StreamedTransformer
+from ..models.streamed import StreamedTransformer
 from ..sections import Positions
 from ..transformer.teacache import TeaCache
 
@@ -58,8 +58,7 @@ class SectionDenoiser:
             sigmas: all noise levels to come `(steps,)`, because modulation is computed now for all of them.
             cache: a new TeaCache, of which each prompt gets its own; None to compute every step.
         """
-        self._transformer = transformer
-        self._model, self._stack = transformer.model, transformer.stack
+        self._model, self._stack, self._budget = transformer.model, transformer.stack, transformer.budget
         self._inputs = inputs
         self._compute = compute
         self._prompts = [prompt for prompt in (inputs.positive, inputs.negative) if prompt is not None]
@@ -70,7 +69,7 @@ class SectionDenoiser:
         self._shared = self._shared_arguments()
         self.computed = True
         """True if the last step ran the blocks, False if TeaCache skipped them."""
-        transformer.budget.retry_on_oom(self._compute_modulation)
+        self._budget.retry_on_oom(self._compute_modulation)
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -83,7 +82,7 @@ class SectionDenoiser:
             torch.OutOfMemoryError: there is nothing left to release.
         """
         before = self._caches
-        return self._transformer.budget.retry_on_oom(lambda: self._predict(x, sigma, before))
+        return self._budget.retry_on_oom(lambda: self._predict(x, sigma, before))
 
     def _predict(self, x: torch.Tensor, sigma: torch.Tensor, caches: list[TeaCache | None]) -> torch.Tensor:
         self._caches = [copy.copy(cache) for cache in caches]  # a repeated step starts from the same ones

@@ -10,7 +10,7 @@ from ..device import Compute
 from ..encoding.conditioning import Conditioning
 from ..errors import MachineError
 from ..events import Event, StageStarted, StepDone
-from ..models.streamed_transformer import StreamedTransformer
+from ..models.streamed import StreamedTransformer
 from ..plan import Section
 from ..request import GenerationRequest
 from ..sections import HISTORY_1X, HISTORY_2X, HISTORY_4X

@@ -157,17 +157,14 @@ def find_models(root: Path) -> ModelFiles:
 
 def find_part(root: Path, spec: PartSpec) -> ModelPart:
     """Find and check one model below `root`. Raises InputError like `find_models`."""
-    candidates = repository_folders(root, spec.repository)
-    if not candidates:
-        raise InputError("model_missing", repository=spec.repository, path=str(root))
-    problem: InputError | None = None
-    for repository in candidates:
+    problems = []
+    for repository in repository_folders(root, spec.repository):
         try:
             return _check_part(repository, spec)
-        except InputError as error:
-            problem = problem or error  # a cache may hold an older snapshot that is complete
-    assert problem is not None
-    raise problem
+        except InputError as error:  # a cache may hold an older snapshot that is complete
+            problems.append(error)
+    missing = InputError("model_missing", repository=spec.repository, path=str(root))
+    raise problems[0] if problems else missing
 
 
 def repository_folders(root: Path, repository: str) -> list[Path]:
@@ -196,7 +193,10 @@ def _check_part(repository: Path, spec: PartSpec) -> ModelPart:
         raise InputError("model_foreign", path=str(config_path), found=found, expected=spec.classes[0])
     processor = repository / spec.processor if spec.processor else None
     if processor is not None:
-        _check_processor(processor, spec.processor_files)
+        sets = ([processor / name for name in names] for names in spec.processor_files)
+        fewest = min(([path for path in paths if not path.is_file()] for paths in sets), key=len)
+        if fewest:
+            raise InputError("model_file_missing", path=str(fewest[0]))
     checkpoint = Checkpoint.open(folder)
     _check_config(config_path, config, spec, checkpoint)
     return ModelPart(config, checkpoint, processor)
@@ -227,36 +227,25 @@ def _wrong_setting(path: Path, key: str, value: object, expected: object) -> Inp
     return InputError("model_config_value", path=str(path), field=key, value=text, expected=expected)
 
 
-def _check_processor(folder: Path, alternatives: tuple[tuple[str, ...], ...]) -> None:
-    """Raise InputError unless one of the sets of files is complete, naming what the best one lacks."""
-    missing = [[name for name in names if not (folder / name).is_file()] for names in alternatives]
-    fewest = min(missing, key=len)
-    if fewest:
-        raise InputError("model_file_missing", path=str(folder / fewest[0]))
-
-
 def check_fit(files: ModelFiles) -> None:
     """Raise InputError for models that cannot work together: the width of each output must fit its input."""
-    _check_image_processor(files.image_encoder)
-    transformer = files.transformer
+    encoder, transformer = files.image_encoder, files.transformer
+    assert encoder.processor is not None
+    path = encoder.processor / "preprocessor_config.json"
+    side = encoder.config.get("image_size", SIGLIP_SIDE)
+    size, fitting = read_json(path).get("size"), {"height": side, "width": side}
+    if not isinstance(size, dict) or size | fitting != size:
+        raise _wrong_setting(path, "size", size, json.dumps(fitting))
     pairs = [
         ("text_embed_dim", files.text_encoder, "hidden_size"),
         ("pooled_projection_dim", files.text_encoder_2, "hidden_size"),
-        ("image_proj_dim", files.image_encoder, "hidden_size"),
+        ("image_proj_dim", encoder, "hidden_size"),
         ("in_channels", files.vae, "latent_channels"),
     ]
     for key, other, other_key in pairs:
         expected, value = transformer.config.get(key), other.config.get(other_key)
         if expected is not None and value is not None and expected != value:
-            path = str(other.folder / "config.json")
-            raise InputError("models_do_not_fit", path=path, field=other_key, value=value, expected=expected)
-
-
-def _check_image_processor(encoder: ModelPart) -> None:
-    assert encoder.processor is not None
-    path = encoder.processor / "preprocessor_config.json"
-    side = encoder.config.get("image_size", SIGLIP_SIDE)
-    size = read_json(path).get("size")
-    expected = {"height": side, "width": side}
-    if not isinstance(size, dict) or size | expected != size:
-        raise _wrong_setting(path, "size", size, json.dumps(expected))
+            path = other.folder / "config.json"
+            raise InputError(
+                "models_do_not_fit", path=str(path), field=other_key, value=value, expected=expected
+            )

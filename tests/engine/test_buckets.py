@@ -37,10 +37,7 @@ def test_extreme_shapes_get_the_outermost_bucket():
     assert nearest_bucket(4000, 20, 640) == (960, 416)
 
 
-def test_the_video_has_the_bucket_nearest_to_its_picture():
+def test_the_video_has_the_size_asked_for_else_the_bucket_nearest_to_its_picture():
     assert video_size(640, None, None, 3000, 4000) == nearest_bucket(3000, 4000, 640)
     assert video_size(320, None, None, 4000, 3000) == nearest_bucket(4000, 3000, 320)
-
-
-def test_a_size_that_is_asked_for_wins():
     assert video_size(320, 96, 64, 3000, 4000) == (64, 96)

@@ -17,6 +17,7 @@ from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.images import read_image
 from diffusers_helper.media.video import read_frames
 from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.plan import make_plan
 from diffusers_helper.vae.codec import decode_latents, decode_to, encode_picture
 from diffusers_helper.vae.decoder import WindowDecoder
 from tests.support.tiny import (
@@ -297,8 +298,8 @@ def test_pictures_of_other_shapes_take_the_start_pictures_size(tmp_path):
         width=None,
         height=None,
     )
-    *_, last = run(request, tmp_path / "out")
-    assert (last.width, last.height) == (64, 64)
+    pictures = conditioning.read_pictures(request, make_plan(request))
+    assert [picture.shape for picture in pictures.values()] == [(64, 64, 3)] * 3
 
 
 def test_a_disk_without_room_is_told_before_the_work(tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ from diffusers_helper.request import (
     is_data_uri,
     parse_request_json,
 )
-from diffusers_helper.sections import SectionSize
 from tests.support.random_requests import random_request
 
 MINIMAL = {"start_image": "a.png"}
@@ -78,12 +77,6 @@ def test_whole_numbers_may_have_a_decimal_point():
 def test_null_leaves_an_optional_key_out():
     nulls = dict.fromkeys(("end_image", "seed", "all_padding", "close_after", "width", "height"))
     assert GenerationRequest.from_dict(MINIMAL | nulls) == GenerationRequest.from_dict(MINIMAL)
-
-
-def test_section_seconds_choose_the_section_size():
-    one, half = SectionSize.ONE_SECOND, SectionSize.HALF_SECOND
-    for seconds, size in ((1, one), (1.0, one), (0.5, half)):
-        assert GenerationRequest.from_dict(MINIMAL | {"section_seconds": seconds}).section_size is size
 
 
 def test_keyframes_hold_an_image_or_a_prompt():

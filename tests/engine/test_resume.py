@@ -102,20 +102,16 @@ def test_the_resumed_video_is_the_same_to_the_byte(tmp_path, whole, moment):
     assert not work_of(tmp_path / "out").exists()
 
 
-def test_finished_sections_are_not_made_again(tmp_path):
-    make(tmp_path / "out", in_step(1, 1))
+@pytest.mark.parametrize(
+    ("until", "sampled"), [(in_step(1, 1), {1, 2}), (in_stage("decoding", 1), {2})], ids=["step", "decoding"]
+)
+def test_what_was_sampled_and_decoded_is_not_made_again(tmp_path, until, sampled):
+    make(tmp_path / "out", until)
     values = json.loads((work_of(tmp_path / "out") / "request.json").read_text("utf-8"))
     assert (values["prompt"], values["seed"]) == ("A cat.", 1)
     events = make(tmp_path / "out")
     assert events[1] == Resumed(1, 3, 17)
-    assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
-    assert not any(isinstance(event, StepDone) and event.section == 0 for event in events)
-
-
-def test_a_sampled_section_is_only_decoded(tmp_path):
-    make(tmp_path / "out", in_stage("decoding", 1))
-    events = make(tmp_path / "out")
-    assert {event.section for event in events if isinstance(event, StepDone)} == {2}
+    assert {event.section for event in events if isinstance(event, StepDone)} == sampled
     assert [event.section for event in events if isinstance(event, SectionDone)] == [1, 2]
 
 

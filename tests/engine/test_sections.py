@@ -12,7 +12,6 @@ from diffusers_helper.sections import (
     count_sections,
     pixel_frames,
     section_paddings,
-    section_positions,
     tile_starts,
 )
 
@@ -57,14 +56,6 @@ def test_section_sizes_agree_with_each_other():
     assert (HALF.latent_frames, HALF.overlap_frames) == (5, 17)
 
 
-def test_positions_run_from_the_start_image_to_the_oldest_history():
-    positions = section_positions(4, 5)
-    assert positions.latents == (5, 6, 7, 8, 9)
-    assert positions.clean == (0, 10)
-    assert positions.history_2x == (11, 12)
-    assert positions.history_4x == tuple(range(13, 29))
-
-
 @pytest.mark.parametrize("case", sorted(path.parent.name for path in GOLDEN.glob("*/expected.json")))
 def test_plan_equals_the_reference(case):
     values = json.loads((GOLDEN / case / "request.json").read_text())
@@ -77,16 +68,6 @@ def test_plan_equals_the_reference(case):
         assert list(section.positions.clean) == indices["clean_latent_indices"]
         assert list(section.positions.history_2x) == indices["clean_latent_2x_indices"]
         assert list(section.positions.history_4x) == indices["clean_latent_4x_indices"]
-
-
-def test_padding_of_the_half_second_window_is_cut_to_whole_frames():
-    plan = make_plan(request(seconds=2, section_seconds=0.5))
-    assert [section.positions.latents[0] for section in plan.sections] == [10, 5, 1]
-
-
-def test_length_is_the_start_frame_and_all_sections():
-    assert make_plan(request(seconds=4)).pixel_frames == 109
-    assert make_plan(request(seconds=1, section_seconds=0.5)).pixel_frames == 41
 
 
 def test_a_section_takes_the_nearest_keyframe_before_it_in_the_video():

@@ -1,6 +1,6 @@
 """A process of its own that makes one small video after another and tells after each what it holds.
 
-Run by `test_streaming.py`, with settings of the C library's allocator under which memory that is freed goes
+Run by `test_streamed.py`, with settings of the C library's allocator under which memory that is freed goes
 back to the system at once: then what is left is what somebody holds, to some ten kilobytes.
 """
 

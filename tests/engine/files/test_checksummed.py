@@ -35,13 +35,3 @@ def test_what_is_no_such_file_has_no_facts(tmp_path):
     assert read_metadata(tmp_path) is None
     (tmp_path / "text").write_text(json.dumps({"n": 1}) * 50)
     assert read_metadata(tmp_path / "text") is None
-
-
-def test_a_failed_write_leaves_nothing(tmp_path):
-    def pieces():
-        yield b"first"
-        raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="gone"):
-        write_checksummed(tmp_path / "a", pieces(), {})
-    assert list(tmp_path.iterdir()) == []

@@ -105,9 +105,13 @@ def test_large_pictures_and_long_prompts_come_back(tmp_path):
         assert_same_video(load_request(path), request, pictures)
 
 
-def test_the_png_is_a_plain_picture_of_the_start(tmp_path):
-    _, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
-    assert np.array_equal(np.asarray(Image.open(png)), pictures_of(ONE)["a.png"])
+def test_the_files_are_plain_pictures_and_videos_with_a_comment(tmp_path):
+    mp4, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
+    with av.open(str(mp4)) as container:
+        assert json.loads(container.metadata["comment"])["prompt"] == "猫"
+    with Image.open(png) as image:
+        assert np.array_equal(np.asarray(image), pictures_of(ONE)["a.png"])
+        assert json.loads(image.info["comment"])["prompt"] == "猫"
     assert "data:image" not in png.read_bytes().decode("latin-1")  # not embedded in itself
 
 
@@ -146,11 +150,3 @@ def test_a_file_too_large_for_a_request_is_not_read(tmp_path):
     with (tmp_path / "a.json").open("wb") as file:
         file.truncate(300 * 2**20)  # takes no room on the disk
     assert code_of(tmp_path / "a.json") == "request_too_large"
-
-
-def test_the_comment_is_where_other_programs_read_it(tmp_path):
-    mp4, png, _ = embed(ONE, pictures_of(ONE), tmp_path)
-    with av.open(str(mp4)) as container:
-        assert json.loads(container.metadata["comment"])["prompt"] == "猫"
-    with Image.open(png) as image:
-        assert json.loads(image.info["comment"])["prompt"] == "猫"

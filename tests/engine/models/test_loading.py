@@ -81,33 +81,12 @@ def test_older_names_of_tensors_are_understood(tmp_path, part, prefix):
     make_loader(tmp_path / "models").verify()
 
 
-def test_weights_of_another_shape_are_refused(tmp_path):
-    shutil.copytree(MODELS, tmp_path / "models")
-    file = tmp_path / "models" / VISION / "model.safetensors"
-    weights = load_file(file)
-    weights["post_layernorm.weight"] = torch.zeros(7)
-    save_file(weights, file)
-    with pytest.raises(InputError) as caught:
-        make_loader(tmp_path / "models").verify()
-    assert caught.value.code == "weights_shape"
-    assert caught.value.values["tensor"] == "post_layernorm.weight"
-
-
 def test_missing_tensor_is_refused():
     files = find_models(MODELS)
     module = torch.nn.Linear(2, 2)
     with pytest.raises(InputError) as caught:
         match_tensors(module, files.vae.checkpoint)
     assert caught.value.values["tensor"] == "weight"
-
-
-def test_config_of_no_model_is_refused(tmp_path):
-    shutil.copytree(MODELS, tmp_path / "models")
-    path = tmp_path / "models" / "hunyuanvideo-community/HunyuanVideo/vae/config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
-    with pytest.raises(InputError) as caught:
-        make_loader(tmp_path / "models").verify()
-    assert caught.value.code == "model_config_refused"
 
 
 def test_weights_replaced_since_the_check_are_refused(tmp_path):

@@ -241,7 +241,7 @@ def test_memory_cached_while_compiling_is_released(monkeypatch, error):
     loader = ModelLoader(find_models(MODELS), choose_compute("cpu"), Unwilling(error))
     with loader.transformer(500) as transformer:
         emptied = []
-        monkeypatch.setattr("diffusers_helper.models.streamed_transformer.empty_cache", emptied.append)
+        monkeypatch.setattr("diffusers_helper.models.streamed.empty_cache", emptied.append)
         if error is GPU_LOST:
             with pytest.raises(RuntimeError, match="device lost"):
                 transformer.prepare_blocks(500, loader.compute)

@@ -1,6 +1,6 @@
-"""The transformer: its blocks are streamed, its other modules are loaded.
+"""The two large models, whose layers are streamed: the transformer, and the Llama that encodes prompts.
 
-diffusers' class is used unchanged: one module that runs all blocks replaces their list.
+The libraries' classes are used unchanged: one module that runs all layers replaces their list.
 """
 
 import copy
@@ -18,8 +18,9 @@ from ..eight_bit.block import use_fused_forward
 from ..eight_bit.linear import fixed_dtypes, use_best_product
 from ..memory import empty_cache, is_out_of_memory
 from ..streaming.layers import StreamedLayers
-from ..streaming.layout import describe_layer
+from ..streaming.layout import Layer, describe_layer
 from ..streaming.ram_tier import RamTier
+from ..streaming.row_lookup import RowLookup
 from ..transformer.attention import NATIVE, ActiveAttention
 from ..transformer.block_stack import BlockStack
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
@@ -34,11 +35,12 @@ from ..transformer.modulation import (
 from ..weights.checkpoint import Checkpoint
 from ..weights.filling import fill, match_tensors, names_below
 from ..weights.model_files import ModelPart
-from .architectures import build_empty, make_transformer
+from .architectures import build_empty, make_text_encoder, make_transformer
 from .vram_budget import TEXT_TOKENS, VramBudget
 
 if TYPE_CHECKING:
     from diffusers import HunyuanVideoFramepackTransformer3DModel
+    from transformers import LlamaModel
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +142,11 @@ def stream_transformer(
 def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: CompiledBlocks) -> BlockStack:
     """Take an empty model's blocks out and put a stack that streams them in their place."""
     names = match_tensors(model, checkpoint)
-    blocks = _named_blocks(model)
+    blocks = [  # kind, name prefix and empty module of each, in order
+        (kind, f"{name}.{i}.", block)
+        for kind, name in (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
+        for i, block in enumerate(getattr(model, name))
+    ]
     examples = {kind: block for kind, _, block in reversed(blocks)}
     linears: dict[str, nn.Module] = {
         kind: modulation_linears(block, kind) for kind, block in examples.items()
@@ -152,22 +158,15 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
             use_fused_forward(template, kind)
 
     def stream(modules: dict[str, nn.Module], after_pass: RamTier | None = None) -> StreamedLayers:
-        layers = [
-            describe_layer(
-                kind,
-                modules[kind],
-                names_below(prefix, names),
-                checkpoint,
-                compute.transformer,
-                fixed_dtypes(modules[kind]),
-            )
-            for kind, prefix, _ in blocks
-        ]
+        def describe(kind: str, prefix: str) -> Layer:
+            module, stored = modules[kind], names_below(prefix, names)
+            dtypes = compute.transformer, fixed_dtypes(module)
+            return describe_layer(kind, module, stored, checkpoint, *dtypes)
 
-        def make_module(kind: str) -> nn.Module:
-            return copy.deepcopy(modules[kind])
-
-        return StreamedLayers(layers, make_module, checkpoint, compute.device, after_pass)
+        layers = [describe(kind, prefix) for kind, prefix, _ in blocks]
+        return StreamedLayers(
+            layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device, after_pass
+        )
 
     first_block = copy.deepcopy(templates["double"])
     table = ModulationTable(stream(linears))
@@ -188,9 +187,39 @@ def _compute_once_a_section(model: Any) -> None:
     model.context_embedder = HostMask(model.context_embedder)
 
 
-def _named_blocks(model: Any) -> list[tuple[str, str, nn.Module]]:
-    """Return kind, name prefix and empty module of every block, in order."""
-    lists = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
-    return [
-        (kind, f"{name}.{i}.", b) for kind, name in lists.items() for i, b in enumerate(getattr(model, name))
+@contextmanager
+def stream_text_encoder(part: ModelPart, compute: Compute) -> Iterator["LlamaModel"]:
+    """Build the Llama, whose layers are streamed once a prompt: none stays on the device.
+
+    Its embedding table is read row by row. Raises InputError for wrong files.
+    """
+    model: Any = build_empty(part, make_text_encoder)
+    checkpoint = part.checkpoint
+    names = match_tensors(model, checkpoint)
+    example = copy.deepcopy(model.layers[0])
+    layers = [
+        describe_layer("llama", example, names_below(f"layers.{i}.", names), checkpoint, compute.encoders)
+        for i in range(len(model.layers))
     ]
+    streamed = StreamedLayers(layers, lambda _: copy.deepcopy(example), checkpoint, compute.device)
+    model.layers = nn.ModuleList([LlamaStack(streamed)])
+    model.config.num_hidden_layers = 1
+    model.embed_tokens = RowLookup(checkpoint, names["embed_tokens.weight"], compute.encoders)
+    with ExitStack() as exits:
+        exits.callback(model.to, "meta")
+        exits.enter_context(streamed)
+        model.to(compute.device)  # the rotary frequencies; nothing else is left in the frame
+        yield model
+
+
+class LlamaStack(nn.Module):
+    """Runs all decoder layers as one."""
+
+    def __init__(self, layers: StreamedLayers) -> None:
+        super().__init__()
+        self._layers = layers
+
+    def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        for _index, layer in self._layers:
+            hidden_states = layer(hidden_states, **arguments)
+        return hidden_states

@@ -58,23 +58,16 @@ def test_transformer_equals_diffusers_to_the_bit():
     from diffusers_helper.sections import section_positions
 
     torch.manual_seed(0)
-    positions = section_positions(3, 5)
     prompt = PromptEmbeds(torch.randn(1, 512, 64), torch.arange(512)[None] < 40, torch.randn(1, 32))
     latents = torch.randn(1, 16, 21, 8, 12)
-    inputs = SectionInputs(
-        prompt,
-        None,
-        torch.randn(1, 16, 48),
-        latents[:, :, :2],
-        latents[:, :, 2:4],
-        latents[:, :, 4:20],
-        positions,
-    )
+    parts = latents[:, :, :2], latents[:, :, 2:4], latents[:, :, 4:20]
+    inputs = SectionInputs(prompt, None, torch.randn(1, 16, 48), *parts, section_positions(3, 5))
     x, sigma = torch.randn(1, 16, 5, 8, 12), torch.tensor(0.7)
     loader = limited_loader(0)
     with loader.transformer(500) as transformer:
         assert transformer.stack.layers.num_resident == 0
-        found = SectionDenoiser(transformer, inputs, loader.compute, sigma[None]).predict(x, sigma)
+        denoiser = SectionDenoiser(transformer, inputs, loader.compute, sigma[None])
+        found = denoiser.predict(x, sigma)
     folder = MODELS / "lllyasviel" / "FramePackI2V_HY"
     own = HunyuanVideoFramepackTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
     for parameter in own.parameters():
@@ -86,15 +79,7 @@ def test_transformer_equals_diffusers_to_the_bit():
             encoder_hidden_states=prompt.embeds,
             encoder_attention_mask=prompt.mask,
             pooled_projections=prompt.pooled,
-            image_embeds=inputs.image_embeds,
-            guidance=torch.tensor([10000.0]),
-            indices_latents=torch.tensor(positions.latents),
-            latents_clean=inputs.clean,
-            indices_latents_clean=torch.tensor(positions.clean),
-            latents_history_2x=inputs.history_2x,
-            indices_latents_history_2x=torch.tensor(positions.history_2x),
-            latents_history_4x=inputs.history_4x,
-            indices_latents_history_4x=torch.tensor(positions.history_4x),
+            **denoiser._shared_arguments(),
         ).sample
     assert torch.equal(found, x - float(sigma) * velocity)
 
