@@ -1,6 +1,5 @@
 """The pipeline from a request to a video: a generator of events that knows no listener."""
 
-import json
 import logging
 import secrets
 import threading
@@ -225,8 +224,7 @@ def _finish(job: _Job) -> Finished:
         output.write_start(start)
         output.write_sections()
         if output.target.save_latents:
-            metadata = {"transformer_evaluations": json.dumps(job.folder.evaluations), "seed": str(job.seed)}
-            job.folder.save_latents(output.target.file(".safetensors"), metadata)
+            job.folder.save_latents(output.target.file(".safetensors"))
         video, count = output.write_video()
         output.delete_unfinished()
     job.folder.done = True

@@ -27,9 +27,8 @@ MAX_BYTES = 256 * 2**20
 class EmbeddingCache:
     """A folder of safetensors files, one an entry, named by their keys."""
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.max_bytes = max_bytes
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
         """Read the tensors under `key`; None where there are none, or the entry is damaged."""
@@ -57,7 +56,7 @@ class EmbeddingCache:
     def _evict(self) -> None:
         entries = list(self.folder.glob("*.safetensors*"))  # with the parts that killed runs left
         entries.sort(key=lambda entry: entry.stat().st_mtime_ns)
-        excess = sum(entry.stat().st_size for entry in entries) - self.max_bytes
+        excess = sum(entry.stat().st_size for entry in entries) - MAX_BYTES
         for entry in entries:
             if excess <= 0:
                 break

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from ..errors import InputError
 from ..models.loading import ModelLoader
@@ -72,11 +73,8 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
 def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:
     """Zero-pad (or crop) a result of `encode_prompts` to the length that the transformer takes."""
     embeds = encoded["embeds"][:PADDED_TOKENS]
-    tokens, dim = embeds.shape
-    padded = embeds.new_zeros(1, PADDED_TOKENS, dim)
-    padded[0, :tokens] = embeds
-    mask = torch.zeros(1, PADDED_TOKENS, dtype=torch.bool)
-    mask[0, :tokens] = True
+    padded = functional.pad(embeds, (0, 0, 0, PADDED_TOKENS - len(embeds)))[None]
+    mask = torch.arange(PADDED_TOKENS)[None] < len(embeds)
     return PromptEmbeds(padded, mask, encoded["pooled"][None])
 
 

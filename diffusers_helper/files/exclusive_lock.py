@@ -24,10 +24,8 @@ def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[None]:
     with disk_errors(lock_file.parent):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout as error:
             raise busy from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from ..errors import InputError
 from ..files.atomic import atomic_write
@@ -63,9 +63,8 @@ class JobFolder:
 
     def __enter__(self) -> "JobFolder":
         """Raise InputError where another run uses the folder, or it holds files that are not a job's."""
-        self._lock.enter_context(
-            exclusive_lock(self.path / LOCK, InputError("output_busy", path=str(self.path)))
-        )
+        busy = InputError("output_busy", path=str(self.path))
+        self._lock.enter_context(exclusive_lock(self.path / LOCK, busy))
         if any(not _KNOWN_NAMES.fullmatch(path.name) for path in self.path.iterdir()):
             self._lock.close()
             raise InputError("output_taken", path=str(self.path))
@@ -238,16 +237,19 @@ class JobFolder:
         shape = (1, LATENT_CHANNELS, stored.frames, self._shape[0] // 8, self._shape[1] // 8)
         return torch.from_numpy(np.fromfile(stored.path, np.float32, math.prod(shape))).reshape(shape)
 
-    @property
-    def evaluations(self) -> list[list[int]]:
-        """The evaluations of each sampled section (see `add_latents`)."""
-        return [stored.metadata["evaluations"] for stored in self._latents]
+    def save_latents(self, path: Path) -> None:
+        """Write all latents as `latents` `(1, channels, t, h/8, w/8)` float32 in a safetensors file.
 
-    def save_latents(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write all latents as `latents` `(1, channels, t, h/8, w/8)` float32 in a safetensors file."""
+        Its metadata are the seed and each section's evaluations (see `add_latents`).
+        """
+        evaluations = json.dumps([stored.metadata["evaluations"] for stored in self._latents])
+        metadata = {"transformer_evaluations": evaluations, "seed": str(self._fingerprint.seed)}
         latents = torch.cat([self.latents(number) for number in reversed(range(self.num_latents))], dim=2)
+        entry = {"dtype": "F32", "shape": [*latents.shape], "data_offsets": [0, latents.nbytes]}
+        header = json.dumps({"__metadata__": metadata, "latents": entry}).encode()
+        header += b" " * (-len(header) % 8)  # by hand: the library writes metadata in any order
         with atomic_write(path) as part:
-            part.write_bytes(save({"latents": latents}, dict(metadata)))
+            part.write_bytes(struct.pack("<Q", len(header)) + header + latents.numpy().tobytes())
 
     # -- files -----------------------------------------------------------------------------------------------
 

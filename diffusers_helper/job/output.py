@@ -45,7 +45,6 @@ class Target:
 
     @property
     def working_folder(self) -> Path:
-        """The folder for the sections until the video is finished."""
         return self.file(".job") if self.work is None else self.work
 
     def check(self) -> None:

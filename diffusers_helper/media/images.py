@@ -121,8 +121,7 @@ def _open_source(name: str) -> tuple[IO[bytes], str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError("image_missing", image=name) from error
     except OSError as error:  # a name that is too long, a file without permission to read
-        reason = error.strerror or str(error)
-        raise InputError("image_unreadable", image=name[:200], reason=reason) from error
+        raise InputError("image_unreadable", image=name[:200], reason=error.strerror or str(error)) from error
 
 
 def open_data_uri(uri: str) -> tuple[IO[bytes], str]:

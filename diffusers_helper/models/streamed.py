@@ -129,7 +129,12 @@ def stream_transformer(
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
         fill(model, part.checkpoint, compute.device, compute.transformer)
-        _compute_once_a_section(model)
+        # What depends on no step is computed once a section; positions come in four tensors: of the latents,
+        # the clean latents and both histories.
+        model.rope = Memoized(model.rope, size=4)
+        model.clean_x_embedder = Memoized(model.clean_x_embedder, size=1)
+        model.image_projection = Memoized(model.image_projection, size=1)
+        model.context_embedder = HostMask(model.context_embedder)
         model.proj_out.float()
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         stack.attention = exits.enter_context(ActiveAttention(attention_backend or NATIVE))
@@ -174,17 +179,6 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack
-
-
-def _compute_once_a_section(model: Any) -> None:
-    """Have the other modules compute at each step only what depends on it, and wait for no GPU.
-
-    Positions come in four tensors: of the latents, the clean latents and both histories.
-    """
-    model.rope = Memoized(model.rope, size=4)
-    model.clean_x_embedder = Memoized(model.clean_x_embedder, size=1)
-    model.image_projection = Memoized(model.image_projection, size=1)
-    model.context_embedder = HostMask(model.context_embedder)
 
 
 @contextmanager

@@ -52,8 +52,8 @@ def sample_unipc(
     for i in range(1, len(sigmas) - 1):
         order = min(i, max_order)
         update = _UniPCUpdate(sigmas[i - order : i + 1], predictions[-order:], x)
-        predicted = predict(update.predictor(), sigmas[i])
-        x = update.corrector(predicted)
+        predicted = predict(update.solve(), sigmas[i])
+        x = update.solve(predicted)
         predictions = [*predictions, predicted][-3:]
         yield predicted
 
@@ -80,15 +80,9 @@ class _UniPCUpdate:
         self.differences = [(prediction - self.last) / ratio for prediction, ratio in pairs]
         self.base = float(sigmas[-1] / sigmas[-2]) * x - float(torch.expm1(-self.h)) * self.last
 
-    def predictor(self) -> torch.Tensor:
-        """UniP: `x` at the new sigma, before the model is evaluated there."""
-        return self._add(self.differences)
-
-    def corrector(self, predicted: torch.Tensor) -> torch.Tensor:
-        """UniC: `x` at the new sigma, with the model's prediction there (its ratio is 1)."""
-        return self._add([*self.differences, predicted - self.last])
-
-    def _add(self, differences: list[torch.Tensor]) -> torch.Tensor:
+    def solve(self, predicted: torch.Tensor | None = None) -> torch.Tensor:
+        """Return `x` at the new sigma: by UniP, or by UniC with the prediction there (its ratio is 1)."""
+        differences = [*self.differences, *([] if predicted is None else [predicted - self.last])]
         total = torch.zeros_like(self.base)
         for weight, difference in zip(self._weights(len(differences)), differences, strict=True):
             total = total + weight * difference

@@ -21,8 +21,9 @@ from .schedule import flow_shift_mu, flow_sigmas, sample_unipc
 
 logger = logging.getLogger(__name__)
 
-Sampled = tuple[torch.Tensor, list[int]]
-"""A section's latents `(1, channels, t, h, w)` on the CPU; for each step 1 where the blocks ran, or 0."""
+Sampled = Generator[Event, None, tuple[torch.Tensor, list[int]]]
+"""Events, and in the end the section's latents `(1, channels, t, h, w)` on the CPU, and for each step 1 where
+the blocks ran, or 0."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class SectionSampler:
     compute: Compute
     check_stop: Callable[[], None]
 
-    def sample(
-        self, section: Section, history: torch.Tensor, noise: torch.Tensor
-    ) -> Generator[Event, None, Sampled]:
+    def sample(self, section: Section, history: torch.Tensor, noise: torch.Tensor) -> Sampled:
         """Sample a section from noise `(1, channels, t, h, w)` float32, yielding each step.
 
         `history` are latents `(1, 16, HISTORY_FRAMES, h, w)` of the frames that follow it in the video.
@@ -62,9 +61,7 @@ class SectionSampler:
         attention.failed = attention.is_replaced
         return sampled
 
-    def _sample(
-        self, section: Section, inputs: SectionInputs, noise: torch.Tensor
-    ) -> Generator[Event, None, Sampled]:
+    def _sample(self, section: Section, inputs: SectionInputs, noise: torch.Tensor) -> Sampled:
         request, transformer = self.request, self.transformer
         sigmas = flow_sigmas(request.steps, flow_shift_mu(tuple(noise.shape)))
         evaluations: list[int] = []

@@ -26,11 +26,10 @@ MAX_HEADER_BYTES = 100_000_000
 """Bytes of a header at most, as in the safetensors library."""
 SINGLE_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8,
-         "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
 TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
                 "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
                 "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
+_BYTES = {name: 1 if name == "BOOL" else int(re.findall(r"\d+", name)[0]) // 8 for name in TORCH_NAMES}
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _stored_tensor(path: Path, begin: int, entry: dict) -> StoredTensor:
     shape = tuple(entry["shape"])
     if not all(isinstance(number, int) and number >= 0 for number in (first, last, *shape)):
         raise ValueError(f"a tensor {shape} from byte {first} to {last}")
-    num_bytes = math.prod(shape) * _BITS[entry["dtype"]] // 8
+    num_bytes = math.prod(shape) * _BYTES[entry["dtype"]]
     if last - first != num_bytes:
         raise ValueError(f"a tensor of {num_bytes} bytes stored in {last - first}")
     return StoredTensor(path, entry["dtype"], shape, begin + first, num_bytes)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from diffusers_helper.encoding import embedding_cache
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache, embedding_keys
 from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import LAST_SHARD, MODELS, copy_models
@@ -34,8 +35,8 @@ def test_a_damaged_entry_counts_as_none_and_can_be_put_again(cache):
     assert cache.get("a") is not None
 
 
-def test_the_least_recently_used_entry_is_evicted_and_what_a_killed_run_left(tmp_path):
-    cache = EmbeddingCache(tmp_path / "cache", max_bytes=3 * 4200)
+def test_the_least_recently_used_entry_is_evicted_and_what_a_killed_run_left(cache, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "MAX_BYTES", 3 * 4200)
     cache.folder.mkdir()
     (part := cache.folder / "e.safetensors.part").write_bytes(bytes(4000))
     os.utime(part, (1, 1))

@@ -1,6 +1,8 @@
 """Files that tell by themselves whether they are whole."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,13 @@ def test_what_is_no_such_file_has_no_facts(tmp_path):
     assert read_metadata(tmp_path) is None
     (tmp_path / "text").write_text(json.dumps({"n": 1}) * 50)
     assert read_metadata(tmp_path / "text") is None
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
+    def too_many(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    write_checksummed(tmp_path / "a", [b"content"], {})
+    monkeypatch.setattr(Path, "open", too_many)
+    with pytest.raises(OSError, match="Too many"):
+        read_metadata(tmp_path / "a")

@@ -1,9 +1,7 @@
 """The sections that a job stores on the disk."""
 
 import contextlib
-import errno
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +45,7 @@ def test_a_new_section_stands_in_front_and_fades_into_the_old_one(folder):
 def test_a_section_of_another_length_is_rejected(folder):
     add(folder, plain(4, 100))
     for count in (4, 6):
-        with pytest.raises(ValueError, match="5 frames"):
+        with pytest.raises(ValueError, match="zip"):
             folder.add_frames(plain(5, 200), count, FADE)
     assert values(folder) == [100] * 4
     assert [path.name for path in folder.path.glob("*.part")] == []
@@ -68,12 +66,12 @@ def test_sections_may_share_different_numbers_of_frames(folder):
 
 def test_latents_are_saved_in_the_order_of_the_video(folder, tmp_path):
     first, second = torch.randn(1, 16, 5, 2, 3), torch.randn(1, 16, 6, 2, 3)
-    folder.add_latents(first, False, [1])
+    folder.add_latents(first, False, [1, 0])
     folder.add_latents(second, True, [1])
-    folder.save_latents(tmp_path / "a.safetensors", {"seed": "1"})
+    folder.save_latents(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("latents"), torch.cat([second, first], dim=2))
-        assert file.metadata() == {"seed": "1"}
+        assert file.metadata() == {"transformer_evaluations": "[[1, 0], [1]]", "seed": "0"}
 
 
 MARK = JobFingerprint(identity="a", models="m", seed=7)
@@ -107,7 +105,6 @@ def test_stored_sections_are_resumed(two_sections):
         assert damaged is None
         assert (folder.num_latents, folder.num_sections, folder.num_frames) == (2, 2, 13)
         assert values(folder) == [10] * 6 + [5] + [0] * 6
-        assert folder.evaluations == [[1, 0], [1, 1]]
         assert torch.equal(folder.latents(1), torch.ones(1, 16, 5, 2, 3))
         add_sections(folder, 3)
         assert values(folder)[:7] == [20] * 6 + [15]
@@ -198,22 +195,6 @@ def test_a_new_section_replaces_all_that_depends_on_the_old_one(two_sections):
         assert left == {"section_000.latents", "section_000.frames", "section_001.latents"}
 
 
-def test_a_file_that_cannot_be_read_now_is_kept(two_sections, monkeypatch):
-    is_open = Path.open
-
-    def too_many(path: Path, *arguments: str):
-        if path.name == "section_000.latents":
-            raise OSError(errno.EMFILE, "Too many open files", str(path))
-        return is_open(path, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", too_many)
-        with pytest.raises(OSError, match="Too many"), opened(two_sections):
-            pass
-    with opened(two_sections) as (folder, damaged):
-        assert (damaged, folder.num_sections) == (None, 2)
-
-
 def test_files_of_file_managers_are_ignored(two_sections):
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._section_000.frames"):
         (two_sections / name).write_bytes(b"x")
@@ -233,14 +214,8 @@ def test_the_folder_goes_away_when_it_is_done_or_holds_nothing(two_sections, tmp
     assert not folder.path.exists()
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    with JobFolder(tmp_path / "b.job", 16, 24, 3) as first:
-        add(first, plain(3, 1))
-        with pytest.raises(InputError) as caught, JobFolder(tmp_path / "b.job", 16, 24, 3):
-            pass
-        assert caught.value.code == "output_busy"
-        assert values(first) == [1, 1, 1]
-    with JobFolder(tmp_path / "b.job", 16, 24, 3):
+def test_two_runs_do_not_share_a_folder(folder):
+    with pytest.raises(InputError, match="output_busy"), JobFolder(folder.path, 16, 24, 3):
         pass
 
 

@@ -110,22 +110,18 @@ def test_deleted_weights_are_a_machine_error(tmp_path):
 
 
 LOAD_LARGE = """
-import sys
+import os, pathlib, sys
 import torch
 from diffusers_helper.weights.checkpoint import Checkpoint
 from diffusers_helper.weights.filling import fill
+from tests.support.process_memory import highest, resident
 
-checkpoint = Checkpoint.open(__import__("pathlib").Path(sys.argv[1]))
+checkpoint = Checkpoint.open(pathlib.Path(sys.argv[1]))
 with torch.device("meta"):
     module = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(24)))
-
-def status(key):
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-before = status("VmRSS")
+before = resident(os.getpid())
 fill(module, checkpoint, torch.device("cpu"), torch.float32)
-print(status("VmHWM") - before)
+print(highest(os.getpid()) - before)
 """
 
 

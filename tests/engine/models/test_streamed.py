@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 import torch
 
 from diffusers_helper.device import choose_compute
-from diffusers_helper.errors import InputError
-from diffusers_helper.events import StepDone
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
@@ -123,21 +120,3 @@ def test_job_after_job_holds_no_more_memory(tmp_path):
     assert {key: last[key] for key in ("tensors", "threads", "files")} == {
         key: settled[key] for key in ("tensors", "threads", "files")
     }
-
-
-def test_shard_that_breaks_in_mid_job_fails_this_job_only(tmp_path):
-    models = tmp_path / "models"
-    shutil.copytree(MODELS, models)
-    compute = dataclasses.replace(choose_compute("cpu"), memory_limit=0)
-    loader = ModelLoader(find_models(models), compute)
-    shard = models / "lllyasviel/FramePackI2V_HY/diffusion_pytorch_model-00005-of-00006.safetensors"
-    content = shard.read_bytes()
-    events = run(small_request(steps=6), tmp_path / "out", loader=loader)
-    next(event for event in events if isinstance(event, StepDone))
-    os.truncate(shard, len(content) // 2)
-    with pytest.raises(InputError) as caught:
-        list(events)
-    assert caught.value.code == "model_file_changed"
-    shard.write_bytes(content)
-    list(run(small_request(), tmp_path / "out", loader=ModelLoader(find_models(models), compute)))
-    assert (tmp_path / "out" / "a.mp4").exists()

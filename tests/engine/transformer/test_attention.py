@@ -201,7 +201,7 @@ def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, native_latents, cho
     """None of these works here; the first two fail when they are activated, the other in a block."""
     loader = make_loader()
     loader._attention.choose = lambda *_: chosen
-    loader._attention.requested = requested
+    loader.requested_attention = requested
     events = run(make_request(), tmp_path / "out", loader=loader, save_latents=True)
     assert [event.code for event in events if isinstance(event, Notice)] == notices
     assert torch.equal(load_latents(tmp_path / "out" / "a.safetensors"), native_latents)

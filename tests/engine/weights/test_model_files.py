@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
-import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.weights.checkpoint import Checkpoint, weight_files
@@ -171,25 +172,17 @@ def test_a_models_files_are_all_that_decide_its_output():
     assert "model-00008-of-00008.safetensors" in names
 
 
-def write_tensors(path: Path, **tensors: bytes) -> None:
-    header, begin = {}, 0
-    for name, data in tensors.items():
-        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [begin, begin + len(data)]}
-        begin += len(data)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(tensors.values()))
-
-
 def test_an_index_comes_before_a_single_file(tmp_path):
-    write_tensors(tmp_path / "model.safetensors", a=b"old")
-    write_tensors(tmp_path / "model-00001-of-00002.safetensors", a=b"new")
-    write_tensors(tmp_path / "model-00002-of-00002.safetensors", b=b"")
-    index = {"weight_map": {"b": "model-00002-of-00002.safetensors", "a": "model-00001-of-00002.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert [path.name[6:11] for path in weight_files(tmp_path)] == ["00001", "00002"]
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for file, name in zip(["model.safetensors", *shards], "aab", strict=True):
+        save_file({name: np.zeros(3, np.uint8)}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"b": shards[1], "a": shards[0]}})
+    )
+    assert [path.name for path in weight_files(tmp_path)] == shards
     assert set(Checkpoint.open(tmp_path).tensors) == {"a", "b"}
 
 
 def test_a_file_without_tensors_is_complete(tmp_path):
-    write_tensors(tmp_path / "model.safetensors")
+    save_file({}, tmp_path / "model.safetensors")
     assert Checkpoint.open(tmp_path).tensors == {}
