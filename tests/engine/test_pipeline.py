@@ -16,7 +16,6 @@ from diffusers_helper.events import Finished, Notice, Planned, SectionDone, Stag
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.images import read_image
 from diffusers_helper.media.video import read_frames
-from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.plan import make_plan
 from diffusers_helper.vae.codec import decode_latents, decode_to, encode_picture
 from diffusers_helper.vae.decoder import WindowDecoder
@@ -189,15 +188,13 @@ def test_a_black_picture_may_become_a_black_video(tmp_path):
 
 def test_the_decoder_is_loaded_once_for_all_sections_of_a_job(tmp_path, monkeypatch):
     """Before the transformer, whose layers stay as far as there is memory then."""
-    loaded = []
-
-    def watch(name):
-        original = getattr(ModelLoader, name)
-        monkeypatch.setattr(ModelLoader, name, lambda *given: loaded.append(name) or original(*given))
-
-    watch("vae_decoder")
-    watch("transformer")
-    list(run(small_request(seconds=1), tmp_path / "out"))
+    loaded, loader = [], make_loader()
+    for name in ("vae_decoder", "transformer"):
+        load = getattr(loader, name)
+        monkeypatch.setattr(
+            loader, name, lambda *given, load=load: loaded.append(load.__name__) or load(*given)
+        )
+    list(run(small_request(seconds=1), tmp_path / "out", loader=loader))
     assert loaded == ["vae_decoder", "transformer"]
 
 

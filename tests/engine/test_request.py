@@ -179,13 +179,9 @@ def test_a_request_that_is_no_object_is_refused(values):
 @pytest.mark.parametrize(
     ("key", "shown", "nearest"),
     [
-        *[
-            ("promt", "promt", "prompt"),
-            ("Start_Image", "Start_Image", "start_image"),
-            ("step", "step", "steps"),
-        ],
-        *[("", "", None), ("全く違う", "全く違う", None), ("\ud800", "\\ud800", None)],
-        ("x" * 5_000_000, "x" * 57 + "...", None),
+        *[(key, key, near) for key, near in (("promt", "prompt"), ("Start_Image", "start_image"))],
+        *[("step", "step", "steps"), ("", "", None), ("全く違う", "全く違う", None)],
+        *[("\ud800", "\\ud800", None), ("x" * 5_000_000, "x" * 57 + "...", None)],
     ],
     ids=range(7),
 )
