@@ -221,7 +221,7 @@ def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypat
     monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
     loader = make_loader()
     loader._attention.choose = lambda *_: "_native_math"
-    loader._attention.requested = "_native_math"
+    loader.requested_attention = "_native_math"
     events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
     codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
     assert codes.count("attention_refused") == 1
