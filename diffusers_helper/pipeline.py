@@ -1,13 +1,12 @@
 """The pipeline from a request to a video: a generator of events that knows no listener."""
 
-import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,10 +33,6 @@ from .vae.codec import decode_to, watch_for_black
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
-
-logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -111,8 +106,7 @@ def generate(
             if folder.num_sections:
                 yield Resumed(folder.num_sections, job.num_sections, folder.num_frames, job.write_partial())
             if folder.num_sections < job.num_sections:
-                encoding = encode_all(request, plan, pictures, loader, cache)
-                conditioning = yield from _until_stopped(encoding, job)
+                conditioning = yield from _encode(job, cache)
                 with machine_errors(target.folder):
                     output.write_start(pictures[plan.start])
                 yield from _make_sections(job, conditioning)
@@ -242,8 +236,9 @@ def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:
     return Stopped(kept, job.folder.num_sections, job.num_sections)
 
 
-def _until_stopped(events: Generator[Event, None, _T], job: _Job) -> Generator[Event, None, _T]:
-    """Pass on a generator's events and its result, checking for a stop before each."""
+def _encode(job: _Job, cache: EmbeddingCache) -> Generator[Event, None, Conditioning]:
+    """Encode a job's prompts and pictures, checking for a stop before each event."""
+    events = encode_all(job.request, job.plan, job.pictures, job.loader, cache)
     try:
         while True:
             job.check_stop()
