@@ -76,7 +76,7 @@ def convert(
     """Write the 8-bit weights to `target`, or continue; yield the bytes that are done, and all bytes.
 
     Finished files are read and kept if their digests match, so that this also repairs a folder. They stay if
-    the generator is closed. Only one weight is in memory at a time, in 16 bits; `device` quantizes it.
+    the generator is closed. `device` quantizes.
 
     Raises:
         InputError: the source changed, or holds numbers that are not finite.
@@ -85,8 +85,8 @@ def convert(
     with machine_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         shards = plan_shards(part.checkpoint)
-        manifest = _begin(target, _identity(part), shards)
-        missing = sum(shard.num_bytes for shard in shards if shard.name not in manifest.files)
+        manifest = _begin(target, _identity(part))
+        missing = sum(shard.content_bytes for shard in shards if shard.name not in manifest.files)
         check_room(target, missing + SPARE_BYTES)
         done, total = 0, sum(shard.content_bytes for shard in shards)
         yield done, total
@@ -101,8 +101,7 @@ def convert(
                 new.write_bytes(content)
             manifest.add(name, hashlib.sha256(content).hexdigest())
         manifest.finish()
-        size = sum(shard.num_bytes for shard in shards)
-        logger.info("8-bit weights in %s: %.2f GiB", target, size / 2**30)
+        logger.info("8-bit weights in %s: %.2f GiB", target, total / 2**30)
 
 
 def remove_corrupt_shards(folder: Path) -> bool:
@@ -162,16 +161,16 @@ class _Manifest:
         write_checksummed(self.folder / MANIFEST, (), facts)
 
 
-def _begin(target: Path, source: str, shards: list[Shard]) -> _Manifest:
+def _begin(target: Path, source: str) -> _Manifest:
     """Return the manifest of an earlier run's files that have the right sizes; delete the others."""
     manifest = _Manifest.read(target)
     if manifest is None or manifest.source != source:
         (target / MANIFEST).unlink(missing_ok=True)  # first, because others rely on it
         manifest = _Manifest(target, source)
-    for shard in shards:
-        signature = _signature(target / shard.name)
-        if shard.name in manifest.files and (signature is None or signature.num_bytes != shard.num_bytes):
-            manifest.forget(shard.name)
+    for name, (known, _) in list(manifest.files.items()):
+        signature = _signature(target / name)
+        if signature is None or signature.num_bytes != known.num_bytes:
+            manifest.forget(name)
     for path in (*target.glob("diffusion_pytorch_model-*.safetensors"), *target.glob("*.part")):
         if path.name not in manifest.files:
             path.unlink()

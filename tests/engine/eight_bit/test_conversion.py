@@ -132,7 +132,12 @@ def test_a_disk_too_small_is_an_error_before_the_work(source, made, tmp_path, mo
 
 
 def test_a_disk_that_returns_other_bytes_is_an_error(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "sha256_of", lambda *_: b"other")
+    def save_damaged(tensors, path):
+        save_file(tensors, path)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    monkeypatch.setattr(shards, "save_file", save_damaged)
     with pytest.raises(MachineError) as caught:
         make(source, tmp_path / "new")
     assert caught.value.code == "eight_bit_written_wrong"
