@@ -20,6 +20,9 @@ FASTSTART = {"movflags": "+faststart"}
 KEY_FRAME_EVERY = 60 * FPS
 """Frames from one key frame to the next. Each shows the same scene with other errors, so that a still one
 would twitch; a player that seeks decodes this many at most, which takes a second or two."""
+REPEATABLE = "cpu-independent=1:threads=4"
+"""The options with which libx264 gives the same bytes each time: otherwise it differs by the number of cores,
+and with AVX-512 from run to run (12 of 12 encodings; measured in `benchmarks/README.md`)."""
 ENDS_WITHIN = Fraction(1, 4)
 """Seconds by which a complete file's last frame may end before the file's stated end."""
 
@@ -27,14 +30,15 @@ ENDS_WITHIN = Fraction(1, 4)
 def write_mp4(path: Path, frames: Iterable[np.ndarray], *, crf: int, comment: str) -> int:
     """Encode frames `(height, width, 3)` uint8 with even sides, atomically; return their number.
 
-    One frame is in memory at a time. `crf` is the constant rate factor of libx264, 0 (lossless) to 51.
+    One frame is in memory at a time. `crf` is the constant rate factor of libx264, 0 (lossless) to 51. Frames
+    give the same file each time, on any number of cores.
     """
     with (
         atomic_write(path) as part,
         av.open(str(part.absolute()), "w", format="mp4", options=FASTSTART) as container,
     ):
         container.metadata["comment"] = comment
-        options = {"crf": str(crf), "preset": "medium", "g": str(KEY_FRAME_EVERY)}
+        options = {"crf": str(crf), "preset": "medium", "g": str(KEY_FRAME_EVERY), "x264-params": REPEATABLE}
         return encode_frames(container, frames, options)
 
 

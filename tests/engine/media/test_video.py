@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 import wave
 
 import av
@@ -58,6 +59,27 @@ def test_a_still_scene_does_not_twitch(tmp_path):
     shown = [frame.astype(np.float32) for frame in read_frames(tmp_path / "a.mp4")]
     steps = [float(np.abs(b - a).mean()) for a, b in itertools.pairwise(shown)]
     assert max(steps[30:]) < 2 * float(np.median(steps[30:])) + 0.5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be taken away here")
+def test_the_same_frames_give_the_same_file_on_any_number_of_cores(tmp_path):
+    random = np.random.default_rng(0)
+    across, down = np.arange(320)[None, :, None], np.arange(192)[:, None, None]
+    frames = [
+        (100 * np.sin((across + 3 * i) / 40) + down / 2 + 60 + random.normal(0, 6, (192, 320, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+        for i in range(30)
+    ]
+    cores, files = os.sched_getaffinity(0), set()
+    try:
+        for turn in range(10):
+            os.sched_setaffinity(0, sorted(cores)[: 1 + turn % len(cores)])
+            write_mp4(tmp_path / "video.mp4", frames, crf=16, comment="{}")
+            files.add((tmp_path / "video.mp4").read_bytes())
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert len(files) == 1
 
 
 def test_an_older_video_stays_until_the_new_one_is_complete(tmp_path):
