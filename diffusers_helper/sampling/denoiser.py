@@ -91,7 +91,7 @@ class SectionDenoiser:
         if len(self._prompts) > 1:
             negative = self._velocity(x, sigma, 1)
             velocity = guide(velocity, negative, self._inputs.guidance, self._inputs.rescale)
-        return x - float(sigma) * velocity
+        return x.to(self._compute.transformer).float() - float(sigma) * velocity  # of the x that it has seen
 
     def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, index: int) -> torch.Tensor:
         self._stack.cache = self._caches[index]
