@@ -13,7 +13,6 @@ import pytest
 from tqdm import tqdm
 
 from diffusers_helper.events import StepDone
-from diffusers_helper.media.embedded_request import load_request
 from tests.support.command import SMALL
 from tests.support.terminal import Terminal
 from webui import endframe_ichi
@@ -40,22 +39,9 @@ def test_without_a_terminal_there_is_a_line_for_each_section(command):
     assert answer.lines[1:] == ("Section 1 of 2 is done.", "Section 2 of 2 is done.")
 
 
-def test_a_loop_is_made_of_a_request_and_again_of_its_video(command):
-    assert command({"loop": True}).status == 0
-    video = (command.output / "video.mp4").rename(command.folder / "loop.mp4")
-    assert command(video).status == 0
-    assert load_request(command.output / "video.mp4") == load_request(video)
-    assert load_request(video).loop
-
-
-def test_a_line_has_codes_for_letters_that_a_terminal_lacks():
-    write_line("猫 é.mp4: 21 frames\n", terminal := Terminal("latin-1", is_terminal=False))
-    assert terminal.shown() == "\\u732b é.mp4: 21 frames\\n\n"
-
-
-def test_control_characters_are_shown_as_codes(command):
-    sentence = command.refuse({"start_image": "a\n\x1b[2J\u202e\x9b.png"})
-    assert "a\\n\\x1b[2J\\u202e\\x9b.png does not exist" in sentence
+def test_a_line_has_codes_for_letters_that_a_terminal_lacks_and_for_controls():
+    write_line("猫 é\x1b[2J\u202e\x9b.mp4\n", terminal := Terminal("latin-1", is_terminal=False))
+    assert terminal.shown() == "\\u732b é\\x1b[2J\\u202e\\x9b.mp4\\n\n"
 
 
 def test_ctrl_c_before_the_handler_ends_without_a_traceback(monkeypatch):

@@ -1,5 +1,4 @@
-"""A thousand calls with whatever comes to mind, and twenty pages at once: the app answers, keeps quiet and
-keeps its size."""
+"""A thousand calls with whatever comes to mind: the app answers, keeps quiet and keeps its size."""
 
 import concurrent.futures
 import functools
@@ -15,15 +14,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.app import PATIENCE, SMALL, App, wait_until
+from tests.support.app import PATIENCE, App, wait_until
 from tests.support.page_client import META, PageClient
-from tests.support.page_state import state
 from tests.support.process_memory import resident
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MB
 
 CALLS = 1000
-LONG: dict[str, Any] = SMALL | {"steps": 100, "seconds": 20, "resolution": 64}
 ACTIONS = ("stop", "remove", "up", "finish", "short", "discard")
 """The actions on a job, each an address of its own."""
 OURS = {"X-Endframe-Ichi": "1"}
@@ -215,44 +212,3 @@ def test_a_thousand_calls_leave_the_app_as_it_was(app, http):
     assert sum(file.stat().st_size for file in (app.home / "logs").glob("*.log")) in range(1, 5 * MB)
     with PageClient(app.url) as page:
         assert page.open().shown["start"], "a page opens as ever"
-
-
-# -- twenty pages ------------------------------------------------------------------------------------
-
-PAGES = 20
-
-
-def open_page(url: str, begin: threading.Barrier) -> tuple[int, str, dict[str, Any]]:
-    """All that a tab does when it is opened: the page, its values, its stream; gives what it shows."""
-    begin.wait(PATIENCE)
-    with PageClient(url) as page:
-        loaded = page.http.get("")
-        page.open()
-        with page.http.stream("GET", "ichi/events?lang=en") as stream:
-            line = next(stream.iter_lines())
-            begin.wait(PATIENCE)  # until all listen at the same time
-            return loaded.status_code, str(page.shown["prompt"]), json.loads(line.removeprefix("data: "))
-
-
-@pytest.mark.slow
-def test_twenty_pages_at_once_see_the_same_job(app, http, cat):
-    app.keep_settings(**LONG | {"prompt": "A cat for all."})
-    with PageClient(app.url) as page:
-        page.open()
-        assert page.choose("start-image", page.upload(cat)) == ""
-        assert page.click("start") == ""
-    wait_until(lambda: state(app)["job"], "the job runs")
-    job = state(app)["job"]["id"]
-    try:
-        begin, begun = threading.Barrier(PAGES), time.monotonic()
-        with concurrent.futures.ThreadPoolExecutor(PAGES) as pool:
-            opened = [pool.submit(open_page, app.url, begin) for _ in range(PAGES)]
-            shown = [page.result() for page in opened]
-        assert time.monotonic() - begun < PATIENCE
-        assert {status for status, _, _ in shown} == {200}
-        assert {prompt for _, prompt, _ in shown} == {"A cat for all."}
-        assert {live["job"]["id"] for _, _, live in shown} == {job}
-        assert len({live["server"] for _, _, live in shown}) == 1
-    finally:
-        http.post(f"ichi/jobs/{job}/stop", headers=OURS)
-        wait_until(lambda: state(app)["job"] is None, "the job has stopped")

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusers_helper.media.embedded_request import write_png
 from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import MAX_VALUES
@@ -149,17 +148,6 @@ def test_video_with_hostile_settings_changes_nothing(app, page, tmp_path):
         assert page.shown["prompt"] == shown["prompt"]
 
 
-def test_foreign_video_is_deleted_also_among_pictures(app, page, tmp_path):
-    before, content = kept(app), mp4_with(tmp_path, "")
-    assert "holds no request" in text(give(page, app, "inbox", "foreign.mp4", content))
-    files = [
-        {"path": upload(app, name, data)[1], "meta": META}
-        for name, data in ((b"a.mp4", content), (b"b.png", png(64, 64)))
-    ]
-    assert text(page.choose("inbox", files)) == WORDS("error.video_among_pictures")
-    assert [path.name for path in kept(app) if path not in before] == ["b.png"]
-
-
 def test_refused_upload_of_a_program_is_deleted(app):
     before = kept(app)
     _, path = upload(app, b"cat.png", REFUSED["a web page"]())
@@ -222,20 +210,6 @@ def test_too_large_upload_is_refused_in_words_and_deleted(app):
     assert kept(app) == before
 
 
-def test_several_files_may_come_in_one_upload(app):
-    two = b"".join(form(b"a.png", [png(64, 64)]))[: -len(f"--{BOUNDARY}--\r\n")]
-    both = two + b"".join(form(b"b.png", [png(64, 65)]))
-    status, answer = ask(app, "/gradio_api/upload", "POST", both, **MULTIPART)
-    assert (status, len(json.loads(answer))) == (200, 2)
-
-
-def test_other_bodies_are_limited_to_a_few_megabytes(app):
-    body = json.dumps({"data": ["x" * 5 * MB], "fn_index": 0, "session_hash": "x"}).encode()
-    for path in ("/gradio_api/queue/join", "/gradio_api/call/generate", "/gradio_api/run/generate"):
-        for sent in (body, iter([body])):
-            assert ask(app, path, "POST", sent, **JSON) == (413, b"")
-
-
 @pytest.mark.parametrize("size", [0, 5 * MB])
 def test_upload_that_breaks_off_is_deleted(app, size):
     before = kept(app)
@@ -261,13 +235,3 @@ def test_malformed_upload_leaves_no_file_and_no_traceback(app, body):
     assert b"Traceback" not in said
     wait_until(lambda: kept(app) == before, "it is deleted")
     assert "Traceback" not in app.said()
-
-
-def test_good_files_stay_while_they_are_needed(app, page, tmp_path):
-    """The last one, because it starts a job, whose files the others would find."""
-    assert give(page, app, "start-image", "cat.png", png(64, 64)) == ""
-    assert Path(page.shown["start-image"]["path"]).is_file()
-    write_png(tmp_path / "ours.png", PICTURE, {"seed": 7, "prompt": "A cat."})
-    said = text(give(page, app, "inbox", "ours.png", (tmp_path / "ours.png").read_bytes()))
-    assert said == WORDS("page.restored")
-    assert page.click("start") == ""

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from diffusers_helper.files.exclusive_lock import exclusive_lock
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN, find_models
 from tests.support import fake_hub
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
+from tests.support.small_disks import small_disk
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import plan as plan_module
 from webui.eichi_utils.download.download import DownloadView
@@ -216,20 +216,13 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_comes(hub, folders
 
 
 def test_a_download_continues_when_a_full_disk_has_room_again(hub, tmp_path, monkeypatch):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        monkeypatch.setattr(plan_module, "free_bytes", lambda _: 10**12)
-        folders = ModelFolders(disk, tmp_path / "own")
+    monkeypatch.setattr(plan_module, "free_bytes", lambda _: 10**12)
+    with small_disk(tmp_path / "disk", 5000) as disk:
+        folders = ModelFolders(disk.folder, tmp_path / "own")
         assert fail(folders)[0] == "disk_full"
-        subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
+        disk.change("size=9m")
         bring_all(folders)
         assert any(asked.range for asked in hub.asked)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.usefixtures("hub")

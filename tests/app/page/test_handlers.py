@@ -152,6 +152,7 @@ def test_a_picture_with_settings_is_reported_and_changes_nothing(page, tmp_path)
     message = page.choose("start-image", page.upload(file))
     assert text(message) == WORDS("page.picture_carries_settings")
     assert page.shown["steps"] == SMALLEST["steps"]
+    assert text(page.choose("inbox", [page.upload(file)])) == WORDS("page.restored")
 
 
 def test_several_start_images_make_a_video_each(app, page, tmp_path, cat):
@@ -198,10 +199,11 @@ def test_a_restored_seed_is_used_to_its_last_digit(app, page, tmp_path):
     assert page.shown["seed"] == str(2**53 + 1)
 
 
-def test_files_of_others_are_refused_and_change_nothing(page, tmp_path, cat):
+def test_files_of_others_are_refused_and_only_their_videos_deleted(app, page, tmp_path, cat):
     write_mp4(foreign := tmp_path / "holiday.mp4", [PICTURE] * 2, crf=40, comment="")
     naming = our_video(tmp_path, start_image=str(cat))
-    before = dict(page.shown)
+    before, uploads = dict(page.shown), app.home / "temp" / "uploads"
+    videos = {*uploads.rglob("*.mp4")}
     for files, code, values in (
         ([foreign], "not_made_by_us", {"path": "holiday.mp4"}),
         ([naming], "not_made_by_us", {"path": "ours.mp4"}),
@@ -210,6 +212,8 @@ def test_files_of_others_are_refused_and_change_nothing(page, tmp_path, cat):
         message = text(page.choose("inbox", [page.upload(file) for file in files]))
         assert message == WORDS(f"error.{code}", **values)
         assert {**page.shown, "message": before["message"], "inbox": before["inbox"]} == before
+        assert {*uploads.rglob("*.mp4")} == videos
+    assert Path(page.shown["inbox"][0]["path"]).is_file()
 
 
 # -- jobs --------------------------------------------------------------------------------------------
