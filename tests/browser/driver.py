@@ -268,11 +268,6 @@ class Screen:
         rows: list[dict[str, Any]] = self.page.evaluate("inside.queue()")
         return rows
 
-    def queue_button(self, name: str, button: str) -> Locator:
-        """A button ("show", "up", "remove") in the line of a job."""
-        line = self.page.locator("#ichi-queue li", has=self.page.get_by_text(name, exact=True))
-        return line.locator(f".ichi-queue-{button}")
-
     def end_jobs(self) -> None:
         """Empty the queue and stop what runs."""
         self.page.evaluate("inside.endJobs()")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import GONE, WORDS, Screen, like
+from tests.browser.driver import WORDS, Screen, like
 from tests.support.app import MODELS, App
 from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
 
@@ -46,19 +46,6 @@ def test_start_without_a_picture_says_what_to_do(screen: Screen):
     expect(screen.message).to_have_count(0)
 
 
-def test_an_unusable_file_is_refused(screen: Screen, tmp_path):
-    screen.trouble.allow(GONE)
-    for place in ("start", "end"):
-        (tmp_path / f"{place}.png").write_text("These are my notes.", "utf-8")
-        screen.put(f"{place}-image", tmp_path / f"{place}.png")
-        expect(screen.message).to_have_text(WORDS("error.not_an_image", image=f"{place}.png"))
-        assert not screen.picture(f"{place}-image")
-    (tmp_path / "holiday.mp4").write_bytes(b"\0" * 4096)
-    screen.drop(tmp_path / "holiday.mp4")
-    expect(screen.message).to_contain_text("holiday.mp4")
-    expect(screen.page.locator("#message [role=alert]")).to_be_visible()
-
-
 def test_more_than_can_be_sent_is_refused_before_it_is_sent(screen: Screen, tmp_path):
     """Gradio would send nothing, and say nothing."""
     with (tmp_path / "long.mp4").open("wb") as file:
@@ -81,22 +68,6 @@ def expect_refusal(screen: Screen) -> None:
     message = screen.page.locator("#message .ichi-message p:not([data-seen])")
     expect(message).to_have_text(WORDS("page.upload_too_large", megabytes=MAX_UPLOAD // MB))
     message.evaluate("message => message.dataset.seen = ''")
-
-
-def test_a_field_that_cannot_be_used_is_named(screen: Screen, pictures):
-    screen.put("start-image", pictures["red"])
-    screen.open_panel()
-    screen.tick("random-seed", False)
-    for field, value, named in (
-        ("seed", "many", f'"{WORDS("field.seed")}" '),
-        ("output-folder", "C:\\videos", '"C:\\videos'),
-    ):
-        before = screen.value(field)
-        screen.set(field, value)
-        screen.start()
-        expect(screen.message).to_contain_text(named)
-        expect(screen.page.locator("#ichi-job")).to_be_hidden()
-        screen.set(field, before)
 
 
 def test_a_failed_job_gives_its_reason_without_the_prompt(screen: Screen, pictures, open_tab, app: App):

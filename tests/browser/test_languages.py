@@ -78,18 +78,3 @@ def test_a_switch_changes_every_word_at_once_and_is_kept(screen: Screen, app: Ap
     assert other.chosen("language") == "zh-tw"
     assert other.text("start") == screen.text("start")
     assert other.page.evaluate("document.documentElement.lang") == "zh-Hant-TW"
-
-
-@pytest.mark.slow
-def test_a_job_and_its_result_are_in_the_pages_language(open_with, app: App, open_tab, pictures):
-    screen = open_with(resolution=96, steps=40)
-    screen.put("start-image", pictures["red"])
-    screen.start()
-    switch(screen, "ja")
-    english = open_tab(app)
-    switch(english, "en")
-    expect(screen.page.locator("#ichi-status")).to_contain_text("ステップ")
-    expect(english.page.locator("#ichi-status")).to_contain_text("step")
-    expect(screen.page.locator("#ichi-caption")).to_contain_text("37 フレーム")
-    expect(english.page.locator("#ichi-caption")).to_contain_text("37 frames")
-    assert latin_words(words_of(screen)) == []

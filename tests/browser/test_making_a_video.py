@@ -85,18 +85,6 @@ def test_one_picture_and_one_click_make_a_video_offline(screen: Screen, app: App
     assert not asked.exists(), asked.read_text("utf-8")
 
 
-def test_a_silent_loop_of_half_second_sections_is_as_estimated(open_with, app: App, pictures):
-    screen = open_with(section_seconds=0.5, seconds=1, mode="loop")
-    screen.put("start-image", pictures["yellow"])
-    screen.open_panel()
-    screen.tick("sound", False)
-    announced = screen.outlook()
-    assert WORDS("page.outlook_loop") in announced.text
-    screen.make_video()
-    assert frames_and_size(app.videos()[-1]) == (announced.frames, announced.width, announced.height)
-    assert screen.page.evaluate("ichi.chimes") == 0
-
-
 def test_sections_steps_and_time_left_are_told(watched):
     told = {now["status"] for now in watched}
     for section in (1, 2):
@@ -166,20 +154,6 @@ def test_a_reload_and_another_tab_show_the_job_and_can_stop_it(open_with, app: A
     other.wait_until_idle()
     assert not any(WORDS("stage.decoding") in now["status"] for now in screen.recorded())
     expect(screen.page.locator("#ichi-announcer")).to_have_text(like("live.ended_stopped"))
-
-
-@pytest.mark.slow
-def test_a_job_goes_on_when_its_tab_is_closed(open_with, app: App, pictures, open_tab):
-    screen = open_with(seconds=2.5)
-    screen.put("start-image", pictures["red"])
-    screen.start()
-    screen.wait_until_running()
-    name = screen.text("ichi-job-name").partition(":")[0]
-    screen.page.close()
-    assert not [video for video in app.videos() if video.stem == name], "it is not finished yet"
-    other = open_tab(app)
-    expect(other.page.locator("#ichi-caption")).to_have_text(like("live.caption_done", name=name))
-    assert frames_and_size(app.videos()[-1])[0] == 73
 
 
 def test_a_sound_tells_that_a_video_is_finished(watched):

@@ -3,9 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from diffusers_helper.media.embedded_request import load_request
 from tests.browser.driver import GONE, WORDS, Screen
-from tests.support.app import App
 
 
 @pytest.fixture
@@ -67,20 +65,3 @@ def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_pa
     rows.put("section-0", tmp_path / "notes.png")
     expect(rows.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
     rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
-
-
-@pytest.mark.slow
-def test_the_video_uses_the_pictures_and_prompts_of_the_rows(rows: Screen, app: App, pictures):
-    rows.choose("mode", "loop")
-    rows.put("section-0", pictures["red"])
-    rows.wait_until(lambda: pictured(rows)[0] == "red.png", "the picture is shown")
-    with rows.asking():
-        rows.page.fill("#section-1 textarea", "It turns.")
-    rows.put("start-image", pictures["yellow"])
-    rows.make_video()
-    request = load_request(app.videos()[-1])
-    assert [(frame.section, bool(frame.image), frame.prompt) for frame in request.keyframes] == [
-        (0, True, ""),
-        (1, False, "It turns."),
-    ]
-    assert request.loop
