@@ -32,7 +32,7 @@ from diffusers_helper.pipeline import generate
 from diffusers_helper.plan import Plan, Section, make_plan
 from diffusers_helper.request import GenerationRequest
 from diffusers_helper.sections import TILE_BLEND, TILE_LATENTS, TILE_STRIDE, SectionSize
-from diffusers_helper.vae.codec import decode_latents
+from diffusers_helper.vae.codec import decode_to
 from diffusers_helper.vae.tiling import tilings_of
 from diffusers_helper.weights.model_files import find_models
 
@@ -74,7 +74,7 @@ def join(vae: Any, plan: Plan, latents: list[torch.Tensor], way: Way) -> np.ndar
         for section, seen in zip(plan.sections, _seen(plan, latents), strict=True):
             tiles, weights = way(section)
             seen = seen[:, :, : tiles[-1] + TILE_LATENTS]
-            frames = decode_latents(seen, vae, BUDGET, starts=tiles)
+            frames = torch.stack(decode_to(list, seen, vae, BUDGET, starts=tiles))
             folder.add_frames(frames, len(frames), weights)
         return np.stack(list(folder.frames()))
 

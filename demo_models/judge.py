@@ -23,7 +23,7 @@ from einops import rearrange
 from demo_models.train.clips import PAN_PIXELS, ClipSize, draw_clips, progress
 from demo_models.train.seeds import Dice
 from demo_models.train.wording import PANS, SUBJECTS, TURNS, ZOOMS
-from diffusers_helper.vae.codec import decode_latents, encode_picture
+from diffusers_helper.vae.codec import decode_to, encode_picture
 
 from .judging.measure import largest_jump, measure_drift, psnr, video_psnr
 from .judging.motion import camera_kind, measure_camera, measure_subject, subject_kind
@@ -275,7 +275,7 @@ def _measured_kind(kind: str, video: Video) -> str:
 
 def _through(vae: Any, picture: Picture) -> float:
     latents = encode_picture(picture.pixels, vae)
-    frames = decode_latents(latents, vae, 2**40)
+    frames = torch.stack(decode_to(list, latents, vae, 2**40))
     return psnr(frames[0].round().numpy(), picture.pixels)
 
 
@@ -286,7 +286,7 @@ def _clip_psnr(vae: Any, side: int) -> float:
     for clip in pixels.split(1):
         with torch.inference_mode():
             latents = vae.encode(clip).latent_dist.mode() * vae.config.scaling_factor
-        seen = decode_latents(latents, vae, 2**40).round().numpy()
+        seen = torch.stack(decode_to(list, latents, vae, 2**40)).round().numpy()
         found.append(psnr(seen, as_frames(rearrange(clip, "1 c t h w -> t c h w"))))
     return float(np.mean(found))
 

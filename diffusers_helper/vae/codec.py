@@ -42,17 +42,6 @@ def encode_picture(
     return latents.float().cpu()
 
 
-def decode_latents(
-    latents: torch.Tensor,
-    vae: "AutoencoderKLHunyuanVideo",
-    budget: int,
-    may_shrink: bool = True,
-    starts: Sequence[int] | None = None,
-) -> torch.Tensor:
-    """Decode as `decode_to` does, but return all frames `(4t - 3, 8h, 8w, 3)` at once."""
-    return decode_to(lambda frames: torch.stack([*frames]), latents, vae, budget, may_shrink, starts)
-
-
 @torch.inference_mode()
 def decode_to(
     take: Callable[[Iterator[torch.Tensor]], _T],

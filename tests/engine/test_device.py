@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusers_helper.device import can_compile, choose_compute, hide_broken_xformers
+from diffusers_helper.device import Compute, can_compile, choose_compute, hide_broken_xformers
 from diffusers_helper.errors import InputError, MachineError
 
 GIB = 2**30
@@ -37,21 +37,14 @@ class FakeGpu:
         return torch.full((16, 16), 1.0, dtype=dtype)
 
 
-def test_the_cpu_computes_in_float32():
-    compute = choose_compute("cpu")
-    assert {compute.encoders, compute.transformer} == {torch.float32}
-
-
-def test_auto_chooses_the_cpu_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_compute("auto").device.type == "cpu"
-
-
-def test_requesting_a_missing_gpu_fails(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError) as caught:
-        choose_compute("cuda")
-    assert caught.value.code == "no_cuda"
+@pytest.mark.parametrize(("choice", "has_gpu"), [("cpu", True), ("auto", False)])
+def test_the_cpu_computes_in_float32_and_compiles_nothing(monkeypatch, choice, has_gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert choose_compute(choice) == Compute(torch.device("cpu"), torch.float32, torch.float32)
+    assert not can_compile(torch.device("cpu"))
+    if not has_gpu:
+        with pytest.raises(InputError, match="no_cuda"):
+            choose_compute("cuda")
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((8, 9), torch.bfloat16), ((7, 5), torch.float16)])
@@ -82,11 +75,6 @@ def test_a_limit_holds_for_the_whole_process(monkeypatch, limit, fraction):
     gpu = FakeGpu(monkeypatch, (8, 9))
     assert choose_compute("cuda", limit).memory_limit == limit
     assert gpu.fraction == fraction
-
-
-def test_a_cpu_does_not_compile():
-    assert not can_compile(torch.device("cpu"))
-    assert not choose_compute("cpu").compiles
 
 
 @pytest.mark.parametrize("has_triton", [True, False])

@@ -17,25 +17,23 @@ from diffusers_helper.eight_bit.linear import (
     scaled_linear,
 )
 from diffusers_helper.eight_bit.tokens import Tokens
-from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.errors import MachineError
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.models.loading import ModelLoader
-from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
-from diffusers_helper.sections import section_positions
+from diffusers_helper.sampling.denoiser import SectionDenoiser
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import NATIVE, AttentionChooser, attend
 from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
 from diffusers_helper.transformer.teacache import TeaCache
-from diffusers_helper.vae.codec import _fetch, _pixels_in_time, decode_latents
+from diffusers_helper.vae.codec import _fetch, _pixels_in_time, decode_to
 from diffusers_helper.vae.decoder import WindowDecoder, channel_sums
 from diffusers_helper.vae.feature_maps import choose_unfold_frames
 from diffusers_helper.vae.tiling import tilings_of
 from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
 from diffusers_helper.weights.model_files import find_models
 from tests.support import eight_bit_blocks, token_ops
-from tests.support.tiny import MODELS
+from tests.support.tiny import MODELS, random_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,27 +48,14 @@ def loader_of(runner=None):
     return ModelLoader(find_models(MODELS), compute, runner)
 
 
-def section_inputs():
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape):
-        return torch.randn(shape, generator=generator)
-
-    prompt = PromptEmbeds(randn(1, 512, 64), torch.arange(512)[None] < 40, randn(1, 32))
-    latents = randn(1, 16, 20, 8, 12)
-    parts = latents[:, :, :2], latents[:, :, 2:4], latents[:, :, 4:]
-    inputs = SectionInputs(prompt, None, randn(1, 16, 48), *parts, section_positions(3, 5))
-    return inputs, randn(1, 16, 5, 8, 12).cuda()
-
-
 def predict(runner=None, caches=None):
     """The clean latents of four steps."""
-    loader, (inputs, x) = loader_of(runner), section_inputs()
+    loader, (inputs, x) = loader_of(runner), random_step()
     with loader.transformer(500) as transformer:
         if not transformer.is_prepared:
             transformer.prepare_blocks(500, loader.compute)
         denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS, caches)
-        yield from (denoiser.predict(x, sigma) for sigma in SIGMAS)
+        yield from (denoiser.predict(x.cuda(), sigma) for sigma in SIGMAS)
 
 
 def error(found, wanted):
@@ -91,17 +76,17 @@ def test_a_step_never_waits_for_the_gpu():
 
 def test_the_rings_size_changes_nothing_and_its_memory_comes_back(monkeypatch):
     monkeypatch.setattr(vram_budget, "plan_vram", lambda *_: [])
-    loader, (inputs, x) = loader_of(), section_inputs()
+    loader, (inputs, x) = loader_of(), random_step()
     with loader.transformer(500) as transformer:
         layers = transformer.stack.layers
         denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS)
-        wanted = [denoiser.predict(x, sigma) for sigma in SIGMAS]
+        wanted = [denoiser.predict(x.cuda(), sigma) for sigma in SIGMAS]
         transformer.budget.close_ring()
         for _section in range(3):
             before = torch.cuda.memory_allocated()
             with transformer.streaming():
                 for sigma, latents in zip(SIGMAS, wanted, strict=True):
-                    assert error(denoiser.predict(x, sigma), latents) < 1e-3
+                    assert error(denoiser.predict(x.cuda(), sigma), latents) < 1e-3
                 assert len(layers.ring.slots) == len(layers.layers) > NUM_SLOTS
                 assert torch.cuda.memory_allocated() - before >= len(layers.layers) * layers.ring.slot_bytes
             assert torch.cuda.memory_allocated() <= before
@@ -202,10 +187,10 @@ def test_frames_fetched_beside_the_next_window_are_right():
                 torch.cuda.synchronize()
                 pixels.append(piece.float())
         wanted = (torch.cat(pixels, 2)[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
-        assert torch.equal(decode_latents(latents, vae, 2**40), wanted.cpu())
+        assert torch.equal(torch.stack(decode_to(list, latents, vae, 2**40)), wanted.cpu())
         latents[:, :, -1] = float("nan")
         with pytest.raises(MachineError, match="not_a_number"):
-            decode_latents(latents, vae, 2**40)
+            torch.stack(decode_to(list, latents, vae, 2**40))
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(256, 512), (3072, 15360), (12288, 3072)])

@@ -14,10 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import choose_compute
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache
+from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.events import Event
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.pipeline import Target, generate
 from diffusers_helper.request import GenerationRequest
+from diffusers_helper.sampling.denoiser import SectionInputs
+from diffusers_helper.sections import section_positions
 from diffusers_helper.weights.model_files import find_models
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -77,6 +80,19 @@ def copy_models(target: Path, file: str, **tensors: float) -> Path:
         weights[name.replace("__", ".")].fill_(value)
     save_file(weights, target / file)
     return target
+
+
+def random_step() -> tuple[SectionInputs, torch.Tensor]:
+    """Random inputs of a section and latents `(1, 16, 5, 8, 12)` for one step, always the same."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    prompt = PromptEmbeds(randn(1, 512, 64), torch.arange(512)[None] < 40, randn(1, 32))
+    history = randn(1, 16, 20, 8, 12).split([2, 2, 16], dim=2)
+    inputs = SectionInputs(prompt, None, randn(1, 16, 48), *history, section_positions(3, 5))
+    return inputs, randn(1, 16, 5, 8, 12)
 
 
 def load_latents(path: Path) -> torch.Tensor:

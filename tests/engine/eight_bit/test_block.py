@@ -7,7 +7,7 @@ import torch
 
 from diffusers_helper.eight_bit.block import use_fused_forward
 from diffusers_helper.eight_bit.linear import int8_product, kernel_product
-from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlocks, EagerBlocks
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlocks, EagerBlocks, _call
 from tests.support.eight_bit_blocks import HEAD_DIM, HEADS, KINDS, make_block, states
 
 
@@ -44,13 +44,16 @@ def test_every_weight_of_a_block_changes_its_output(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_compiles_to_one_graph_for_any_number_of_tokens(kind, graphs):
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_it_compiles_to_one_graph_for_any_number_of_tokens(kind, is_fused, graphs):
     runner, block = CompiledBlocks(graphs.backend), make_block(kind)
+    if not is_fused:
+        delattr(block, COMPILED_FORWARD)
     with torch.inference_mode():
         for sizes in ((20, 7), (12, 9), (31, 5)):
             arguments = states(*sizes)
             other = copy.deepcopy(block)  # as each slot of the ring has its own
-            assert worst_error(runner(other, *arguments), fused(block, arguments)) < 1e-6
+            assert worst_error(runner(other, *arguments), _call(block, *arguments)) < 1e-6
     assert runner.is_compiling
     assert graphs.count == 1
 

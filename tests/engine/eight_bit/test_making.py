@@ -21,7 +21,7 @@ from diffusers_helper.eight_bit import conversion, making
 from diffusers_helper.eight_bit.conversion import CPU, eight_bit_folder, is_converted
 from diffusers_helper.eight_bit.making import LOCK, choose_root, make_eight_bit
 from diffusers_helper.engine import Engine, EngineConfig, Target
-from diffusers_helper.errors import InputError, MachineError, StopRequested
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import ModelPart, find_models
 from tests.support.job_runs import LONG, wait_until
@@ -145,12 +145,13 @@ def test_a_stop_keeps_finished_files(engine, folder, tmp_path):
     assert [*folder.glob("*.safetensors")]
 
 
-def test_a_stop_counts_the_sections_stored_before(engine, tmp_path):
+def test_an_earlier_stop_begins_nothing_and_counts_the_sections_stored_before(engine, folder, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "section_000.frames").touch()
     stop = threading.Event()
     stop.set()
     assert list(run(engine, tmp_path, stop, seconds=3)) == [Stopped(None, 1, 2)]
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("stuck")
@@ -169,14 +170,6 @@ def test_two_runs_do_not_convert_at_once(source, folder):
     with FileLock(folder / LOCK), pytest.raises(InputError) as caught:
         make(source, folder)
     assert caught.value.code == "eight_bit_busy"
-
-
-def test_an_earlier_stop_begins_no_conversion(source, folder):
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(StopRequested):
-        list(make_eight_bit(source, folder, CPU, stop))
-    assert not folder.exists()
 
 
 # -- damaged -----------------------------------------------------------------------------------------------
@@ -223,18 +216,12 @@ def scales_in(shard: Path) -> list[int]:
 # -- on the terminal ---------------------------------------------------------------------------------------
 
 
-def test_the_command_reports_the_conversion(command, models, folder):
-    answer = command({}, "--eight-bit", models=models)
-    assert answer.status == 0
-    assert answer.lines[0].startswith(f"The 8-bit weights are made in {folder} before")
-    assert answer.lines[1].startswith("Making 21 frames")
-
-
 def test_ctrl_c_during_the_conversion_is_a_stop(command, models, source, folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
     assert command({}, "--eight-bit", models=models).status == 130
     shown = terminal.shown()
+    assert f"The 8-bit weights are made in {folder} before" in shown
     assert "making the 8-bit weights (0 %)" in shown
     assert "Stopping after this step." in shown
     assert "Stopped. No section was finished as a video." in shown

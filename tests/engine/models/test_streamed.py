@@ -15,11 +15,12 @@ from diffusers_helper.device import choose_compute
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.sampling.denoiser import SectionDenoiser
 from diffusers_helper.streaming import ram_tier
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.weights.model_files import find_models
 from tests.support import repeated_jobs
-from tests.support.tiny import GOLDEN, MODELS, load_latents, run, small_request
+from tests.support.tiny import GOLDEN, MODELS, load_latents, random_step, run, small_request
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,16 +51,7 @@ def test_video_is_the_same_to_the_bit_with_any_memory(tmp_path, case):
 def test_transformer_equals_diffusers_to_the_bit():
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 
-    from diffusers_helper.encoding.prompts import PromptEmbeds
-    from diffusers_helper.sampling.denoiser import SectionDenoiser, SectionInputs
-    from diffusers_helper.sections import section_positions
-
-    torch.manual_seed(0)
-    prompt = PromptEmbeds(torch.randn(1, 512, 64), torch.arange(512)[None] < 40, torch.randn(1, 32))
-    latents = torch.randn(1, 16, 21, 8, 12)
-    parts = latents[:, :, :2], latents[:, :, 2:4], latents[:, :, 4:20]
-    inputs = SectionInputs(prompt, None, torch.randn(1, 16, 48), *parts, section_positions(3, 5))
-    x, sigma = torch.randn(1, 16, 5, 8, 12), torch.tensor(0.7)
+    (inputs, x), sigma = random_step(), torch.tensor(0.7)
     loader = limited_loader(0)
     with loader.transformer(500) as transformer:
         assert transformer.stack.layers.num_resident == 0
@@ -73,9 +65,9 @@ def test_transformer_equals_diffusers_to_the_bit():
         velocity = own(
             hidden_states=x,
             timestep=(sigma * 1000)[None],
-            encoder_hidden_states=prompt.embeds,
-            encoder_attention_mask=prompt.mask,
-            pooled_projections=prompt.pooled,
+            encoder_hidden_states=inputs.positive.embeds,
+            encoder_attention_mask=inputs.positive.mask,
+            pooled_projections=inputs.positive.pooled,
             **denoiser._shared_arguments(),
         ).sample
     assert torch.equal(found, x - float(sigma) * velocity)

@@ -33,24 +33,6 @@ def test_every_machine_has_a_plan_that_fits(vram, count, ram, disk, step):
     assert reason
 
 
-@pytest.mark.parametrize(
-    ("ram", "disk", "step", "is_kept"),
-    [
-        (8, NVME, SLOW_GPU, False),
-        (8, SATA, SLOW_GPU, True),
-        (8, NVME, FAST_GPU, True),
-        (16, NVME, SLOW_GPU, False),
-        (16, SATA, SLOW_GPU, True),
-        (16, NVME, FAST_GPU, True),
-        (32, SATA, FAST_GPU, False),
-        (64, SATA, FAST_GPU, False),
-    ],
-)
-def test_ram_is_taken_where_reading_takes_the_time(ram, disk, step, is_kept):
-    kept, reason = plan_ram(BLOCKS, (ram - 4) * GIB, ram * GIB, disk, step)
-    assert bool(kept) == is_kept, reason
-
-
 def test_machine_without_room_keeps_nothing():
     kept, reason = plan_ram(BLOCKS, 1 * GIB, 8 * GIB, SATA, SLOW_GPU)
     assert kept == []

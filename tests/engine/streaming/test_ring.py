@@ -85,16 +85,6 @@ def test_closed_ring_leaves_no_thread_and_no_slot(small, monkeypatch, is_reading
     assert not any(slot() is not None for slot in slots)
 
 
-def test_error_of_a_thread_is_raised_where_its_layer_is_waited_for(small, monkeypatch):
-    def refuse(*_):
-        raise RuntimeError("no memory for a buffer")
-
-    monkeypatch.setattr(WeightRing, "_load_chunk", refuse)
-    with small.ring(2) as ring, pytest.raises(RuntimeError, match="no memory for a buffer"):
-        ring.acquire()
-    assert not ring.slots
-
-
 def test_gpu_lost_while_a_layer_arrives_is_raised_and_not_waited_for():
     class LostGpu:
         def record_event(self):

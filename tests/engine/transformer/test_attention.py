@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend
 
 from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
+from diffusers_helper.transformer.block_stack import BlockStack
 from diffusers_helper.transformer.compiling import CompiledBlocks
 from tests.support.tiny import load_latents, make_loader, make_request, run
 from webui.eichi_utils.text.translations import Translator
@@ -267,18 +268,14 @@ def test_a_backend_that_fails_in_a_job_causes_no_compilation():
     """Compiling would take half a minute in the middle of a step, unchecked."""
     runner, compiled = CompiledBlocks(), []
     runner._compiled = lambda block, *arguments: compiled.append(1) or block(*arguments)
-    loader = make_loader()
-    loader._runner = runner
-    loader._attention.choose = lambda *_: "_native_math"
     runner._ready = {"_native_math"}
-    with loader.transformer(500) as transformer:
-        stack = transformer.stack
-        assert stack._run(torch.nn.Identity(), 1) == 1
-        assert compiled == [1]
-        stack.attention.replace("a test")
-        assert stack._run(torch.nn.Identity(), 1) == 1
-        assert compiled == [1]
-        runner._ready.add("native")
-        assert stack._run(torch.nn.Identity(), 1) == 1
-        assert compiled == [1, 1]
-    assert loader._attention._usable == {}
+    with attention.ActiveAttention("_native_math") as active:
+        stack = types.SimpleNamespace(attention=active, runner=runner)
+        for counted in ([1], [1], [1, 1]):
+            assert BlockStack._run(stack, torch.nn.Identity(), 1) == 1
+            assert compiled == counted
+            if active.is_replaced:
+                runner._ready.add("native")
+            else:
+                active.replace("a test")
+        assert not active.failed

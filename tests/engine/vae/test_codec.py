@@ -8,7 +8,7 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.vae import codec
 from diffusers_helper.vae import decoder as vae_decoder
 from diffusers_helper.vae import tiling as vae_tiling
-from diffusers_helper.vae.codec import decode_latents, decode_to, watch_for_black
+from diffusers_helper.vae.codec import decode_to, watch_for_black
 from diffusers_helper.vae.preview import LATENT_RGB, LATENT_RGB_BIAS, preview_latents
 from diffusers_helper.vae.tiling import SMALLEST_TILE, Tiling, tilings_of
 from tests.support.tiny import make_loader
@@ -52,8 +52,8 @@ def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
 def test_a_picture_in_tiles_resembles_the_whole_one():
     latents = torch.randn(1, 16, 1, 24, 20)
     with make_loader().vae() as vae:
-        whole = decode_latents(latents, vae, 2**40)
-        tiled = decode_latents(latents, vae, tilings_of(192, 160)[1].bytes_to_decode(vae))
+        whole = torch.stack(decode_to(list, latents, vae, 2**40))
+        tiled = torch.stack(decode_to(list, latents, vae, tilings_of(192, 160)[1].bytes_to_decode(vae)))
         assert vae.tile_sample_min_height < 192
     # The tiny VAE has random weights: what is in the middle of a tile is what counts.
     assert (whole - tiled).abs().mean() < 0.25 * whole.std()
@@ -84,16 +84,16 @@ def fail_at(vae, numbers):
 def test_by_default_decoding_equals_the_librarys_to_the_bit(latent_frames):
     latents = torch.randn(1, 16, latent_frames, 2, 2)
     with make_loader().vae() as vae:
-        found = decode_latents(latents, vae, 2**40)
+        found = torch.stack(decode_to(list, latents, vae, 2**40))
         assert torch.equal(found, decode_by_the_library(latents, vae))
 
 
 def test_omitted_tiles_change_no_frame_before_them():
     latents = torch.randn(1, 16, 18, 2, 2)
     with make_loader().vae() as vae:
-        found = decode_latents(latents[:, :, :11], vae, 2**40, starts=(0, 3, 6))
+        found = torch.stack(decode_to(list, latents[:, :, :11], vae, 2**40, starts=(0, 3, 6)))
         wanted = decode_by_the_library(latents, vae)
-        last_tile = decode_latents(latents[:, :, 6:11], vae, 2**40, starts=(0,))
+        last_tile = torch.stack(decode_to(list, latents[:, :, 6:11], vae, 2**40, starts=(0,)))
     assert len(found) == 41
     assert torch.equal(found[:38], wanted[:38])  # the first of four frames that are blended is as it was
     assert torch.equal(found[29:], last_tile[-12:])
@@ -135,7 +135,7 @@ def test_after_out_of_memory_all_frames_are_taken_again_in_smaller_tiles():
     with make_loader().vae() as vae:
         sizes = fail_at(vae, (3, 4))
         assert decode_to(take, latents, vae, 2**40) == "taken"
-        smaller = decode_latents(latents, vae, tilings_of(32, 32)[2].bytes_to_decode(vae))
+        smaller = torch.stack(decode_to(list, latents, vae, tilings_of(32, 32)[2].bytes_to_decode(vae)))
     assert sizes[:5] == [32] * 4 + [24]
     assert [len(frames) for frames in taken] == [13, 0, 29], "those of the first tile, none, all"
     assert torch.equal(torch.stack(taken[2]), smaller)
@@ -159,23 +159,6 @@ def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
             assert caught.value is failure
             assert left[-1] is None
             assert len(left) == 2, "before and after the buffers"
-
-
-def test_tiles_shrink_only_where_they_may():
-    sizes = []
-
-    def take(_frames):
-        sizes.append(vae.tile_sample_min_width)
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with make_loader().vae() as vae:
-        vae.decode = take
-        for may_shrink in (False, True):
-            with pytest.raises(torch.OutOfMemoryError):
-                decode_to(list, torch.randn(1, 16, 2, 40, 48), vae, 2**40, may_shrink)
-            assert (len(sizes) > 1) == may_shrink
-        assert sizes[0] == 384
-        assert sizes[-1] <= SMALLEST_TILE
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

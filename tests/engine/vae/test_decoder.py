@@ -27,8 +27,12 @@ CONFIG = json.loads((MODELS / "hunyuanvideo-community/HunyuanVideo/vae/config.js
 
 @pytest.fixture(scope="module")
 def vae():
+    return vae_of()
+
+
+def vae_of(**config):
     torch.manual_seed(0)
-    return make_vae(CONFIG).eval().requires_grad_(False)
+    return make_vae(CONFIG | config).eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -48,15 +52,8 @@ def error(found, wanted):
 def test_a_window_is_decoded_to_the_same_pixels(vae, strips_of, size, strip):
     strips_of(strip)
     latents = torch.randn(1, 16, *size)
-    assert error(WindowDecoder(vae.decoder)(latents), vae.decoder(latents)) < 1e-5
-
-
-@torch.inference_mode()
-def test_levels_of_the_same_width_are_decoded_too():
-    config = CONFIG | {"block_out_channels": [16, 16, 16, 16]}
-    theirs = make_vae(config).eval().requires_grad_(False).decoder
-    latents = torch.randn(1, 16, 2, 4, 6)
-    assert error(WindowDecoder(theirs)(latents), theirs(latents)) < 1e-5
+    for theirs in (vae.decoder, vae_of(block_out_channels=[16, 16, 16, 16]).decoder):
+        assert error(WindowDecoder(theirs)(latents), theirs(latents)) < 1e-5
 
 
 @pytest.fixture
@@ -77,8 +74,7 @@ def buffers(monkeypatch):
 @torch.inference_mode()
 def test_windows_that_share_buffers_decode_to_the_same_pixels(strips_of, buffers):
     strips_of(2**13)
-    widths = [16, 32, 64, 64]  # as they are to each other in the real one
-    theirs = make_vae(CONFIG | {"block_out_channels": widths}).eval().requires_grad_(False).decoder
+    theirs = vae_of(block_out_channels=[16, 32, 64, 64]).decoder  # as they are to each other in the real one
     ours, windows = WindowDecoder(theirs), [torch.randn(1, 16, 3, 3, 4) for _ in range(2)]
     windows.append(windows[0][:, :, :1])
     windows.append(torch.randn(1, 16, 3, 4, 4))
@@ -88,16 +84,6 @@ def test_windows_that_share_buffers_decode_to_the_same_pixels(strips_of, buffers
     assert all(got for part, got in buffers if part > 0.6)
     assert any(got for _, got in buffers)
     assert not any(got for part, got in buffers if part < 0.25)
-
-
-@torch.inference_mode()
-def test_the_statistics_of_a_bright_picture_are_exact(vae):
-    """A mean that is large against the deviation is where sums of squares lose their digits."""
-    theirs = copy.deepcopy(vae.decoder.conv_norm_out).double()
-    maps = 30 + torch.randn(3, CONFIG["block_out_channels"][0], 40, 40)
-    found = decoder.Norm(theirs).activation(StoredMap(maps), nonlinear=False)(maps)
-    wanted = theirs(maps.double().transpose(0, 1)[None])[0].transpose(0, 1)
-    assert float((found - wanted).abs().max()) < 2e-4
 
 
 @torch.inference_mode()
