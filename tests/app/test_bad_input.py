@@ -51,10 +51,8 @@ def test_our_own_files_cut_short_are_refused(command):
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ('{"prompt": "猫"}'.encode("utf-16"), "not a text in UTF-8"),
         ({"steps": True}, '"steps" must be a whole number from 1 to 100, not true'),
         ({"line\nbreak\x1b[31m": 1}, 'unknown key "line\\nbreak\\x1b[31m"; did you mean'),
-        ({"keyframes": [{"section": 1, "prompt": "a"}]}, "names section 1, but the video has 1:"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(command, request_, sentence):
@@ -73,19 +71,12 @@ def test_a_request_with_a_byte_order_mark_works(command):
     ("values", "sentence"),
     [
         ({"start_image": "no.png"}, "/no.png does not exist"),
-        ({"start_image": "."}, "is a folder"),
-        ({"start_image": "a" * 5000 + ".png"}, "cannot be opened (File name too long)"),
-        ({"start_image": "huge.png"}, "huge.png has more than 178 megapixels"),
-        ({"start_image": "small.png"}, "small.png has only 1x1 pixels; each side needs 8"),
         ({"start_image": "data:image/png;base64,é"}, "A picture inside the request is damaged"),
-        ({"start_image": "data:image/png;base64,QUJD"}, "data:image/png is not a picture"),
         ({"end_image": "request.json"}, "request.json is not a picture"),
         ({"keyframes": [{"section": 0, "image": "request.json"}]}, "request.json is not a picture"),
     ],
 )
 def test_an_unusable_picture_is_named(command, values, sentence):
-    (command.folder / "huge.png").write_bytes(png_file(30_000, 30_000))
-    Image.new("RGB", (1, 1)).save(command.folder / "small.png")
     assert sentence in command.refuse(values)
 
 

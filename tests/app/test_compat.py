@@ -6,7 +6,7 @@ from pathlib import Path
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import count_frames
 from diffusers_helper.request import is_data_uri
-from tests.support.job_runs import LONG, wait_until
+from tests.support.queue import LONG, wait_until
 from tests.support.tiny import MODELS
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.queue import JobQueue
@@ -36,9 +36,9 @@ def test_an_unfinished_job_goes_on_behind_its_sections(tmp_path):
     assert (job.progress.sections_done, job.request.prompt) == (1, "A cat.")
     before = (folder / "work" / "section_000.latents").stat().st_mtime_ns
     assert queue.finish(job.id)
-    wait_until(queue, lambda view: view.running and view.running.progress.section == 1)
+    wait_until(queue, lambda view: view.running and view.running.progress.section == 1, LONG)
     assert (folder / "work" / "section_000.latents").stat().st_mtime_ns == before, "it is not made again"
-    view = wait_until(queue, lambda view: not view.running and not view.waiting)
+    view = wait_until(queue, lambda view: not view.running and not view.waiting, LONG)
     (done,) = view.ended
     assert done.state == "done"
     assert done.video == tmp_path / "out" / f"{job.name}.mp4"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.support.queue import wait_for
+from tests.support.app import wait_until
 from webui.eichi_utils import preflight as preflight_module
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.machine.rules import CheckLine
@@ -28,6 +28,6 @@ def test_everything_is_checked_at_the_start_and_after_a_download(preflight, stat
         preflight.check_again()
     else:
         assert preflight.download.start()
-    wait_for(lambda: preflight.view().lines)
+    wait_until(lambda: preflight.view().lines, "it is checked")
     view = preflight.view()
     assert (view.lines, view.models.state, view.download.state) == ((LINE, "options"), "missing", state)

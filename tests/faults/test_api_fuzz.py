@@ -6,7 +6,6 @@ import json
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.app import PATIENCE, App, wait_until
-from tests.support.page_client import META, PageClient
+from tests.support.page_client import META, PageClient, last_word
 from tests.support.process_memory import resident
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MB
@@ -110,18 +109,6 @@ def page_of(url: httpx.URL) -> tuple[list[dict[str, Any]], dict[int, Any]]:
     config = httpx.get(f"{url}config", trust_env=False, timeout=PATIENCE).json()
     calls = [call for call in config["dependencies"] if call["backend_fn"]]
     return calls, {widget["id"]: widget["props"].get("value") for widget in config["components"]}
-
-
-def last_word(client: httpx.Client, session: str, event: str) -> dict[str, Any]:
-    """Returns the last message about a call of the page."""
-    end = time.monotonic() + PATIENCE
-    with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
-        for line in stream.iter_lines():
-            assert time.monotonic() < end, "no answer comes"
-            message = json.loads(line.removeprefix("data: ")) if line else {}
-            if message.get("msg") == "process_completed" and message.get("event_id") == event:
-                return dict(message)
-    raise AssertionError("the stream ended without an answer")
 
 
 OWN_PATHS = [f"ichi/jobs/{{job}}/{action}" for action in (*ACTIONS, "{word}")]

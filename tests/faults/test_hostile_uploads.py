@@ -3,10 +3,8 @@
 Each is refused or harmless, and nothing that is refused stays on the disk.
 """
 
-import base64
 import hashlib
 import io
-import json
 import socket
 import time
 import zlib
@@ -16,20 +14,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusers_helper.media.images import to_data_uri
-from diffusers_helper.media.video import write_mp4
-from diffusers_helper.request import MAX_VALUES
 from tests.support.app import App, wait_until
 from tests.support.page_client import META, PageClient
 from tests.support.page_state import text
-from tests.support.pictures import PICTURE, png_chunk, png_file
+from tests.support.pictures import png_chunk, png_file
 from tests.support.process_memory import highest, resident
 from tests.support.wire import BOUNDARY, MULTIPART, ask, form, upload
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
 
 WORDS = Translator("en")
-JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +66,6 @@ def moving(kind: str, frames: int) -> bytes:
     buffer = io.BytesIO()
     pictures[0].save(buffer, kind, save_all=True, append_images=pictures[1:])
     return buffer.getvalue()
-
-
-def mp4_with(folder: Path, comment: str) -> bytes:
-    write_mp4(folder / "a.mp4", [PICTURE], crf=40, comment=comment)
-    return (folder / "a.mp4").read_bytes()
 
 
 REFUSED: dict[str, Callable[[], bytes]] = {
@@ -126,36 +115,6 @@ def test_picture_of_100_megapixels_needs_bounded_memory(app, page):
     assert give(page, app, "start-image", "large.png", content) == ""
     assert highest(app.pid) - before < 2500 * MB
     wait_until(lambda: resident(app.pid) < before + 300 * MB, "the memory is given back")
-
-
-def uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def test_video_with_hostile_settings_changes_nothing(app, page, tmp_path):
-    before, shown = kept(app), dict(page.shown)
-    program = [{"section": 0, "image": uri("image/exe", b"MZ")}]
-    for values in (
-        {"x": [0] * (MAX_VALUES + 1)},
-        {"start_image": uri("image/svg+xml", b"<svg/>")},
-        {"start_image": to_data_uri(PICTURE), "keyframes": program},
-    ):
-        said = text(give(page, app, "inbox", "theirs.mp4", mp4_with(tmp_path, json.dumps(values))))
-        assert said.endswith((".", "?"))
-        assert said != WORDS("page.restored")
-        assert str(app.home) not in said
-        assert kept(app) == before
-        assert page.shown["prompt"] == shown["prompt"]
-
-
-def test_refused_upload_of_a_program_is_deleted(app):
-    before = kept(app)
-    _, path = upload(app, b"cat.png", REFUSED["a web page"]())
-    body = json.dumps({"data": [{"path": path, "meta": META}, "A cat.", 1, None, None]}).encode()
-    status, answer = ask(app, "/gradio_api/run/generate", "POST", body, **JSON)
-    assert status == 500
-    assert json.loads(answer)["error"] == WORDS("error.not_an_image", image="cat.png")
-    assert kept(app) == before
 
 
 # -- names -------------------------------------------------------------------------------------------

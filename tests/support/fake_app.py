@@ -1,14 +1,14 @@
 """The app without a page and without models: its stores in a fresh folder, its jobs faked by `run`."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from diffusers_helper.request import GenerationRequest
+from tests.support.app import wait_until
 from tests.support.page_options import options
 from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
@@ -16,7 +16,7 @@ from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.eta import SpeedHistory
 from webui.eichi_utils.jobs.job import Job, Run
-from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.queue import JobQueue
 from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.preflight import Preflight
 from webui.eichi_utils.settings.presets import PresetStore
@@ -56,17 +56,7 @@ def add_job(app: AppState, **values: Any) -> str:
     return app.queue.add(request, app.home / "outputs")
 
 
-def wait_for(app: AppState, is_so: Callable[[QueueView], Any]) -> Any:
-    """Returns the first answer of `is_so` to a view of the queue."""
-    for _ in range(100 * SOON):
-        if answer := is_so(app.queue.view()):
-            return answer
-        time.sleep(0.01)
-    raise AssertionError(app.queue.view())
-
-
 def ended(app: AppState, job_id: str) -> Job:
     """The job when it is over."""
-    jobs = wait_for(app, lambda view: [job for job in (*view.ended, *view.unfinished) if job.id == job_id])
-    job: Job = jobs[0]
+    job: Job = wait_until(lambda: (found := app.queue.find(job_id)) and found.ended and found, "the job ends")
     return job

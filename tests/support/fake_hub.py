@@ -179,6 +179,11 @@ class _Handler(BaseHTTPRequestHandler):
         """The requests are in `asked`."""
 
 
+def part_sizes(folder: Path) -> list[int]:
+    """The bytes of the largest file that have come so far to a folder and below."""
+    return [path.stat().st_size for path in folder.rglob(f"{SHARD}.*.part")]
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     """The files in a folder and below with their content; a download's lock is none of them."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".download.lock")

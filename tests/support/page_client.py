@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -122,10 +123,16 @@ class PageClient:
         """Send one call as the page does; gives the last word on it."""
         body = {"data": data, "fn_index": number, "session_hash": self._session, "event_data": None}
         event = self.http.post("gradio_api/queue/join", json=body).json()["event_id"]
-        address = f"gradio_api/queue/data?session_hash={self._session}"
-        with self.http.stream("GET", address) as stream:
-            for line in stream.iter_lines():
-                message = json.loads(line.removeprefix("data: ")) if line else {}
-                if message.get("msg") == "process_completed" and message["event_id"] == event:
-                    return dict(message)
-        raise AssertionError("the stream ended without an answer")
+        return last_word(self.http, self._session, event)
+
+
+def last_word(client: httpx.Client, session: str, event: str) -> dict[str, Any]:
+    """Returns the last message about a call of a page."""
+    end = time.monotonic() + PATIENCE
+    with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
+        for line in stream.iter_lines():
+            assert time.monotonic() < end, "no answer comes"
+            message = json.loads(line.removeprefix("data: ")) if line else {}
+            if message.get("msg") == "process_completed" and message.get("event_id") == event:
+                return dict(message)
+    raise AssertionError("the stream ended without an answer")

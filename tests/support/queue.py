@@ -1,35 +1,27 @@
 """Runners that only pretend, and waiting for what a queue of jobs shows."""
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffusers_helper.events import Event, Finished, Planned, SectionDone, StageStarted, StepDone, Stopped
 from diffusers_helper.plan import make_plan
+from tests.support import app
 from webui.eichi_utils.jobs.job import Job, JobSpec
 from webui.eichi_utils.jobs.queue import JobQueue, QueueView
 
 SOON = 20
 """Seconds that nothing here needs, unless it waits for ever."""
+LONG = 200
+"""Seconds that no tiny job needs, even where the first one imports torch on a busy machine."""
 PREVIEW = np.zeros((4, 36, 3), np.uint8)
-
-
-def wait_for(ask: Callable[[], Any], seconds: float = SOON) -> Any:
-    """The first answer that is true."""
-    end = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return answer
 
 
 def wait_until(queue: JobQueue, is_so: Callable[[QueueView], object], seconds: float = SOON) -> QueueView:
     """The first view that is so."""
-    view: QueueView = wait_for(lambda: is_so(view := queue.view()) and view, seconds)
+    view: QueueView = app.wait_until(lambda: is_so(view := queue.view()) and view, "the queue", seconds)
     return view
 
 

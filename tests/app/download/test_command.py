@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN
-from tests.support.fake_hub import SHARD, SHARD_BYTES, Trouble
-from tests.support.queue import wait_for
+from tests.support.app import wait_until
+from tests.support.fake_hub import SHARD, SHARD_BYTES, Trouble, part_sizes
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download.command import run_download
@@ -82,7 +82,7 @@ def test_ctrl_c_stops_it_and_the_next_run_continues(hub, folders, capsys):
     hub.trouble[SHARD] = [Trouble(break_after=1000, wait_for=go_on)]
 
     def press() -> None:
-        wait_for(lambda: 1000 in [path.stat().st_size for path in folders.own.rglob(f"{SHARD}.*.part")])
+        wait_until(lambda: 1000 in part_sizes(folders.own), "the hub holds it")
         signal.raise_signal(signal.SIGINT)
 
     threading.Thread(target=press).start()

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.support.fake_hub import ALL_BYTES, SHARD, FakeHub, Trouble, files_below
-from tests.support.queue import SOON, wait_for
+from tests.support.app import wait_until
+from tests.support.fake_hub import ALL_BYTES, SHARD, FakeHub, Trouble, files_below, part_sizes
+from tests.support.queue import SOON
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import download as download_module
 from webui.eichi_utils.download.download import Download, DownloadView
@@ -28,7 +29,7 @@ def offline(monkeypatch) -> None:
 
 
 def finish(download: Download) -> DownloadView:
-    wait_for(lambda: not download.view().is_running)
+    wait_until(lambda: not download.view().is_running, "it ends")
     return download.view()
 
 
@@ -37,7 +38,7 @@ def start(hub: FakeHub, folders: ModelFolders, begin: Callable[[], object]) -> t
     go_on = threading.Event()
     hub.trouble[SHARD] = [Trouble(break_after=HELD_AFTER, wait_for=go_on)]
     begin()
-    wait_for(lambda: any(path.stat().st_size == HELD_AFTER for path in folders.own.rglob(f"{SHARD}.*.part")))
+    wait_until(lambda: HELD_AFTER in part_sizes(folders.own), "the hub holds it")
     return go_on
 
 
@@ -97,7 +98,7 @@ def test_a_download_ends_with_its_app(hub, folders):
         process = psutil.Process(int(app.stdout.readline()))  # type: ignore[union-attr]
         app.send_signal(signal.SIGKILL)
     # nobody may collect it in a container
-    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it ends")
     go_on.set()
 
 

@@ -17,9 +17,8 @@ from diffusers_helper.media.images import to_data_uri
 from diffusers_helper.media.video import count_frames
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest, Keyframe
-from tests.support.job_runs import LONG, wait_until
 from tests.support.pictures import PICTURE
-from tests.support.queue import Runner
+from tests.support.queue import LONG, Runner, wait_until
 from tests.support.tiny import MODELS, make_request
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.job import JobSpec
@@ -50,6 +49,7 @@ def test_a_queued_job_becomes_the_video_that_its_view_names(tmp_path):
             parts.extend(job.video for job in (view.running,) if job and job.video and job.video not in parts)
             or view.ended
         ),
+        LONG,
     )
     job = queue.find(job_id)
     assert job is not None
@@ -93,12 +93,6 @@ def test_the_machine_has_a_name_after_the_first_job(tmp_path):
     limited = JobRunner(EngineOptions(MODELS, tmp_path / "cache", "cpu", 4.0))
     run(limited, tmp_path, stop=True)
     assert limited.machine_key not in (None, key), "a limit makes it another machine"
-
-
-def test_that_the_demos_models_serve_is_told_first(tmp_path):
-    options = EngineOptions(None, tmp_path / "cache", "cpu", None, downloaded=tmp_path / "hf_download")
-    events = run(JobRunner(options), tmp_path, stop=True)
-    assert events[0] == Notice("demo_models", {"path": str(tmp_path / "hf_download")})
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -1,8 +1,6 @@
 """The check's lines about computers as they are at home."""
 
-import json
 import re
-import string
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +10,12 @@ from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.limits import GIB
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu
+from tests.support.error_values import WORDS, placeholders
 from webui.eichi_utils.machine.check import line_text
 from webui.eichi_utils.machine.disk import FolderFacts, ModelsFacts
 from webui.eichi_utils.machine.rules import MachineFacts, check_machine
 from webui.eichi_utils.machine.torch_probe import TorchFacts
-from webui.eichi_utils.text.translations import LOCALES, Translator
-
-WORDS = json.loads((LOCALES / "en.json").read_text("utf-8"))
+from webui.eichi_utils.text.translations import Translator
 
 
 def gpu(name: str, capability: tuple[int, int] | None, gib: float, free: float, driver=(581, 15)) -> Gpu:
@@ -215,8 +212,7 @@ def test_every_line_has_a_sentence_and_at_most_one_thing_to_do(name):
         assert (advice is None) is (line.level == "good")
         assert not re.search(r"[{}]|None", text + (advice or ""))
         key = f"check.{line.code}.{line.level}"
-        both = WORDS[key] + WORDS.get(f"{key}.do", "")
-        assert {field for _, field, _, _ in string.Formatter().parse(both) if field} == set(line.values), key
+        assert placeholders(WORDS[key] + WORDS.get(f"{key}.do", "")) == set(line.values), key
 
 
 def test_every_sentence_belongs_to_the_line_of_a_computer():

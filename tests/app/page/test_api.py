@@ -84,7 +84,7 @@ def test_a_program_gets_its_video(client, app, cat):
     assert (job["state"], job["fraction"], job["name"]) == ("done", 1, kept.stem)
 
 
-def test_wrong_values_are_refused_in_a_sentence(client, cat, tmp_path):
+def test_wrong_values_are_refused_in_a_sentence(client, app, cat, tmp_path):
     (no_picture := tmp_path / "no_picture.png").write_text(json.dumps({"prompt": "x"}), "utf-8")
     inner = {"keyframes": [{"section": 0, "image": "data:image/png;base64,AAAA"}]}
     for image, seconds, settings, sentence in (
@@ -96,6 +96,7 @@ def test_wrong_values_are_refused_in_a_sentence(client, cat, tmp_path):
         (no_picture, 1, SMALL, "no_picture.png is not a picture that can be read"),
     ):
         assert sentence in refusal(client, handle_file(str(image)), "A cat.", seconds, None, settings)
+    assert not [*(app.home / "temp" / "uploads").rglob(no_picture.name)], "what is no picture is deleted"
 
 
 def test_only_an_upload_is_taken_as_a_picture(client, cat):

@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone, Stopped
-from tests.support.fake_app import add_job, ended, fake_app, wait_for
-from tests.support.queue import SOON
+from tests.support.fake_app import add_job, ended, fake_app
+from tests.support.queue import SOON, wait_until
 from webui.eichi_utils.app import AppState
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.page.routes import OWN_HEADER, POLL_SECONDS, make_routes
@@ -70,7 +70,7 @@ def client(app) -> Iterator[TestClient]:
 def running(app) -> str:
     """The id of a job that shows a video so far and waits."""
     job_id = add_job(app)
-    wait_for(app, lambda view: view.running and view.running.video)
+    wait_until(app.queue, lambda view: view.running and view.running.video)
     return job_id
 
 

@@ -3,8 +3,6 @@
 import ctypes
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -109,43 +107,6 @@ def test_every_member_of_a_family_has_a_text():
         assert {key for key in WORDS if key.startswith(f"{group}.")} == {
             f"{group}.{member}" for member in FAMILIES[group + ".{}"]
         }
-
-
-PAGE = r"""
-import json, re, sys
-from pathlib import Path
-from tests.support.page_options import options
-from webui.eichi_utils.app import open_app
-from webui.eichi_utils.page.page import build_page
-from webui.eichi_utils.text import translations
-
-load = translations._load
-translations._load = lambda language: {key: f"[{text}]" for key, text in load(language).items()}
-with open_app(options(Path(sys.argv[1]))) as app:
-    widgets = build_page(app).get_config_file()["components"]
-shown = []
-for widget in widgets:
-    values = widget["props"]
-    if widget["type"] == "api" or values.get("visible", True) is not True:
-        continue
-    names = ["label", "placeholder", "info", "title", "description", "submit_btn", "stop_btn"]
-    names += ["value"] if widget["type"] in ("button", "html", "markdown") else []
-    shown += [values.get(name) for name in names] + [label for label, _ in values.get("choices") or ()]
-shown = [text for text in shown if isinstance(text, str)]
-for text in shown[:]:
-    shown += re.findall(r'''\s(?:alt|title|aria-label|placeholder)=["']([^"']*)["']''', text)
-texts = (re.sub(r"<[^>]*>", "", text).strip() for text in shown)
-print(json.dumps([text for text in texts if text]))
-"""
-
-
-def test_the_page_shows_only_texts_of_the_locales(tmp_path):
-    """Each text of the locales is put into brackets. In a process of its own: gradio leaves things open."""
-    program = [sys.executable, "-c", PAGE, str(tmp_path)]
-    shown = json.loads(subprocess.run(program, cwd=ROOT, capture_output=True, check=True).stdout)
-    assert len(shown) > 60
-    assert [text for text in shown if text[0] + text[-1] != "[]"] == []
-    assert [text for text in shown if placeholders(text)] == []
 
 
 # -- the other languages -----------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from diffusers_helper.engine import Engine, EngineConfig, Target
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import ModelPart, find_models
-from tests.support.job_runs import LONG, wait_until
 from tests.support.preflight_views import EMPTY_PREFLIGHT
+from tests.support.queue import LONG, wait_until
 from tests.support.terminal import Terminal
 from tests.support.tiny import make_request
 from webui.eichi_utils.engine_options import EngineOptions
@@ -257,11 +257,12 @@ def test_the_page_shows_the_conversion_and_can_stop_it(models, tmp_path):
     options = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download", eight_bit=True)
     queue = JobQueue(JobRunner(options), tmp_path / "temp")
     job_id = queue.add(make_request(seconds=0.5), tmp_path / "out")
-    view = wait_until(queue, lambda view: view.running and (view.running.progress.stage_fraction or 0) >= 0.5)
+    is_half_made = lambda view: view.running and (view.running.progress.stage_fraction or 0) >= 0.5  # noqa: E731
+    view = wait_until(queue, is_half_made, LONG)
     assert status(view).startswith("making the 8-bit weights (")
     assert queue.stop(job_id)
     assert status(queue.view()) == "Stopping. What is made of the 8-bit weights is kept."
-    wait_until(queue, lambda view: view.ended)
+    wait_until(queue, lambda view: view.ended, LONG)
     job = queue.find(job_id)
     assert job is not None
     assert (job.state, job.can_finish, job.failure) == ("stopped", False, None)
