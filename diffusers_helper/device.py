@@ -27,7 +27,8 @@ class Compute:
     Attributes:
         encoders: dtype of all models but the transformer.
         memory_limit: the most bytes of VRAM (on the CPU, of RAM) to use; None for all that is free.
-        compiles: whether the transformer's blocks are compiled.
+        compiles: whether the transformer's blocks are compiled, which takes Triton. (A CPU needs a C++
+            compiler, and gains little.)
     """
 
     device: torch.device
@@ -57,14 +58,8 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     torch.cuda.set_per_process_memory_fraction(min((memory_limit or total) / total, 1.0), device)
     _try_out(device, name)
     transformer = torch.bfloat16 if capability >= BFLOAT16_CAPABILITY else torch.float16
-    return Compute(device, torch.float16, transformer, memory_limit, can_compile(device))
-
-
-def can_compile(device: torch.device) -> bool:
-    """Return whether Triton can compile for the device. (A CPU needs a C++ compiler, and gains little.)"""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
-        return False
-    return importlib.util.find_spec("triton") is not None
+    compiles = importlib.util.find_spec("triton") is not None
+    return Compute(device, torch.float16, transformer, memory_limit, compiles)
 
 
 def hide_broken_xformers() -> None:

@@ -18,7 +18,7 @@ from ..eight_bit.block import use_fused_forward
 from ..eight_bit.linear import fixed_dtypes, use_best_product
 from ..memory import empty_cache, is_out_of_memory
 from ..streaming.layers import StreamedLayers
-from ..streaming.layout import Layer, describe_layer
+from ..streaming.layout import describe_layer
 from ..streaming.ram_tier import RamTier
 from ..streaming.row_lookup import RowLookup
 from ..transformer.attention import NATIVE, ActiveAttention
@@ -163,12 +163,11 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
             use_fused_forward(template, kind)
 
     def stream(modules: dict[str, nn.Module], after_pass: RamTier | None = None) -> StreamedLayers:
-        def describe(kind: str, prefix: str) -> Layer:
-            module, stored = modules[kind], names_below(prefix, names)
-            dtypes = compute.transformer, fixed_dtypes(module)
-            return describe_layer(kind, module, stored, checkpoint, *dtypes)
-
-        layers = [describe(kind, prefix) for kind, prefix, _ in blocks]
+        dtypes = {kind: (compute.transformer, fixed_dtypes(module)) for kind, module in modules.items()}
+        layers = [
+            describe_layer(kind, modules[kind], names_below(prefix, names), checkpoint, *dtypes[kind])
+            for kind, prefix, _ in blocks
+        ]
         return StreamedLayers(
             layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device, after_pass
         )

@@ -47,8 +47,9 @@ class VramBudget:
 
     def load_resident(self) -> None:
         """Load as many layers to stay as leave room for computing; fewer where memory runs out before."""
-        free, reserved = _free_bytes(self._compute), self._activation_bytes
-        if self._compute.device.type == "cuda":
+        compute, reserved = self._compute, self._activation_bytes
+        free = free_vram(compute.device, compute.memory_limit)
+        if compute.device.type == "cuda":
             reserved = max(reserved, VAE_BYTES) + SPARE_BYTES
         else:
             reserved += ram_reserve(read_ram().total)
@@ -72,13 +73,13 @@ class VramBudget:
         More slots than the least hold the first layers of a pass, which are the largest, before it begins.
         Nothing is gained on a CPU, whose file cache has what is left of the RAM.
         """
-        layers = self._layers
+        layers, compute = self._layers, self._compute
         layers.num_slots = NUM_SLOTS
         sizes = [layers.layers[index].num_bytes for index in layers.streamed]
-        if self._compute.device.type != "cuda" or self._was_short or not sizes:
+        if compute.device.type != "cuda" or self._was_short or not sizes:
             return
-        empty_cache(self._compute.device)  # so that slots get segments of their own, which all come back
-        room = _free_bytes(self._compute) - self._activation_bytes - SPARE_BYTES
+        empty_cache(compute.device)  # so that slots get segments of their own, which all come back
+        room = free_vram(compute.device, compute.memory_limit) - self._activation_bytes - SPARE_BYTES
         layers.num_slots = min(max(room // max(sizes), NUM_SLOTS), len(sizes))
         logger.info("%d layers pass through the GPU at once", layers.num_slots)
 
@@ -114,14 +115,10 @@ class VramBudget:
 
 def vae_budget(compute: Compute) -> int:
     """Return the bytes that the VAE may take now to encode or decode."""
-    free = _free_bytes(compute)
+    free = free_vram(compute.device, compute.memory_limit)
     if compute.device.type == "cuda":
         return int((free - VAE_SPARE_BYTES) / VAE_GAPS)
     return min(free // 2, CPU_VAE_BYTES)
-
-
-def _free_bytes(compute: Compute) -> int:
-    return free_vram(compute.device, compute.memory_limit)
 
 
 def count_tokens(latent_frames: int, height: int, width: int) -> int:

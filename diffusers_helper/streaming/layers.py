@@ -129,12 +129,11 @@ class StreamedLayers:
     def examples(self) -> dict[str, nn.Module]:
         """Make one layer of each kind on the device, beside all others, with random weights."""
         examples = {}
-        for layer in self.layers:
-            if layer.kind not in examples:
-                buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self.device)
-                for name, tensor in layer.views(buffer).items():
-                    tensor.copy_(_example_of(name, tensor))
-                examples[layer.kind] = self._bind(layer, buffer)
+        for kind, layer in {layer.kind: layer for layer in self.layers}.items():
+            buffer = torch.empty(layer.num_bytes, dtype=torch.uint8, device=self.device)
+            for name, tensor in layer.views(buffer).items():
+                tensor.copy_(_example_of(name, tensor))
+            examples[kind] = self._bind(layer, buffer)
         return examples
 
     @torch.inference_mode(False)

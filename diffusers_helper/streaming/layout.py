@@ -15,9 +15,10 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """The position of one tensor inside the flat buffer of a layer."""
+    """The position of one tensor inside the flat buffer of a layer, and the stored one that fills it."""
 
     name: str
+    stored: StoredTensor
     shape: tuple[int, ...]
     dtype: torch.dtype
     offset: int
@@ -59,11 +60,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a model: its flat buffer's layout and the stored tensors that fill it."""
+    """A layer of a model: its flat buffer's layout."""
 
     kind: str
     tensors: tuple[TensorLayout, ...]
-    stored: tuple[StoredTensor, ...]
 
     @property
     def num_bytes(self) -> int:
@@ -90,8 +90,8 @@ class Layer:
         return [Chunk(pieces) for pieces in chunks]
 
     def _pieces(self, max_bytes: int) -> Iterable[Piece]:
-        for tensor, stored in zip(self.tensors, self.stored, strict=True):
-            itemsize = tensor.dtype.itemsize
+        for tensor in self.tensors:
+            stored, itemsize = tensor.stored, tensor.dtype.itemsize
             source_size = stored.num_bytes * itemsize // max(tensor.num_bytes, 1)
             count = tensor.num_bytes // itemsize
             step = max_bytes // max(itemsize, source_size)
@@ -121,13 +121,13 @@ def describe_layer(
         names: the stored name of each of the module's tensors that is to be streamed.
         dtype: the dtype that tensors are converted to, but for those in `fixed_dtypes`.
     """
-    tensors, stored, offset = [], [], 0
+    tensors, offset = [], 0
     for name, tensor in module.state_dict().items():
         if name in names:
-            tensors.append(TensorLayout(name, tuple(tensor.shape), fixed_dtypes.get(name, dtype), offset))
-            stored.append(checkpoint.tensors[names[name]])
+            stored, shape = checkpoint.tensors[names[name]], tuple(tensor.shape)
+            tensors.append(TensorLayout(name, stored, shape, fixed_dtypes.get(name, dtype), offset))
             offset = _aligned(offset + tensors[-1].num_bytes)
-    return Layer(kind, tuple(tensors), tuple(stored))
+    return Layer(kind, tuple(tensors))
 
 
 def _aligned(offset: int) -> int:

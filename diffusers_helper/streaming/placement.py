@@ -15,8 +15,6 @@ def spread_evenly(sizes: Sequence[int], budget: int) -> list[int]:
     total = sum(sizes)
     if total <= budget:
         return list(range(len(sizes)))
-    if budget <= 0:
-        return []
     share, passed, chosen, used = budget / total, 0, [], 0
     for index, size in enumerate(sizes):
         passed += size

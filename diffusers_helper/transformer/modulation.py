@@ -24,12 +24,9 @@ Products = tuple[torch.Tensor, ...]
 class PrecomputedModulation(nn.Module):
     """A stand-in for a modulation's linear layer that returns `value`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.value: torch.Tensor | None = None
+    value: torch.Tensor
 
     def forward(self, _embedding: torch.Tensor) -> torch.Tensor:
-        assert self.value is not None, "the modulation was not computed"
         return self.value
 
 
@@ -58,9 +55,7 @@ def modulation_sizes(kind: str, hidden: int) -> tuple[int, ...]:
 def set_modulation(block: nn.Module, kind: str, products: Products) -> None:
     """Set a block's products for the next call."""
     for norm, product in zip(MODULATED_NORMS[kind], products, strict=True):
-        stand_in = block.get_submodule(f"{norm}.linear")
-        assert isinstance(stand_in, PrecomputedModulation)
-        stand_in.value = product
+        block.get_submodule(f"{norm}.linear").value = product
 
 
 class ModulationTable:

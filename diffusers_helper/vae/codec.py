@@ -72,20 +72,15 @@ def decode_to(
     *tilings, smallest = tilings_of(height, width)
     tilings = [*(t for t in tilings if t.bytes_to_decode(vae) <= budget), smallest]
     starts = tile_starts(latents.shape[2]) if starts is None else starts
-
-    def attempt(tiling: Tiling) -> _T:
-        with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
-            return take(frames)
-
-    *larger, smallest = tilings if may_shrink else tilings[:1]
-    for tiling in larger:
+    while True:
+        tiling = tilings.pop(0)
         try:
-            return attempt(tiling)
+            with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
+                return take(frames)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not (may_shrink and tilings and is_out_of_memory(error)):
                 raise
         logger.info("out of memory with tiles of %dx%d", tiling.height, tiling.width)
-    return attempt(smallest)
 
 
 def _decode_in_time(

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from diffusers_helper.device import can_compile, choose_compute
+from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit.linear import (
     INT8_CAPABILITY,
     choose_product,
@@ -34,6 +34,7 @@ from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
 from diffusers_helper.weights.model_files import find_models
 from tests.support import eight_bit_blocks, token_ops
 from tests.support.tiny import MODELS, random_step
+from tests.support.triton_interpreter import HAS_TRITON, NEEDS_TRITON
 
 pytestmark = [
     pytest.mark.gpu,
@@ -103,9 +104,8 @@ def test_teacache_synchronises_once_a_step(monkeypatch):
     assert sum(asked) == len(SIGMAS) - 2  # the first and the last step are always computed
 
 
+@NEEDS_TRITON
 def test_compiled_blocks_give_the_same_numbers():
-    if not can_compile(torch.device("cuda")):
-        pytest.skip("no Triton")
     torch._dynamo.reset()
     runner = CompiledBlocks()
     found, wanted = list(predict(runner)), list(predict(EagerBlocks()))
@@ -135,7 +135,7 @@ def test_the_chosen_attention_is_correct():
 def test_the_unfolding_kernel_agrees_with_pytorch():
     activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
     seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
-    if can_compile(seen.device):
+    if HAS_TRITON:
         assert choose_unfold_frames(seen.device) is not unfold_frames
     for top, bottom in ((False, True), (True, False)):
         arguments = (seen[:, :, 3:15], WindowSpec(5, 3, top, bottom), activation)
@@ -199,7 +199,7 @@ def test_8_bit_products_agree(outputs, inputs):
     product = choose_product(device, torch.bfloat16, outputs, inputs)
     if torch.cuda.get_device_capability(device) >= INT8_CAPABILITY:
         assert product is not None
-        assert (product is int8_product) is not can_compile(device)
+        assert (product is int8_product) is not HAS_TRITON
     weight, scale = quantize(torch.randn(outputs, inputs, device=device))
     x, bias = randn(1, 333, inputs), randn(outputs)
     found, native, whole = (
@@ -213,10 +213,9 @@ def randn(*shape):
     return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
 
 
+@NEEDS_TRITON
 def test_token_kernels_agree_with_pytorch():
     """The widths are the real ones; a number at the border between two may become either."""
-    if not can_compile(torch.device("cuda", 0)):
-        pytest.skip("no Triton")
     from diffusers_helper.eight_bit import token_kernels
 
     first, second, angles = randn(300, 3072), randn(41, 3072), randn(300, 64).float().repeat_interleave(2, 1)
@@ -235,12 +234,11 @@ def numbers_of(result):
     return result.dequantize() if isinstance(result, Tokens) else result
 
 
+@NEEDS_TRITON
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
 def test_compiled_8_bit_blocks_give_the_same_numbers(kind):
     device = torch.device("cuda", 0)
-    if not can_compile(device):
-        pytest.skip("no Triton")
     torch._dynamo.reset()
     runner = CompiledBlocks()
     product = choose_product(device, torch.bfloat16, 1024, 256)

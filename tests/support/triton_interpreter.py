@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDS_TRITON = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="there is no Triton here"
-)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+NEEDS_TRITON = pytest.mark.skipif(not HAS_TRITON, reason="there is no Triton here")
 
 
 def assert_equal(script: str) -> None:
