@@ -172,9 +172,9 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
             layers, lambda kind: copy.deepcopy(modules[kind]), checkpoint, compute.device, after_pass
         )
 
-    first_block = copy.deepcopy(templates["double"])
+    first_norm = copy.deepcopy(templates["double"].get_submodule("norm1"))
     table = ModulationTable(stream(linears))
-    stack = BlockStack(stream(templates, RamTier()), table, first_block, runner)
+    stack = BlockStack(stream(templates, RamTier()), table, first_norm, runner)
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack

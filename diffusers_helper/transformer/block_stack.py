@@ -21,15 +21,14 @@ class BlockStack(nn.Module):
     """
 
     def __init__(
-        self, layers: StreamedLayers, table: ModulationTable, first_block: nn.Module, runner: CompiledBlocks
+        self, layers: StreamedLayers, table: ModulationTable, first_norm: nn.Module, runner: CompiledBlocks
     ) -> None:
         """
         Args:
-            first_block: a block without modulation; its first norm, which has no weights, serves TeaCache.
+            first_norm: a block's first norm without modulation, which has no weights and serves TeaCache.
         """
         super().__init__()
-        self._first_norm = first_block.get_submodule("norm1")
-        self._first_block = [first_block]  # in a list, so that its empty weights are no part of the model
+        self._first_norm = first_norm
         self.layers = layers
         self.table = table
         self.runner = runner
@@ -50,7 +49,7 @@ class BlockStack(nn.Module):
         products = self.table[self.key]
         self.computed = True
         if self.cache is not None:
-            set_modulation(self._first_block[0], "double", products[0])
+            self._first_norm.get_submodule("linear").value = products[0][0]
             self.computed = self.cache.should_compute(self._first_norm(hidden_states, emb=temb)[0])
             if not self.computed:
                 return self.cache.apply(hidden_states), encoder_hidden_states

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from typing import Any
-from weakref import ref
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class FeatureBuffers:
     def __init__(self, num_bytes: int, device: torch.device) -> None:
         self.num_bytes = num_bytes
         self._pieces = [torch.empty(num_bytes, dtype=torch.uint8, device=device) for _ in range(self.COUNT)]
-        self._users: list[ref | None] = [None] * self.COUNT
+        self._users: WeakValueDictionary[int, StoredMap] = WeakValueDictionary()
 
     def make(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> "StoredMap | None":
         """Return a map of `shape` `(t, h, w, c)` in a free buffer, or None. The buffer is free again when the
@@ -49,10 +49,9 @@ class FeatureBuffers:
         if not self.num_bytes <= self.SMALLEST_PART * size <= self.SMALLEST_PART * self.num_bytes:
             return None
         for number, piece in enumerate(self._pieces):
-            user = self._users[number]
-            if user is None or user() is None:
+            if number not in self._users:
                 maps = StoredMap(piece[:size].view(dtype).view(shape).permute(0, 3, 1, 2), self)
-                self._users[number] = ref(maps)
+                self._users[number] = maps
                 return maps
         return None
 

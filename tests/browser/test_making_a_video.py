@@ -120,23 +120,6 @@ def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
     assert any(SO_FAR.fullmatch(now["caption"]) for now in watched)
 
 
-def test_stop_is_shown_at_once_and_keeps_finished_sections(open_with, app: App, pictures):
-    screen, before = open_with(resolution=96, steps=2, seconds=5), set(app.outputs.glob("*_unfinished.mp4"))
-    screen.put("start-image", pictures["red"])
-    screen.start()
-    expect(screen.page.locator("#ichi-caption")).to_have_text(SO_FAR)
-    screen.record()
-    screen.click("stop")
-    screen.wait_until_idle()
-
-    said = {now["status"] for now in screen.recorded()}
-    assert any(like("live.stopping_kept", kept=pattern("live.kept")).fullmatch(status) for status in said)
-    assert screen.page.locator("#stop").is_disabled()
-    expect(screen.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
-    (kept,) = set(app.outputs.glob("*_unfinished.mp4")) - before
-    assert frames_and_size(kept)[0] in (33, 69, 105)
-
-
 def test_a_reload_and_another_tab_show_the_job_and_can_stop_it(open_with, app: App, pictures, open_tab):
     screen = open_with(**ENDLESS)
     screen.put("start-image", pictures["red"])

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
-from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.video import read_frames
 from tests.browser.driver import WORDS, Screen, like, pattern
 from tests.support.app import App
@@ -27,15 +26,9 @@ def begin(screen: Screen, picture: Path) -> None:
     expect(screen.page.locator("#ichi-caption")).to_have_text(so_far)
 
 
-def begin_and_stop(screen: Screen, picture: Path) -> None:
-    begin(screen, picture)
-    screen.click("stop")
-    screen.wait_until_idle()
-
-
-def finish(screen: Screen, row: Locator, button: str = "finish") -> None:
-    """Click a button of an unfinished job, and wait for its video."""
-    row.locator(f".ichi-queue-{button}").click()
+def finish(screen: Screen, row: Locator) -> None:
+    """Finish an unfinished job, and wait for its video."""
+    row.locator(".ichi-queue-finish").click()
     screen.wait_until_running()
     screen.wait_until_idle()
 
@@ -62,8 +55,14 @@ def discard(screen: Screen) -> None:
     expect(rows(screen)).to_have_count(before - 1)
 
 
-def test_a_stopped_job_is_finished_with_one_click(clean: Screen, app: App, pictures):
-    begin_and_stop(clean, pictures["red"])
+def test_a_stop_is_shown_at_once_and_the_job_finished_with_one_click(clean: Screen, app: App, pictures):
+    begin(clean, pictures["red"])
+    clean.record()
+    clean.click("stop")
+    clean.wait_until_idle()
+    stopping = like("live.stopping_kept", kept=pattern("live.kept"))
+    assert any(stopping.fullmatch(now["status"]) for now in clean.recorded())
+    expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
     expect(rows(clean)).to_have_count(1)
     expect(rows(clean).locator(".ichi-queue-kept")).to_have_text(kept())
     before = set(app.videos())
@@ -74,20 +73,10 @@ def test_a_stopped_job_is_finished_with_one_click(clean: Screen, app: App, pictu
     assert not list(app.outputs.glob("*_unfinished.mp4")), "the whole video took its place"
 
 
-@pytest.mark.slow
-def test_a_short_finish_begins_at_the_start_image(clean: Screen, app: App, pictures):
-    begin_and_stop(clean, pictures["green"])
-    before = set(app.videos())
-    finish(clean, rows(clean), "short")
-    expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_done"))
-    (video,) = set(app.videos()) - before
-    request = load_request(video)
-    assert request.close_after in (1, 2)
-    assert len(list(read_frames(video))) == 1 + 36 * (request.close_after + 1)
-
-
 def test_only_a_second_click_throws_away(clean: Screen, app: App, pictures):
-    begin_and_stop(clean, pictures["blue"])
+    begin(clean, pictures["blue"])
+    clean.click("stop")
+    clean.wait_until_idle()
     (left,) = app.outputs.glob("*_unfinished.mp4")
     discard(clean)
     assert not left.exists()

@@ -66,7 +66,7 @@ class Layers(list):
 
 def make_stack(blocks):
     products = [(torch.tensor(1.0), torch.tensor(1.0)) for _ in blocks]
-    stack = BlockStack(Layers(blocks), {"step": products}, AddOne(), EagerBlocks())
+    stack = BlockStack(Layers(blocks), {"step": products}, Norm(), EagerBlocks())
     stack.key = "step"
     return stack
 

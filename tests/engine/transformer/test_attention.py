@@ -102,13 +102,6 @@ def test_a_backend_with_wrong_numbers_is_not_used(gpu, name, factor, chosen):
     assert choose(requested="sage" if name == "sage" else None) == chosen
 
 
-def test_each_backend_is_tried_once(gpu):
-    del gpu.factors["_native_cudnn"]
-    one = chooser()
-    assert [one.choose(2, 16) for _ in range(3)] == ["_native_flash"] * 3
-    assert (gpu.tried.count("_native_cudnn"), gpu.tried.count("_native_flash")) == (1, 1)
-
-
 @pytest.mark.parametrize("place", [attention, torch])
 def test_without_memory_to_try_pytorchs_own_is_used_this_time(gpu, monkeypatch, place):  # noqa: ARG001
     one = chooser(requested=attention.SAGE)
@@ -118,12 +111,14 @@ def test_without_memory_to_try_pytorchs_own_is_used_this_time(gpu, monkeypatch, 
     assert one.choose(2, 16) == "sage"
 
 
-def test_an_excluded_backend_is_not_chosen_again(gpu):  # noqa: ARG001
+def test_each_backend_is_tried_once_and_not_chosen_after_it_is_excluded(gpu):
+    del gpu.factors["_native_flash"]
     one = chooser(requested=attention.SAGE)
-    for name in ("sage", "_native_cudnn"):
-        assert one.choose(2, 16) == name
+    for name in ("sage", "_native_cudnn", "xformers"):
+        assert [one.choose(2, 16), one.choose(2, 16)] == [name, name]
         one.exclude(name)
-    assert one.choose(2, 16) == "_native_flash"
+    tried = [name for name in gpu.tried if name != attention.NATIVE]
+    assert tried == ["sage", "_native_cudnn", "_native_flash", "xformers"]
 
 
 def test_only_blocks_with_sage_attention_are_not_compiled():
