@@ -55,16 +55,17 @@ def _run(options: argparse.Namespace) -> int:
         sage_attention=options.sage_attention,
     )
     if options.check:
-        from webui.eichi_utils.machine.check import CheckOptions, run_check
+        from webui.eichi_utils.machine.check import run_check
 
-        check = CheckOptions(engine, options.output or options.home / "outputs", probe_torch=True)
-        return run_check(check, words)
+        return run_check(engine, options.output or options.home / "outputs", words)
     if options.download:
         from webui.eichi_utils.download.command import run_download
 
         return run_download(engine.folders, words)
     if options.headless is not None:
-        return _run_headless(options, engine, words)
+        from webui.eichi_utils.headless import run_headless
+
+        return run_headless(options, engine, words)
     return _run_page(options, engine, words)
 
 
@@ -72,20 +73,6 @@ def _secrets(options: argparse.Namespace) -> list[str]:
     """Return the texts that must stand in no log."""
     tokens = (os.environ.get(name, "") for name in TOKENS)
     return [token for token in (*tokens, *(options.login or ())[1:]) if token]
-
-
-def _run_headless(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:
-    from webui.eichi_utils.headless import HeadlessOptions, run_headless
-
-    headless = HeadlessOptions(
-        request=options.headless,
-        output=options.output or options.home / "outputs",
-        name=options.name,
-        engine=engine,
-        save_latents=options.save_latents,
-        temp=options.home.absolute() / "temp",
-    )
-    return run_headless(headless, words)
 
 
 def _run_page(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:

@@ -27,7 +27,7 @@ class Opened(ExitStack):
 
 @pytest.fixture
 def opened(monkeypatch) -> Iterator[Opened]:
-    monkeypatch.setattr("webui.eichi_utils.preflight.check_lines", lambda _: [])  # not what is tested here
+    monkeypatch.setattr("webui.eichi_utils.preflight.check_lines", lambda *_: [])  # not what is tested here
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
     with Opened() as opened:
         yield opened

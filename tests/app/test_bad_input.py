@@ -59,11 +59,6 @@ def test_a_wrong_request_is_one_sentence(command, request_, sentence):
     assert sentence in command.refuse(request_)
 
 
-def test_a_request_with_a_byte_order_mark_works(command):
-    answer = command(b"\xef\xbb\xbf" + command.request({}).read_bytes())
-    assert (answer.status, answer.files) == (0, ("video.mp4", "video.png"))
-
-
 # -- the pictures and the models ---------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The preflight checks at the start and after each download, and its view changes with both."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +16,9 @@ LINE = CheckLine("python", "good", {})
 
 @pytest.fixture
 def preflight(tmp_path, monkeypatch) -> Preflight:
-    monkeypatch.setattr(preflight_module, "check_lines", lambda options: [LINE, options])
+    monkeypatch.setattr(preflight_module, "check_lines", lambda *_: [LINE])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))  # so that a download fails at once
-    return Preflight("options", ModelFolders(None, tmp_path))  # type: ignore[arg-type]
+    return Preflight(SimpleNamespace(folders=ModelFolders(None, tmp_path)), tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", ["idle", "failed"])
@@ -30,4 +31,4 @@ def test_everything_is_checked_at_the_start_and_after_a_download(preflight, stat
         assert preflight.download.start()
     wait_until(lambda: preflight.view().lines, "it is checked")
     view = preflight.view()
-    assert (view.lines, view.models.state, view.download.state) == ((LINE, "options"), "missing", state)
+    assert (view.lines, view.models.state, view.download.state) == ((LINE,), "missing", state)

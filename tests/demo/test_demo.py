@@ -16,9 +16,7 @@ from webui import endframe_ichi
 from webui.eichi_utils.app import open_settings
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import DEMO, DEMO_RESOLUTION, ROOT, EngineOptions
-from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.page.api import _request
-from webui.eichi_utils.preflight import Preflight
 
 MOST_BYTES = 40_000_000
 
@@ -84,8 +82,8 @@ def test_the_page_starts_with_the_demos_resolution(tmp_path, monkeypatch, models
     """A user who asked for the demo may choose another resolution."""
     monkeypatch.setattr(ModelFolders, "of_user", lambda given, own: ModelFolders(given, own))
     engine = EngineOptions(models, tmp_path / "cache", "cpu", None, tmp_path / "hf_download")
-    preflight = Preflight(CheckOptions(engine, tmp_path), engine.folders)
-    with fake_app(tmp_path, lambda *_: iter(()), preflight=preflight, demo=demo) as app:
+    chosen = options(tmp_path, engine=engine, demo=demo)
+    with fake_app(tmp_path, lambda *_: iter(()), options=chosen) as app:
         assert app.forced_resolution == forced
 
 

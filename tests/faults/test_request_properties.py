@@ -52,34 +52,6 @@ VALUES = st.recursive(
     max_leaves=4,
 )
 """Strategy for whatever JSON can hold, and what Python's parser takes beyond it."""
-PICTURES = st.one_of(
-    VALUES,
-    st.sampled_from(
-        ["a.png", "data:", "data:image/png;base64,", "data:;base64,%%", "\0", " ", "../" * 99 + "x", "con"]
-    ),
-)
-FRAMES = st.one_of(
-    VALUES,
-    st.lists(
-        st.one_of(
-            VALUES,
-            st.fixed_dictionaries(
-                {"section": st.one_of(VALUES, st.integers(-1, 130))},
-                optional={"image": PICTURES, "prompt": VALUES, "more": VALUES},
-            ),
-        ),
-        max_size=4,
-    ),
-)
-FULL = st.fixed_dictionaries(
-    {"start_image": PICTURES},
-    optional={
-        **{name: VALUES for name in FIELDS if name not in ("start_image", "end_image", "keyframes")},
-        "end_image": PICTURES,
-        "keyframes": FRAMES,
-    },
-)
-"""Strategy for known keys with any value."""
 
 
 def check_sentence(error: InputError) -> None:
@@ -120,7 +92,7 @@ ONE_FRAME = st.builds(
 
 @pytest.mark.slow
 @bounded(600)
-@given(st.one_of(VALUES, FULL, ONE_KEY, ONE_FRAME))
+@given(st.one_of(VALUES, ONE_KEY, ONE_FRAME))
 def test_any_value_is_accepted_or_explained(values):
     accepted_or_explained(values)
 

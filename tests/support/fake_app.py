@@ -12,12 +12,10 @@ from tests.support.app import wait_until
 from tests.support.page_options import options
 from tests.support.queue import SOON
 from webui.eichi_utils.app import SETTINGS_FIELDS, AppState
-from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.jobs.eta import SpeedHistory
 from webui.eichi_utils.jobs.job import Job, Run
 from webui.eichi_utils.jobs.queue import JobQueue
-from webui.eichi_utils.machine.check import CheckOptions
 from webui.eichi_utils.preflight import Preflight
 from webui.eichi_utils.settings.presets import PresetStore
 from webui.eichi_utils.settings.settings import SettingsStore
@@ -34,9 +32,7 @@ def fake_app(home: Path, run: Run, *, demo: bool = False, **values: Any) -> Iter
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
         "speed": SpeedHistory(home / "settings" / "speed.json"),
-        "preflight": Preflight(
-            CheckOptions(engine, home / "outputs"), ModelFolders(None, home / "hf_download")
-        ),
+        "preflight": Preflight(engine, home / "outputs"),
         "language": "en",
     }
     app = AppState(**plain | values)

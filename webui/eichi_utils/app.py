@@ -21,7 +21,6 @@ from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, SpeedHistory, job_size
 from .jobs.queue import JobQueue
 from .jobs.runner import JobRunner, logged
 from .jobs.store import delete_stale
-from .machine.check import CheckOptions
 from .output import resolve_output
 from .preflight import Preflight
 from .settings.presets import PresetStore
@@ -40,7 +39,8 @@ SETTINGS_FIELDS: dict[str, Field] = {
     "output_folder": Field(DEFAULT_OUTPUT, lambda value: isinstance(value, str)),
     "machine": Field(None, lambda value: value is None or isinstance(value, str)),
 }
-"""The settings that come back at the next start. `machine` is the GPU and the models of the last job."""
+"""The settings that come back at the next start. `machine` is the GPU and the models of the last job, None
+before the first one ever."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,9 @@ class AppState:
         return self.home / "temp" / "uploads"
 
     @property
-    def sound(self) -> bool:
-        return bool(self.settings.load()["sound"])
-
-    @property
-    def machine_key(self) -> str | None:
-        """The GPU and models that the last job ran on; None before the first one ever."""
-        known: str | None = self.settings.load()["machine"]
-        return known
-
-    @property
     def forced_resolution(self) -> int | None:
         """The demo's, while its models stand in for real ones that are not there."""
-        return DEMO_RESOLUTION if not self.options.demo and self.preflight.uses_demo else None
+        return DEMO_RESOLUTION if not self.options.demo and self.options.engine.uses_demo else None
 
     def take_notices(self) -> list[Notice]:
         """Return the notices about files that could not be read, each only once."""
@@ -144,7 +134,6 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]
         runner = JobRunner(options.engine, partial_videos=True)
-        output = options.output or home / DEFAULT_OUTPUT
         # the demo's jobs are apart: no models are to make what was begun with others
         jobs = home / "temp" / ("demo_jobs" if options.demo else "jobs")
         app = AppState(
@@ -153,7 +142,7 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
             settings=settings,
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
             speed=SpeedHistory(home / "settings" / "speed.json"),
-            preflight=Preflight(CheckOptions(options.engine, output), options.engine.folders),
+            preflight=Preflight(options.engine, options.output or home / DEFAULT_OUTPUT),
             language=language,
         )
         app.preflight.check_again()
@@ -178,10 +167,10 @@ def open_settings(options: PageOptions) -> SettingsStore:
 
 def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Eta:
     """Return the remaining time of a job that begins: the machine's name is known from now on."""
-    if runner.machine_key != app.machine_key:
+    if runner.machine_key != app.settings.load()["machine"]:
         app.remember(machine=runner.machine_key)
     size = job_size(request, planned.plan, planned.height, planned.width)
-    typical = TYPICAL_DEMO if app.preflight.uses_demo else TYPICAL
+    typical = TYPICAL_DEMO if app.options.engine.uses_demo else TYPICAL
     return app.speed.start_eta(runner.machine_key, size, typical)
 
 

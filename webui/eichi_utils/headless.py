@@ -1,5 +1,6 @@
 """Makes one video without a page: from a request file to the files, with progress on the terminal."""
 
+import argparse
 import contextlib
 import logging
 import os
@@ -7,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .jobs.job import JobSpec, Progress
 from .jobs.runner import JobRunner, logged
 from .jobs.store import delete_stale, work_folder
-from .machine.check import CheckOptions, check_lines
+from .machine.check import check_lines
 from .output import check_name, new_name
 from .support.failures import as_engine_error, loggable
 from .terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c, write_line
@@ -31,25 +31,17 @@ logger = logging.getLogger(__name__)
 DEFAULT_WIDTH, DEFAULT_HEIGHT = 80, 24
 
 
-@dataclass(frozen=True)
-class HeadlessOptions:
-    """The command line's options. `name` None means a new one; unfinished videos are kept in `temp`."""
+def run_headless(options: argparse.Namespace, engine: EngineOptions, words: Translator) -> int:
+    """Make the video; returns the exit status. Every failure is one sentence on the error stream.
 
-    request: Path
-    output: Path
-    name: str | None
-    engine: EngineOptions
-    save_latents: bool
-    temp: Path
-
-
-def run_headless(options: HeadlessOptions, words: Translator) -> int:
-    """Make the video; returns the exit status. Every failure is one sentence on the error stream."""
+    Args:
+        options: of the command line; unfinished videos are kept in its home.
+    """
     stop = threading.Event()
     run = _Run()
     with stop_on_ctrl_c(stop, words("stopping")):
         try:
-            return _follow(_generate(options, stop, run), run, words)
+            return _follow(_generate(options, engine, stop, run), run, words)
         except KeyboardInterrupt:
             report(words("stopped.at_once"))
             run.report_kept(words)
@@ -72,28 +64,24 @@ class _Run:
     name: str = ""
     progress: Progress = field(default_factory=Progress)
 
-    def stage_text(self, words: Translator) -> str:
-        stage, fraction = words(f"stage.{self.progress.stage}"), self.progress.stage_fraction
-        if fraction is None:
-            return stage
-        return words("progress.stage", stage=stage, percent=round(100 * fraction))
-
     def report_kept(self, words: Translator) -> None:
         """Report, where sections are finished, how the next run can resume."""
         if done := self.progress.sections_done:
             report(words("stopped.go_on", done=done, sections=self.progress.sections, name=self.name))
 
 
-def _generate(options: HeadlessOptions, stop: threading.Event, run: _Run) -> Iterator[events.Event]:
+def _generate(
+    options: argparse.Namespace, engine: EngineOptions, stop: threading.Event, run: _Run
+) -> Iterator[events.Event]:
     """Check what is quick to check; the runner only then imports what is slow."""
-    delete_stale(options.temp)
-    defaults = {"resolution": DEMO_RESOLUTION} if options.engine.uses_demo else {}
-    request = load_request(options.request, defaults)
-    name = run.name = check_name(options.name) if options.name is not None else new_name(options.output)
-    runner = JobRunner(options.engine, save_latents=options.save_latents)
-    spec = JobSpec(name, name, options.output, request, work_folder(options.temp, options.output, name))
-    check = CheckOptions(options.engine, options.output)  # for the log
-    threading.Thread(target=check_lines, args=(check,), name="check", daemon=True).start()
+    output, temp = options.output or options.home / "outputs", options.home.absolute() / "temp"
+    delete_stale(temp)
+    request = load_request(options.headless, {"resolution": DEMO_RESOLUTION} if engine.uses_demo else {})
+    name = run.name = check_name(options.name) if options.name is not None else new_name(output)
+    runner = JobRunner(engine, save_latents=options.save_latents)
+    spec = JobSpec(name, name, output, request, work_folder(temp, output, name))
+    # for the log
+    threading.Thread(target=check_lines, args=(engine, output), name="check", daemon=True).start()
     return logged(runner)(spec, stop)
 
 
@@ -107,7 +95,7 @@ def _follow(job_events: Iterable[events.Event], run: _Run, words: Translator) ->
                     frames, seconds = plan.pixel_frames, f"{plan.seconds:.2f}"
                     report(words("planned", frames=frames, seconds=seconds, width=width, height=height))
                 case events.StageStarted() | events.StageProgress():
-                    bar.set_postfix_str(run.stage_text(words))
+                    bar.set_postfix_str(run.progress.stage_text(words))
                 case events.Notice(code=code, values=values):
                     report(words(f"notice.{code}", **values))
                 case events.Resumed(sections_done=done, sections=sections):

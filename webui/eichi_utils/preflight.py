@@ -5,10 +5,12 @@ Both are checked at the start and again when a download has ended, in threads; p
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from .download.download import Download, DownloadView
 from .download.model_folders import Inventory, ModelFolders, take_inventory
-from .machine.check import CheckOptions, check_lines
+from .engine_options import EngineOptions
+from .machine.check import check_lines
 from .machine.rules import CheckLine
 
 
@@ -25,17 +27,11 @@ class PreflightView:
 class Preflight:
     """The check and the download. Every method may be called from any thread."""
 
-    def __init__(self, options: CheckOptions, folders: ModelFolders) -> None:
-        self.download = Download(folders, on_end=self.check_again)
-        self._options = options
-        self._folders = folders
+    def __init__(self, engine: EngineOptions, output: Path) -> None:
+        self._engine, self._output, self._folders = engine, output, engine.folders
+        self.download = Download(self._folders, on_end=self.check_again)
         self._models: Inventory | None = None
         self._lines: tuple[CheckLine, ...] | None = None
-
-    @property
-    def uses_demo(self) -> bool:
-        """True while the demo's models make the videos."""
-        return self._options.engine.uses_demo
 
     def view(self) -> PreflightView:
         """Return the preflight as it is at this moment."""
@@ -47,4 +43,4 @@ class Preflight:
 
     def _check(self) -> None:
         self._models = take_inventory(self._folders)
-        self._lines = tuple(check_lines(self._options))
+        self._lines = tuple(check_lines(self._engine, self._output))

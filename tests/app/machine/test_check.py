@@ -17,7 +17,6 @@ from tests.support.tiny import MODELS
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
 from webui.eichi_utils.machine.check import (
-    CheckOptions,
     check_lines,
     gather_facts,
     has_nvidia_hardware,
@@ -42,8 +41,8 @@ GATHERERS = [
 
 
 @pytest.fixture
-def options(tmp_path) -> CheckOptions:
-    return CheckOptions(EngineOptions(MODELS, tmp_path / "cache", "auto", None), tmp_path / "outputs")
+def options(tmp_path) -> tuple[EngineOptions, Path]:
+    return EngineOptions(MODELS, tmp_path / "cache", "auto", None), tmp_path / "outputs"
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def found(monkeypatch):
     """Make the check find these lines."""
 
     def find(*lines: CheckLine) -> None:
-        monkeypatch.setattr(machine_check, "check_lines", lambda _: list(lines))
+        monkeypatch.setattr(machine_check, "check_lines", lambda *_, **__: list(lines))
 
     return find
 
@@ -60,9 +59,9 @@ def test_this_machine_is_checked_without_importing_torch(tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
         "from webui.eichi_utils.engine_options import EngineOptions\n"
-        "from webui.eichi_utils.machine.check import CheckOptions, check_lines\n"
+        "from webui.eichi_utils.machine.check import check_lines\n"
         f"models, folder = Path({str(MODELS)!r}), Path({str(tmp_path)!r})\n"
-        "lines = check_lines(CheckOptions(EngineOptions(models, folder, 'auto', None), folder))\n"
+        "lines = check_lines(EngineOptions(models, folder, 'auto', None), folder)\n"
         "assert 'models_demo' in [line.code for line in lines], lines\n"
         "print('torch' in sys.modules, 'gradio' in sys.modules)\n"
     )
@@ -76,16 +75,16 @@ def test_facts_that_fail_are_unknown(options, monkeypatch):
 
     for name in GATHERERS:
         monkeypatch.setattr(machine_check, name, fail)
-    facts = gather_facts(replace(options, probe_torch=True))
+    facts = gather_facts(*options, probe=True)
     assert facts == MachineFacts(sys.version_info[:2], facts.python_bits, on_windows=sys.platform == "win32")
-    assert check_lines(options)
+    assert check_lines(*options)
 
 
 def test_pytorch_is_probed_on_request_only(options, monkeypatch):
     monkeypatch.setattr(machine_check, "probe_torch", lambda _: pytest.fail("probed"))
-    assert gather_facts(options).torch is not None
+    assert gather_facts(*options).torch is not None
     monkeypatch.setattr(machine_check, "find_torch", lambda: TorchFacts(None))
-    assert gather_facts(replace(options, probe_torch=True)).torch == TorchFacts(None)
+    assert gather_facts(*options, probe=True).torch == TorchFacts(None)
 
 
 def test_the_gpu_is_the_best_or_the_one_that_pytorch_uses_up_to_a_limit(options, monkeypatch):
@@ -93,10 +92,10 @@ def test_the_gpu_is_the_best_or_the_one_that_pytorch_uses_up_to_a_limit(options,
     old, larger = replace(RTX_4060, capability=(7, 5), memory=24 * GIB), replace(RTX_4060, memory=16 * GIB)
     monkeypatch.setattr(machine_check, "query_gpus", lambda: (old, RTX_4060, larger))
     monkeypatch.setattr(machine_check, "probe_torch", lambda facts: replace(facts, gpu=used))
-    assert gather_facts(options).gpu == larger
-    limited = replace(options, engine=replace(options.engine, vram_gb=7.5))
-    assert gather_facts(limited).memory_limit == int(7.5 * GIB)
-    assert gather_facts(replace(options, probe_torch=True)).gpu == replace(used, driver=(581, 15))
+    assert gather_facts(*options).gpu == larger
+    engine, output = options
+    assert gather_facts(replace(engine, vram_gb=7.5), output).memory_limit == int(7.5 * GIB)
+    assert gather_facts(*options, probe=True).gpu == replace(used, driver=(581, 15))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="reads Linux' list of devices")
@@ -150,7 +149,7 @@ def test_the_exit_status_is_1_if_something_will_fail(found, options, capsys, lin
     found(*lines)
     assert worst_level(lines) == level
     words = Translator("en")
-    assert run_check(options, words) == status
+    assert run_check(*options, words) == status
     assert capsys.readouterr().out.splitlines()[-1] == words(f"check.result.{level}")
 
 
@@ -163,7 +162,7 @@ def test_each_line_has_a_mark_and_what_to_do_below_it(found, options, capsys):
         good("card", card="a\x1b[2J\nb"),
     )
     words = Translator("en")
-    run_check(options, words)
+    run_check(*options, words)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[ok] The card RTX 4060 is new enough."
     marks = ["[ok", "[slow", "    -", "[will fail", "    -", "[ok"]
@@ -186,6 +185,6 @@ def test_a_terminal_with_few_letters_gets_plain_ones(found, options, monkeypatch
     found(good("card", card="石"))
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    run_check(options, Japanese("en"))
+    run_check(*options, Japanese("en"))
     stream.seek(0)
     assert stream.readline().startswith(begin)

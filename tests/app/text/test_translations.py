@@ -21,7 +21,6 @@ from webui.eichi_utils.text.translations import (
     DEFAULT_LANGUAGE,
     LANGUAGES,
     LOCALES,
-    Translator,
     system_language,
 )
 
@@ -69,11 +68,6 @@ def test_all_languages_have_the_same_keys_and_placeholders(language):
     assert all(text.strip() == text and text for text in words.values())
     markup = {key for key, text in words.items() if re.search(r"</?\w+>", text)}
     assert markup == {"page.title"}
-
-
-def test_values_are_put_into_the_text():
-    text = Translator("en")("error.image_missing", image="a{b}.png")
-    assert text == "The picture a{b}.png does not exist; check its name."
 
 
 # -- texts that the app asks for ---------------------------------------------------------------------

@@ -13,6 +13,7 @@ from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
 
 from ..support.failures import Failure
+from ..text.translations import Translator
 from .eta import Eta
 
 JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
@@ -34,10 +35,6 @@ class JobSpec:
     work: Path
     close_after: int | None = None
     """The original request's; `request` may have that of "finish short"."""
-
-    @property
-    def original_request(self) -> GenerationRequest:
-        return replace(self.request, close_after=self.close_after)
 
     @property
     def private_texts(self) -> list[str]:
@@ -86,6 +83,13 @@ class Progress:
     fraction: float = 0.0
     sections_done: int = 0
     stage_fraction: float | None = None
+
+    def stage_text(self, words: Translator) -> str:
+        """Return the stage in words, with its percentage where it reports one."""
+        stage = words(f"stage.{self.stage}")
+        if self.stage_fraction is None:
+            return stage
+        return words("progress.stage", stage=stage, percent=round(100 * self.stage_fraction))
 
     def after(self, event: events.Event) -> "Progress":
         """Return the progress after an event, but for the time."""

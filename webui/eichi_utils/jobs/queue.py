@@ -163,7 +163,7 @@ class JobQueue:
             job = self._jobs.get(job_id)
             if job is None or not job.can_finish:
                 return False
-            request, done = job.spec.original_request, job.progress.sections_done
+            done, request = job.progress.sections_done, replace(job.request, close_after=job.spec.close_after)
             if short and 0 < done < len(make_plan(request).sections) - 1:
                 request = replace(request, close_after=done)
             first = min((other.position for other in self.view().waiting), default=next(self._positions))

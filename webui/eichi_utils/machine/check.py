@@ -10,7 +10,7 @@ import re
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,18 +34,9 @@ DEVICE_BYTES, MAX_DEVICES = 840, 64
 """The bytes of DISPLAY_DEVICEW of the Windows API, which begins with them; the most adapters to look at."""
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """The options of a check. `probe_torch` lets PyTorch compute on the GPU, which takes seconds."""
-
-    engine: EngineOptions
-    output: Path
-    probe_torch: bool = False
-
-
-def run_check(options: CheckOptions, words: Translator) -> int:
+def run_check(engine: EngineOptions, output: Path, words: Translator) -> int:
     """Print the check; returns the exit status: 1 where something will fail, else 0."""
-    lines = check_lines(options)
+    lines = check_lines(engine, output, probe=True)
     for line in lines:
         _print_line(line, words)
     level = worst_level(lines)
@@ -53,12 +44,12 @@ def run_check(options: CheckOptions, words: Translator) -> int:
     return 1 if level == "fails" else 0
 
 
-def check_lines(options: CheckOptions) -> list[CheckLine]:
-    """Check the machine and log the result; takes a second or two without `probe_torch`. Never raises.
+def check_lines(engine: EngineOptions, output: Path, *, probe: bool = False) -> list[CheckLine]:
+    """Check the machine and log the result; takes a second or two without `probe`. Never raises.
 
     Safe in any thread.
     """
-    lines = check_machine(gather_facts(options))
+    lines = check_machine(gather_facts(engine, output, probe=probe))
     words = Translator("en")
     for line in lines:
         logger.info("%s: %s", line.level, " -> ".join(filter(None, line_text(line, words))))
@@ -81,11 +72,13 @@ def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
     return words(key, **values), words(f"{key}.do", **values) if words.has(f"{key}.do") else None
 
 
-def gather_facts(options: CheckOptions) -> MachineFacts:
-    """Gather all facts that can be known; the others are None. Never raises."""
-    engine = options.engine
+def gather_facts(engine: EngineOptions, output: Path, *, probe: bool = False) -> MachineFacts:
+    """Gather all facts that can be known; the others are None. Never raises.
+
+    `probe` lets PyTorch compute on the GPU, which takes seconds.
+    """
     torch = _try(find_torch)
-    if options.probe_torch and torch is not None and torch.version is not None:
+    if probe and torch is not None and torch.version is not None:
         torch = probe_torch(torch)
     gpus = _try(query_gpus)
     gpu = max(gpus, key=lambda gpu: gpu.rank) if gpus else None  # CUDA would choose it first
@@ -102,7 +95,7 @@ def gather_facts(options: CheckOptions) -> MachineFacts:
         torch=torch,
         memory=_try(read_ram),
         models=_try(lambda: inspect_models(engine.folders)),
-        output=_try(lambda: inspect_folder(options.output)),
+        output=_try(lambda: inspect_folder(output)),
         eight_bit=engine.eight_bit,
     )
 

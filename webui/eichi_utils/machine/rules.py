@@ -21,7 +21,7 @@ from diffusers_helper.limits import (
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu, build_for, oldest_driver
 
-from ..download.plan import RESERVE
+from ..download.plan import RESERVE, gigabytes
 from .disk import FolderFacts, ModelsFacts
 from .torch_probe import TorchFacts
 
@@ -51,8 +51,6 @@ MODEL_BYTES = 43_000_000_000
 VIDEO_BYTES_PER_SECOND = 50_000_000
 """Bytes on the disk for a second of video while a job runs: raw frames of 640x608, and the MP4."""
 LONGEST_SECONDS, SHORTEST_SECONDS = 120, 5
-DECIMAL = 10**9
-"""Bytes of a gigabyte of disks and downloads; memory is counted in GIB."""
 
 
 @dataclass(frozen=True)
@@ -263,10 +261,10 @@ def _models(facts: MachineFacts) -> CheckLine | None:
     if models.state == "demo":
         return slow("models_demo", path=path)
     if models.state == "complete":
-        return good("models", path=path, size=_gb(models.num_bytes, DECIMAL))
+        return good("models", path=path, size=gigabytes(models.num_bytes))
     if _lacks_gpu(facts):
         return slow("models_missing_without_card")
-    return fails("models_missing", path=path, size=_gb(MODEL_BYTES, DECIMAL))
+    return fails("models_missing", path=path, size=gigabytes(MODEL_BYTES))
 
 
 def _lacks_gpu(facts: MachineFacts) -> bool:
@@ -281,7 +279,7 @@ def _room_for_models(facts: MachineFacts) -> CheckLine | None:
     if _lacks_gpu(facts):
         return None
     free, needed = models.folder.free, max(MODEL_BYTES - models.num_bytes, 0) + RESERVE
-    shown = {"path": str(models.folder.path), "free": _gb(free, DECIMAL), "needed": _gb(needed, DECIMAL)}
+    shown = {"path": str(models.folder.path), "free": gigabytes(free), "needed": gigabytes(needed)}
     return fails("models_disk", **shown) if free < needed else good("models_disk", **shown)
 
 
@@ -294,7 +292,7 @@ def _output(facts: MachineFacts) -> CheckLine | None:
         return fails("output_not_writable", path=path)
     if output.free is None:
         return slow("output_unknown", path=path)
-    shown = {"path": path, "free": _gb(output.free, DECIMAL)}
+    shown = {"path": path, "free": gigabytes(output.free)}
     seconds = output.free // VIDEO_BYTES_PER_SECOND
     if seconds < SHORTEST_SECONDS:
         return fails("output", **shown)
@@ -305,5 +303,6 @@ def _dotted(version: Sequence[int]) -> str:
     return ".".join(str(number) for number in version)
 
 
-def _gb(num_bytes: int, unit: int = GIB, digits: int = 1) -> str:
-    return f"{num_bytes / unit:.{digits}f}"
+def _gb(num_bytes: int, digits: int = 1) -> str:
+    """Format GiB, in which memory is counted; disks and downloads are counted in decimal gigabytes."""
+    return f"{num_bytes / GIB:.{digits}f}"

@@ -23,7 +23,7 @@ POLL_SECONDS = 0.1
 
 def add_api(app: AppState) -> None:
     """Add the endpoints to the page that is being built."""
-    words = app.translator("en")
+    words, engine = app.translator("en"), app.options.engine
 
     async def generate(
         start_image: FileData,
@@ -37,8 +37,7 @@ def add_api(app: AppState) -> None:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
-            defaults: dict[str, object] = {"resolution": DEMO_RESOLUTION} if app.preflight.uses_demo else {}
-            request = _request(settings, own, defaults)
+            request = _request(settings, own, {"resolution": DEMO_RESOLUTION} if engine.uses_demo else {})
             job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
         except EngineError as caught:
             error = delete_refused(caught, app.uploads)

@@ -88,7 +88,8 @@ def _estimate_html(page: Page, data: Data) -> str:
     try:
         page.output_folder(data)
         requests = _requests_so_far(page, data)
-        return messages.plain(estimate(requests, page.app.speed, page.app.machine_key, words))
+        machine = page.app.settings.load()["machine"]
+        return messages.plain(estimate(requests, page.app.speed, machine, words))
     except EngineError as error:
         return messages.hint(error, words)
 

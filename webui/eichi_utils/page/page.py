@@ -14,7 +14,7 @@ from .parts.inputs import RAW, Inputs
 from .parts.keyframe_rows import KeyframeRows
 from .parts.options import Options
 from .parts.preset_box import PresetBox
-from .parts.result import Result, build_preflight
+from .parts.result import Result, static_html
 from .preset_handlers import wire_presets
 from .widgets import Data, Page, Updates
 
@@ -25,7 +25,7 @@ def build_page(app: AppState) -> gr.Blocks:
     labels = Labels(words)
     with gr.Blocks(title=words("live.page_title"), analytics_enabled=False, fill_width=True) as blocks:
         language = _build_header(labels, app)
-        build_preflight()
+        gr.HTML(static_html("setup.html"), padding=False)  # takes no room where everything is well
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left", min_width=320):
                 inputs = Inputs(labels)

@@ -119,13 +119,13 @@ async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
     seen: object = None
     is_running, quiet = False, 0.0
     while not app.closing.is_set():
-        preflight = app.preflight.view()
-        now = (app.queue.version, preflight, app.sound, int(time.monotonic()) if is_running else 0)
+        preflight, sound = app.preflight.view(), app.settings.load()["sound"]
+        now = (app.queue.version, preflight, sound, int(time.monotonic()) if is_running else 0)
         if now != seen:
             view = app.queue.view()
             is_running = view.running is not None
             seen, quiet = now, 0.0
-            state = page_state(view, preflight, words, server=app.server_id, sound=app.sound)
+            state = page_state(view, preflight, words, server=app.server_id, sound=sound)
             yield f"data: {json.dumps(state, ensure_ascii=False)}\n\n"
         elif quiet >= KEEP_ALIVE_SECONDS:
             quiet = 0.0

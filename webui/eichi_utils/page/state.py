@@ -86,10 +86,8 @@ def _status(job: Job, words: Translator) -> str:
         return words(key, kept=_kept(job, words))
     if progress.stage is None:
         return words("live.starting")
-    stage = words(f"stage.{progress.stage}")
-    if progress.stage_fraction is not None:
-        return words("progress.stage", stage=stage, percent=round(100 * progress.stage_fraction))
-    if progress.stage not in ("sampling", "decoding"):
+    stage = progress.stage_text(words)
+    if progress.stage_fraction is not None or progress.stage not in ("sampling", "decoding"):
         return stage
     section = words("live.section", number=progress.section + 1, sections=progress.sections)
     if progress.stage == "decoding" or not progress.step:

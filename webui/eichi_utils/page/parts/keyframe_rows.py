@@ -67,7 +67,8 @@ class KeyframeRows:
     def _draw_row(self, section: int, plan: RowPlan, row: Row, shown: str | None) -> None:
         words = self._app.translator(plan.language)
         label = _label(section, plan, words)
-        with gr.Row(elem_classes=["ichi-row", *_colour(section, plan)], elem_id=f"section-{section}"):
+        colour = [] if not plan.copies else ["ichi-red" if section % 2 == RED else "ichi-blue"]
+        with gr.Row(elem_classes=["ichi-row", *colour], elem_id=f"section-{section}"):
             image = gr.Image(
                 shown,
                 label=label,
@@ -105,11 +106,6 @@ class KeyframeRows:
         image.upload(set_image, [image, *states], [*states, self._message], **RAW)
         image.clear(clear_image, states, states, **RAW)
         prompt.change(set_prompt, [prompt, self.rows], self.rows, trigger_mode="always_last", **RAW)
-
-
-def _colour(section: int, plan: RowPlan) -> list[str]:
-    colour = "ichi-red" if section % 2 == RED else "ichi-blue"
-    return [colour] if plan.copies else []
 
 
 def _label(section: int, plan: RowPlan, words: Translator) -> str:

@@ -17,22 +17,18 @@ class Result:
     """
 
     def __init__(self, labels: Labels, language: str) -> None:
-        screen = _static("screen.html").replace("{language}", language)
+        screen = static_html("screen.html").replace("{language}", language)
         gr.HTML(screen.replace("{max_upload}", str(MAX_UPLOAD)), padding=False)
         with gr.Row(elem_id="result-buttons"):
             self.again, self.proceed, self.take_settings = (
                 labels.make(gr.Button, name, size="sm", min_width=120)
                 for name in ("again", "continue", "take-settings")
             )
-        gr.HTML(_static("work.html"), padding=False)
-        gr.HTML(_static("queue.html"), padding=False)
+        gr.HTML(static_html("work.html"), padding=False)
+        gr.HTML(static_html("queue.html"), padding=False)
         self.shown, self.running = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
 
-def build_preflight() -> None:
-    """Lay out the preflight, which takes no room where everything is well."""
-    gr.HTML(_static("setup.html"), padding=False)
-
-
-def _static(name: str) -> str:
+def static_html(name: str) -> str:
+    """Return a part of the page that its script brings to life."""
     return (STATIC / name).read_text("utf-8")
