@@ -150,7 +150,8 @@ def _make_sections(job: _Job, conditioning: Conditioning) -> Generator[Event, No
     tokens = count_tokens(*noise_shape[-3:])
     generator = torch.Generator("cpu").manual_seed(job.seed)
     yield StageStarted("transformer")
-    with loader.vae_decoder() as vae, loader.transformer(tokens) as transformer:  # which takes what is left
+    # The transformer takes what memory is left.
+    with loader.vae(encodes=False) as vae, loader.transformer(tokens) as transformer:
         is_refused = yield from _report_refused(loader, transformer)
         if folder.num_latents < job.num_sections and not transformer.is_prepared:
             yield StageStarted("compiling")

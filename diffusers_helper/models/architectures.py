@@ -62,16 +62,13 @@ def make_image_encoder(config: dict) -> nn.Module:
     return SiglipVisionModel(SiglipVisionConfig.from_dict({**config, "vision_use_head": False}))
 
 
-def make_vae(config: dict) -> nn.Module:
+def make_vae(config: dict, *, encodes: bool = True) -> nn.Module:
+    """Build the VAE, without the half that decoding does not use unless it `encodes`."""
     from diffusers import AutoencoderKLHunyuanVideo
 
-    return AutoencoderKLHunyuanVideo.from_config(config)
-
-
-def make_vae_decoder(config: dict) -> nn.Module:
-    """Build the VAE without the half that decoding does not use."""
-    vae = make_vae(config)
-    vae.encoder, vae.quant_conv = nn.Identity(), nn.Identity()
+    vae = AutoencoderKLHunyuanVideo.from_config(config)
+    if not encodes:
+        vae.encoder, vae.quant_conv = nn.Identity(), nn.Identity()
     return vae
 
 

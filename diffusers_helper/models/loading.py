@@ -7,6 +7,7 @@ in their files as far as memory is short.
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +27,6 @@ from .architectures import (
     make_text_encoder_2,
     make_transformer,
     make_vae,
-    make_vae_decoder,
 )
 from .streamed import StreamedTransformer, stream_text_encoder, stream_transformer
 
@@ -84,16 +84,10 @@ class ModelLoader:
     def image_encoder(self) -> AbstractContextManager["SiglipVisionModel"]:
         return self._loaded(self.files.image_encoder, make_image_encoder, self.compute.encoders)
 
-    def vae(self) -> AbstractContextManager["AutoencoderKLHunyuanVideo"]:
-        return self._vae(make_vae)
-
-    def vae_decoder(self) -> AbstractContextManager["AutoencoderKLHunyuanVideo"]:
-        """Load the VAE without its encoder."""
-        return self._vae(make_vae_decoder)
-
     @contextmanager
-    def _vae(self, make: Callable[[dict], nn.Module]) -> Iterator["AutoencoderKLHunyuanVideo"]:
-        """Load a VAE, whose decoder `WindowDecoder` replaces."""
+    def vae(self, *, encodes: bool = True) -> Iterator["AutoencoderKLHunyuanVideo"]:
+        """Load the VAE, whose decoder `WindowDecoder` replaces, without its encoder unless it `encodes`."""
+        make = partial(make_vae, encodes=encodes)
         with self._loaded(self.files.vae, make, self.compute.encoders) as model:
             model.decoder = WindowDecoder(model.decoder)
             empty_cache(self.compute.device)  # of the weights as they were, in small pieces

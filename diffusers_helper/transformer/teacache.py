@@ -25,7 +25,8 @@ class TeaCache:
         """Return whether the blocks must run, by the first block's modulated input; call it once a step."""
         is_edge = self._step in (0, self.steps - 1)
         if not is_edge and self._previous_input is not None:
-            self._accumulated += _estimate_change(modulated_input, self._previous_input)
+            change = (modulated_input - self._previous_input).abs().mean() / self._previous_input.abs().mean()
+            self._accumulated += float(np.polyval(POLYNOMIAL, change.item()))
         compute = is_edge or self._accumulated >= self.threshold
         if compute:
             self._accumulated = 0.0
@@ -41,8 +42,3 @@ class TeaCache:
         """Return the blocks' output as if they added the same as last time."""
         assert self._residual is not None, "the first step is always computed"
         return hidden_states + self._residual
-
-
-def _estimate_change(current: torch.Tensor, previous: torch.Tensor) -> float:
-    relative = ((current - previous).abs().mean() / previous.abs().mean()).item()
-    return float(np.polyval(POLYNOMIAL, relative))

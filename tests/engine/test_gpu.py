@@ -179,7 +179,7 @@ def test_frames_arrive_before_work_queued_behind_them():
 
 def test_frames_fetched_beside_the_next_window_are_right():
     latents = torch.randn(1, 16, 17, 16, 24)
-    with loader_of().vae_decoder() as vae:
+    with loader_of().vae(encodes=False) as vae:
         pixels = []
         with torch.inference_mode():
             scaled = latents.to("cuda", vae.dtype) / vae.config.scaling_factor

@@ -189,13 +189,16 @@ def test_a_black_picture_may_become_a_black_video(tmp_path):
 def test_the_decoder_is_loaded_once_for_all_sections_of_a_job(tmp_path, monkeypatch):
     """Before the transformer, whose layers stay as far as there is memory then."""
     loaded, loader = [], make_loader()
-    for name in ("vae_decoder", "transformer"):
+    for name in ("vae", "transformer"):
         load = getattr(loader, name)
-        monkeypatch.setattr(
-            loader, name, lambda *given, load=load: loaded.append(load.__name__) or load(*given)
-        )
+
+        def record(*given, load=load, **options):
+            loaded.append((load.__name__, options))
+            return load(*given, **options)
+
+        monkeypatch.setattr(loader, name, record)
     list(run(small_request(seconds=1), tmp_path / "out", loader=loader))
-    assert loaded == ["vae_decoder", "transformer"]
+    assert loaded == [("vae", {}), ("vae", {"encodes": False}), ("transformer", {})]
 
 
 def test_layers_are_given_up_before_tiles_become_smaller(tmp_path, monkeypatch):
