@@ -67,7 +67,7 @@ def request_of(values: Values, pictures: Pictures = START, **hidden: Any) -> Gen
 
 
 def back(request: GenerationRequest, folder: Path = Path()) -> Values:
-    return from_request(request, folder).values
+    return from_request(request, folder)[0]
 
 
 def keyframes_of(values: Values, rows: dict[int, Row]) -> list[Keyframe]:
@@ -108,9 +108,9 @@ def test_a_full_request_comes_back_equal(tmp_path):
     values = form(**CHANGED | {"seconds": 4, "all_padding": 2.5})
     values |= {"seed": str(MAX_SEED), "use_keyframes": True, "copy_keyframes": False}
     request = request_of(values, Pictures((uri,), uri, rows), **HIDDEN)
-    restored = from_request(request, tmp_path / "made" / "here")
-    assert (restored.values, restored.hidden_settings) == (values, HIDDEN)
-    again = request_of(restored.values, restored.pictures, **restored.hidden_settings)
+    restored, pictures, hidden = from_request(request, tmp_path / "made" / "here")
+    assert (restored, hidden) == (values, HIDDEN)
+    again = request_of(restored, pictures, **hidden)
     (path,) = {again.start_image, again.end_image, again.keyframes[0].image}
     assert again == request.map_images(lambda _: path)
     assert Path(str(path)).read_bytes() == buffer.getvalue()
@@ -121,7 +121,7 @@ def test_a_full_request_comes_back_equal(tmp_path):
 @pytest.mark.parametrize(("size", "kept"), [((64, 96), {"height", "width"}), ((512, 768), set())])
 def test_a_size_is_hidden_only_where_the_resolution_differs(cat, size, kept):
     request = request_of(form(resolution=640), Pictures((str(cat),)), height=size[0], width=size[1])
-    assert from_request(request, Path()).hidden_settings.keys() == kept
+    assert from_request(request, Path())[2].keys() == kept
 
 
 # -- pictures ----------------------------------------------------------------------------------------
@@ -148,8 +148,8 @@ def test_a_form_without_start_image_is_refused():
 @pytest.mark.parametrize("kind", ["image/../../x", "image/", "image", "", "x/%2e%2e", "image/p n"])
 def test_an_embedded_picture_cannot_leave_the_folder(tmp_path, kind):
     uri = to_data_uri(PICTURE).replace("image/webp", kind)
-    restored = from_request(GenerationRequest(start_image=uri), tmp_path)
-    assert [*tmp_path.iterdir()] == [Path(restored.pictures.start[0])]
+    _, pictures, _ = from_request(GenerationRequest(start_image=uri), tmp_path)
+    assert [*tmp_path.iterdir()] == [Path(pictures.start[0])]
     with pytest.raises(InputError, match="data_uri_broken"):
         from_request(GenerationRequest(start_image=f"data:{kind};base64,???"), tmp_path)
 
@@ -253,8 +253,8 @@ def test_copied_pictures_come_back_as_each_rows_own(tmp_path, cat):
     values = form(use_keyframes=True, mode=LOOP, seconds=4)
     request = request_of(values, Pictures((picture,), picture, rows))
     assert [keyframe.prompt for keyframe in request.keyframes] == ["A.", "", ""], "prompts are not copied"
-    restored = from_request(request, tmp_path)
-    assert restored.values == values | {"copy_keyframes": False}
+    restored, pictures, _ = from_request(request, tmp_path)
+    assert restored == values | {"copy_keyframes": False}
     rows |= {2: Row(picture)}
-    assert restored.pictures == Pictures((picture,), picture, rows)
-    assert request_of(restored.values, restored.pictures) == request
+    assert pictures == Pictures((picture,), picture, rows)
+    assert request_of(restored, pictures) == request

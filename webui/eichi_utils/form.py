@@ -160,19 +160,12 @@ def copies_pictures(values: Values) -> bool:
 # -- the way back ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A request as the page's fields: values, pictures as files, and what no field holds."""
-
-    values: Values
-    pictures: Pictures
-    hidden_settings: Values
-
-
-def from_request(request: GenerationRequest, folder: Path) -> Restored:
+def from_request(request: GenerationRequest, folder: Path) -> tuple[Values, Pictures, Values]:
     """Turn a request back into fields; pictures inside it become files in `folder`.
 
-    Its width and height need no mention where `resolution` alone gives the same.
+    Returns:
+        The fields' values, the pictures, and the settings that no field holds. Width and height need no
+        mention where `resolution` alone gives the same.
 
     Raises:
         InputError: a picture inside the request is damaged.
@@ -194,7 +187,7 @@ def from_request(request: GenerationRequest, folder: Path) -> Restored:
         hidden = {key: value for key, value in hidden.items() if key not in ("width", "height")}
     rows = {keyframe.section: Row(keyframe.image, keyframe.prompt) for keyframe in named.keyframes}
     start = () if named.start_image is None else (named.start_image,)
-    return Restored(values, Pictures(start, named.end_image, rows), hidden)
+    return values, Pictures(start, named.end_image, rows), hidden
 
 
 def _as_file(image: str, folder: Path) -> str:

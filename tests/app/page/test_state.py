@@ -19,6 +19,7 @@ from webui.eichi_utils.download.model_folders import ModelFolders, take_inventor
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
 from webui.eichi_utils.jobs.queue import QueueView
 from webui.eichi_utils.page import state as state_module
+from webui.eichi_utils.page.routes import STATIC
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
 from webui.eichi_utils.preflight import PreflightView
 from webui.eichi_utils.support.failures import Failure
@@ -27,7 +28,6 @@ from webui.eichi_utils.text.translations import LANGUAGES, Translator
 ENGLISH = Translator("en")
 STAGES = get_args(Stage)
 KEY_OR_PLACEHOLDER = r"{\w*}|\b(stage|live|page|notice|error|setup)\.\w+$"
-STATIC = Path(__file__).resolve().parents[3] / "webui" / "static"
 
 
 def job(number: int = 1, state: Any = "waiting", **values: Any) -> Job:

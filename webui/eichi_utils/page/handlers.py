@@ -175,15 +175,15 @@ def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updat
     """Fill the form with a request, its pictures and its hidden settings."""
     keyframes = page.keyframes
     check_embedded_pictures(request)
-    restored = from_request(request, page.app.uploads / "restored")
+    values, pictures, hidden = from_request(request, page.app.uploads / "restored")
     return {
-        **page.filled(restored.values),
-        **page.with_starts(restored.pictures.start),
-        page.inputs.end: restored.pictures.end,
-        keyframes.rows: dict(restored.pictures.rows),
+        **page.filled(values),
+        **page.with_starts(pictures.start),
+        page.inputs.end: pictures.end,
+        keyframes.rows: dict(pictures.rows),
         keyframes.plan: data[keyframes.plan].redrawn(),
         **page.note(data, "page.restored"),
-        **_show_hidden(page, restored.hidden_settings, page.words(data)),
+        **_show_hidden(page, hidden, page.words(data)),
     }
 
 

@@ -20,7 +20,7 @@ from ..jobs.pictures import make_preview
 from ..text.translations import Translator
 from .state import page_state
 
-STREAM_SCRIPT = Path(__file__).resolve().parents[2] / "static" / "stream.js"
+STATIC = Path(__file__).resolve().parents[2] / "static"
 POLL_SECONDS = 0.15
 """Seconds between two checks of the queue's version, for each open page."""
 KEEP_ALIVE_SECONDS = 15
@@ -62,7 +62,7 @@ class _Routes:
 
     async def stream_script(self, _: Request) -> Response:
         """The worker that lets all tabs of a browser share a stream; workers need an address of their own."""
-        return FileResponse(STREAM_SCRIPT, media_type="text/javascript", headers=NO_STORE)
+        return FileResponse(STATIC / "stream.js", media_type="text/javascript", headers=NO_STORE)
 
     async def no_heartbeat(self, _: Request) -> Response:
         """Close gradio's heartbeat: with its connection for each tab, of the six that a browser opens, the

@@ -17,10 +17,9 @@ from diffusers_helper.errors import InputError
 
 from ..text.error_text import error_text
 from ..text.translations import Translator
+from ..uploads.files import SHOWN_CHARACTERS
 
 logger = logging.getLogger(__name__)
-
-SHOWN_CHARACTERS = 200
 
 
 def import_gradio_fast() -> None:

@@ -18,7 +18,7 @@ from diffusers_helper.errors import InputError, MachineError
 
 from ..app import AppState, PageOptions, open_app
 from ..instance import remember_address, running_app, wait_for_app
-from ..page.routes import make_routes
+from ..page.routes import STATIC, make_routes
 from ..support.failures import as_engine_error
 from ..terminal import report
 from ..text.error_text import error_text
@@ -32,7 +32,6 @@ from .security import is_loopback, make_guards
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(__file__).resolve().parents[2] / "static"
 FONTS = ("system-ui", "Segoe UI", "Yu Gothic UI", "Hiragino Sans", "Noto Sans CJK JP", "Microsoft JhengHei")
 MAX_TABS = 1000
 """Tabs whose section rows are kept, each in some 50 KB: no browser reports that one was closed."""

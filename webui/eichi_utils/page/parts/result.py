@@ -1,13 +1,10 @@
 """The right half: the video, the running job, what to do with a result, the queue."""
 
-from pathlib import Path
-
 import gradio as gr
 
 from ...uploads.files import MAX_UPLOAD
 from ..labels import Labels
-
-STATIC = Path(__file__).resolve().parents[3] / "static"
+from ..routes import STATIC
 
 
 class Result:
