@@ -255,3 +255,34 @@ def test_a_path_that_was_never_uploaded_is_refused(app, page, cat):
     )
     assert page.shown["start-image"] is None
     assert page.choose("start-image", {"path": page.upload(cat)["path"]}) == "", "an upload needs no more"
+
+
+# -- presets -----------------------------------------------------------------------------------------
+
+
+def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
+    page.set(prompt="A cat jumps.")
+    page.shown["preset-name"] = " jump "
+    assert text(page.click("save-preset")) == WORDS("page.preset_saved", name="jump")
+    assert page.shown["preset"] == "jump"
+    assert "jump" in json.dumps(page.properties["preset"]["choices"])
+    page.set(prompt="Something else.")
+    page.click("apply-preset")
+    assert page.shown["prompt"] == "A cat jumps."
+    page.shown["startup-preset"] = True
+    page.send("startup-preset", "input")
+    assert text(page.message) == WORDS("page.preset_marked", name="jump")
+    with PageClient(app.url) as other:
+        shown = other.open().shown
+        assert (shown["preset"], shown["startup-preset"]) == ("jump", True)
+    assert text(page.click("save-preset")) == WORDS("page.preset_replaced", name="jump")
+    assert text(page.click("delete-preset")) == WORDS("page.preset_deleted", name="jump")
+    assert (page.shown["preset"], page.shown["preset-name"]) == (None, "")
+    with PageClient(app.url) as other:
+        assert other.open().shown["preset"] is None
+
+
+def test_buttons_without_a_preset_are_refused(page):
+    page.shown["preset"] = None
+    for button in ("apply-preset", "delete-preset"):
+        assert text(page.click(button)) == WORDS("error.choose_preset")
