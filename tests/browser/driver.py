@@ -25,6 +25,10 @@ LEFT_BEHIND = (
     "^AbortError: signal is aborted|Connection errored out|Failed to fetch|^TypeError: network error"
 )
 """Messages of Gradio's open requests when its page is left or the app has ended."""
+NO_ANSWER = (
+    "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_NETWORK"
+)
+"""Messages about requests while the app is not there."""
 GONE = "status of 404 .*/temp/uploads/"
 """The message about a picture that is refused, and so deleted, while the page fetches it."""
 

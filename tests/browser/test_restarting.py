@@ -2,12 +2,8 @@
 
 from playwright.sync_api import expect
 
-from tests.browser.driver import WORDS, Screen
+from tests.browser.driver import NO_ANSWER, WORDS, Screen
 from tests.support.app import App, free_port
-
-NO_ANSWER = (
-    "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_NETWORK"
-)
 
 
 def test_an_open_page_comes_back_with_the_app_and_its_settings(screen: Screen, app: App):

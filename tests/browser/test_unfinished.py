@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from diffusers_helper.media.video import read_frames
-from tests.browser.driver import WORDS, Screen, like, pattern
+from tests.browser.driver import NO_ANSWER, WORDS, Screen, like, pattern
 from tests.support.app import App
 
 LONG = {"seconds": 5, "steps": 4, "resolution": 96}
@@ -91,9 +91,11 @@ def test_after_a_crash_the_job_is_back_and_the_queue_goes_on(clean: Screen, app:
     clean.start()
     waits = WORDS("live.state_waiting")
     clean.wait_until(lambda: any(row["state"] == waits for row in clean.queue()), "the second job waits")
+    clean.trouble.allow(NO_ANSWER)
+    clean.page.evaluate("window.isOld = true")
     app.kill()
     app.start()
-    clean.open()
+    clean.page.wait_for_function("!window.isOld && document.getElementById('start')")
     expect(rows(clean)).to_have_count(1)
     row = rows(clean).first
     expect(row.locator(".ichi-queue-state")).to_have_text(WORDS("live.state_interrupted"))

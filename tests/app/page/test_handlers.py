@@ -108,8 +108,12 @@ def test_switches_show_what_belongs_to_them(page):
 # -- pictures ----------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_no_browser_displays_is_shown_as_png(page, tmp_path):
+def test_an_unusable_picture_is_taken_out_and_an_undisplayable_one_shown_as_png(page, tmp_path):
+    (broken := tmp_path / "cat.png").write_bytes(b"<html></html>")
     Image.fromarray(PICTURE).save(scan := tmp_path / "scan.tiff")
+    for widget in ("start-image", "end-image"):
+        assert "ichi-error" in page.choose(widget, page.upload(broken))
+        assert page.shown[widget] is None
     assert page.choose("start-image", page.upload(scan)) == ""
     content = page.http.get(f"gradio_api/file={page.shown['start-image']['path']}")
     assert content.headers["content-type"] == "image/png"
