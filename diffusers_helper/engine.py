@@ -12,8 +12,14 @@ from pathlib import Path
 import torch
 
 from .device import DeviceChoice, choose_compute
-from .eight_bit.conversion import eight_bit_folder, is_converted, remove_corrupt_shards, with_eight_bit
-from .eight_bit.making import choose_root, make_eight_bit
+from .eight_bit.conversion import (
+    choose_root,
+    eight_bit_folder,
+    is_converted,
+    make_eight_bit,
+    remove_corrupt_shards,
+    with_eight_bit,
+)
 from .encoding.conditioning import read_pictures
 from .encoding.embedding_cache import EmbeddingCache
 from .errors import InputError, MachineError, StopRequested

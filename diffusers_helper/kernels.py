@@ -2,15 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 
 from .memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 def agrees(
@@ -38,28 +35,6 @@ def agrees(
     if not is_right:
         logger.info("%s cannot be used: wrong by %s", name, ", ".join(f"{error:.3g}" for error in errors))
     return is_right
-
-
-def triton_or_torch(
-    native: _T,
-    load: Callable[[], _T],
-    sample: Callable[[_T, torch.device], Sequence[torch.Tensor]],
-    tolerance: float,
-    device: torch.device,
-) -> _T:
-    """Return the kernels that `load` imports where they work on a GPU, else `native`.
-
-    Args:
-        sample: computes something with either of them, to compare the results.
-
-    Raises:
-        torch.OutOfMemoryError: there is too little memory to try, which decides nothing.
-    """
-    if device.type != "cuda":
-        return native
-    expected = sample(native, device)
-    works = agrees(f"kernels of {load.__module__}", lambda: sample(load(), device), expected, tolerance)
-    return load() if works else native
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..transformer.compiling import COMPILED_FORWARD, States
 from .linear import ScaledLinear, kernel_product
-from .tokens import ROTATION_WIDTHS, TokenOps, Tokens
+from .tokens import TokenOps, Tokens
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
@@ -21,18 +21,10 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 def use_fused_forward(block: nn.Module, kind: str) -> None:
     """Have a block compiled from this module's function, if all of its layers multiply by our kernel."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(_is_fusible(layer) for layer in layers):
+    if all(isinstance(layer, ScaledLinear) and layer.product is kernel_product for layer in layers):
         from .token_kernels import KERNELS
 
         setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], KERNELS))
-
-
-def _is_fusible(layer: nn.Module) -> bool:
-    return (
-        isinstance(layer, ScaledLinear)
-        and layer.product is kernel_product
-        and layer.weight.shape[1] % ROTATION_WIDTHS[0] == 0
-    )
 
 
 def _double_block(

@@ -1,4 +1,4 @@
-"""The conversion of the transformer to 8-bit weights, once, into a folder of their own.
+"""The conversion of the transformer to 8-bit weights, once, into a folder of their own, as a stage of a job.
 
 `conversion.sealed` in that folder records the source, each file's digest and that all files are there. A
 folder without it, or made from other files than those that are there now, is not used.
@@ -8,15 +8,20 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Generator, Iterator
+import tempfile
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, MachineError, StopRequested
+from ..events import Notice, StageProgress, StageStarted
 from ..files.atomic import atomic_write
 from ..files.checksummed import read_metadata, write_checksummed
+from ..files.exclusive_lock import exclusive_lock
 from ..machine_errors import check_room, machine_errors
 from ..weights.checkpoint import Checkpoint, FileSignature, unreadable
 from ..weights.model_files import FRAMEPACK, PARTS, ModelFiles, ModelPart, content_fingerprint, find_part
@@ -25,7 +30,7 @@ from .shards import Shard, file_digest, plan_shards, weight_map, write_shard
 logger = logging.getLogger(__name__)
 
 REPOSITORY = FRAMEPACK + "-8bit"
-MANIFEST = "conversion.sealed"
+MANIFEST, LOCK = "conversion.sealed", "lock"
 CONFIG, INDEX = "config.json", "diffusion_pytorch_model.safetensors.index.json"
 VERSION = 2
 """The version of the files; raised when the same weights give other files."""
@@ -70,6 +75,26 @@ def with_eight_bit(files: ModelFiles, root: Path) -> ModelFiles:
         raise unreadable(folder, error) from error
 
 
+def choose_root(source: ModelPart, roots: Sequence[Path]) -> Path:
+    """Choose the root of a transformer's 8-bit weights: the first that has all of them, else the first that
+    can be written, else the last. Raises OSError."""
+    for root in roots:
+        if is_converted(eight_bit_folder(root), source):
+            return root
+    return next((root for root in roots if _can_write(root)), roots[-1])
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or in the one in which it will be made."""
+    folder = folder.absolute()
+    there = next((path for path in (folder, *folder.parents) if path.is_dir()), None)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return there is not None
+    except OSError:
+        return False
+
+
 def convert(
     part: ModelPart, target: Path, device: torch.device = CPU
 ) -> Generator[tuple[int, int], None, None]:
@@ -102,6 +127,40 @@ def convert(
             manifest.add(name, hashlib.sha256(content).hexdigest())
         manifest.finish()
         logger.info("8-bit weights in %s: %.2f GiB", target, total / 2**30)
+
+
+def make_eight_bit(
+    source: ModelPart, folder: Path, device: torch.device, stop: threading.Event
+) -> Generator[Notice | StageStarted | StageProgress, None, None]:
+    """Make the 8-bit weights in `folder` on `device`, or go on with them, and yield the progress.
+
+    The finished files stay however it ends, also when the caller wants no more events.
+
+    Raises:
+        StopRequested: `stop` was set.
+        InputError: another process is making them; the source cannot be used.
+        MachineError: the disk is full, cannot be read or written, or gives back something else.
+    """
+    if stop.is_set():
+        raise StopRequested
+    yield Notice("eight_bit", {"path": str(folder)})
+    yield StageStarted("eight_bit")
+    busy = InputError("eight_bit_busy", path=str(folder))  # two would delete each other's files
+    reported = -1
+    try:
+        with exclusive_lock(folder / LOCK, busy), closing(convert(source, folder, device)) as progress:
+            for done, total in progress:
+                if stop.is_set():
+                    raise StopRequested
+                percent = 100 * done // total
+                if percent != reported:
+                    reported = percent
+                    yield StageProgress(percent / 100)
+    except MachineError as error:
+        if error.code != "disk_too_small":
+            raise
+        needed, free = error.values["needed"], error.values["free"]
+        raise MachineError("eight_bit_disk_too_small", path=str(folder), needed=needed, free=free) from error
 
 
 def remove_corrupt_shards(folder: Path) -> bool:

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from ..kernels import agrees
 from ..weights.checkpoint import Checkpoint
-from .tokens import LARGEST, Tokens, quantize_tokens, rotate
+from .tokens import LARGEST, ROTATION_WIDTHS, Tokens, quantize_tokens, rotate
 
 INT8_CAPABILITY = (7, 5)
 """The first compute capability with int8 products: Turing."""
-INT8_MULTIPLE = 64
-"""The number that both widths of an int8 product must be multiples of."""
+INT8_MULTIPLE = ROTATION_WIDTHS[0]
+"""The number that both widths of an int8 product must be multiples of, because our kernels go by it."""
 SELF_TEST_TOKENS = 48
 SELF_TEST_TOLERANCE = 0.01
 ROWS = 2048

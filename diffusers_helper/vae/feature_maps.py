@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..kernels import triton_or_torch
+from ..kernels import agrees
 from .windows import Activation, UnfoldFrames, WindowSpec, unfold_frames
 
 STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
@@ -274,15 +274,19 @@ def channels_last(tensor: torch.Tensor) -> torch.Tensor:
 
 @cache
 def choose_unfold_frames(device: torch.device) -> UnfoldFrames:
-    """Return the fastest implementation on a device, chosen once."""
-    native: UnfoldFrames = unfold_frames
-    return triton_or_torch(native, _load_kernel, _sample, SELF_TEST_TOLERANCE, device)
+    """Return our kernel where Triton is and it is right, else PyTorch's operations; chosen once."""
+    if device.type != "cuda":
+        return unfold_frames
+    expected = _sample(unfold_frames, device)
+    works = agrees("unfolding kernel", lambda: _sample(_kernel, device), expected, SELF_TEST_TOLERANCE)
+    return _kernel if works else unfold_frames
 
 
-def _load_kernel() -> UnfoldFrames:
+def _kernel(seen: torch.Tensor, spec: WindowSpec, activation: Activation | None) -> torch.Tensor:
+    """Do `UnfoldFrames` by our kernel. Raises ImportError where Triton is not."""
     from .window_kernel import unfold_frames_at_once
 
-    return unfold_frames_at_once
+    return unfold_frames_at_once(seen, spec, activation)
 
 
 def _sample(unfold: UnfoldFrames, device: torch.device) -> list[torch.Tensor]:

@@ -128,10 +128,10 @@ def gpu(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "product"), [(torch.bfloat16, kernel), (torch.float16, int8_product)])
 def test_a_gpu_with_int8_uses_it_and_is_tried_once_for_each_width(gpu, dtype, product):
-    assert choose_product(GPU, dtype, 128, 64) is product
+    assert choose_product(GPU, dtype, 512, 256) is product
     gpu.setattr(linear, "_computes", lambda *_: False)
-    assert choose_product(GPU, dtype, 128, 64) is product
-    assert choose_product(GPU, dtype, 64, 128) is None
+    assert choose_product(GPU, dtype, 512, 256) is product
+    assert choose_product(GPU, dtype, 256, 512) is None
 
 
 def broken(change):
@@ -148,21 +148,21 @@ def broken(change):
 @pytest.mark.parametrize("change", [0.9, torch.nan, "no Triton"])
 def test_without_a_right_kernel_pytorchs_own_product_is_used(gpu, change):
     gpu.setattr(linear, "kernel_product", broken(change))
-    assert choose_product(GPU, torch.bfloat16, 128, 64) is int8_product
+    assert choose_product(GPU, torch.bfloat16, 512, 256) is int8_product
     choose_product.cache_clear()
     gpu.setattr(linear, "int8_product", broken(change))
-    assert choose_product(GPU, torch.bfloat16, 128, 64) is None
+    assert choose_product(GPU, torch.bfloat16, 512, 256) is None
 
 
 @pytest.mark.parametrize("capability", [(7, 0), (6, 1)])
 def test_cpus_and_older_gpus_use_dequantized_weights(gpu, capability):
-    assert choose_product(CPU, torch.bfloat16, 128, 64) is None
+    assert choose_product(CPU, torch.bfloat16, 512, 256) is None
     gpu.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert choose_product(GPU, torch.bfloat16, 128, 64) is None
+    assert choose_product(GPU, torch.bfloat16, 512, 256) is None
 
 
-def test_widths_that_are_no_multiples_of_64_use_dequantized_weights(gpu):  # noqa: ARG001
-    layers = nn.Sequential(ScaledLinear(64, 128, True), ScaledLinear(64, 40, True), nn.Linear(2, 2))
+def test_widths_that_are_no_multiples_of_256_use_dequantized_weights(gpu):  # noqa: ARG001
+    layers = nn.Sequential(ScaledLinear(256, 512, True), ScaledLinear(256, 320, True), nn.Linear(2, 2))
     use_best_product(layers, GPU, torch.bfloat16)
     assert [layer.product for layer in layers[:2]] == [kernel, None]
 

@@ -17,9 +17,15 @@ import torch
 from filelock import FileLock
 
 from diffusers_helper import machine_errors
-from diffusers_helper.eight_bit import conversion, making
-from diffusers_helper.eight_bit.conversion import CPU, eight_bit_folder, is_converted
-from diffusers_helper.eight_bit.making import LOCK, choose_root, make_eight_bit
+from diffusers_helper.eight_bit import conversion
+from diffusers_helper.eight_bit.conversion import (
+    CPU,
+    LOCK,
+    choose_root,
+    eight_bit_folder,
+    is_converted,
+    make_eight_bit,
+)
 from diffusers_helper.engine import Engine, EngineConfig, Target
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
@@ -60,8 +66,10 @@ def stuck(monkeypatch) -> None:
 
 
 def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Callable[[], None]) -> None:
+    original = conversion.convert
+
     def convert(part: ModelPart, target: Path, device: torch.device) -> Iterator[tuple[int, int]]:
-        for done, total in conversion.convert(part, target, device):
+        for done, total in original(part, target, device):
             yield done, total
             if 2 * done > total:
                 at_half()
@@ -69,7 +77,7 @@ def stop_at_half(monkeypatch: pytest.MonkeyPatch, at_half: Callable[[], None]) -
                     time.sleep(0.01)
                     yield done, total
 
-    monkeypatch.setattr(making, "convert", convert)
+    monkeypatch.setattr(conversion, "convert", convert)
 
 
 def run(
@@ -94,7 +102,7 @@ def test_a_finished_folder_is_used_wherever_it_is_and_else_a_writable_one(
     roots = (models, tmp_path / "cache")
     assert choose_root(source, roots) == models
     with monkeypatch.context() as patch:
-        patch.setattr(making, "_can_write", lambda folder: folder != models)
+        patch.setattr(conversion, "_can_write", lambda folder: folder != models)
         assert choose_root(source, roots) == tmp_path / "cache"
         shutil.copytree(finished, eight_bit_folder(models))
         assert choose_root(source, roots) == models
