@@ -111,7 +111,10 @@ class Engine:
                 yield Stopped(None, stored, len(make_plan(request).sections))
                 return
         try:
-            yield from generate(request, target, self._loader_of(files), self._cache, stop)
+            if self._loader is None or self._loader.files != files:
+                attention = SAGE if self.config.sage_attention else None
+                self._loader = ModelLoader(files, self._compute, attention=attention)
+            yield from generate(request, target, self._loader, self._cache, stop)
         except MachineError as error:
             if self.config.eight_bit_roots and error.code in NOT_FINITE:
                 folder = files.transformer.folder
@@ -137,10 +140,3 @@ class Engine:
                     raise InputError("unfinished_other_models", path=str(work))
                 yield from make_eight_bit(files.transformer, folder, self._compute.device, stop)
         return with_eight_bit(files, root)
-
-    def _loader_of(self, files: ModelFiles) -> ModelLoader:
-        """Return the loader of these files: the last video's where they are the same."""
-        if self._loader is None or self._loader.files != files:
-            attention = SAGE if self.config.sage_attention else None
-            self._loader = ModelLoader(files, self._compute, attention=attention)
-        return self._loader

@@ -19,6 +19,7 @@ from .sections import SectionSize, count_sections
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
 MAX_DIGITS = 4000
+"""The most digits that Python converts to a whole number; one that has more becomes infinite."""
 MAX_SECTIONS = 1000
 """Sections, more than any video has."""
 MAX_VALUES = 100_000
@@ -241,18 +242,13 @@ def parse_request_json(text: str | bytes) -> object:
             text = text.decode("utf-8-sig")  # Windows' editors put a mark in front
         if sum(text.count(sign) for sign in ",[{") > MAX_VALUES:
             raise InputError("request_too_full", most=MAX_VALUES)
-        return json.loads(text, parse_int=_parse_int)
+        return json.loads(text, parse_int=lambda d: int(d) if len(d) <= MAX_DIGITS else float(d))
     except UnicodeDecodeError as error:
         raise InputError("request_not_utf8") from error
     except ValueError as error:
         raise InputError("request_not_json", reason=str(error)) from error
     except RecursionError as error:
         raise InputError("request_too_deep") from error
-
-
-def _parse_int(digits: str) -> int | float:
-    """Parse a whole number; one of more digits than Python converts becomes infinite."""
-    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 # -- checks of all values --------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     _be_quiet_and_offline(options.verbose)
     from webui.eichi_utils.support.log_file import log_to
 
-    with log_to(options.home, options, secrets=_secrets(options)):
+    hidden = (*(os.environ.get(name, "") for name in TOKENS), *(options.login or ())[1:])
+    with log_to(options.home, options, secrets=filter(None, hidden)):
         return _run(options)
 
 
@@ -67,12 +68,6 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_headless(options, engine, words)
     return _run_page(options, engine, words)
-
-
-def _secrets(options: argparse.Namespace) -> list[str]:
-    """Return the texts that must stand in no log."""
-    tokens = (os.environ.get(name, "") for name in TOKENS)
-    return [token for token in (*tokens, *(options.login or ())[1:]) if token]
 
 
 def _run_page(options: argparse.Namespace, engine: "EngineOptions", words: Translator) -> int:

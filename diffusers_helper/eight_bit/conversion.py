@@ -253,7 +253,6 @@ def _ensure_shard(
 
 
 def _matches(path: Path, digest: str) -> bool:
-    """Return whether a file is there and has this digest."""
     return path.is_file() and file_digest(path) == digest
 
 

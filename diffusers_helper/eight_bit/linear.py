@@ -19,7 +19,6 @@ INT8_CAPABILITY = (7, 5)
 """The first compute capability with int8 products: Turing."""
 INT8_MULTIPLE = ROTATION_WIDTHS[0]
 """The number that both widths of an int8 product must be multiples of, because our kernels go by it."""
-SELF_TEST_TOKENS = 48
 SELF_TEST_TOLERANCE = 0.01
 ROWS = 2048
 """Tokens of which `int8_product` holds the integers and float32 numbers at a time."""
@@ -120,7 +119,7 @@ def _computes(product: Product, device: torch.device, dtype: torch.dtype, output
     def randn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device)
 
-    tokens = quantize_tokens(randn(SELF_TEST_TOKENS, inputs).to(dtype))
+    tokens = quantize_tokens(randn(48, inputs).to(dtype))
     weight, scale = quantize(randn(outputs, inputs) / inputs**0.5)
     bias = randn(outputs).to(dtype)
     whole = rotate(weight.float()).mul_(scale[:, None])

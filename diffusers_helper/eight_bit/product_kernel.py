@@ -10,7 +10,6 @@ from .tokens import Tokens
 
 ROWS, COLUMNS, DEPTH = tl.constexpr(128), tl.constexpr(128), tl.constexpr(64)
 ABREAST = tl.constexpr(8)
-HOPPER = 9
 
 
 def options(major: int) -> dict[str, int]:
@@ -19,7 +18,7 @@ def options(major: int) -> dict[str, int]:
     Tuned on an H200, whose operands need no registers. Elsewhere 8 warps spill none, and 48 KiB of shared
     memory are less than the 99 of a GeForce.
     """
-    return {"num_warps": 4, "num_stages": 5} if major == HOPPER else {"num_warps": 8, "num_stages": 4}
+    return {"num_warps": 4, "num_stages": 5} if major == 9 else {"num_warps": 8, "num_stages": 4}
 
 
 OPTIONS = options(torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0)

@@ -65,14 +65,13 @@ def plan_shards(checkpoint: Checkpoint) -> list[Shard]:
 
 def weight_map(shards: list[Shard]) -> dict[str, str]:
     """Return the file of each tensor, for the index."""
-    files = {name: shard.name for shard in shards for name, _ in shard.tensors}
-    scales = {
-        _scale_name(name): shard.name
-        for shard in shards
-        for name, stored in shard.tensors
-        if gets_eight_bits(name, stored)
-    }
-    return files | scales
+    files = {}
+    for shard in shards:
+        for name, stored in shard.tensors:
+            files[name] = shard.name
+            if gets_eight_bits(name, stored):
+                files[_scale_name(name)] = shard.name
+    return files
 
 
 def write_shard(
@@ -99,7 +98,7 @@ def write_shard(
     with atomic_write(path) as part:
         save_file(tensors, part)
     with safe_open(path, "pt") as written:
-        is_right = all(_same_bytes(written.get_tensor(name), tensor) for name, tensor in tensors.items())
+        is_right = all(torch.equal(_bytes(written.get_tensor(n)), _bytes(t)) for n, t in tensors.items())
     if not is_right:
         path.unlink()
         raise MachineError("eight_bit_written_wrong", path=str(path))
@@ -119,8 +118,8 @@ def _quantize_rows(weight: torch.Tensor, device: torch.device) -> tuple[torch.Te
     return torch.cat(numbers).cpu(), torch.cat(scales).cpu()
 
 
-def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flatten().view(torch.uint8)
 
 
 def _scale_name(name: str) -> str:

@@ -38,14 +38,9 @@ class TokenOps(NamedTuple):
     norm_and_rotate: Callable[..., torch.Tensor]
 
 
-def rotation_width(width: int) -> int:
-    """Return the width of the blocks in which `width` numbers are rotated."""
-    return next(size for size in ROTATION_WIDTHS if width % size == 0)
-
-
 def rotate(x: torch.Tensor) -> torch.Tensor:
     """Rotate `(..., width)` along its last dimension; a second rotation undoes it."""
-    size = rotation_width(x.shape[-1])
+    size = next(width for width in ROTATION_WIDTHS if x.shape[-1] % width == 0)
     return (x.unflatten(-1, (-1, size)) @ _hadamard(size, x.device, x.dtype)).flatten(-2)
 
 

@@ -7,8 +7,8 @@ below `hub/`), so that a download of any FramePack can be used as it is. Knows n
 import json
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class PartSpec:
     repository: str
     folder: str
     classes: tuple[str, ...]
-    counts: dict[str, str]
+    counts: Mapping[str, str] = field(default_factory=lambda: {"num_hidden_layers": "layers"})
     processor: str | None = None
     processor_files: tuple[tuple[str, ...], ...] = ()
 
@@ -55,7 +55,6 @@ PARTS = {
         HUNYUAN,
         "text_encoder",
         classes=("LlamaModel", "LlamaForCausalLM"),
-        counts={"num_hidden_layers": "layers"},
         processor="tokenizer",
         processor_files=(_TOKENIZER,),
     ),
@@ -63,7 +62,6 @@ PARTS = {
         HUNYUAN,
         "text_encoder_2",
         classes=("CLIPTextModel",),
-        counts={"num_hidden_layers": "layers"},
         processor="tokenizer_2",
         processor_files=(_BPE_TOKENIZER, _TOKENIZER),
     ),
@@ -77,7 +75,6 @@ PARTS = {
         FLUX_REDUX,
         "image_encoder",
         classes=("SiglipVisionModel",),
-        counts={"num_hidden_layers": "layers"},
         processor="feature_extractor",
         processor_files=(("preprocessor_config.json",),),
     ),

@@ -86,8 +86,9 @@ def make_plan(
         if part.state == "complete" and not (check and is_own):
             settled += part.num_bytes
         else:
-            files = files_of(spec, list_once(spec.repository))
-            present |= {file: _present_bytes(folders, file) for file in files}
+            for file in files_of(spec, list_once(spec.repository)):
+                left = file_size(part_path(folders.target / file.name, file)) or 0
+                present[file] = min(left, file.size) or (file.size if local_copy(folders, file) else 0)
     return DownloadPlan(present, settled + sum(file.size for file in present))
 
 
@@ -149,12 +150,6 @@ def free_bytes(folder: Path) -> int:
 def gigabytes(num_bytes: int) -> str:
     """Format decimal gigabytes, as disks and download pages count."""
     return f"{num_bytes / 1e9:.1f}"
-
-
-def _present_bytes(folders: ModelFolders, file: RemoteFile) -> int:
-    """Bytes that an earlier download left, else those of a copy in any of the folders."""
-    left = file_size(part_path(folders.target / file.name, file))
-    return min(left, file.size) if left else (file.size if local_copy(folders, file) else 0)
 
 
 def _choose_weights(names: set[str]) -> list[str]:

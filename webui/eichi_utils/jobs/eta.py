@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
-from typing import Any
 
 from diffusers_helper import events
 from diffusers_helper.errors import MachineError
@@ -174,7 +173,12 @@ class SpeedHistory:
 
     def __init__(self, path: Path) -> None:
         self._file = JsonFile(path)
-        self._speeds = _parse(self._file.value)
+        self._speeds: dict[str, Speed] = {}
+        try:
+            kept = (self._file.value or {})["machines"]
+            self._speeds = {machine: _to_speed(values) for machine, values in kept.items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            logger.info("no speed of this machine is known: %s", error)
 
     def speed(self, machine: str | None) -> Speed | None:
         """Return the speed of the last job on this machine; None where none has finished."""
@@ -196,15 +200,6 @@ class SpeedHistory:
             self._file.write({"machines": {name: asdict(known) for name, known in self._speeds.items()}})
         except MachineError as error:
             logger.warning("the speed of this machine is not kept: %s", error)
-
-
-def _parse(value: dict[str, Any] | None) -> dict[str, Speed]:
-    """Parse the file, an earlier version's, too; one that is broken is as good as none."""
-    try:
-        return {machine: _to_speed(kept) for machine, kept in (value or {})["machines"].items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        logger.info("no speed of this machine is known: %s", error)
-        return {}
 
 
 def _to_speed(kept: dict[str, float]) -> Speed:

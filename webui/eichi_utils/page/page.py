@@ -1,7 +1,5 @@
 """The page: its parts in their order, and the handlers that its widgets call."""
 
-from typing import Any
-
 import gradio as gr
 
 from ..app import AppState
@@ -24,12 +22,21 @@ def build_page(app: AppState) -> gr.Blocks:
     words = app.translator(None)
     labels = Labels(words)
     with gr.Blocks(title=words("live.page_title"), analytics_enabled=False, fill_width=True) as blocks:
-        language = _build_header(labels, app)
+        with gr.Row(elem_id="header"):
+            labels.make(gr.HTML, "title", padding=False)
+            if app.options.demo:
+                labels.make(gr.HTML, "demo", padding=False)
+            names = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
+            language = labels.make(gr.Radio, "language", choices=names, value=app.language, container=False)
         gr.HTML(static_html("setup.html"), padding=False)  # takes no room where everything is well
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left", min_width=320):
                 inputs = Inputs(labels)
-                options, keyframes, presets = _build_panel(labels, app, inputs.message)
+                with labels.make(gr.Accordion, "panel", open=False):
+                    options = Options(labels, output_given=app.options.output)
+                    with labels.make(gr.Accordion, "presets", open=False):
+                        presets = PresetBox(labels)
+                    keyframes = KeyframeRows(labels, app, inputs.message)
             with gr.Column(elem_id="right", min_width=320):
                 result = Result(labels, app.language)
         parts = inputs, options, keyframes, presets, result
@@ -40,24 +47,6 @@ def build_page(app: AppState) -> gr.Blocks:
         _wire_page(blocks, labels, page)
         add_api(app)
     return blocks
-
-
-def _build_header(labels: Labels, app: AppState) -> Any:
-    with gr.Row(elem_id="header"):
-        labels.make(gr.HTML, "title", padding=False)
-        if app.options.demo:
-            labels.make(gr.HTML, "demo", padding=False)
-        choices = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
-        return labels.make(gr.Radio, "language", choices=choices, value=app.language, container=False)
-
-
-def _build_panel(labels: Labels, app: AppState, message: Any) -> tuple[Options, KeyframeRows, PresetBox]:
-    with labels.make(gr.Accordion, "panel", open=False):
-        options = Options(labels, output_given=app.options.output)
-        with labels.make(gr.Accordion, "presets", open=False):
-            presets = PresetBox(labels)
-        keyframes = KeyframeRows(labels, app, message)
-    return options, keyframes, presets
 
 
 def _wire_page(blocks: gr.Blocks, labels: Labels, page: Page) -> None:

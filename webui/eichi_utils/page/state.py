@@ -62,11 +62,11 @@ def page_state(
 
 
 def _job(job: Job, words: Translator) -> dict[str, Any]:
-    progress = job.progress
+    progress, prompt = job.progress, _shortened(job.request.prompt)
     left = None if job.stopping else progress.seconds_left
     return {
         "id": job.id,
-        "label": _label(job, words),
+        "label": words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name,
         "status": _status(job, words),
         "left": "" if left is None else words("live.left", time=format_duration(left, words)),
         "fraction": round(progress.fraction, 4),
@@ -185,11 +185,6 @@ def _item(job: Job, words: Translator, is_first: bool = True) -> dict[str, Any]:
         "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.thumbnail else None,
         "actions": actions,
     }
-
-
-def _label(job: Job, words: Translator) -> str:
-    prompt = _shortened(job.request.prompt)
-    return words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name
 
 
 def _shortened(prompt: str) -> str:

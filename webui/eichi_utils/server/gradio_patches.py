@@ -57,14 +57,11 @@ def patch_gradio(words: Translator) -> None:
 
     processing_utils.async_ssrf_protected_download = refuse_async
     processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
+    log = partial(logger.warning, "gradio could not answer", exc_info=True)
     for module in (queueing, route_utils, routes, utils):
-        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": _log_exception})
+        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": lambda *_, **__: log()})
     dumps = partial(_dumps, routes.orjson.dumps)
     routes.orjson = SimpleNamespace(**vars(routes.orjson) | {"dumps": dumps})
-
-
-def _log_exception(*_: Any, **__: Any) -> None:
-    logger.warning("gradio could not answer", exc_info=True)
 
 
 def _dumps(orjson_dumps: Any, value: Any, default: Any = None, option: int | None = None) -> bytes:

@@ -73,7 +73,8 @@ class LogFile(logging.Handler):
         self._hidden: dict[str, None] = {}
         """Each private text once, the newest last."""
         self.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
-        self.addFilter(_is_wanted)
+        ours = OUR_LOGGERS
+        self.addFilter(lambda new: new.levelno >= logging.WARNING or new.name.partition(".")[0] in ours)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -118,7 +119,3 @@ def _log_start(options: argparse.Namespace | None) -> None:
         values["login"] = "..."
     shown = ", ".join(f"{name}={value}" for name, value in values.items())
     logger.info("options: %s", shown.encode("utf-8", "backslashreplace").decode())  # a shell gives any bytes
-
-
-def _is_wanted(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in OUR_LOGGERS
