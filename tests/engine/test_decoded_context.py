@@ -32,17 +32,12 @@ def test_without_clipping_pixels_equal_upstreams_to_one_level(size, sections):
 
 
 @pytest.mark.parametrize("size", SectionSize)
-def test_frames_outside_joins_equal_upstreams_to_the_bit(size):
+def test_frames_outside_joins_equal_upstreams_to_the_bit_and_others_nearly(size):
     found, wanted = joined(size, 4, contrast=1)
     joints = [4 * (size.latent_frames * count + 1) for count in (1, 2, 3)]
     ends = [0, *(joint + size.overlap_frames for joint in joints)]
     for begin, end in zip(ends, joints, strict=False):
         assert end > begin
         np.testing.assert_array_equal(found[begin:end], wanted[begin:end])
-
-
-@pytest.mark.parametrize("size", SectionSize)
-def test_clipping_before_the_join_changes_little_even_in_noise(size):
-    found, wanted = joined(size, 4, contrast=1)
-    assert np.abs(found - wanted).mean() < 0.1
+    assert np.abs(found - wanted).mean() < 0.1  # of noise that is clipped
     assert 10 * np.log10(255**2 / ((found - wanted) ** 2).mean((1, 2, 3)).max()) > 35

@@ -19,56 +19,31 @@ from triton.compiler import ASTSource
 from diffusers_helper.eight_bit import product_kernel, token_kernels
 
 HIDDEN, MLP = 3072, 12288
-TOKENS = {"numbers": "*i8", "token_scale": "*fp32"}
-BOTH = {"first": "*bf16", "second": "*bf16"}
-KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {
-    "quantize_normed": (
-        token_kernels._quantize_rows,
-        {**BOTH, "scale": "*bf16", "shift": "*bf16", **TOKENS, "first_count": "i32"},
-        {"width": HIDDEN, "block": 4096, "is_normed": True},
-        {"num_warps": token_kernels._warps(4096)},
-    ),
-    "quantize_activated": (
-        token_kernels._quantize_activated,
-        {"before": "*bf16", "hidden": "*bf16", **TOKENS},
-        {"before_width": HIDDEN, "before_block": 4096, "hidden_width": MLP, "hidden_block": 16384},
-        {"num_warps": token_kernels._warps(16384)},
-    ),
-    "norm_and_rotate": (
-        token_kernels._norm_and_rotate,
-        {**BOTH, "first_weight": "*bf16", "second_weight": "*bf16", "cosine": "*fp32", "sine": "*fp32"}
-        | {"result": "*bf16", "first_count": "i32"},
-        {"width": HIDDEN, "size": 128, "heads": token_kernels.HEADS},
-        {"num_warps": 1},
-    ),
-}
-for outputs, inputs in ((MLP, HIDDEN), (HIDDEN, HIDDEN + MLP)):
-    KERNELS[f"int8_product of {outputs} x {inputs}"] = (
-        product_kernel._int8_product,
-        {
-            "numbers": "*i8",
-            "weight": "*i8",
-            "result": "*bf16",
-            "token_scale": "*fp32",
-            "weight_scale": "*fp32",
-        }
-        | {"bias": "*bf16", "count": "i32"},
-        {"outputs": outputs, "inputs": inputs, "has_bias": True},
-        {},
-    )
+TYPES = {"numbers": "*i8", "weight": "*i8", "token_scale": "*fp32", "weight_scale": "*fp32"}
+TYPES |= {"cosine": "*fp32", "sine": "*fp32", "first_count": "i32", "count": "i32"}
+"""The types of arguments that are no bfloat16 tensors."""
+ROW = {"width": HIDDEN, "block": 4096, "is_normed": True}
+TWO_ROWS = {"before_width": HIDDEN, "before_block": 4096, "hidden_width": MLP, "hidden_block": 16384}
+HEADS = {"width": HIDDEN, "size": 128, "heads": token_kernels.HEADS}
+KERNELS: list[tuple[Any, dict[str, Any], int | None]] = [
+    (token_kernels._quantize_rows, ROW, token_kernels._warps(4096)),
+    (token_kernels._quantize_activated, TWO_ROWS, token_kernels._warps(16384)),
+    (token_kernels._norm_and_rotate, HEADS, 1),
+]
+for shape in ({"outputs": MLP, "inputs": HIDDEN}, {"outputs": HIDDEN, "inputs": HIDDEN + MLP}):
+    KERNELS.append((product_kernel._int8_product, shape | {"has_bias": True}, None))
 
 
 def main(capability: int) -> None:
-    needs = {}
-    for name, (kernel, signature, constants, options) in KERNELS.items():
-        aligned = {
-            (i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if "*" in kind
-        }
-        constant = dict.fromkeys(constants, "constexpr")
-        source = ASTSource(kernel, {**signature, **constant}, constexprs=constants, attrs=aligned)
-        chosen = options or product_kernel.options(capability // 10)
-        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), chosen)
-        needs[name] = (*_assemble(compiled.asm["ptx"], capability), compiled.metadata.shared)
+    needs = []
+    for kernel, constants, warps in KERNELS:
+        kinds = {name: TYPES.get(name, "*bf16") for name in kernel.arg_names if name not in constants}
+        aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds.values()) if "*" in kind}
+        signature = kinds | dict.fromkeys(constants, "constexpr")
+        source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+        options = product_kernel.options(capability // 10) if warps is None else {"num_warps": warps}
+        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options)
+        needs.append((*_assemble(compiled.asm["ptx"], capability), compiled.metadata.shared))
     sys.stdout.write(json.dumps(needs))
 
 

@@ -225,7 +225,9 @@ def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
     assert (page.shown["prompt"], page.shown["steps"]) == ("A cat.", 1)
     assert (page.shown["random-seed"], page.shown["seed"]) == (False, str(load_request(video).seed))
 
+    assert page.choose("end-image", page.upload(cat)) == ""
     assert text(page.click("continue", job=job)) == WORDS("page.continued")
+    assert page.shown["end-image"] is None
     last = page.http.get(f"gradio_api/file={page.shown['start-image']['path']}").content
     (shown := video.with_name("last.png")).write_bytes(last)
     assert np.array_equal(np.asarray(Image.open(shown).convert("RGB")), read_last_frame(video))

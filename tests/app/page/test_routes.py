@@ -114,6 +114,15 @@ def test_the_partial_and_then_the_finished_video_are_served(client, app, pretend
     assert client.get(f"/ichi/jobs/{running}/video/37.mp4").status_code == 404
 
 
+def test_players_can_ask_for_a_part_of_a_video(client, done):
+    path = f"/ichi/jobs/{done}/video/37.mp4"
+    for asked, first, last in (("0-", 0, 8), ("2-5", 2, 5), ("-3", 6, 8)):
+        answer = client.get(path, headers={"Range": f"bytes={asked}"})
+        assert (answer.status_code, answer.content) == (206, VIDEO[first : last + 1])
+        assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(VIDEO)}"
+    assert client.get(path, headers={"Range": "bytes=50-"}).status_code == 416
+
+
 NO_JOBS = (
     *("0123456789abcdef", "x", "%00", "..", "%2e%2e", "..%2f..%2fsettings", "..%5c..", "%2fetc%2fpasswd"),
     *("C:%5cWindows", "job_0123456789abcdef", "\U0001f431", "a" * 5000),
