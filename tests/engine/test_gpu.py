@@ -49,14 +49,15 @@ def loader_of(runner=None):
     return ModelLoader(find_models(MODELS), compute, runner)
 
 
-def predict(runner=None, caches=None):
+def predict(runner=None, cache=None):
     """The clean latents of four steps."""
     loader, (inputs, x) = loader_of(runner), random_step()
+    x = x.cuda()  # which waits for the GPU
     with loader.transformer(500) as transformer:
         if not transformer.is_prepared:
             transformer.prepare_blocks(500, loader.compute)
-        denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS, caches)
-        yield from (denoiser.predict(x.cuda(), sigma) for sigma in SIGMAS)
+        denoiser = SectionDenoiser(transformer, inputs, loader.compute, SIGMAS, cache)
+        yield from (denoiser.predict(x, sigma) for sigma in SIGMAS)
 
 
 def error(found, wanted):
@@ -96,8 +97,7 @@ def test_the_rings_size_changes_nothing_and_its_memory_comes_back(monkeypatch):
 def test_teacache_synchronises_once_a_step(monkeypatch):
     asked = []
     original = torch.Tensor.item
-    caches = tuple(TeaCache(0.4, len(SIGMAS)) for _ in range(2))
-    with contextlib.closing(predict(caches=caches)) as steps:
+    with contextlib.closing(predict(cache=TeaCache(0.4, len(SIGMAS)))) as steps:
         next(steps)
         monkeypatch.setattr(torch.Tensor, "item", lambda self: asked.append(self.is_cuda) or original(self))
         list(steps)
