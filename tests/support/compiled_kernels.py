@@ -1,4 +1,4 @@
-"""What our kernels need of a kind of GPU, by Triton's own compiler; as a script, for one compute capability.
+"""The needs of our kernels on a kind of GPU, by Triton's own compiler; as a script, for one capability.
 
 Prints each kernel's registers a thread, bytes spilled and bytes of shared memory, as JSON. Needs no GPU.
 """

@@ -185,7 +185,7 @@ def lines_of(facts: MachineFacts) -> list[str]:
 
 @pytest.mark.parametrize("name", COMPUTERS)
 def test_what_is_not_good_has_a_line(name):
-    """What is unknown or irrelevant has none."""
+    """A fact that is unknown or irrelevant has none."""
     facts, expected = COMPUTERS[name]
     lines, named = lines_of(facts), expected.split()
     absent = tuple(line.removeprefix("-") for line in named if line.startswith("-"))

@@ -80,7 +80,7 @@ FOREIGN = [{"path": path} for path in (*NO_PATHS, 7, ["a"])]
 
 @pytest.mark.parametrize("file", [*OF_ANOTHER_TYPE, *FOREIGN], ids=range(19))
 def test_all_but_uploads_is_refused(uploads, tmp_path, file):
-    """Whether there is such a file is not told."""
+    """A caller is not told if there is such a file."""
     outside = upload(tmp_path, "outside.png", b"x")
     if "link.png" in str(file):
         try:

@@ -1,4 +1,4 @@
-"""What a filled-in form results in, in words, before anything is computed."""
+"""The estimate of what a filled-in form results in, in words, before anything is computed."""
 
 from collections.abc import Sequence
 
