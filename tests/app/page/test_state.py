@@ -310,6 +310,16 @@ def test_the_box_shows_missing_models_and_connection_errors_in_words(language, t
     assert str(tmp_path) in shown["download"]["text"]
     monkeypatch.setattr(state_module, "free_bytes", fail)
     assert "? GB" in preflight_of(words, folders=folders, models=models)["download"]["text"]
-    waiting = DownloadView(state="waiting", last_error="reason.ended_early")
-    shown = preflight_of(words, folders=folders, download=waiting)["download"]
-    assert shown["status"] == words("download.waiting", reason=words("reason.ended_early"))
+    fetching = DownloadView("fetching", False, 10**9, 4 * 10**9, speed=1e6, last_error="reason.ended_early")
+    time = words("time.minutes", minutes=50, seconds=0)
+    amount = {"done": "1.0", "total": "4.0"}
+    for download, status in (
+        (replace(fetching, state="waiting"), words("download.waiting", reason=words("reason.ended_early"))),
+        (replace(fetching, state="checking", file="a"), words("setup.checking", file="a")),
+        (replace(fetching, is_stopping=True), words("setup.pausing")),
+        (replace(fetching, speed=None), words("setup.amount", **amount)),
+        (fetching, words("setup.fetching", **amount, speed="1.0", time=time)),
+        (DownloadView("failed", failure=Failure("out_of_memory", {}, "")), words("error.out_of_memory")),
+    ):
+        shown = preflight_of(words, folders=folders, download=download, models=models)["download"]
+        assert shown["status"] == status

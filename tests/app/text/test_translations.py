@@ -17,10 +17,12 @@ from webui.eichi_utils.app import STARTERS
 from webui.eichi_utils.form import FIELDS, HIDDEN_SETTINGS
 from webui.eichi_utils.jobs.job import JobState
 from webui.eichi_utils.machine.rules import Level
+from webui.eichi_utils.text.durations import format_duration
 from webui.eichi_utils.text.translations import (
     DEFAULT_LANGUAGE,
     LANGUAGES,
     LOCALES,
+    Translator,
     system_language,
 )
 
@@ -197,3 +199,22 @@ def test_windows_reports_its_language_as_a_number(monkeypatch):
         kernel = SimpleNamespace(GetUserDefaultUILanguage=lambda number=number: number)
         monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
         assert system_language() == language, number
+
+
+@pytest.mark.parametrize(
+    ("lengths", "text"),
+    [
+        ((-3, 0, 0.4), "1 s"),
+        ((1.6,), "2 s"),
+        ((59.4,), "59 s"),
+        ((59.6, 64), "1 min 0 s"),
+        ((66,), "1 min 10 s"),
+        ((599, 600, 629), "10 min 0 s"),
+        ((3569,), "59 min 0 s"),
+        ((3571, 3600), "1 h 0 min"),
+        ((5430,), "1 h 30 min"),
+        ((86400,), "24 h 0 min"),
+    ],
+)
+def test_a_length_is_told_in_units_that_still_help(lengths, text):
+    assert {format_duration(seconds, Translator("en")) for seconds in lengths} == {text}

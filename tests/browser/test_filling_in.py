@@ -1,4 +1,4 @@
-"""Pictures that are dropped: one where it is dropped, several as a video each."""
+"""Filling in the form: pictures that are dropped, and prompts that are kept under names."""
 
 import pytest
 from playwright.sync_api import expect
@@ -25,3 +25,18 @@ def test_one_dropped_picture_goes_where_it_is_dropped(screen: Screen, pictures):
     assert "red.png" in screen.picture("start-image")
     screen.drop(pictures["blue"])
     assert "blue.png" in screen.picture("start-image")
+
+
+def test_a_saved_preset_can_be_used(screen: Screen):
+    screen.open_presets()
+    screen.set("prompt", "The cat yawns.\nIt sleeps.")
+    screen.page.locator("#preset-name input, #preset-name textarea").fill("Cat")
+    screen.click("save-preset")
+    expect(screen.message).to_have_text(WORDS("page.preset_saved", name="Cat"))
+    screen.set("prompt", "")
+    screen.reload().open_presets()
+    screen.page.locator("#preset input").click()
+    with screen.asking():
+        screen.page.get_by_role("option", name="Cat").click()
+    screen.click("apply-preset")
+    assert screen.value("prompt") == "The cat yawns.\nIt sleeps."
