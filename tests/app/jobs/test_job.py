@@ -25,9 +25,9 @@ from webui.eichi_utils.jobs.job import MAX_NOTICES, Job, JobSpec, apply
 from webui.eichi_utils.jobs.pictures import make_preview, make_thumbnail
 
 REQUEST = GenerationRequest(start_image="cat.png", seed=7, steps=2, seconds=2)
-SPEC = JobSpec("0" * 16, "cat", Path("/videos"), REQUEST, Path("/work"))
+SPEC = JobSpec("0" * 16, "cat", Path("/videos"), REQUEST, Path("/jobs"))
 RUNNING = Job(SPEC, state="running", started=1.0)
-PART, NEWER = Path("/work/part.mp4"), Path("/work/newer.mp4")
+PART, NEWER = Path("/jobs/part.mp4"), Path("/jobs/newer.mp4")
 SIZE = {"frames": 73, "seconds": 73 / 30, "width": 64, "height": 96, "sections": 2}
 LONG_PROMPT = ("prompt_too_long", {"prompt": "A", "tokens": 1})
 COURSE: list[tuple[Event, dict[str, object]]] = [
