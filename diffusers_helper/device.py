@@ -37,6 +37,11 @@ class Compute:
     memory_limit: int | None = None
     compiles: bool = False
 
+    @property
+    def activations(self) -> torch.dtype:
+        """The dtype between the transformer's layers, whose values float16 cannot hold."""
+        return torch.float32 if self.transformer == torch.float16 else self.transformer
+
 
 def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Compute:
     """Choose the device, its dtypes and whether to compile; `auto` takes a CUDA GPU, else the CPU.

@@ -57,19 +57,11 @@ def _hadamard(size: int, device: torch.device, dtype: torch.dtype) -> torch.Tens
 def quantize_tokens(x: torch.Tensor) -> Tokens:
     """Rotate and quantize tokens `(..., width)`, flattened to `(n, width)`; the largest number is 127.
 
-    Held in the tokens' dtype: float32 would be too large for an 8 GB GPU. In float16, where a rotation's sums
-    overflow, each token is divided by its largest number first.
+    Held in the tokens' dtype: float32 would be too large for an 8 GB GPU. It is never float16, where a
+    rotation's sums would overflow.
     """
-    tokens = x.reshape(-1, x.shape[-1])
-    peak = _largest(tokens) if x.dtype == torch.float16 else None
-    rotated = rotate(tokens if peak is None else (tokens / peak).to(x.dtype))
-    scale = (_largest(rotated) / LARGEST).clamp_min(SMALLEST_SCALE)
+    rotated = rotate(x.reshape(-1, x.shape[-1]))
+    largest = torch.linalg.vector_norm(rotated, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
+    scale = (largest / LARGEST).clamp_min(SMALLEST_SCALE)
     scaled = torch.div(rotated, scale, out=torch.empty_like(rotated))
-    numbers = scaled.round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
-    return Tokens(numbers, scale if peak is None else scale * peak, x.dtype)
-
-
-def _largest(tokens: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute value of each token `(n, 1)`, float32, not 0."""
-    norm = torch.linalg.vector_norm(tokens, float("inf"), dim=1, keepdim=True, dtype=torch.float32)
-    return norm.clamp_min(SMALLEST_SCALE)
+    return Tokens(scaled.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale, x.dtype)

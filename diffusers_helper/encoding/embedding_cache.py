@@ -18,7 +18,7 @@ from ..weights.model_files import ModelPart, content_fingerprint
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """The version of the entries, which another meaning of embeddings raises."""
 MAX_BYTES = 256 * 2**20
 """Bytes of all entries at most."""

@@ -24,6 +24,9 @@ PADDED_TOKENS = 512
 """Tokens that the transformer takes, padding included."""
 POOLED_TOKENS = 77
 """Tokens that CLIP takes."""
+BOS = "<|begin_of_text|>"
+LLAMA_VOCABULARY = 128_000
+"""Tokens of Llama 3's vocabulary; the smaller ones of tests may split more."""
 
 
 @dataclass(frozen=True, eq=False)  # one can be a key
@@ -47,6 +50,9 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
     Returns:
         For each prompt `embeds` `(tokens, dim)` and `pooled` `(dim,)` on the CPU, in the encoders' dtype,
         and `num_dropped` `()`, the number of tokens over the limit.
+
+    Raises:
+        InputError: a tokenizer is broken, or splits the template in another way than Llama's.
     """
     from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
 
@@ -55,6 +61,7 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
     device = loader.compute.device
     encoded: dict[str, dict[str, torch.Tensor]] = {prompt: {} for prompt in prompts}
     tokenizer = load_tokenizer(loader.files.text_encoder.processor)
+    _check_head(tokenizer, template.partition("{}")[0], crop_start)
     with loader.text_encoder() as llama:
         for prompt, tensors in encoded.items():
             ids = tokenizer(template.format(prompt)).input_ids
@@ -68,6 +75,14 @@ def encode_prompts(prompts: list[str], loader: ModelLoader) -> dict[str, dict[st
             ids = tokenizer(prompt, **whole).input_ids.to(device)
             tensors["pooled"] = clip(input_ids=ids).pooler_output[0].cpu()
     return encoded
+
+
+def _check_head(tokenizer: "PreTrainedTokenizerBase", head: str, length: int) -> None:
+    """Raise InputError unless the template's head, to be cropped, is that many tokens with BOS in front."""
+    ids, bos = tokenizer(head).input_ids, tokenizer.convert_tokens_to_ids(BOS)
+    is_exact = len(ids) == length or (len(tokenizer) < LLAMA_VOCABULARY and len(ids) > length)
+    if ids[0] != bos or ids.count(bos) != 1 or not is_exact:
+        raise InputError("tokenizer_foreign", path=tokenizer.name_or_path, tokens=len(ids), expected=length)
 
 
 def pad_prompt(encoded: dict[str, torch.Tensor]) -> PromptEmbeds:

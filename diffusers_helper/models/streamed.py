@@ -24,6 +24,7 @@ from ..streaming.row_lookup import RowLookup
 from ..transformer.attention import NATIVE, ActiveAttention
 from ..transformer.block_stack import BlockStack
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
+from ..transformer.float16 import use_float32_between_layers
 from ..transformer.memoize import HostMask, Memoized
 from ..transformer.modulation import (
     ModulationTable,
@@ -91,7 +92,7 @@ class StreamedTransformer:
         hidden = config.num_attention_heads * config.attention_head_dim
         generator = torch.Generator(device).manual_seed(0)
 
-        def randn(*shape: int, dtype: torch.dtype = compute.transformer) -> torch.Tensor:
+        def randn(*shape: int, dtype: torch.dtype = compute.activations) -> torch.Tensor:
             return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
         for kind, block in examples.items():
@@ -128,7 +129,7 @@ def stream_transformer(
     with ExitStack() as exits:
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
-        fill(model, part.checkpoint, compute.device, compute.transformer)
+        fill(model, part.checkpoint, compute.device, compute.activations)
         # What depends on no step is computed once a section; positions come in four tensors: of the latents,
         # the clean latents and both histories.
         model.rope = Memoized(model.rope, size=4)
@@ -153,12 +154,15 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
         for i, block in enumerate(getattr(model, name))
     ]
     examples = {kind: block for kind, _, block in reversed(blocks)}
+    if compute.activations != compute.transformer:
+        for block in examples.values():
+            use_float32_between_layers(block)
     linears: dict[str, nn.Module] = {
         kind: modulation_linears(block, kind) for kind, block in examples.items()
     }
     templates = {kind: strip_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
     for kind, template in templates.items():
-        use_best_product(template, compute.device, compute.transformer)
+        use_best_product(template, compute.device, compute.activations)
         if compute.compiles:
             use_fused_forward(template, kind)
 
@@ -189,6 +193,8 @@ def stream_text_encoder(part: ModelPart, compute: Compute) -> Iterator["LlamaMod
     model: Any = build_empty(part, make_text_encoder)
     checkpoint = part.checkpoint
     names = match_tensors(model, checkpoint)
+    rotary = model.rotary_emb  # rounded as in FramePack, whose encoder is converted as a whole
+    rotary.inv_freq = rotary.inv_freq.to(compute.encoders).float()
     example = copy.deepcopy(model.layers[0])
     layers = [
         describe_layer("llama", example, names_below(f"layers.{i}.", names), checkpoint, compute.encoders)

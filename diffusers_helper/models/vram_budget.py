@@ -42,7 +42,7 @@ class VramBudget:
         """Reserve memory for steps of `tokens` tokens."""
         self._layers = layers
         self._compute = compute
-        self._activation_bytes = tokens * hidden_size * compute.transformer.itemsize * ACTIVATION_WIDTHS
+        self._activation_bytes = tokens * hidden_size * compute.activations.itemsize * ACTIVATION_WIDTHS
         self._was_short = False
 
     def load_resident(self) -> None:

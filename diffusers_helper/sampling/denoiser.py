@@ -64,7 +64,7 @@ class SectionDenoiser:
         self._prompts = [prompt for prompt in (inputs.positive, inputs.negative) if prompt is not None]
         self._embeds = [self._on_device(prompt.embeds) for prompt in self._prompts]
         self._pooled = [self._on_device(prompt.pooled) for prompt in self._prompts]
-        self._timesteps = {float(sigma): self._on_device((sigma * TIMESTEPS)[None]) for sigma in sigmas}
+        self._timesteps = {float(sigma): self._scalar(sigma * TIMESTEPS) for sigma in sigmas}
         self._caches = [copy.copy(cache) for _ in self._prompts]
         self._shared = self._shared_arguments()
         self.computed = True
@@ -91,13 +91,13 @@ class SectionDenoiser:
         if len(self._prompts) > 1:
             negative = self._velocity(x, sigma, 1)
             velocity = guide(velocity, negative, self._inputs.guidance, self._inputs.rescale)
-        return x.to(self._compute.transformer).float() - float(sigma) * velocity  # of the x that it has seen
+        return self._on_device(x).float() - float(sigma) * velocity  # of the x that it has seen
 
     def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, index: int) -> torch.Tensor:
         self._stack.cache = self._caches[index]
         self._stack.key = self._prompts[index], float(sigma)
         (velocity,) = self._model(
-            hidden_states=x.to(self._compute.transformer),
+            hidden_states=self._on_device(x),
             timestep=self._timesteps[float(sigma)],
             encoder_hidden_states=self._embeds[index],
             encoder_attention_mask=self._prompts[index].mask,
@@ -126,7 +126,7 @@ class SectionDenoiser:
         inputs, positions = self._inputs, self._inputs.positions
         return {
             "image_embeds": self._on_device(inputs.image_embeds),
-            "guidance": self._on_device(torch.tensor([inputs.distilled_guidance * TIMESTEPS])),
+            "guidance": self._scalar(torch.tensor(inputs.distilled_guidance * TIMESTEPS)),
             "indices_latents": torch.tensor(positions.latents),
             "latents_clean": self._on_device(inputs.clean),
             "indices_latents_clean": torch.tensor(positions.clean),
@@ -136,8 +136,14 @@ class SectionDenoiser:
             "indices_latents_history_4x": torch.tensor(positions.history_4x),
         }
 
+    def _scalar(self, value: torch.Tensor) -> torch.Tensor:
+        """Return a timestep or guidance scale `(1,)`, in 16 bits rounded to bfloat16 as FramePack does."""
+        is_float32 = self._compute.transformer == torch.float32
+        return self._on_device(value[None] if is_float32 else value[None].bfloat16())
+
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._compute.device, self._compute.transformer)
+        """Round a tensor to the transformer's dtype, and give it the dtype between its layers."""
+        return tensor.to(self._compute.device, self._compute.transformer).to(self._compute.activations)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float, rescale: float) -> torch.Tensor:

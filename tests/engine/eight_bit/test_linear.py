@@ -97,9 +97,8 @@ def test_an_int8_product_is_exact_for_quantized_tokens(tokens):
     assert off(int8_product(quantized, weight, scale, bias), expected) < 1e-6
 
 
-@pytest.mark.parametrize(("dtype", "large"), [(torch.float32, 1e20), (torch.float16, 3e4)])
-def test_an_int8_product_handles_zero_huge_tiny_and_nan_tokens(dtype, large):
-    x, weight, scale, bias = made(dtype=dtype)
+def test_an_int8_product_handles_zero_huge_tiny_and_nan_tokens():
+    (x, weight, scale, bias), large = made(), 1e20
     weight, scale = quantize(torch.randn(48, 256) / 100)
     x[0, 0], x[0, 1], x[0, 2], x[1, 3, 5] = 0, x[0, 1].sign() * large, x[0, 2] / large, torch.nan
     found = scaled_linear(x, weight, scale, bias, int8_product)

@@ -1,12 +1,16 @@
 """Tokenizers as in the published folders."""
 
 import json
+import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
-from diffusers_helper.encoding.prompts import load_tokenizer
+from diffusers_helper.encoding import prompts
+from diffusers_helper.encoding.prompts import encode_prompts, load_tokenizer
 from diffusers_helper.errors import InputError
-from tests.support.tiny import MODELS
+from tests.support.tiny import MODELS, make_loader
 
 REPOSITORY = MODELS / "hunyuanvideo-community" / "HunyuanVideo"
 
@@ -16,6 +20,34 @@ def test_the_llama_tokenizer_keeps_its_spaces():
     text = "A cat walks, slowly."
     assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
     assert tokenizer.padding_side == "right"
+
+
+@pytest.mark.parametrize("bos", [[], ["<|begin_of_text|>"] * 2], ids=["none", "two"])
+def test_a_tokenizer_without_one_beginning_is_refused(bos, tmp_path):
+    """Its head of another length would cost the prompt's first word, or leave a piece of the template."""
+    models = shutil.copytree(MODELS, tmp_path / "models")
+    path = models / "hunyuanvideo-community" / "HunyuanVideo" / "tokenizer" / "tokenizer.json"
+    values = json.loads(path.read_text("utf-8"))
+    template = {"type": "TemplateProcessing", "special_tokens": {}}
+    template["single"] = [{"SpecialToken": {"id": text, "type_id": 0}} for text in bos]
+    template["single"] += [{"Sequence": {"id": "A", "type_id": 0}}]
+    template["special_tokens"] = {text: {"id": text, "ids": [0], "tokens": [text]} for text in bos}
+    path.write_text(json.dumps(values | {"post_processor": template | {"pair": template["single"]}}), "utf-8")
+    with pytest.raises(InputError) as caught:
+        encode_prompts(["A cat."], make_loader(models))
+    assert caught.value.code == "tokenizer_foreign"
+
+
+@pytest.mark.parametrize(("length", "is_right"), [(94, False), (95, True), (96, False)])
+def test_llamas_own_vocabulary_makes_95_tokens_of_the_head(length, is_right):
+    class Llama:
+        name_or_path = "tokenizer"
+        __len__ = lambda _: 128256  # noqa: E731
+        __call__ = lambda *_: SimpleNamespace(input_ids=[128000, *range(1, length)])  # noqa: E731
+        convert_tokens_to_ids = lambda *_: 128000  # noqa: E731
+
+    with nullcontext() if is_right else pytest.raises(InputError):
+        prompts._check_head(Llama(), "a head", 95)
 
 
 def test_a_clip_tokenizer_needs_no_tokenizer_json(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusers_helper.device import Compute
+from diffusers_helper.device import Compute, choose_compute
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.weights.filling import match_tensors
@@ -52,6 +52,17 @@ def test_weights_have_their_dtype_and_the_projection_its_own():
     others = {name for name, dtype in dtypes.items() if dtype != torch.bfloat16}
     assert others == {"proj_out.weight", "proj_out.bias"}
     assert blocks == {torch.bfloat16}
+
+
+def test_text_encoder_has_the_rotary_frequencies_of_its_rounded_original():
+    """FramePack converts the whole encoder, its frequencies among it, to float16."""
+    half = Compute(torch.device("cpu"), torch.float16, torch.bfloat16)
+    found = []
+    for compute in (half, choose_compute("cpu")):
+        with ModelLoader(find_models(MODELS), compute).text_encoder() as model:
+            found.append(model.rotary_emb.inv_freq)
+    assert torch.equal(found[0], found[1].half().float())
+    assert not torch.equal(*found)
 
 
 def test_text_encoder_without_last_layers_gives_the_same_bits():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffusers_helper import pipeline
-from diffusers_helper.device import choose_compute
+from diffusers_helper.device import Compute, choose_compute
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Finished, StepDone, Stopped
 from diffusers_helper.limits import GIB, SPARE_BYTES, VAE_BYTES
@@ -29,7 +29,7 @@ from tests.support.tiny import GOLDEN, MODELS, load_latents, run, small_request
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 GPU_OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
 GPU_LOST = RuntimeError("CUDA error: device lost")
-GPU = SimpleNamespace(device=torch.device("cuda"), transformer=torch.bfloat16, memory_limit=None)
+GPU = Compute(torch.device("cuda"), torch.float16, torch.bfloat16)
 MIB = 2**20
 BLOCKS = [433 * MIB] * 20 + [216 * MIB] * 40
 TOKENS, HIDDEN_SIZE = count_tokens(9, 608 // 8, 640 // 8), 3072
