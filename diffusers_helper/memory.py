@@ -18,12 +18,11 @@ def free_vram(device: torch.device, limit: int | None) -> int:
 
     For the CPU these are the free bytes of RAM. `limit` is the most that the process may use in all.
     """
-    if device.type != "cuda":
-        free = read_ram().available
-        return free if limit is None else min(free, limit)
-    free, _total = torch.cuda.mem_get_info(device)
-    allocated = torch.cuda.memory_allocated(device)
-    free += torch.cuda.memory_reserved(device) - allocated
+    if device.type == "cuda":
+        allocated = torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+    else:
+        free, allocated = read_ram().available, 0
     return free if limit is None else min(free, limit - allocated)
 
 

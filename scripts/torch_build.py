@@ -12,9 +12,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-Version = tuple[int, int]
+Version = tuple[int, ...]
 
 INDEX = "https://download.pytorch.org/whl/"
 PYPI = "pypi"
@@ -122,15 +122,15 @@ def still_fits(installed: str | None, choice: Choice) -> bool:
         return False
     if choice.tag == PYPI or choice.gpu is None:
         return True
-    cuda = re.search(r"\+cu(\d{1,2})(\d)$", installed)
-    build = build_for((int(cuda[1]), int(cuda[2]))) if cuda else None
-    return build is not None and build.runs_on(choice.gpu, windows=True)
+    found = re.search(r"\+cu(\d{1,2})(\d)$", installed)
+    cuda = (int(found[1]), int(found[2])) if found else (0, 0)
+    return cuda >= (12, 6) and build_for(cuda).runs_on(choice.gpu, windows=True)
 
 
-def build_for(cuda: Version) -> Build | None:
-    """Returns the build that has the kernels of this CUDA version; None for a CUDA before 12.6."""
+def build_for(cuda: Version) -> Build:
+    """Returns the build that has the kernels of this CUDA version; before 12.6 they were as in 12.6."""
     tag = "cu130" if cuda >= (13, 0) else "cu128" if cuda >= (12, 8) else "cu126"
-    return next(build for build in BUILDS if build.tag == tag) if cuda >= (12, 6) else None
+    return next(build for build in BUILDS if build.tag == tag)
 
 
 def oldest_driver(cuda: Version, windows: bool) -> Version | None:
@@ -176,8 +176,8 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
 
 
 def _version(text: str) -> Version | None:
-    found = re.match(r"(\d+)\.(\d+)", text.strip())
-    return (int(found[1]), int(found[2])) if found else None
+    found = re.match(r"\d+(\.\d+)+", text.strip())
+    return tuple(map(int, found[0].split("."))) if found else None
 
 
 def _bytes(mebibytes: str) -> int | None:
@@ -187,16 +187,25 @@ def _bytes(mebibytes: str) -> int | None:
 def _query(program: str, fields: str) -> str | None:
     command = [program, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=30,  # a GPU that sleeps takes some seconds
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        answer = run_quietly(command, timeout=30)  # a GPU that sleeps takes some seconds
+    except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout if answer.returncode == 0 else None
+
+
+def run_quietly(command: list[str], timeout: float, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a program without input and, on Windows, without a window; `options` are those of `subprocess.run`.
+
+    Raises OSError or SubprocessError: it cannot be started, or takes longer than `timeout` seconds.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+        check=False,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        **options,
+    )

@@ -37,15 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Do what the command line asks for; `--headless`, for programs, speaks English."""
+    """Do what the command line asks for; a video without a page, for programs, is made in English."""
     from webui.eichi_utils.engine_options import DEMO, EngineOptions
 
-    words = Translator(options.lang or system_language() if options.headless is None else "en")
+    words, english = Translator(options.lang or system_language()), Translator("en")
     if options.demo:
         from webui.eichi_utils.terminal import report
 
         options.models = DEMO
-        report(words("demo.models"))
+        report((words if options.headless is None else english)("demo.models"))
     engine = EngineOptions(
         models=options.models,
         cache=options.cache or options.home / "cache",
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.headless is not None:
         from webui.eichi_utils.headless import run_headless
 
-        return run_headless(options, engine, words)
+        return run_headless(options, engine, english)
     return _run_page(options, engine, words)
 
 

@@ -19,13 +19,6 @@ def sixteen_gib(monkeypatch):
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=4 * GIB, free=2 * GIB))
 
 
-def limit(folder, maximum: object) -> None:
-    """Write the files of a container that uses 6 GiB, of which 1 GiB is its file cache."""
-    (folder / "memory.max").write_text(f"{maximum}\n")
-    (folder / "memory.current").write_text(f"{6 * GIB}\n")
-    (folder / "memory.stat").write_text(f"anon 5\nfile {GIB}\n")
-
-
 @pytest.mark.usefixtures("sixteen_gib")
 @pytest.mark.parametrize(
     ("maximum", "memory"),
@@ -37,8 +30,10 @@ def limit(folder, maximum: object) -> None:
     ],
 )
 def test_a_container_has_what_its_limit_leaves(tmp_path, maximum, memory):
+    """The container uses 6 GiB, of which 1 GiB is its file cache."""
     if maximum is not None:
-        limit(tmp_path, maximum)
+        for name, text in (("max", maximum), ("current", 6 * GIB), ("stat", f"anon 5\nfile {GIB}")):
+            (tmp_path / f"memory.{name}").write_text(f"{text}\n")
     assert read_ram(tmp_path) == memory
 
 

@@ -1,7 +1,6 @@
 """The check: how facts are gathered, what the terminal shows, the exit status."""
 
 import ctypes
-import io
 import struct
 import subprocess
 import sys
@@ -13,7 +12,9 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from scripts.torch_build import Gpu
+from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
+from webui import endframe_ichi
 from webui.eichi_utils.engine_options import EngineOptions
 from webui.eichi_utils.machine import check as machine_check
 from webui.eichi_utils.machine.check import (
@@ -29,6 +30,7 @@ from webui.eichi_utils.text.translations import Translator
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
+ENGLISH = Translator("en")
 RTX_4060 = Gpu("RTX 4060", (581, 15), (8, 9), 8 * GIB, 7 * GIB)
 GATHERERS = [
     "find_torch",
@@ -46,13 +48,15 @@ def options(tmp_path) -> tuple[EngineOptions, Path]:
 
 
 @pytest.fixture
-def found(monkeypatch):
-    """Make the check find these lines."""
+def run(options, monkeypatch):
+    """Runs a check that finds these lines; returns the exit status and the lines that are shown."""
 
-    def find(*lines: CheckLine) -> None:
+    def run(*lines: CheckLine, words: Translator = ENGLISH, encoding: str = "utf-8") -> tuple[int, list[str]]:
         monkeypatch.setattr(machine_check, "check_lines", lambda *_, **__: list(lines))
+        monkeypatch.setattr(sys, "stdout", terminal := Terminal(encoding))
+        return run_check(*options, words), terminal.shown().splitlines()
 
-    return find
+    return run
 
 
 def test_this_machine_is_checked_without_importing_torch(tmp_path):
@@ -95,20 +99,18 @@ def test_the_gpu_is_the_best_or_the_one_that_pytorch_uses_up_to_a_limit(options,
     assert gather_facts(*options).gpu == larger
     engine, output = options
     assert gather_facts(replace(engine, vram_gb=7.5), output).memory_limit == int(7.5 * GIB)
+    without = gather_facts(replace(engine, device="cpu"), output)
+    assert (without.gpu, without.gpu_without_driver) == (None, False)
     assert gather_facts(*options, probe=True).gpu == replace(used, driver=(581, 15))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="reads Linux' list of devices")
 @pytest.mark.parametrize(
-    ("identity", "found"),
-    [
-        ("pci:v000010DEd00002504sv00001462sd0000397Dbc03sc00i00\n", True),
-        ("pci:v000010DEd0000228Esv00001462sd0000397Dbc04sc03i00\n", False),
-        ("pci:v00001002d000073FFsv00001462sd0000397Dbc03sc00i00\n", False),
-    ],
+    ("vendor", "kind", "found"), [("10DE", "03", True), ("10DE", "04", False), ("1002", "03", False)]
 )
-def test_linux_lists_a_gpu_without_a_driver(tmp_path, identity, found):
+def test_linux_lists_a_gpu_without_a_driver(tmp_path, vendor, kind, found):
     (tmp_path / "0000:01:00.0").mkdir()
+    identity = f"pci:v0000{vendor}d00002504sv00001462sd0000397Dbc{kind}sc00i00\n"
     (tmp_path / "0000:01:00.0" / "modalias").write_text(identity)
     assert has_nvidia_hardware(tmp_path) is found
 
@@ -145,29 +147,19 @@ def test_windows_lists_a_gpu_without_a_driver(monkeypatch, identities, found):
         ([], "good", 0),
     ],
 )
-def test_the_exit_status_is_1_if_something_will_fail(found, options, capsys, lines, level, status):
-    found(*lines)
+def test_the_exit_status_is_1_if_something_will_fail(run, lines, level, status):
     assert worst_level(lines) == level
-    words = Translator("en")
-    assert run_check(*options, words) == status
-    assert capsys.readouterr().out.splitlines()[-1] == words(f"check.result.{level}")
+    ended, shown = run(*lines)
+    assert (ended, shown[-1]) == (status, ENGLISH(f"check.result.{level}"))
 
 
-def test_each_line_has_a_mark_and_what_to_do_below_it(found, options, capsys):
-    full = MachineError("out_of_memory")
-    found(
-        good("card", card="RTX 4060"),
-        slow("no_card"),
-        fails("torch_refuses", torch="2.11", reason=full),
-        good("card", card="a\x1b[2J\nb"),
-    )
-    words = Translator("en")
-    run_check(*options, words)
-    lines = capsys.readouterr().out.splitlines()
+def test_each_line_has_a_mark_and_what_to_do_below_it(run):
+    full = fails("torch_refuses", torch="2.11", reason=MachineError("out_of_memory"))
+    _, lines = run(good("card", card="RTX 4060"), slow("no_card"), full, good("card", card="a\x1b[2J\nb"))
     assert lines[0] == "[ok] The card RTX 4060 is new enough."
     marks = ["[ok", "[slow", "    -", "[will fail", "    -", "[ok"]
     assert all(line.startswith(mark) for line, mark in zip(lines, marks, strict=False))
-    assert lines[4] == f"    -> {words('error.out_of_memory')}", "an error is shown as its own sentence"
+    assert lines[4] == f"    -> {ENGLISH('error.out_of_memory')}", "an error is shown as its own sentence"
     assert lines[5] == "[ok] The card a\\x1b[2J\\nb is new enough."
 
 
@@ -181,10 +173,27 @@ class Japanese(Translator):
 @pytest.mark.parametrize(
     ("encoding", "begin"), [("utf-8", "[良] The card 石"), ("ascii", "[ok] The card \\u77f3")]
 )
-def test_a_terminal_with_few_letters_gets_plain_ones(found, options, monkeypatch, encoding, begin):
-    found(good("card", card="石"))
-    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr(sys, "stdout", stream)
-    run_check(*options, Japanese("en"))
-    stream.seek(0)
-    assert stream.readline().startswith(begin)
+def test_a_terminal_with_few_letters_gets_plain_ones(run, encoding, begin):
+    _, lines = run(good("card", card="石"), words=Japanese("en"), encoding=encoding)
+    assert lines[0].startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("options", "language"),
+    [
+        (["--check"], "ja"),
+        (["--download"], "ja"),
+        (["--check", "--lang", "zh-tw"], "zh-tw"),
+        (["--lang", "ja"], "en"),
+    ],
+)
+def test_only_a_video_without_a_page_is_made_in_english(monkeypatch, tmp_path, capsys, options, language):
+    """Programs read `--headless`, and people the check or the download that is done in place of it."""
+    spoken = []
+    for name in ("machine.check.run_check", "download.command.run_download", "headless.run_headless"):
+        run = f"webui.eichi_utils.{name}"
+        monkeypatch.setattr(run, lambda *given: spoken.append(given[-1].language) or 0)
+    monkeypatch.setattr(endframe_ichi, "system_language", lambda: "ja")
+    endframe_ichi.main(["--headless", "request.json", "--demo", "--home", str(tmp_path), *options])
+    assert spoken == [language]
+    assert capsys.readouterr().err == f"{ENGLISH('demo.models')}\n"

@@ -65,20 +65,14 @@ def test_models_that_do_not_belong_together_are_incomplete(monkeypatch):
     assert inspect_models(ModelFolders(None, MODELS)).state == "partly"
 
 
-def test_the_speed_is_that_of_the_slower_half(tmp_path, monkeypatch):
-    file = tmp_path / "a.safetensors"
-    file.write_bytes(b"")
-    monkeypatch.setattr(disk, "_time_samples", lambda _: [0.1, 0.001] * 8)
-    assert read_speed([file]) == pytest.approx(disk.SAMPLE_BYTES / 0.1)
-
-
-def test_a_slow_disk_is_measured_only_briefly(tmp_path, monkeypatch):
-    file = tmp_path / "a.safetensors"
-    file.write_bytes(bytes(2 * disk.SAMPLES))
+@pytest.mark.parametrize(("seconds", "slower"), [([0.1, 0.001] * 8, 0.1), ([1.0, 1.0], 1.0)])
+def test_a_disk_is_measured_briefly_and_the_slower_half_counts(tmp_path, monkeypatch, seconds, slower):
+    (tmp_path / "a").write_bytes(bytes(2 * disk.SAMPLES))
     monkeypatch.setattr(disk, "SAMPLE_BYTES", 1)
-    clock = iter(range(1000))
-    monkeypatch.setattr(disk, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    assert list(disk._time_samples(file)) == [1.0, 1.0]
+    clock = iter([time for second in seconds for time in (0.0, second)])
+    monkeypatch.setattr(disk, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert read_speed([tmp_path / "a"]) == pytest.approx(1 / slower)
+    assert not list(clock), "as many samples as that were taken"
 
 
 @pytest.mark.parametrize("paths", [[], ["gone"], ["small"]])

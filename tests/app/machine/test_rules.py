@@ -40,9 +40,12 @@ SATA, SLOW_DISK, UNKNOWN_DISK = (replace(COMPLETE, bytes_per_second=speed) for s
 MISSING = ModelsFacts("missing", MODELS, InputError("model_missing", repository="a/b", path="models"))
 CUT_SHORT = InputError("model_file_cut_short", path="models/a.safetensors", size=5, expected=9)
 PARTLY = ModelsFacts("partly", MODELS, CUT_SHORT, num_bytes=30 * GIB)
+MISSING_20, PARTLY_15 = replace(MISSING, folder=folder(20)), replace(PARTLY, folder=folder(15))
+RAM_16 = ram(15.7, 10)
 GTX_1080 = gpu("GTX 1080", (6, 1), 8, 7.5)
 RTX_2060 = gpu("RTX 2060", (7, 5), 6, 5.2)
 RTX_3060 = gpu("RTX 3060", (8, 6), 12, 11.1)
+OF_2021 = replace(RTX_3060, driver=(472, 12))
 RTX_4060 = gpu("RTX 4060", (8, 9), 8, 7.1)
 RTX_4090 = gpu("RTX 4090", (8, 9), 24, 23.5)
 RTX_5070 = gpu("RTX 5070", (12, 0), 12, 11)
@@ -77,7 +80,9 @@ def probed(used: Gpu | None, present: Gpu = RTX_4060, **values) -> MachineFacts:
     return pc(gpu=used or present, torch=torch)
 
 
-NO_SM_120 = MachineError("card_not_supported", card="RTX 5070", torch="2.6.0")
+UNSUPPORTED = MachineError("card_not_supported", card="RTX 5070", torch="2.6.0")
+NO_KERNELS = {"error": UNSUPPORTED, "lacks_kernels": True}
+GPU_FULL = MachineError("out_of_memory")
 TOO_OLD = MachineError("card_too_old", card="GTX 1080")
 COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "all is good": (GOOD_PC, "-attention"),
@@ -85,17 +90,16 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "RTX 3060 12 GB": (pc(gpu=RTX_3060), "card.good"),
     "RTX 5070": (pc(gpu=RTX_5070), ""),
     "RTX 5070, CUDA 12.6": (pc(gpu=RTX_5070, torch=CUDA_126), "torch_no_kernels.fails"),
-    "RTX 5070, PyTorch made for others": (probed(RTX_5070, error=NO_SM_120), "torch_refuses.fails"),
+    "RTX 5070, CUDA 12.6 made for it": (probed(RTX_5070, cuda=(12, 6)), ""),
+    "RTX 5070, PyTorch made for others": (probed(RTX_5070, **NO_KERNELS), "torch_no_kernels.fails"),
+    "RTX 5070, computing nothing": (probed(RTX_5070, error=UNSUPPORTED), "torch_refuses.fails"),
     "GTX 1080": (pc(gpu=GTX_1080), "card_old.fails"),
     "GTX 1080, PyTorch probed": (probed(GTX_1080, error=TOO_OLD), "card_old.fails"),
     "Titan V, CUDA 12.8": (pc(gpu=TITAN_V), "card_float16.slow torch_no_kernels.fails"),
     "Titan V, CUDA 12.6": (pc(gpu=TITAN_V, torch=CUDA_126), "card_float16.slow"),
     "unknown GPU": (pc(gpu=gpu("XYZ", None, 8, 7)), "card_unknown.slow"),
-    "driver of 2021": (with_driver(472, 12), "driver.fails"),
-    "driver of 2021, PyTorch probed": (
-        probed(None, replace(RTX_3060, driver=(472, 12)), no_gpu_reason="driver too old"),
-        "driver.fails",
-    ),
+    "driver of 2021": (pc(gpu=OF_2021), "driver.fails"),
+    "driver of 2021, PyTorch probed": (probed(None, OF_2021, no_gpu_reason="too old"), "driver.fails"),
     "driver of early 2025, CUDA 13": (with_driver(572, 83, torch=CUDA_130), "driver.fails"),
     "driver of CUDA 12.2, CUDA 12.8": (with_driver(536, 67), "driver.good"),
     "driver 528, Windows": (with_driver(528, 2), "driver.fails"),
@@ -108,13 +112,10 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "PyTorch broken": (probed(None, failure="ImportError: c10"), "torch_broken.fails"),
     "PyTorch lacks a DLL": (probed(None, failure="OSError: [WinError 126] c10.dll"), "torch_dll.fails"),
     "PyTorch sees no GPU": (probed(None, no_gpu_reason="RuntimeError: No GPUs"), "torch_blind.fails"),
-    "PyTorch finds the GPU full": (
-        probed(RTX_4060, error=MachineError("out_of_memory")),
-        "torch_refuses.fails",
-    ),
+    "PyTorch finds the GPU full": (probed(RTX_4060, error=GPU_FULL), "torch_refuses.fails"),
     "no GPU": (pc(gpu=None), "no_card.slow -vram"),
     "no GPU, no models": (
-        pc(gpu=None, models=replace(MISSING, folder=folder(1))),
+        pc(gpu=None, models=MISSING_20),
         "no_card.slow models_missing_without_card.slow -models_disk",
     ),
     "no GPU, --device cuda": (pc(gpu=None, device="cuda"), "no_card.fails"),
@@ -122,7 +123,7 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
         pc(gpu=None, gpu_without_driver=True, models=MISSING),
         "card_without_driver.fails models_missing.fails",
     ),
-    "--device cpu": (pc(device="cpu", torch=FOR_CPU), "card_unused.slow"),
+    "--device cpu": (pc(device="cpu", gpu=None, torch=FOR_CPU), "card_unused.slow"),
     "VRAM taken by a game": (pc(gpu=gpu("RTX 4060", (8, 9), 8, 3)), "vram_taken.fails"),
     "VRAM taken by a browser": (pc(gpu=gpu("RTX 4060", (8, 9), 8, 4.8)), "vram_taken.slow"),
     "RTX 3050 4 GB": (pc(gpu=gpu("RTX 3050", (8, 6), 4, 3.5)), "vram_small.fails"),
@@ -132,17 +133,14 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "--vram-gb 4.8": (pc(memory_limit=int(4.8 * GIB)), "vram_limit.slow"),
     "--vram-gb 6": (pc(memory_limit=6 * GIB), ""),
     "8 GB of RAM": (pc(memory=ram(7.8, 4.2)), "ram_small.slow"),
-    "16 GB of RAM, fast disk": (pc(memory=ram(15.7, 10)), "ram_and_disk.good"),
-    "16 GB of RAM, SATA SSD": (pc(memory=ram(15.7, 10), models=SATA), "ram_and_disk.slow"),
-    "16 GB of RAM, unknown disk": (pc(memory=ram(15.7, 10), models=UNKNOWN_DISK), ""),
+    "16 GB of RAM, fast disk": (pc(memory=RAM_16), "ram_and_disk.good"),
+    "16 GB of RAM, SATA SSD": (pc(memory=RAM_16, models=SATA), "ram_and_disk.slow"),
+    "16 GB of RAM, unknown disk": (pc(memory=RAM_16, models=UNKNOWN_DISK), ""),
     "16 GB of RAM, most of it taken": (pc(memory=ram(15.7, 2.5)), "ram_taken.slow"),
     "16 GB of RAM, nothing left": (pc(memory=ram(15.7, 1, page_file=None)), "ram_short.fails"),
     "64 GB of RAM, slow disk": (pc(memory=ram(63.7, 50), models=SLOW_DISK), ""),
-    "RTX 4090, slow disk": (pc(gpu=RTX_4090, memory=ram(15.7, 10), models=SLOW_DISK), "ram.good"),
-    "RTX 4090 with a limit": (
-        pc(gpu=RTX_4090, memory=ram(15.7, 10), memory_limit=8 * GIB),
-        "ram_and_disk.good",
-    ),
+    "RTX 4090, slow disk": (pc(gpu=RTX_4090, memory=RAM_16, models=SLOW_DISK), "ram.good"),
+    "RTX 4090 with a limit": (pc(gpu=RTX_4090, memory=RAM_16, memory_limit=8 * GIB), "ram_and_disk.good"),
     "RAM unknown": (pc(memory=None), "ram_unknown.slow"),
     "page file off, 16 GB": (pc(memory=ram(15.7, 10, page_file=0)), "page_file_off.fails"),
     "page file off, 64 GB": (pc(memory=ram(63.7, 50, page_file=0)), "page_file_off.good"),
@@ -153,15 +151,9 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "output folder not writable": (pc(output=folder(50, writable=False)), "output_not_writable.fails"),
     "free space unknown": (pc(output=folder(None)), "output_unknown.slow"),
     "models missing": (pc(models=MISSING), "models_missing.fails models_disk.good"),
-    "models missing, disk full": (
-        pc(models=replace(MISSING, folder=folder(20))),
-        "models_missing.fails models_disk.fails",
-    ),
+    "models missing, disk full": (pc(models=MISSING_20), "models_missing.fails models_disk.fails"),
     "models cut short": (pc(models=PARTLY), "models_partly.fails"),
-    "models cut short, just enough space": (
-        pc(models=replace(PARTLY, folder=folder(15))),
-        "models_partly.fails models_disk.good",
-    ),
+    "models cut short, just enough space": (pc(models=PARTLY_15), "models_partly.fails models_disk.good"),
     "demo models": (pc(models=ModelsFacts("demo", MODELS)), "models_demo.slow"),
     "xformers broken, flash": (probed(RTX_4060, xformers_broken=True), "attention_flash.good"),
     "xformers broken, no flash": (
@@ -203,6 +195,12 @@ def test_8_bit_weights_stream_half_as_much():
     few = pc(memory=ram(23.7, 15))
     assert "ram_and_disk.good" in lines_of(few)
     assert "ram.good" in lines_of(replace(few, eight_bit=True))
+
+
+def test_drivers_are_named_as_nvidia_names_them():
+    """580 is a branch; on Linux a version has three parts."""
+    lines = {line.code: line for line in check_machine(with_driver(579, 65, 6, torch=CUDA_130))}
+    assert lines["driver"].values == {"driver": "579.65.6", "cuda": "13.0", "needed": "580"}
 
 
 @pytest.mark.parametrize("name", COMPUTERS)

@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
+from diffusers_helper.device import Compute
 from diffusers_helper.errors import MachineError
 from scripts.torch_build import Gpu
 from webui.eichi_utils.machine import torch_probe
-from webui.eichi_utils.machine.torch_probe import TorchFacts, add_report, find_torch, probe_torch
+from webui.eichi_utils.machine.torch_probe import TorchFacts, find_torch, probe_torch
 
 BUILD = """from typing import Optional
 
@@ -80,7 +81,7 @@ def test_a_report_is_parsed_completely():
         "attention": "plain",
         "xformers_broken": True,
     }
-    report = add_report(TorchFacts("2"), json.loads(json.dumps(sent)))
+    report = probe_torch(TorchFacts("2"), [sys.executable, "-c", f"print({json.dumps(sent)!r})"])
     assert report.gpu == Gpu("RTX", None, (8, 9), 8, 7)
     assert (report.attention, report.xformers_broken) == ("plain", True)
     assert report.error is not None
@@ -88,28 +89,33 @@ def test_a_report_is_parsed_completely():
 
 
 @pytest.mark.parametrize(
-    ("raised", "code"),
-    [(MachineError("card_too_old", card="GTX"), "card_too_old"), (RuntimeError("driver"), "unexpected")],
+    ("raised", "cause", "code", "lacks_kernels"),
+    [
+        (MachineError("card_too_old", card="GTX"), None, "card_too_old", False),
+        (MachineError("card_not_supported"), "CUDA error: unknown error", "card_not_supported", False),
+        (MachineError("card_not_supported"), "CUDA error: no kernel image is", "card_not_supported", True),
+        (RuntimeError("driver"), None, "unexpected", False),
+    ],
 )
-def test_the_engines_error_is_part_of_the_report(monkeypatch, raised, code):
+def test_the_engines_error_is_part_of_the_report(monkeypatch, raised, cause, code, lacks_kernels):
     def choose(_device):
-        raise raised
+        raise raised from RuntimeError(cause)
 
     monkeypatch.setattr("diffusers_helper.device.choose_compute", choose)
-    assert torch_probe.make_report()["error"]["code"] == code
+    report = torch_probe.make_report()
+    assert (report["error"]["code"], report["lacks_kernels"]) == (code, lacks_kernels)
 
 
 @pytest.mark.parametrize(
-    ("backend", "has_flash", "capability", "kernel"),
+    ("has_xformers", "has_flash", "dtype", "kernel"),
     [
-        (None, True, (8, 6), "flash"),
-        (None, True, (7, 5), "plain"),
-        (None, False, (8, 6), "plain"),
-        ("xformers", False, (8, 6), "xformers"),
+        (False, True, torch.bfloat16, "flash"),
+        (False, True, torch.float16, "plain"),
+        (False, False, torch.bfloat16, "plain"),
+        (True, False, torch.bfloat16, "xformers"),
     ],
 )
-def test_the_attention_kernel_is_reported(monkeypatch, backend, has_flash, capability, kernel):
-    monkeypatch.setattr("diffusers_helper.engine.xformers_computes", lambda *_: backend == "xformers")
+def test_the_attention_kernel_is_reported(monkeypatch, has_xformers, has_flash, dtype, kernel):
+    monkeypatch.setattr("diffusers_helper.engine.xformers_computes", lambda *_: has_xformers)
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert torch_probe._attention(torch.device("cuda"), torch.float16) == kernel
+    assert torch_probe._attention(Compute(torch.device("cuda"), torch.float16, dtype)) == kernel

@@ -11,8 +11,9 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
@@ -38,7 +39,10 @@ def run_check(engine: EngineOptions, output: Path, words: Translator) -> int:
     """Print the check; returns the exit status: 1 where something will fail, else 0."""
     lines = check_lines(engine, output, probe=True)
     for line in lines:
-        _print_line(line, words)
+        text, advice = line_text(line, words)
+        write_line(f"[{_mark(line.level, words)}] {text}", sys.stdout)
+        if advice is not None:
+            write_line(f"    -> {advice}", sys.stdout)
     level = worst_level(lines)
     write_line(words(f"check.result.{level}"), sys.stdout)
     return 1 if level == "fails" else 0
@@ -58,8 +62,7 @@ def check_lines(engine: EngineOptions, output: Path, *, probe: bool = False) -> 
 
 def worst_level(lines: list[CheckLine]) -> Level:
     """Return the result of all lines: `fails` if anything will fail, else `slow` if anything is."""
-    levels = {line.level for line in lines}
-    return "fails" if "fails" in levels else "slow" if "slow" in levels else "good"
+    return max((line.level for line in lines), key=get_args(Level).index, default="good")
 
 
 def line_text(line: CheckLine, words: Translator) -> tuple[str, str | None]:
@@ -90,7 +93,7 @@ def gather_facts(engine: EngineOptions, output: Path, *, probe: bool = False) ->
         on_windows=sys.platform == "win32",
         device=engine.device,
         memory_limit=int(engine.vram_gb * GIB) if engine.vram_gb is not None else None,
-        gpu=gpu,
+        gpu=gpu if engine.device != "cpu" else None,
         gpu_without_driver=gpu is None and bool(_try(has_nvidia_hardware)),
         torch=torch,
         memory=_try(read_ram),
@@ -105,22 +108,14 @@ def has_nvidia_hardware(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
 
     Linux lists all devices in the folder `devices`.
     """
-    if sys.platform == "win32":
-        return _windows_has_nvidia()
-    identities = (path.read_text("ascii") for path in devices.glob("*/modalias"))
-    return any(re.match("pci:v000010DE.*bc03", identity) for identity in identities)
-
-
-def _windows_has_nvidia() -> bool:
-    """Search the display adapters for an identity like `PCI\\VEN_10DE&DEV_2504...`."""
+    if sys.platform != "win32":
+        identities = (path.read_text("ascii") for path in devices.glob("*/modalias"))
+        return any(re.match("pci:v000010DE.*bc03", identity) for identity in identities)
+    # of the display adapters, one has an identity like `PCI\VEN_10DE&DEV_2504...`
     device = ctypes.create_string_buffer(struct.pack("I", DEVICE_BYTES), DEVICE_BYTES)
-    list_device = ctypes.windll.user32.EnumDisplayDevicesW  # type: ignore[attr-defined]
-    for number in range(MAX_DEVICES):
-        if not list_device(None, number, device, 0):
-            return False
-        if "VEN_10DE".encode("utf-16-le") in device.raw.upper():
-            return True
-    return False
+    list_device = ctypes.windll.user32.EnumDisplayDevicesW
+    found = takewhile(lambda number: list_device(None, number, device, 0), range(MAX_DEVICES))
+    return any("VEN_10DE".encode("utf-16-le") in device.raw.upper() for _ in found)
 
 
 def _try(ask: Callable[[], _T]) -> _T | None:
@@ -132,13 +127,9 @@ def _try(ask: Callable[[], _T]) -> _T | None:
         return None
 
 
-def _print_line(line: CheckLine, words: Translator) -> None:
-    """Print a line with its mark, in English where the terminal cannot show the language's own."""
-    text, advice = line_text(line, words)
-    key, encoding = f"check.mark.{line.level}", sys.stdout.encoding or "utf-8"
+def _mark(level: Level, words: Translator) -> str:
+    """Return the mark of a line, in English where the terminal cannot show the language's own."""
+    key, encoding = f"check.mark.{level}", sys.stdout.encoding or "utf-8"
     mark = words(key)
-    if mark.encode(encoding, "ignore").decode(encoding) != mark:
-        mark = Translator("en")(key)
-    write_line(f"[{mark}] {text}", sys.stdout)
-    if advice is not None:
-        write_line(f"    -> {advice}", sys.stdout)
+    is_shown = mark.encode(encoding, "ignore").decode(encoding) == mark
+    return mark if is_shown else Translator("en")(key)

@@ -4,9 +4,9 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from diffusers_helper.errors import EngineError, MachineError
@@ -68,28 +68,19 @@ def inspect_models(folders: ModelFolders) -> ModelsFacts:
 def read_speed(paths: list[Path]) -> float | None:
     """Measure bytes per second with samples of the largest file; the slower half of them counts.
 
-    The system may still hold the other half in memory from an earlier job.
+    The system may still hold the other half in memory from an earlier job. Takes about SAMPLE_SECONDS.
     """
+    seconds: list[float] = []
+    buffer = bytearray(SAMPLE_BYTES)
     try:
         path = max(paths, key=lambda path: path.stat().st_size)
-        seconds = sorted(_time_samples(path))
-    except (OSError, ValueError):
+        step = (path.stat().st_size - SAMPLE_BYTES) // SAMPLES
+        with path.open("rb", buffering=0) as file:
+            while len(seconds) < SAMPLES and sum(seconds) < SAMPLE_SECONDS:
+                file.seek(len(seconds) * step + random.randrange(max(step, 1)))
+                begin = time.perf_counter()
+                file.readinto(buffer)
+                seconds.append(time.perf_counter() - begin)
+        return SAMPLE_BYTES / fmean(sorted(seconds)[len(seconds) // 2 :])
+    except (OSError, ValueError, ZeroDivisionError):
         return None
-    slower = seconds[len(seconds) // 2 :]
-    return SAMPLE_BYTES * len(slower) / sum(slower) if sum(slower) else None
-
-
-def _time_samples(path: Path) -> Iterator[float]:
-    """Yield the seconds that each sample takes, for at most SAMPLE_SECONDS in all; positions are random."""
-    step = (path.stat().st_size - SAMPLE_BYTES) // SAMPLES
-    begin = time.perf_counter()
-    buffer = bytearray(SAMPLE_BYTES)
-    with path.open("rb", buffering=0) as file:
-        for number in range(SAMPLES):
-            file.seek(number * step + random.randrange(max(step, 1)))
-            before = time.perf_counter()
-            file.readinto(buffer)
-            after = time.perf_counter()
-            yield after - before
-            if after - begin > SAMPLE_SECONDS:
-                return

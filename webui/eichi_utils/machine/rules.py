@@ -4,7 +4,7 @@ Each line is a code and values; its sentence in `locales/` is `check.<code>.<lev
 appended the advice. Numbers are from `benchmarks/README.md` unless their docstring names another source.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -57,7 +57,7 @@ LONGEST_SECONDS, SHORTEST_SECONDS = 120, 5
 class MachineFacts:
     """The facts about the machine before anything is loaded. None stands for an unknown one; sizes are bytes.
 
-    `device`, `memory_limit` and `eight_bit` are options of the command line.
+    `device`, `memory_limit` and `eight_bit` are options of the command line; for the CPU, `gpu` is None.
     """
 
     python: tuple[int, int]
@@ -73,10 +73,10 @@ class MachineFacts:
     output: FolderFacts | None = None
     eight_bit: bool = False
 
-    @property
-    def used_gpu(self) -> Gpu | None:
-        """The GPU, unless the CPU was requested."""
-        return None if self.device == "cpu" else self.gpu
+    def usable_vram(self, unknown: int = 0) -> int:
+        """Return the bytes of VRAM that a job may use; `unknown` stands for free ones not reported."""
+        free = unknown if self.gpu is None or self.gpu.free is None else self.gpu.free
+        return min(free, self.memory_limit or free)
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ good, slow, fails = partial(_line, "good"), partial(_line, "slow"), partial(_lin
 
 def check_machine(facts: MachineFacts) -> list[CheckLine]:
     """Return a line for each thing that is known or matters, in the order in which to repair them."""
-    rules: Sequence[Callable[[MachineFacts], CheckLine | None]] = (
-        *(_python, _gpu, _vram, _driver, _torch, _attention),
-        *(_ram, _page_file, _models, _room_for_models, _output),
+    lines = (
+        *(_python(facts), _gpu(facts), _vram(facts), _driver(facts), _torch(facts), _attention(facts)),
+        *(_ram(facts), _page_file(facts), *_models(facts), _output(facts)),
     )
-    return [line for rule in rules if (line := rule(facts)) is not None]
+    return [line for line in lines if line is not None]
 
 
 def _python(facts: MachineFacts) -> CheckLine:
@@ -133,35 +133,35 @@ def _gpu(facts: MachineFacts) -> CheckLine:
 
 
 def _vram(facts: MachineFacts) -> CheckLine | None:
-    gpu, limit = facts.used_gpu, facts.memory_limit
+    gpu = facts.gpu
     if gpu is None or gpu.free is None:
         return None
-    if limit is not None and limit < min(VRAM_GOOD, gpu.free):
-        level = fails if limit < VRAM_LEAST else slow
-        return level("vram_limit", limit=_gb(limit), needed=_gb(VRAM_GOOD))
-    if gpu.free >= VRAM_GOOD:
+    usable, needed = facts.usable_vram(), _gb(VRAM_GOOD)
+    if usable >= VRAM_GOOD:
         return good("vram", free=_gb(gpu.free))
-    level = fails if gpu.free < VRAM_LEAST else slow
+    level = fails if usable < VRAM_LEAST else slow
+    if usable < gpu.free:
+        return level("vram_limit", limit=_gb(usable), needed=needed)
     if gpu.memory is not None and gpu.memory < VRAM_GOOD:
-        return level("vram_small", memory=_gb(gpu.memory), needed=_gb(VRAM_GOOD))
-    return level("vram_taken", free=_gb(gpu.free), needed=_gb(VRAM_GOOD))
+        return level("vram_small", memory=_gb(gpu.memory), needed=needed)
+    return level("vram_taken", free=_gb(gpu.free), needed=needed)
 
 
 def _driver(facts: MachineFacts) -> CheckLine | None:
-    gpu, torch = facts.used_gpu, facts.torch
+    gpu, torch = facts.gpu, facts.torch
     if gpu is None or gpu.driver is None or torch is None or torch.cuda is None:
         return None
+    needed = oldest_driver(torch.cuda, facts.on_windows) if torch.gpu is None else gpu.driver
+    if needed is None:
+        return None
     shown = {"driver": _dotted(gpu.driver), "cuda": _dotted(torch.cuda)}
-    needed = oldest_driver(torch.cuda, facts.on_windows)
-    if torch.gpu is not None:
-        needed = gpu.driver  # it computes
-    if needed is not None and gpu.driver < needed:
-        return fails("driver", **shown, needed=_dotted(needed))
-    return None if needed is None else good("driver", **shown)
+    if gpu.driver < needed:
+        return fails("driver", **shown, needed=_dotted(needed).removesuffix(".0"))
+    return good("driver", **shown)
 
 
 def _torch(facts: MachineFacts) -> CheckLine | None:
-    torch, gpu = facts.torch, facts.used_gpu
+    torch, gpu = facts.torch, facts.gpu
     if torch is None:
         return None
     if torch.version is None:
@@ -177,12 +177,13 @@ def _torch(facts: MachineFacts) -> CheckLine | None:
 
 
 def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
-    if torch.gpu is None or torch.error is not None:
-        if torch.cuda is None:
-            return fails("torch_cpu_only", torch=torch.version, card=gpu.name)
-        build = build_for(torch.cuda)
-        if build is not None and gpu.capability is not None and not build.has_kernels_for(gpu.capability):
-            return fails("torch_no_kernels", torch=torch.version, card=gpu.name)
+    if torch.gpu is not None and torch.error is None:
+        return good("torch", torch=torch.version)
+    if torch.cuda is None:
+        return fails("torch_cpu_only", torch=torch.version, card=gpu.name)
+    has_kernels = gpu.capability is None or build_for(torch.cuda).has_kernels_for(gpu.capability)
+    if torch.lacks_kernels or not has_kernels:
+        return fails("torch_no_kernels", torch=torch.version, card=gpu.name)
     if torch.error is not None:
         return fails("torch_refuses", torch=torch.version, reason=torch.error)
     if torch.no_gpu_reason is not None:
@@ -192,7 +193,7 @@ def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
 
 def _attention(facts: MachineFacts) -> CheckLine | None:
     torch = facts.torch
-    if torch is None or torch.attention is None or facts.used_gpu is None:
+    if torch is None or torch.attention is None or facts.gpu is None:
         return None
     if torch.attention == "plain" and torch.xformers_broken:
         return slow("attention_xformers_broken")
@@ -200,6 +201,7 @@ def _attention(facts: MachineFacts) -> CheckLine | None:
 
 
 def _ram(facts: MachineFacts) -> CheckLine:
+    """Judge free RAM, and what it costs if the weights read in each step don't stay in the file cache."""
     memory = facts.memory
     if memory is None:
         return slow("ram_unknown")
@@ -210,19 +212,9 @@ def _ram(facts: MachineFacts) -> CheckLine:
         return slow("ram_small", **shown)
     if memory.available < PROCESS_BYTES + GIB:
         return slow("ram_taken", **shown)
-    return _ram_for_models(facts, memory, shown)
-
-
-def _ram_for_models(facts: MachineFacts, memory: SystemMemory, shown: dict[str, str]) -> CheckLine:
-    """Judge whether the weights read in each step stay in the file cache, and if not, what reading costs."""
-    gpu = facts.used_gpu
-    if gpu is None:
-        return good("ram", **shown)
-    free_vram = gpu.free if gpu.free is not None else VRAM_GOOD
-    free_vram = min(free_vram, facts.memory_limit or free_vram)
-    streamed = max(_block_bytes(facts) - max(free_vram - VRAM_RESERVED, 0), 0)
+    streamed = max(_block_bytes(facts) - max(facts.usable_vram(unknown=VRAM_GOOD) - VRAM_RESERVED, 0), 0)
     room = memory.available - PROCESS_BYTES - ram_reserve(memory.total)
-    if room >= streamed:
+    if facts.gpu is None or room >= streamed:
         return good("ram", **shown)
     speed = facts.models.bytes_per_second if facts.models is not None else None
     shown = shown | {"streamed": _gb(streamed, digits=0)}
@@ -237,12 +229,10 @@ def _block_bytes(facts: MachineFacts) -> int:
 
 def _page_file(facts: MachineFacts) -> CheckLine | None:
     """Check the page file: Windows commits memory for a program's VRAM, too (reported, unmeasured)."""
-    memory, gpu = facts.memory, facts.used_gpu
+    memory = facts.memory
     if memory is None or memory.page_file is None:
         return None
-    free_vram = gpu.free or 0 if gpu is not None else 0
-    resident = _block_bytes(facts) + VRAM_RESERVED
-    needed = COMMITTED_BYTES + min(free_vram, resident, facts.memory_limit or free_vram)
+    needed = COMMITTED_BYTES + min(_block_bytes(facts) + VRAM_RESERVED, facts.usable_vram())
     if memory.page_file < GIB // 4:
         level = good if memory.committable >= needed else fails
         return level("page_file_off", promised=_gb(memory.committable), needed=_gb(needed))
@@ -251,36 +241,26 @@ def _page_file(facts: MachineFacts) -> CheckLine | None:
     return good("page_file", size=_gb(memory.page_file))
 
 
-def _models(facts: MachineFacts) -> CheckLine | None:
+def _models(facts: MachineFacts) -> Iterator[CheckLine]:
     models = facts.models
     if models is None:
-        return None
-    path = str(models.folder.path)
-    if models.state == "partly":
-        return fails("models_partly", path=path, reason=models.error)
-    if models.state == "demo":
-        return slow("models_demo", path=path)
+        return
+    path, free = str(models.folder.path), models.folder.free
+    needs_models = facts.gpu is not None or facts.gpu_without_driver  # else they would be of no use
     if models.state == "complete":
-        return good("models", path=path, size=gigabytes(models.num_bytes))
-    if _lacks_gpu(facts):
-        return slow("models_missing_without_card")
-    return fails("models_missing", path=path, size=gigabytes(MODEL_BYTES))
-
-
-def _lacks_gpu(facts: MachineFacts) -> bool:
-    """Return whether the real models would be of no use, so that nobody is asked to download them."""
-    return facts.used_gpu is None and not facts.gpu_without_driver
-
-
-def _room_for_models(facts: MachineFacts) -> CheckLine | None:
-    models = facts.models
-    if models is None or models.state in ("complete", "demo") or models.folder.free is None:
-        return None
-    if _lacks_gpu(facts):
-        return None
-    free, needed = models.folder.free, max(MODEL_BYTES - models.num_bytes, 0) + RESERVE
-    shown = {"path": str(models.folder.path), "free": gigabytes(free), "needed": gigabytes(needed)}
-    return fails("models_disk", **shown) if free < needed else good("models_disk", **shown)
+        yield good("models", path=path, size=gigabytes(models.num_bytes))
+    elif models.state == "demo":
+        yield slow("models_demo", path=path)
+    elif models.state == "partly":
+        yield fails("models_partly", path=path, reason=models.error)
+    elif needs_models:
+        yield fails("models_missing", path=path, size=gigabytes(MODEL_BYTES))
+    else:
+        yield slow("models_missing_without_card")
+    if models.state in ("partly", "missing") and needs_models and free is not None:
+        needed = max(MODEL_BYTES - models.num_bytes, 0) + RESERVE
+        level = fails if free < needed else good
+        yield level("models_disk", path=path, free=gigabytes(free), needed=gigabytes(needed))
 
 
 def _output(facts: MachineFacts) -> CheckLine | None:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusers_helper.errors import EngineError
-from diffusers_helper.limits import BFLOAT16_CAPABILITY
-from scripts.torch_build import Gpu
+from scripts.torch_build import Gpu, Version, run_quietly
 
 from ..engine_options import ROOT
 from ..support.failures import MAX_REASON, as_engine_error, shorten
 
 if TYPE_CHECKING:
-    import torch
+    from diffusers_helper.device import Compute
 
 TIMEOUT = 180
 """Seconds: on a slow disk, the first import of PyTorch takes a minute."""
@@ -39,14 +38,16 @@ class TorchFacts:
         failure: the reason why there is no report: PyTorch does not load, or does not end.
         gpu: the GPU that it computes on; without one, `no_gpu_reason`.
         error: the reason why the engine would refuse the GPU.
+        lacks_kernels: whether CUDA found in it nothing built for the GPU.
     """
 
     version: str | None
-    cuda: tuple[int, int] | None = None
+    cuda: Version | None = None
     failure: str | None = None
     gpu: Gpu | None = None
     no_gpu_reason: str | None = None
     error: EngineError | None = None
+    lacks_kernels: bool = False
     attention: AttentionKernel | None = None
     xformers_broken: bool = False
 
@@ -57,42 +58,27 @@ def find_torch() -> TorchFacts:
     if spec is None or spec.origin is None:
         return TorchFacts(version=None)
     values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    if values["cuda"] is None:
-        return TorchFacts(values["__version__"])
-    major, minor, *_ = map(int, values["cuda"].split("."))
-    return TorchFacts(values["__version__"], (major, minor))
+    version, cuda = values["__version__"], values["cuda"]
+    return TorchFacts(version, tuple(map(int, cuda.split(".")[:2])) if cuda else None)
 
 
 def probe_torch(facts: TorchFacts, command: list[str] | None = None) -> TorchFacts:
     """Add PyTorch's report, which computes on the GPU; takes at most TIMEOUT. Never raises."""
     try:
-        done = subprocess.run(
-            command or [sys.executable, "-m", __name__],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        program, environment = [sys.executable, "-m", __name__], os.environ | {"PYTHONIOENCODING": "utf-8"}
+        done = run_quietly(command or program, TIMEOUT, cwd=ROOT, env=environment)
     except (OSError, subprocess.SubprocessError) as error:
         return replace(facts, failure=shorten(error))
     try:
-        return add_report(facts, json.loads(done.stdout.decode("utf-8").splitlines()[-1]))
+        report = json.loads(done.stdout.splitlines()[-1])
+        if gpu := report.get("gpu"):
+            report["gpu"] = Gpu(**gpu | {"driver": None, "capability": tuple(gpu["capability"])})
+        if refusal := report.get("error"):
+            report["error"] = EngineError(refusal["code"], **refusal["values"])
+        return replace(facts, **report)
     except (ValueError, LookupError, TypeError, AttributeError):  # it crashed before it could report
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        last = done.stderr.strip().splitlines()[-1:]
         return replace(facts, failure=" ".join([f"exit status {done.returncode}", *last])[:MAX_REASON])
-
-
-def add_report(facts: TorchFacts, report: dict[str, Any]) -> TorchFacts:
-    """Add the separate process's JSON. Raises TypeError, LookupError or AttributeError if it is none."""
-    gpu, error = report.get("gpu"), report.get("error")
-    objects = {
-        "gpu": Gpu(**gpu | {"driver": None, "capability": tuple(gpu["capability"])}) if gpu else None,
-        "error": EngineError(error["code"], **error["values"]) if error else None,
-    }
-    return replace(facts, **report | objects)
 
 
 def make_report() -> dict[str, Any]:
@@ -101,10 +87,8 @@ def make_report() -> dict[str, Any]:
         importlib.import_module("torch")
     except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
         return {"failure": shorten(error)}
-    has_xformers = importlib.util.find_spec("xformers") is not None
-    report = _try_engine()  # hides an xformers that is broken
-    is_broken = has_xformers and sys.modules.get("xformers", True) is None
-    return {**report, **_describe_gpu(), "xformers_broken": is_broken}
+    # the engine hides an xformers that is broken
+    return _try_engine() | _describe_gpu() | {"xformers_broken": sys.modules.get("xformers", True) is None}
 
 
 def _try_engine() -> dict[str, Any]:
@@ -113,11 +97,11 @@ def _try_engine() -> dict[str, Any]:
 
     try:
         compute = choose_compute("auto")
-        on_gpu = compute.device.type == "cuda"
-        return {"attention": _attention(compute.device, compute.transformer) if on_gpu else None}
+        return {"attention": _attention(compute) if compute.device.type == "cuda" else None}
     except Exception as caught:  # noqa: BLE001  (a broken driver may raise anything)
         error = as_engine_error(caught)
-        return {"error": {"code": error.code, "values": error.values}}
+        lacks_kernels = "no kernel image" in str(caught.__cause__)
+        return {"error": {"code": error.code, "values": error.values}, "lacks_kernels": lacks_kernels}
 
 
 def _describe_gpu() -> dict[str, Any]:
@@ -125,23 +109,22 @@ def _describe_gpu() -> dict[str, Any]:
 
     try:
         torch.cuda.init()
-        device = torch.cuda.current_device()
-        free, total = torch.cuda.mem_get_info(device)
+        free, total = torch.cuda.mem_get_info()
     except Exception as error:  # noqa: BLE001  (no CUDA in it, no driver, no GPU: the message names it)
         return {"no_gpu_reason": shorten(error)}
-    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     return {"gpu": {"name": name, "capability": capability, "memory": total, "free": free}}
 
 
-def _attention(device: "torch.device", dtype: "torch.dtype") -> AttentionKernel:
+def _attention(compute: "Compute") -> AttentionKernel:
     import torch
 
     from diffusers_helper.engine import xformers_computes
 
     has_flash = torch.backends.cuda.is_flash_attention_available()
-    if not has_flash and xformers_computes(device, dtype):
+    if not has_flash and xformers_computes(compute.device, compute.transformer):
         return "xformers"
-    is_new = torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+    is_new = compute.transformer == torch.bfloat16
     return "flash" if has_flash and is_new else "plain"  # before RTX 30, PyTorch has its other kernels
 
 
