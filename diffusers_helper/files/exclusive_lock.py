@@ -21,7 +21,7 @@ def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[None]:
         MachineError: the folder or the file cannot be written.
     """
     lock = FileLock(lock_file, thread_local=False)
-    with disk_errors(lock_file.parent):
+    with disk_errors(lock_file.parent, lock_file.parent):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = lock.acquire(timeout=0)

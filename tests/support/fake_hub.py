@@ -83,6 +83,9 @@ class FakeHub(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def handle_error(self, *_: object) -> None:
+        """A client may leave whenever it likes."""
+
     def next_trouble(self, path: str) -> Trouble:
         troubles = (troubles for end, troubles in self.trouble.items() if path.endswith(end) and troubles)
         return next(troubles, [Trouble()]).pop(0)
@@ -154,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data = data if trouble.content is None else trouble.content
         start = 0 if trouble.whole or asked.range is None else int(asked.range[6:].partition("-")[0])
+        if start > len(data):
+            return self._send(416, {"Content-Range": f"bytes */{len(data)}"})
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")

@@ -19,7 +19,7 @@ def online(monkeypatch) -> Iterator[None]:
     for name in (*PROXIES, "HF_ENDPOINT", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/")  # a folder, which cannot be read
     huggingface_hub.close_session()
     yield
     huggingface_hub.close_session()

@@ -57,32 +57,21 @@ def test_the_apps_own_process_makes_no_connection(hub, folders, monkeypatch):
     assert hub.sent == ALL_BYTES
 
 
-def test_a_stopped_download_keeps_what_has_come_and_can_continue(hub, folders):
+@pytest.mark.parametrize("end", ["cancel", pytest.param("kill", marks=pytest.mark.slow)])
+def test_what_has_come_is_kept_and_continued_after_a_stop_and_a_failure(hub, folders, end):
     download = Download(folders)
     assert not download.cancel()
     go_on = start(hub, folders, download.start)
-    assert download.cancel()
+    assert download.cancel() if end == "cancel" else not download._process.kill()  # type: ignore[union-attr]
     view = finish(download)
     go_on.set()
-    assert (view.state, view.is_stopping, view.speed, view.file) == ("stopped", False, None, None)
+    assert (view.is_stopping, view.speed, view.file) == (False, None, None)
+    failure = view.failure and view.failure.code
+    assert (view.state, failure) == (("stopped", None) if end == "cancel" else ("failed", "unexpected"))
     assert download.start()
     assert finish(download).state == "done"
     assert hub.ranges_of(SHARD) == [None, f"bytes={HELD_AFTER}-"]
     assert hub.sent == ALL_BYTES
-
-
-@pytest.mark.slow
-def test_a_killed_download_is_a_failure_and_can_be_continued(hub, folders):
-    download = Download(folders)
-    go_on = start(hub, folders, download.start)
-    download._process.kill()  # type: ignore[union-attr]
-    failure = finish(download).failure
-    go_on.set()
-    assert failure is not None
-    assert failure.code == "unexpected"
-    download.start()
-    assert finish(download).state == "done"
-    assert hub.ranges_of(SHARD) == [None, f"bytes={HELD_AFTER}-"]
 
 
 @pytest.mark.slow

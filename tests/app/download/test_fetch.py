@@ -9,41 +9,49 @@ from typing import Any
 
 import pytest
 
-from diffusers_helper.errors import EngineError, InputError, MachineError
+from diffusers_helper.errors import InputError
 from diffusers_helper.files.exclusive_lock import exclusive_lock
-from diffusers_helper.weights.model_files import FRAMEPACK, HUNYUAN, find_models
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
 from tests.support import fake_hub
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.small_disks import small_disk
-from tests.support.tiny import MODELS
-from webui.eichi_utils.download import plan as plan_module
+from tests.support.tiny import MODELS, VAE_FILE
+from webui.eichi_utils.download import fetch
 from webui.eichi_utils.download.download import DownloadView
-from webui.eichi_utils.download.fetch import LOCK, REPORT_SECONDS, Progress, download, main
-from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
-from webui.eichi_utils.download.plan import DownloadPlan, RemoteFile
+from webui.eichi_utils.download.fetch import LOCK, REPORT_SECONDS, RESERVE, Progress, download
+from webui.eichi_utils.download.hub import Hub
+from webui.eichi_utils.download.model_folders import ModelFolders, RemoteFile, take_inventory
 
 QUICK = (0.0,) * 4
 """Seconds between tries that take no time."""
 TOKENIZER = "tokenizer/tokenizer.json"
+VAE_BYTES = (MODELS / VAE_FILE).stat().st_size
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr(fetch, "PAUSES", QUICK)
 
 
 def bring(folders: ModelFolders, *, check: bool = False) -> DownloadView:
     """Download to the end; returns the last view."""
     views: list[DownloadView] = []
-    download(folders, Progress(views.append), check=check, pauses=QUICK)
+    download(folders, views.append, check)
     return views[-1]
 
 
 def bring_all(folders: ModelFolders, *, check: bool = False) -> None:
     """Download to the end, and compare all with what the hub has."""
-    assert bring(folders, check=check).done_bytes == ALL_BYTES
+    view = bring(folders, check=check)
+    assert (view.state, view.done_bytes, view.failure) == ("done", ALL_BYTES, None)
     assert files_below(folders.target) == files_below(MODELS)
 
 
 def fail(folders: ModelFolders) -> tuple[str, dict[str, object]]:
-    with pytest.raises(EngineError) as caught:
-        bring(folders)
-    return caught.value.code, caught.value.values
+    view = bring(folders)
+    assert view.failure is not None
+    assert view.state == "failed"
+    return view.failure.code, view.failure.values
 
 
 def cache_of(folders: ModelFolders) -> Path:
@@ -121,12 +129,29 @@ def test_files_without_checksums_are_continued_and_taken(hub, folders, monkeypat
     assert hub.ranges_of(SHARD) == [None, "bytes=1000-"]
 
 
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(("check", "left"), [(False, VAE_BYTES), (False, 5000), (True, VAE_BYTES)])
+def test_what_is_there_counts_and_a_check_adds_the_apps_own_files(folders, check, left):
+    shutil.copytree(MODELS, folders.caches[0])
+    shutil.rmtree(folders.caches[0] / HUNYUAN)
+    shutil.copytree(MODELS / HUNYUAN, folders.own / HUNYUAN)
+    vae = next(file for file in Hub().list_files(HUNYUAN) if file.name == VAE_FILE)
+    if left < VAE_BYTES:
+        os.truncate((folders.own / vae.name).rename(folders.own / vae.part_name), left)
+    views: list[DownloadView] = []
+    files = Progress(views.append).plan(folders, Hub().list_files, check)
+    assert (views[-1].total_bytes, views[-1].needed_bytes) == (ALL_BYTES, VAE_BYTES - left)
+    assert (vae in files) == (check or left < VAE_BYTES)
+    assert not any(file.repository == FRAMEPACK for file in files)
+
+
 # -- the connection is lost ------------------------------------------------------------------------------
 
 
 def test_only_the_rest_is_fetched_after_each_break(hub, folders):
     breaks = [100_000] + [10_000] * 3 * len(QUICK)  # bytes in between renew the patience
-    hub.trouble[HUNYUAN] = [Trouble(status=503), Trouble(status=429)]
+    for repository in (HUNYUAN, FLUX_REDUX, FRAMEPACK):
+        hub.trouble[repository] = [Trouble(status=503), Trouble(status=429)]
     hub.trouble[SHARD] = [Trouble(break_after=num_bytes) for num_bytes in breaks]
     hub.trouble[SHARD] += [Trouble(status=503), Trouble(status=429, headers={"Retry-After": "0"})]
     bring_all(folders)
@@ -149,8 +174,8 @@ def test_waits_grow_and_servers_can_lengthen_them(hub, folders, monkeypatch):
     monkeypatch.setattr(time, "sleep", waits.append)
     answers = {503: {}, 429: {"Retry-After": "7"}, 500: {}}
     hub.trouble[HUNYUAN] = [Trouble(status, headers) for status, headers in answers.items()]
-    with pytest.raises(MachineError, match="HTTP 500"):
-        download(folders, Progress(lambda _: None), pauses=(1.0, 2.0))
+    monkeypatch.setattr(fetch, "PAUSES", (1.0, 2.0))
+    assert fail(folders)[1]["reason"] == "HTTP 500 Internal Server Error"
     assert waits == [1.0, 7.0]
 
 
@@ -167,16 +192,22 @@ def test_a_damaged_file_is_fetched_again(hub, folders, repository, name):
 
 def test_a_file_that_comes_damaged_twice_is_named_and_deleted(hub, folders):
     hub.trouble[SHARD] = [Trouble(content=damaged(MODELS / FRAMEPACK / SHARD))] * 2
-    assert fail(folders) == ("download_wrong_file", {"file": f"{FRAMEPACK}/{SHARD}", "host": hub.host})
+    view = bring(folders)
+    assert (view.failure.code, view.done_bytes) == ("download_wrong_file", ALL_BYTES - SHARD_BYTES)
+    assert view.failure.values == {"file": f"{FRAMEPACK}/{SHARD}", "host": hub.host}
     assert not [name for name in files_below(folders.own) if SHARD in name]
 
 
 @pytest.mark.parametrize("is_newer", [False, True])
 def test_a_log_in_page_spoils_nothing_and_versions_do_not_mix(hub, folders, tmp_path, is_newer):
-    hub.trouble[SHARD] = [Trouble(break_after=100_000), Trouble(content=b"<html>", whole=True)]
+    log_in = Trouble(content=b"<html>", whole=True)
+    hub.trouble[SHARD] = [Trouble(break_after=100_000), log_in, log_in]
     sizes = {"size": 6, "expected": SHARD_BYTES}
     values = {"file": f"{FRAMEPACK}/{SHARD}", "host": hub.host}
     assert fail(folders) == ("download_wrong_size", values | sizes)
+    of_another_file = folders.own / FRAMEPACK / f"{SHARD}.index.json.0123456789ab.part"
+    of_another_file.write_bytes(b"{")
+    hub.trouble[SHARD] = [log_in]
     if is_newer:
         hub.folder = Path(shutil.copytree(MODELS, tmp_path / "newer"))
         path = hub.folder / FRAMEPACK / SHARD
@@ -185,6 +216,7 @@ def test_a_log_in_page_spoils_nothing_and_versions_do_not_mix(hub, folders, tmp_
     assert hub.ranges_of(SHARD)[-1] == (None if is_newer else "bytes=100000-")
     name = f"{FRAMEPACK}/{SHARD}"
     assert (folders.own / name).read_bytes() == (hub.folder / name).read_bytes()
+    assert list(folders.own.rglob("*.part")) == [of_another_file]
 
 
 def test_a_check_finds_and_mends_damage_that_heads_do_not_show(hub, folders):
@@ -209,14 +241,32 @@ def test_a_file_of_the_right_length_that_cannot_be_used_is_mended(folders):
 # -- the disk and other processes ------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_too_small_is_reported_before_anything_comes(hub, folders, monkeypatch):
-    monkeypatch.setattr(plan_module, "free_bytes", lambda _: ALL_BYTES)
-    assert fail(folders)[0] == "download_disk_too_small"
+def test_the_disk_needs_room_and_some_to_spare(hub, folders, monkeypatch):
+    needed = ALL_BYTES + RESERVE
+    sizes = dict.fromkeys(("needed", "free"), f"{needed / 1e9:.1f}")
+    monkeypatch.setattr(fetch, "free_bytes", lambda _: needed - 1)
+    assert fail(folders) == ("download_disk_too_small", sizes | {"path": str(folders.own)})
     assert hub.sent == 0
+    for free in (needed, 0):  # the second time, nothing is written
+        monkeypatch.setattr(fetch, "free_bytes", lambda _, free=free: free)
+        bring_all(folders)
+
+
+def test_copies_from_another_disk_need_room_but_are_not_fetched(hub, tmp_path, monkeypatch):
+    with small_disk(tmp_path / "disk", 9000) as disk:
+        shutil.copytree(MODELS, disk.folder, dirs_exist_ok=True)
+        (disk.folder / FRAMEPACK / "config.json").unlink()
+        folders = ModelFolders(None, tmp_path / "own", (disk.folder,))
+        with monkeypatch.context() as small:
+            small.setattr(fetch, "free_bytes", lambda _: RESERVE + SHARD_BYTES)
+            assert fail(folders)[0] == "download_disk_too_small"
+        view = bring(folders)
+    assert (view.state, view.needed_bytes) == ("done", hub.sent)
+    assert hub.sent < SHARD_BYTES
 
 
 def test_a_download_continues_when_a_full_disk_has_room_again(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module, "free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(fetch, "free_bytes", lambda _: 10**12)
     with small_disk(tmp_path / "disk", 5000) as disk:
         folders = ModelFolders(disk.folder, tmp_path / "own")
         assert fail(folders)[0] == "disk_full"
@@ -226,24 +276,20 @@ def test_a_download_continues_when_a_full_disk_has_room_again(hub, tmp_path, mon
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_target_that_is_a_file_is_reported(folders):
-    folders.own.write_bytes(b"")
-    assert fail(folders)[0] == "cannot_write"
+@pytest.mark.parametrize(("in_the_way", "ending"), [(".", "own"), ("lllyasviel", ".part")])
+def test_what_cannot_be_written_is_named(folders, in_the_way, ending):
+    path = folders.own / in_the_way
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    code, values = fail(folders)
+    named = str(values["path"])
+    assert (code, named.startswith(os.fspath(path)), named.endswith(ending)) == ("cannot_write", True, True)
 
 
 def test_one_download_at_a_time_writes_to_a_folder(hub, folders):
     with exclusive_lock(folders.own / LOCK, InputError("closing")):
         assert fail(folders) == ("download_runs_already", {"path": str(folders.own)})
     assert hub.asked == []
-
-
-def test_the_process_reports_its_end(hub, folders):
-    views: list[DownloadView] = []
-    hub.trouble[HUNYUAN] = [Trouble(status=451)]
-    main("", "", os.fspath(folders.own), report=views.append)
-    assert (views[-1].state, views[-1].failure.code) == ("failed", "download_status")
-    main("", "", os.fspath(folders.own), report=views.append)
-    assert (views[-1].state, views[-1].done_bytes, views[-1].failure) == ("done", ALL_BYTES, None)
 
 
 # -- progress --------------------------------------------------------------------------------------------
@@ -259,7 +305,8 @@ class Recorder:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.views: list[DownloadView] = []
         self.progress = Progress(self.views.append)
-        self.progress.plan(DownloadPlan({COUNTED: 100}, 101_000))
+        self.progress._present[COUNTED] = 100
+        self.progress._change(total_bytes=101_000, done_bytes=1100)
 
     def count(self, num_bytes: int, now: float) -> DownloadView:
         self.now = now
@@ -272,18 +319,14 @@ def recorder(monkeypatch) -> Recorder:
     return Recorder(monkeypatch)
 
 
-def test_bytes_are_counted_with_those_that_were_there(recorder):
-    view = recorder.count(300, 1.0)
-    assert (view.done_bytes, view.total_bytes, view.needed_bytes) == (1300, 101_000, 99_900)
+def test_bytes_are_counted_with_those_that_were_there_and_their_speed_is_known_after_a_while(recorder):
+    view = recorder.count(200, 1.0)
+    assert (view.done_bytes, view.total_bytes, view.speed) == (1200, 101_000, None)
     assert (view.state, view.file) == ("fetching", "a/b/c")
-    assert recorder.count(50, 2.0).done_bytes == 1050
-
-
-def test_speed_and_time_left_are_known_after_a_while(recorder):
-    assert recorder.count(200, 1.0).speed is None
     view = recorder.count(500, 4.0)
     assert view.speed == pytest.approx(100)
     assert view.seconds_left == pytest.approx((101_000 - 1500) / 100)
+    assert recorder.count(50, 5.0).done_bytes == 1050
 
 
 def test_bytes_alone_are_reported_at_intervals(recorder):
@@ -298,12 +341,14 @@ def test_bytes_alone_are_reported_at_intervals(recorder):
 def test_a_pause_has_its_reason_and_does_not_count_as_slowness(recorder):
     recorder.count(100, 0.0)
     recorder.count(1100, 5.0)
-    recorder.progress.enter("waiting", "a/b/c", "HTTP 503")
+    recorder.progress.enter("waiting", "a/b/c", last_error="HTTP 503")
     view = recorder.views[-1]
     assert (view.state, view.last_error, view.speed) == ("waiting", "HTTP 503", None)
     view = recorder.count(1100, 60.0)
     assert (view.last_error, view.speed) == (None, None)
     assert recorder.count(2100, 65.0).speed == pytest.approx(200)
+    recorder.progress.enter("checking", "a/b/c")
+    assert recorder.count(2300, 66.0).speed == pytest.approx(200)  # a short pause changes nothing
 
 
 def test_the_speed_is_that_of_the_last_seconds(recorder):

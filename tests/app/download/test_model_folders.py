@@ -2,22 +2,24 @@
 
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from diffusers_helper.errors import InputError
-from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, PARTS
 from tests.support.fake_hub import ALL_BYTES
 from tests.support.tiny import MODELS, VAE_FILE
 from webui.eichi_utils.download.model_folders import (
     CACHE_VARIABLES,
     ModelFolders,
     PartView,
+    RemoteFile,
+    files_of,
     find_models_in,
+    may_be_part_of,
     take_inventory,
 )
-from webui.eichi_utils.download.plan import RemoteFile, local_copy
 
 
 @pytest.fixture
@@ -107,8 +109,8 @@ def test_a_local_copy_has_the_same_length(folders):
     os.truncate(folders.own / VAE_FILE, 1000)
     name = VAE_FILE.removeprefix(f"{HUNYUAN}/")
     size = (MODELS / VAE_FILE).stat().st_size
-    assert local_copy(folders, RemoteFile(HUNYUAN, name, size)) == snapshot / name
-    assert local_copy(folders, RemoteFile(HUNYUAN, name, size + 1)) is None
+    assert folders.find_copy(RemoteFile(HUNYUAN, name, size)) == snapshot / name
+    assert folders.find_copy(RemoteFile(HUNYUAN, name, size + 1)) is None
 
 
 def test_a_folder_that_is_named_twice_is_searched_once_and_the_given_one_is_the_target(tmp_path):
@@ -138,3 +140,68 @@ def test_the_users_caches_are_those_of_hugging_face(monkeypatch, environment, ex
         monkeypatch.setenv(name, value)
     roots = ModelFolders.of_user(None, Path("/own")).roots
     assert roots == tuple(Path(name.replace("~", "/home/cat")) for name in ["/own", *expected])
+
+
+# -- which files are needed ------------------------------------------------------------------------------
+
+
+def paths_of(**folders: str) -> list[str]:
+    """Return the paths of files that are listed by their folders."""
+    return [str(PurePosixPath(folder, name)) for folder, names in folders.items() for name in names.split()]
+
+
+TEXT_ENCODER = paths_of(
+    tokenizer="tokenizer_config.json tokenizer.json special_tokens_map.json",
+    text_encoder="config.json model.safetensors.index.json model-00001-of-00002.safetensors "
+    "model-00002-of-00002.safetensors",
+)
+TEXT_ENCODER_2 = paths_of(
+    tokenizer_2="tokenizer_config.json special_tokens_map.json vocab.json merges.txt",
+    text_encoder_2="config.json model.safetensors",
+)
+VAE = paths_of(vae="config.json diffusion_pytorch_model.safetensors")
+OTHERS = paths_of(
+    **{".": ".gitattributes README.md model_index.json"},
+    scheduler="scheduler_config.json",
+    text_encoder="pytorch_model.bin model.fp16.safetensors model-q8_0.gguf model.fp16.safetensors.index.json "
+    "model.fp16-00001-of-00001.safetensors",
+    text_encoder_2="flax_model.msgpack",
+    transformer="config.json diffusion_pytorch_model-00001-of-00001.safetensors "
+    "diffusion_pytorch_model.safetensors.index.json",
+    vae="diffusion_pytorch_model.fp16.safetensors",
+)
+ALL = sorted([*TEXT_ENCODER, *TEXT_ENCODER_2, *VAE, *OTHERS])
+
+
+def chosen(part: str, names: list[str]) -> list[str]:
+    repository = PARTS[part].repository
+    return [file.path for file in files_of(PARTS[part], [RemoteFile(repository, name, 1) for name in names])]
+
+
+@pytest.mark.parametrize(
+    ("part", "files"), [("text_encoder", TEXT_ENCODER), ("text_encoder_2", TEXT_ENCODER_2), ("vae", VAE)]
+)
+def test_a_part_has_one_format_and_its_weights_come_last(part, files):
+    found = chosen(part, ALL)
+    assert (set(found), found[-1]) == (set(files), files[-1])
+    assert {path for path in ALL if may_be_part_of(PARTS[part], PurePosixPath(path))} == set(files)
+
+
+def test_the_transformer_lies_at_the_top_of_its_repository():
+    names = ["config.json", "diffusion_pytorch_model.safetensors.index.json"]
+    names += [f"diffusion_pytorch_model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    others = ["README.md", "diffusion_pytorch_model-00001-of-00006.safetensors", "old/config.json"]
+    assert chosen("transformer", names + others) == names
+    with pytest.raises(MachineError, match="download_repository_changed"):  # an incomplete series
+        chosen("transformer", names[:-1])
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [("vae", VAE[0]), ("text_encoder_2", TEXT_ENCODER_2[-1]), ("text_encoder", TEXT_ENCODER[1])],
+)
+def test_a_repository_without_a_needed_file_is_refused(part, lost):
+    with pytest.raises(MachineError) as caught:
+        chosen(part, [name for name in ALL if name != lost])
+    assert caught.value.code == "download_repository_changed"
+    assert caught.value.values == {"repository": HUNYUAN, "file": lost}

@@ -12,8 +12,7 @@ from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, rep
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
 from .download import Download, DownloadView
-from .model_folders import ModelFolders, take_inventory
-from .plan import free_bytes, gigabytes
+from .model_folders import ModelFolders, free_bytes, gigabytes, take_inventory
 
 POLL_SECONDS = 0.5
 

@@ -72,28 +72,38 @@ class Download:
     """
 
     def __init__(self, folders: ModelFolders, on_end: Callable[[], None] = lambda: None) -> None:
-        self._folders = folders
-        self._on_end = on_end
+        self._folders, self._on_end = folders, on_end
         self._changed = threading.Condition()
         self._view = DownloadView()
+        self._is_stopping = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, check: bool = False) -> bool:
         """Begin, or continue an earlier download; False where this one is running. The view has failures.
 
-        Args:
-            check: also read the files that this app downloaded before, and fetch the damaged ones again.
+        A `check` also reads the files that this app downloaded before, and fetches the damaged ones again.
         """
         with self._changed:
             if self._view.is_running:
                 return False
+            self._is_stopping = False
             self._show(DownloadView(state="asking"))
+            paths = (self._folders.given, self._folders.own, *self._folders.caches)
+            arguments = ["check" * check, *((path and path.absolute()) or "" for path in paths)]
             try:
-                self._process = process = self._open_process(check)
+                self._process = process = subprocess.Popen(
+                    [sys.executable, "-m", MODULE, *arguments],
+                    cwd=ROOT,
+                    env=os.environ | {"HF_HUB_OFFLINE": "0"},  # the app keeps its libraries offline
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    creationflags=NO_WINDOW,
+                    start_new_session=True,  # Ctrl-C is for the app alone, which stops it in its own way
+                )
+                threading.Thread(target=self._follow, args=(process,), name="download", daemon=True).start()
             except OSError as error:
                 self._end(DownloadView(state="failed", failure=describe_failure(error)))
-                return True
-            threading.Thread(target=self._follow, args=(process,), name="download", daemon=True).start()
             return True
 
     def cancel(self) -> bool:
@@ -102,7 +112,8 @@ class Download:
             if not self._view.is_running or self._process is None or self._process.stdin is None:
                 return False
             self._process.stdin.close()
-            self._show(replace(self._view, is_stopping=True))
+            self._is_stopping = True
+            self._show(self._view)
             return True
 
     def view(self, unlike: DownloadView | None = None, timeout: float = 0.0) -> DownloadView:
@@ -111,46 +122,31 @@ class Download:
             self._changed.wait_for(lambda: self._view != unlike, timeout)
             return self._view
 
-    def _open_process(self, check: bool) -> "subprocess.Popen[bytes]":
-        paths = (self._folders.given, self._folders.own, *self._folders.caches)
-        arguments = ["check" * check, *((path and path.absolute()) or "" for path in paths)]
-        return subprocess.Popen(
-            [sys.executable, "-m", MODULE, *arguments],
-            cwd=ROOT,
-            env=os.environ | {"HF_HUB_OFFLINE": "0"},  # the app keeps its libraries offline
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            creationflags=NO_WINDOW,
-            start_new_session=True,  # Ctrl-C is for the app alone, which stops the download in its own way
-        )
-
     def _follow(self, process: "subprocess.Popen[bytes]") -> None:
         """Take over the process' reports; its end counts when it is gone, and with it its lock."""
         view = self._view
         with process:
             for line in process.stdout or ():
                 values = json.loads(line)
-                failure = values["failure"] and Failure(**values["failure"])
-                view = DownloadView(**values | {"failure": failure})
+                view = DownloadView(
+                    **values | {"failure": values["failure"] and Failure(**values["failure"])}
+                )
                 if view.is_running:
-                    with self._changed:
-                        self._show(replace(view, is_stopping=self._view.is_stopping))
-        with self._changed:
-            if view.is_running:  # it ended without a word
-                view = replace(view, state="stopped", speed=None, file=None)
-                if not self._view.is_stopping:
-                    reason = f"exit status {process.returncode}"
-                    error = MachineError("unexpected", reason=reason, place=MODULE)
-                    view = replace(view, state="failed", failure=describe_failure(error))
-            self._end(view)
+                    self._show(view)
+        if view.is_running and self._is_stopping:
+            view = replace(view, state="stopped", speed=None, file=None)
+        elif view.is_running:
+            error = MachineError("unexpected", reason=f"exit status {process.returncode}", place=MODULE)
+            view = replace(view, state="failed", speed=None, file=None, failure=describe_failure(error))
+        self._end(view)
 
     def _end(self, view: DownloadView) -> None:
-        self._show(replace(view, is_stopping=False))
+        self._show(view)
         if view.failure is not None:
             logger.warning("the download failed\n%s", view.failure.details)
         self._on_end()
 
     def _show(self, view: DownloadView) -> None:
-        self._view = view
-        self._changed.notify_all()
+        with self._changed:
+            self._view = replace(view, is_stopping=self._is_stopping and view.is_running)
+            self._changed.notify_all()

@@ -8,6 +8,7 @@ as a line of JSON. When its standard input is closed, to stop it or because the 
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,18 +18,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.public import disk_errors, exclusive_lock, replace_file
+from diffusers_helper.public import PARTS, disk_errors, exclusive_lock, replace_file
 
-from ..support.failures import Failure, describe_failure
+from ..support.failures import describe_failure
 from .download import DownloadState, DownloadView
 from .hub import ConnectionLost, Hub
-from .model_folders import ModelFolders, file_size, find_models_in
-from .plan import DownloadPlan, RemoteFile, check_room, local_copy, make_plan, part_path
+from .model_folders import (
+    PART_ENDING,
+    RESERVE,
+    ModelFolders,
+    RemoteFile,
+    file_size,
+    files_of,
+    find_models_in,
+    free_bytes,
+    gigabytes,
+    take_inventory,
+)
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""
@@ -43,41 +54,81 @@ REPORT_SECONDS = 0.2
 SPEED_SECONDS = 15.0
 """Seconds over which the speed is measured."""
 SURE_SECONDS = 2.0
-"""Seconds of fetching after which the speed is known."""
+"""Seconds of fetching after which the speed is known, and of a pause after which it is measured anew."""
+
+
+def download(folders: ModelFolders, report: Callable[[DownloadView], object], check: bool = False) -> None:
+    """Fetch what is missing; a `check` also reads what was downloaded before, as in `Download.start`.
+
+    `report` is called with the download as it is after each change; the last state is `done` or `failed`.
+    """
+    progress = Progress(report)
+    busy = MachineError("download_runs_already", path=str(folders.target))
+    try:
+        fetcher = Fetcher(folders, progress)
+        with exclusive_lock(folders.target / LOCK, busy):
+            fetcher.fetch_all(check)
+    except BaseException as error:  # noqa: BLE001  (the app reports it)
+        progress.enter("failed", failure=describe_failure(error))
+    else:
+        progress.enter("done")
 
 
 class Progress:
-    """Counts bytes, measures their speed, and calls `report` with the download as it is after each change."""
+    """The files to fetch, how much of them is there, and how fast the rest comes; each change is reported."""
 
-    def __init__(self, report: Callable[[DownloadView], None]) -> None:
-        self._report = report
-        self._view = DownloadView(state="asking")
-        self._plan = DownloadPlan({}, 0)
+    def __init__(self, report: Callable[[DownloadView], object]) -> None:
+        self._report, self._view = report, DownloadView(state="asking")
+        self._present: dict[RemoteFile, int] = {}
+        """The planned files, each with the bytes of it that need not be fetched."""
         self._marks: deque[tuple[float, int]] = deque()
-        """The times since fetching began, and the bytes that were done by then."""
+        """Times of fetching, and the bytes that were done by then."""
 
-    def plan(self, plan: DownloadPlan) -> None:
-        """Note how much there is, and how much of it is still to be fetched; `count` changes the plan."""
-        self._plan, total, needed = plan, plan.total_bytes, plan.needed_bytes
-        self._change(total_bytes=total, needed_bytes=needed, done_bytes=total - needed)
+    def plan(
+        self, folders: ModelFolders, list_files: Callable[[str], Sequence[RemoteFile]], check: bool
+    ) -> list[RemoteFile]:
+        """Return the files of incomplete parts, small ones first; in a check, also our own of the others.
 
-    def enter(
-        self,
-        state: DownloadState,
-        file: str | None = None,
-        last_error: str | None = None,
-        failure: Failure | None = None,
-    ) -> None:
-        """Set the state, with its file or its error."""
-        self._marks.clear()
-        self._change(state=state, speed=None, file=file, last_error=last_error, failure=failure)
+        Raises MachineError where a repository lacks a file or the disk is too small.
+        """
+        list_once = functools.cache(list_files)
+        self._present = {}
+        settled, copied, disk = 0, 0, folders.target.stat().st_dev
+        for part in take_inventory(folders).parts:
+            spec = PARTS[part.name]
+            is_own = part.folder == folders.target / spec.repository / spec.folder
+            if part.state == "complete" and not (check and is_own):
+                settled += part.num_bytes
+                continue
+            for file in files_of(spec, list_once(spec.repository)):
+                path, copy = folders.target / file.name, folders.find_copy(file)
+                left = min(file_size(folders.target / file.part_name) or 0, file.size)
+                self._present[file] = file.size if copy and (copy == path or not left) else left
+                if copy and copy != path and not left and copy.stat().st_dev != disk:
+                    copied += file.size
+        missing = sum(file.size - num_bytes for file, num_bytes in self._present.items())
+        total = settled + sum(file.size for file in self._present)
+        self._change(total_bytes=total, needed_bytes=missing, done_bytes=total - missing)
+        needed, free = missing + copied + RESERVE, free_bytes(folders.target)
+        if needed > max(free, RESERVE):
+            sizes = {"needed": gigabytes(needed), "free": gigabytes(free)}
+            raise MachineError("download_disk_too_small", path=str(folders.target), **sizes)
+        return sorted(self._present, key=lambda file: file.size)
+
+    def enter(self, state: DownloadState, file: str | None = None, **reason: Any) -> None:
+        """Set the state, with its file, and its `last_error` or `failure`."""
+        if self._marks and time.monotonic() - self._marks[-1][0] >= SURE_SECONDS:
+            self._marks.clear()
+        self._change(state=state, speed=None, file=file, **{"last_error": None} | reason)
 
     def count(self, file: RemoteFile, num_bytes: int) -> None:
         """Note how many bytes of a file that is being fetched are there."""
         if self._view.state != "fetching":
             self.enter("fetching", file.name)
-        self._plan.present[file] = num_bytes
-        done, now = self._plan.total_bytes - self._plan.needed_bytes, time.monotonic()
+        done, now = self._view.done_bytes + num_bytes - self._present[file], time.monotonic()
+        self._present[file] = num_bytes
+        if done < self._view.done_bytes:  # something damaged was deleted
+            self._marks.clear()
         if self._marks and now - self._marks[-1][0] < REPORT_SECONDS:
             self._view = replace(self._view, done_bytes=done)
             return
@@ -93,135 +144,96 @@ class Progress:
         self._report(self._view)
 
 
-def main(check: str, given: str, own: str, *caches: str, report: Callable[[DownloadView], None]) -> None:
-    """Call `download`; `check` and `given` are empty for none. Every failure is reported."""
-    progress = Progress(report)
-    folders = ModelFolders(Path(given) if given else None, Path(own), tuple(map(Path, caches)))
-    try:
-        download(folders, progress, check=bool(check))
-    except BaseException as error:  # noqa: BLE001  (the app reports it)
-        progress.enter("failed", failure=describe_failure(error))
-    else:
-        progress.enter("done")
-
-
-def download(
-    folders: ModelFolders, progress: Progress, *, check: bool = False, pauses: Sequence[float] = PAUSES
-) -> None:
-    """Fetch what is missing.
-
-    Args:
-        check: also read the files that this app downloaded before, and fetch the damaged ones again.
-        pauses: seconds before each new try while the connection is lost.
-
-    Raises:
-        MachineError: no connection, no room, another download runs, or the hub's files cannot be used.
-        InputError: the models cannot be used, or HF_ENDPOINT is no address.
-    """
-    fetcher = Fetcher(folders, progress, pauses)
-    busy = MachineError("download_runs_already", path=str(folders.target))
-    with exclusive_lock(folders.target / LOCK, busy):
-        fetcher.fetch_all(check)
-        try:
-            find_models_in(folders)  # what came is what the jobs will take
-        except InputError:
-            # All is there and as long as it should be, but cannot be used: so its content is checked.
-            fetcher.fetch_all(check=True)
-            find_models_in(folders)
-
-
-@dataclass
 class Fetcher:
     """Fetches files, one after another, reports their progress, and waits while the connection is lost."""
 
-    folders: ModelFolders
-    progress: Progress
-    pauses: Sequence[float] = PAUSES
-    hub: Hub = field(default_factory=Hub)
-    num_failed: int = 0
-    """Tries since something came."""
+    def __init__(self, folders: ModelFolders, progress: Progress) -> None:
+        self._folders, self._progress, self._hub, self._pauses = folders, progress, Hub(), iter(PAUSES)
 
     def fetch_all(self, check: bool) -> None:
-        """Fetch what is missing, small files first; raises like `download`."""
-        plan = make_plan(self.folders, self._list_files, check=check)
-        self.progress.plan(plan)
-        check_room(plan, self.folders.target)
-        for file in sorted(plan.present, key=lambda file: file.size):
-            self.fetch(file, check)
+        """Fetch what is missing, and see that it can be used; raises EngineError."""
+        for file in self._progress.plan(self._folders, self._list_files, check):
+            self._fetch(file, check)
+        try:
+            find_models_in(self._folders)  # what came is what the jobs will take
+        except InputError:
+            if check:
+                raise
+            self.fetch_all(check=True)  # all is there and as long as it should be, so the content is wrong
 
-    def fetch(self, file: RemoteFile, check: bool = False) -> None:
-        """Fetch the missing rest of a file. What has come is kept, whatever happens.
-
-        Args:
-            check: read a file that is there; one with wrong content is deleted and fetched.
-
-        Raises:
-            MachineError: no room, no connection, no such file, or its content is wrong again and again.
-        """
-        path = self.folders.target / file.name
-        part = part_path(path, file)
-        with disk_errors(path.parent):
+    def _fetch(self, file: RemoteFile, check: bool) -> None:
+        """Fetch the missing rest of a file, in a check also a damaged one; what has come is always kept."""
+        path, part = self._folders.target / file.name, self._folders.target / file.part_name
+        with disk_errors(path.parent, path):
             if file_size(path) == file.size:
-                if not check or self._is_intact(path, file):
+                if not check or file.checksum in (None, self._read(path, file).hexdigest()):
                     return
                 path.unlink()
+        with disk_errors(path.parent, part):
             path.parent.mkdir(parents=True, exist_ok=True)
-            source = local_copy(self.folders, file)
+            for other in {*path.parent.glob(f"{path.name}.{'[0-9a-f]' * 12}{PART_ENDING}")} - {part}:
+                other.unlink()  # of another version
+            source = self._folders.find_copy(file)
             if source is not None and not part.exists():
                 _copy(source, part)
             for _ in range(TRIES):
-                self._fill(part, file)
-                if self._is_intact(part, file):
-                    return replace_file(part, path)
+                if self._fill(part, file):
+                    break
                 part.unlink()
-        raise MachineError("download_wrong_file", file=file.name, host=self.hub.host)
+                self._progress.count(file, 0)
+            else:
+                raise MachineError("download_wrong_file", file=file.name, host=self._hub.host)
+        with disk_errors(path.parent, path):
+            replace_file(part, path)
 
-    def _fill(self, part: Path, file: RemoteFile) -> None:
-        """Append bytes until it is complete; it is on the disk at the end."""
+    def _fill(self, part: Path, file: RemoteFile) -> bool:
+        """Append bytes until it is complete and on the disk; returns whether its content is right."""
         with part.open("ab") as opened:
-            self.progress.count(file, opened.tell())
+            digest = self._read(part, file)
+            self._progress.count(file, opened.tell())
             while opened.tell() < file.size:
                 try:
-                    for data in self.hub.read(file, opened.tell()):
+                    for data in self._hub.read(file, opened.tell()):
                         opened.write(data)
                         opened.flush()
-                        self.progress.count(file, opened.tell())
-                        self.num_failed = 0
+                        digest.update(data)
+                        self._progress.count(file, opened.tell())
+                        self._pauses = iter(PAUSES)
                 except ConnectionLost as error:
                     self._wait(error, file.name)
             os.fsync(opened.fileno())  # a power cut takes nothing of it
+            return opened.tell() == file.size and file.checksum in (None, digest.hexdigest())
 
-    def _is_intact(self, path: Path, file: RemoteFile) -> bool:
-        """Return whether size and checksum on the disk are those of the remote file."""
-        self.progress.enter("checking", file.name)
-        digest = hashlib.sha256()
-        if len(file.checksum or "") == 40:  # a small file has git's checksum
-            digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    def _read(self, path: Path, file: RemoteFile) -> "hashlib._Hash":
+        """Return the checksum, which is git's for a small file, of what is there."""
+        self._progress.enter("checking", file.name)
+        is_small = len(file.checksum or "") == 40
+        digest = (
+            hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if is_small else hashlib.sha256()
+        )
         with path.open("rb") as opened:
             while chunk := opened.read(CHUNK):
                 digest.update(chunk)
-        return file_size(path) == file.size and file.checksum in (None, digest.hexdigest())
+        return digest
 
     def _list_files(self, repository: str) -> list[RemoteFile]:
         while True:
-            self.progress.enter("asking")
+            self._progress.enter("asking")
             try:
-                return self.hub.list_files(repository)
+                files = self._hub.list_files(repository)
             except ConnectionLost as error:
                 self._wait(error)
+            else:
+                self._pauses = iter(PAUSES)
+                return files
 
     def _wait(self, error: ConnectionLost, file: str | None = None) -> None:
-        """Wait longer and longer before another try, or as long as the server asks for.
-
-        Raises:
-            MachineError: it failed too often.
-        """
-        self.progress.enter("waiting", file, error.reason)
-        if self.num_failed >= len(self.pauses):
-            raise MachineError("download_no_connection", host=self.hub.host, reason=error.reason) from error
-        pause = max(self.pauses[self.num_failed], error.pause)
-        self.num_failed += 1
-        time.sleep(pause)
+        """Wait longer and longer, or as the server asks for; raises MachineError after the last try."""
+        self._progress.enter("waiting", file, last_error=error.reason)
+        pause = next(self._pauses, None)
+        if pause is None:
+            raise MachineError("download_no_connection", host=self._hub.host, reason=error.reason) from error
+        time.sleep(max(pause, error.pause))
 
 
 def _copy(source: Path, part: Path) -> None:
@@ -234,28 +246,25 @@ def _copy(source: Path, part: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def _connect() -> Callable[[DownloadView], None]:
+def _connect() -> Callable[[DownloadView], object]:
     """Take the pipes away from the standard streams, where libraries could write and, on Windows, hang.
 
-    Returns:
-        A function that writes a report.
+    Returns a function that writes a report.
     """
     orders, reports = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    threading.Thread(target=_end_with_the_app, args=(orders,), daemon=True).start()
+    return lambda view: os.write(reports, json.dumps(asdict(view), default=str).encode() + b"\n")
 
-    def end_with_the_app() -> None:
-        with contextlib.suppress(OSError):
-            os.read(orders, 1)
-        os._exit(0)
 
-    threading.Thread(target=end_with_the_app, daemon=True).start()
-
-    def report(view: DownloadView) -> None:
-        os.write(reports, json.dumps(asdict(view), default=str).encode() + b"\n")
-
-    return report
+def _end_with_the_app(orders: int) -> None:
+    with contextlib.suppress(OSError):
+        os.read(orders, 1)
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:], report=_connect())
+    asked_check, given, own, *caches = sys.argv[1:]
+    searched = ModelFolders(Path(given) if given else None, Path(own), tuple(map(Path, caches)))
+    download(searched, _connect(), check=bool(asked_check))

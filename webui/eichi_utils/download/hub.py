@@ -2,13 +2,15 @@
 
 Uses huggingface_hub's listing, session and token, but not its `http_get`: that writes in steps of 10 MiB,
 which are lost with a connection, empties the file where a server ignores the range, and takes a log-in
-page for a file's beginning. Where another try may help, `ConnectionLost` is raised.
+page for a file's beginning.
 """
 
 import contextlib
+import email.utils
 import os
 import re
 import ssl
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from diffusers_helper.errors import InputError, MachineError
 
-from .plan import RemoteFile
+from .model_folders import RemoteFile
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LIBRARY = "endframe-ichi"
@@ -30,7 +32,11 @@ LONGEST_PAUSE = 600.0
 """Seconds that a server can make us wait."""
 MAX_REASON = 200
 """Characters of a reason in a sentence."""
-_TRANSIENT = (408, 425, 429, *range(500, 600))
+TRANSIENT = (408, 425, 429, *range(500, 600))
+BEYOND_END = 416
+"""The status where a file ends before what is asked for."""
+NO_LISTING = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""Errors of a library that reads something else as a repository's list."""
 T = TypeVar("T")
 
 
@@ -50,23 +56,25 @@ class Hub:
 
     Raises:
         InputError: `HF_ENDPOINT` is no address.
+        ConnectionLost: another try may help; from each method.
+        MachineError: the server refuses, has no such thing, or another, or is no hub; from each method.
     """
 
     def __init__(self) -> None:
         address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        if not _is_address(address):
+        try:
+            parts = urllib.parse.urlsplit(address)
+            is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_web = False
+        if not is_web or address.split() != [address]:
             raise InputError("download_endpoint", value=address[:MAX_REASON])
         self.endpoint = address.rstrip("/")
         self.host = _host(self.endpoint)
         self._token: str | None = None
 
     def list_files(self, repository: str) -> list[RemoteFile]:
-        """List a repository's files at its newest commit.
-
-        Raises:
-            ConnectionLost: another try may help.
-            MachineError: the server refuses, doesn't know the repository, or is no hub.
-        """
+        """List a repository's files at its newest commit."""
 
         def ask() -> list[RemoteFile]:
             api = HfApi(self.endpoint, token=self._token or False, library_name=LIBRARY)
@@ -75,20 +83,17 @@ class Hub:
 
         return self._ask(repository, ask)
 
-    def read(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        """Yield a file's bytes from `offset` on as they come.
-
-        Raises:
-            ConnectionLost: another try may help.
-            MachineError: the server refuses, or has another file under this name, or none.
-        """
+    def read(self, file: RemoteFile, offset: int, tries: int = 2) -> Iterator[bytes]:
+        """Yield a file's bytes from `offset` on as they come; `tries` for one of another size."""
         with contextlib.closing(self._ask(file.repository, lambda: self._open(file, offset))) as response:
             position = offset if response.status_code == 206 else 0  # it cannot begin in the middle
-            end = position + int(response.headers.get("Content-Length", file.size - position))
-            if end != file.size:
-                raise MachineError(
-                    "download_wrong_size", file=file.name, host=self.host, size=end, expected=file.size
-                )
+            extent = response.headers.get("Content-Range") or response.headers.get("Content-Length", "")
+            size = int(extent.rpartition("/")[2] or file.size)
+            if size != file.size:
+                if tries > 1:  # this may be a log-in page, and what is there right
+                    return (yield from self.read(file, offset, tries - 1))
+                values = {"file": file.name, "host": self.host, "size": size, "expected": file.size}
+                raise MachineError("download_wrong_size", **values)
             try:
                 for data in response.iter_bytes():
                     new = data[max(offset - position, 0) :]
@@ -108,7 +113,8 @@ class Hub:
             headers["Range"] = f"bytes={offset}-"
         url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=self.endpoint)
         request = get_session().build_request("GET", url, headers=headers, timeout=TIMEOUT)
-        return get_session().send(request, stream=True).raise_for_status()
+        response = get_session().send(request, stream=True)
+        return response if response.status_code == BEYOND_END else response.raise_for_status()
 
     def _ask(self, repository: str, ask: Callable[[], T]) -> T:
         """Ask without the token first: a public repository needs none, and refuses one that has expired."""
@@ -116,58 +122,53 @@ class Hub:
             return ask()
         except Exception as error:
             problem = self._problem(error, repository)
-            is_refused = getattr(problem, "code", None) == "download_refused"
-            if not is_refused or self._token is not None or (token := get_token()) is None:
+            if getattr(problem, "code", None) != "download_refused" or self._token is not None:
                 raise problem from error
-        self._token = token
+            with contextlib.suppress(Exception):  # which may ask servers
+                self._token = get_token()
+            if self._token is None:
+                raise problem from error
         return self._ask(repository, ask)
 
     def _problem(self, error: Exception, repository: str) -> Exception:
         """Return our error for a library's, of which the HTTP errors hold the response."""
-        if (response := getattr(error, "response", None)) is not None:
-            response.close()
-            return self._status_problem(response, f"{self.endpoint}/{repository}")
-        if isinstance(error, ValueError | LookupError | TypeError | AttributeError | RecursionError):
+        root, response = _root_cause(error), getattr(error, "response", None)
+        if response is None and isinstance(error, NO_LISTING):
             return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
-        root = _root_cause(error)
         if isinstance(root, ssl.SSLCertVerificationError):
             reason = getattr(root, "verify_message", "") or str(root)
             return MachineError("download_certificate", host=self.host, reason=reason)
-        return ConnectionLost(_describe(error))
-
-    def _status_problem(self, response: Any, page: str) -> Exception:
-        code, status = response.status_code, f"{response.status_code} {response.reason_phrase}"
-        host = _host(str(response.url))
-        if code in _TRANSIENT:
-            asked = response.headers.get("Retry-After", "")
-            pause = float(asked) if asked.isdecimal() else 0.0  # instead of a date, our own pauses count
-            return ConnectionLost(f"HTTP {status}", min(pause, LONGEST_PAUSE))
+        if response is None:
+            return ConnectionLost(_describe(error))
+        response.close()
+        host, code, page = _host(str(response.url)), response.status_code, f"{self.endpoint}/{repository}"
+        status = f"{code} {response.reason_phrase}"
+        if code in TRANSIENT:
+            return ConnectionLost(f"HTTP {status}", _seconds_to_wait(response.headers.get("Retry-After", "")))
         if host != self.host:  # a store's link is good for an hour
             return ConnectionLost(f"HTTP {status}, {host}")
-        if code in (401, 403):
-            return MachineError("download_refused", page=page)
-        if code in (404, 410):
-            return MachineError("download_not_found", page=page)
+        if code in (401, 403, 404, 410):
+            return MachineError("download_refused" if code < 404 else "download_not_found", page=page)
         return MachineError("download_status", host=host, status=status)
+
+
+def _seconds_to_wait(asked: str) -> float:
+    """Return how long a server asks to wait, as a number of seconds or with a date; 0 where it doesn't."""
+    with contextlib.suppress(ValueError):
+        date = None if asked.isdecimal() else email.utils.parsedate_to_datetime(asked)
+        seconds = float(asked) if date is None else date.timestamp() - time.time()
+        return min(max(seconds, 0.0), LONGEST_PAUSE)
+    return 0.0
 
 
 def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
     """Return the file of a listing's entry; ValueError, TypeError or AttributeError for a broken one."""
     size, checksum = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
-    if not isinstance(size, int) or size < 0 or not commit:
+    if type(size) is not int or size < 0 or not commit or not re.fullmatch(r"[\w.-]+", commit):
         raise ValueError(f"{size} bytes at {commit}")
     if checksum is not None and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
         raise ValueError(checksum)
     return RemoteFile(repository, entry.rfilename, size, commit, checksum)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(text)
-        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return is_web and text.split() == [text]
 
 
 def _host(url: str) -> str:

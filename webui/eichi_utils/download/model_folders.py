@@ -1,19 +1,22 @@
-"""The folders in which models may lie on this computer, and what is there of each part of the set.
+"""The files of each part of the set, and the folders on this computer in which they may lie.
 
 The hub is not asked. A part that is complete in any folder is used where it is: the five parts need not come
-from one folder.
+from one folder. The same weights may lie in a repository in several formats (`.bin`, fp16 variants, one file
+beside its shards): of each part only those are taken which `diffusers_helper.weights.model_files` finds.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.public import (
     PARTS,
     SINGLE_FILES,
@@ -21,6 +24,7 @@ from diffusers_helper.public import (
     ModelPart,
     PartSpec,
     check_fit,
+    disk_errors,
     find_part,
     repository_folders,
 )
@@ -31,18 +35,36 @@ PART_ENDING = ".part"
 """The ending of files that are being downloaded: `model.safetensors.0123456789ab.part`."""
 CONFIG = "config.json"
 INDICES = tuple(f"{name}.index.json" for name in SINGLE_FILES)
-PROCESSOR_FILES = (
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "preprocessor_config.json",
-)
-"""The files of tokenizers and image processors; none has all of them."""
+PROCESSOR_ENDINGS = (".json", ".txt")
+"""The endings of the files of tokenizers and image processors."""
 SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-(\d{5})\.safetensors")
+RESERVE = 2**30
+"""Bytes that stay free: a system whose disk is full to the last byte does not work well."""
 CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository as it was listed at a commit, so that later changes don't mix with this.
+
+    `checksum` is hexadecimal: SHA-256 of a large file, git's SHA-1 of a small one; None if the hub gave none.
+    """
+
+    repository: str
+    path: str
+    size: int
+    commit: str = "main"
+    checksum: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in messages, and the path below a folder of models."""
+        return f"{self.repository}/{self.path}"
+
+    @property
+    def part_name(self) -> str:
+        """The path at which its bytes gather until it is complete: versions of it do not mix."""
+        return f"{self.name}.{(self.checksum or f'{self.size:012}')[:12]}{PART_ENDING}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,11 @@ class ModelFolders:
             with contextlib.suppress(OSError):
                 yield from repository_folders(root, repository)
 
+    def find_copy(self, file: RemoteFile) -> Path | None:
+        """Find a file of the same length at the same path of its repository in any of the folders."""
+        paths = (folder / file.path for folder in self.of_repository(file.repository))
+        return next((path for path in paths if file_size(path) == file.size), None)
+
 
 PartState = Literal["complete", "partly", "missing"]
 
@@ -102,20 +129,11 @@ class PartView:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The parts of the set at one moment."""
+    """The parts of the set at one moment; the state and the bytes of all of them."""
 
     parts: tuple[PartView, ...]
-
-    @property
-    def state(self) -> PartState:
-        """The state of the whole set."""
-        states = {part.state for part in self.parts}
-        return "partly" if len(states) > 1 else next(iter(states))
-
-    @property
-    def num_bytes(self) -> int:
-        """The bytes of all parts on the disk."""
-        return sum(part.num_bytes for part in self.parts)
+    state: PartState
+    num_bytes: int
 
 
 def take_inventory(folders: ModelFolders) -> Inventory:
@@ -123,14 +141,16 @@ def take_inventory(folders: ModelFolders) -> Inventory:
 
     Takes milliseconds: only the headers of weights are read. A folder that cannot be read holds nothing.
     """
-    return Inventory(tuple(_view_part(name, spec, folders) for name, spec in PARTS.items()))
+    parts = tuple(_view_part(name, spec, folders) for name, spec in PARTS.items())
+    states = {part.state for part in parts}
+    state = "partly" if len(states) > 1 else parts[0].state
+    return Inventory(parts, state, sum(part.num_bytes for part in parts))
 
 
 def find_models_in(folders: ModelFolders) -> ModelFiles:
     """Find the complete set, each part in the first folder that has it as a whole.
 
-    Raises:
-        InputError: the first thing that is missing, cut short or foreign.
+    Raises InputError for the first thing that is missing, cut short or foreign.
     """
     files = ModelFiles(**{name: _find(folders, spec) for name, spec in PARTS.items()})
     check_fit(files)
@@ -142,6 +162,42 @@ def file_size(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         return path.stat().st_size if path.is_file() else None
     return None
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or until it is made, the nearest one above it; itself where there is none."""
+    return next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), folder)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the disk of a folder that need not exist yet; MachineError where there is no disk."""
+    with disk_errors(folder, folder):
+        return shutil.disk_usage(nearest_folder(folder)).free
+
+
+def gigabytes(num_bytes: int) -> str:
+    """Format decimal gigabytes, as disks and download pages count."""
+    return f"{num_bytes / 1e9:.1f}"
+
+
+def files_of(spec: PartSpec, listing: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Choose the files of one part from all of its repository; the weights come last.
+
+    Raises MachineError where the repository has no such part any more.
+    """
+    by_path = {PurePosixPath(file.path): file for file in listing}
+    names = {path.name for path in by_path if path.parent == PurePosixPath(spec.folder)}
+    paths = [PurePosixPath(spec.folder, name) for name in (CONFIG, *_choose_weights(names))]
+    if spec.processor is not None:
+        found = [path.name for path in by_path if path.parent.as_posix() == spec.processor]
+        found = [name for name in found if name.endswith(PROCESSOR_ENDINGS)]
+        choices = (names for names in spec.processor_files if set(found).issuperset(names))
+        chosen = dict.fromkeys([*next(choices, spec.processor_files[0]), *found])
+        paths = [PurePosixPath(spec.processor, name) for name in chosen] + paths
+    for path in paths:
+        if path not in by_path:
+            raise MachineError("download_repository_changed", repository=spec.repository, file=str(path))
+    return [by_path[path] for path in paths]
 
 
 def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
@@ -157,16 +213,15 @@ def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
 
 def _find(folders: ModelFolders, spec: PartSpec) -> ModelPart:
     """Find the first complete part; raises the InputError of the first incomplete one."""
-    problem = InputError("model_missing", repository=spec.repository, path=str(folders.target))
+    problems = [InputError("model_missing", repository=spec.repository, path=str(folders.target))]
     for root in folders.roots:
         try:
             return find_part(root, spec)
         except InputError as error:
-            if problem.code == "model_missing" != error.code:
-                problem = error
+            problems.append(error)
         except OSError as error:
             logger.debug("%s cannot be read: %s", root, error)
-    raise problem
+    raise max(problems, key=lambda problem: problem.code != "model_missing")
 
 
 def _bytes_below(repository: Path, spec: PartSpec) -> int:
@@ -185,4 +240,14 @@ def may_be_part_of(spec: PartSpec, path: PurePosixPath) -> bool:
     """Return whether a file with that path in the repository's folder may belong to this part."""
     if path.parent == PurePosixPath(spec.folder):
         return path.name in (CONFIG, *INDICES, *SINGLE_FILES) or SHARD.fullmatch(path.name) is not None
-    return path.parent.as_posix() == spec.processor and path.name in PROCESSOR_FILES
+    return path.parent.as_posix() == spec.processor and path.name.endswith(PROCESSOR_ENDINGS)
+
+
+def _choose_weights(names: set[str]) -> list[str]:
+    """Choose as the finder does: an index with its shards, else a single file."""
+    shards = list(filter(None, map(SHARD.fullmatch, sorted(names))))
+    for index, shard in itertools.product(filter(names.__contains__, INDICES), shards):
+        series = [found[0] for found in shards if found.groups() == shard.groups()]  # of one upload
+        if index.startswith(shard[1]) and len(series) == int(shard[2]):
+            return [index, *series]
+    return [next((name for name in SINGLE_FILES if name in names), SINGLE_FILES[0])]

@@ -11,8 +11,7 @@ from typing import Literal
 
 from diffusers_helper.errors import EngineError, MachineError
 
-from ..download.model_folders import ModelFolders, find_models_in, take_inventory
-from ..download.plan import free_bytes, nearest_folder
+from ..download.model_folders import ModelFolders, find_models_in, free_bytes, nearest_folder, take_inventory
 
 DEMO_BYTES = 2**30
 """Bytes below which a transformer is one of the demo's models."""

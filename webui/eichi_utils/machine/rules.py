@@ -21,7 +21,7 @@ from diffusers_helper.limits import (
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu, build_for, oldest_driver
 
-from ..download.plan import RESERVE, gigabytes
+from ..download.model_folders import RESERVE, gigabytes
 from .disk import FolderFacts, ModelsFacts
 from .torch_probe import TorchFacts
 

@@ -7,7 +7,7 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.sections import FPS, kept_frames
 
 from ..download.download import DownloadView
-from ..download.plan import free_bytes, gigabytes
+from ..download.model_folders import free_bytes, gigabytes
 from ..jobs.job import Job
 from ..jobs.queue import QueueView
 from ..machine.check import line_text, worst_level
