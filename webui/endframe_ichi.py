@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # `--help` may have letters that a terminal or file lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments(arguments)
-    _be_quiet_and_offline(options.verbose)
+    _prepare_libraries(options.verbose)
     from webui.eichi_utils.support.log_file import log_to
 
     hidden = (*(os.environ.get(name, "") for name in TOKENS), *(options.login or ())[1:])
@@ -156,9 +156,10 @@ def _login(words: Translator, text: str) -> tuple[str, str]:
     return name, password
 
 
-def _be_quiet_and_offline(verbose: bool) -> None:
-    """Keep libraries, before their import, from the network and the terminal."""
+def _prepare_libraries(verbose: bool) -> None:
+    """Keep libraries, before their import, from the network, the terminal and each other's cores."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads take busy cores
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     level = logging.DEBUG if verbose else logging.ERROR
     terminal = logging.StreamHandler()

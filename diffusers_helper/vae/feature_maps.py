@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..kernels import agrees
 from .windows import Activation, UnfoldFrames, WindowSpec, unfold_frames
 
-STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 8 * 2**20}
+STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 24 * 2**20}
 """Bytes of one convolution's input, frames side by side: enough to keep a GPU busy and to compute few rows
 twice; on a CPU few enough for its caches."""
 LARGEST_PIECE = 2**31 - 1

@@ -48,10 +48,11 @@ def unfold_frames(seen: torch.Tensor, spec: WindowSpec, activation: Activation |
     height = rows + spec.is_top + spec.is_bottom
     window = seen.new_empty(spec.count, height, width + 2, spec.taps, channels)
     inner = window[:, int(spec.is_top) : rows + spec.is_top, 1:-1]
-    first = len(seen) - spec.count - (spec.taps - 1)
-    for number in range(spec.count):
-        for tap in range(spec.taps):
-            inner[number, :, :, tap] = active[max(first + number + tap, 0)].permute(1, 2, 0)
+    for tap in range(spec.taps):
+        begin = len(seen) - spec.count - (spec.taps - 1) + tap  # that of the first new frame
+        repeated = max(-begin, 0)
+        inner[:repeated, :, :, tap] = active[0].permute(1, 2, 0)
+        inner[repeated:, :, :, tap] = active[begin + repeated : begin + spec.count].permute(0, 2, 3, 1)
     if spec.is_top:
         window[:, 0] = window[:, 1]
     if spec.is_bottom:
