@@ -244,12 +244,16 @@ class JobFolder:
         """
         evaluations = json.dumps([stored.metadata["evaluations"] for stored in self._latents])
         metadata = {"transformer_evaluations": evaluations, "seed": str(self._fingerprint.seed)}
-        latents = torch.cat([self.latents(number) for number in reversed(range(self.num_latents))], dim=2)
-        entry = {"dtype": "F32", "shape": [*latents.shape], "data_offsets": [0, latents.nbytes]}
+        count = sum(stored.frames for stored in self._latents)
+        shape = [1, LATENT_CHANNELS, count, self._shape[0] // 8, self._shape[1] // 8]
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * math.prod(shape)]}
         header = json.dumps({"__metadata__": metadata, "latents": entry}).encode()
         header += b" " * (-len(header) % 8)  # by hand: the library writes metadata in any order
-        with atomic_write(path) as part:
-            part.write_bytes(struct.pack("<Q", len(header)) + header + latents.numpy().tobytes())
+        with atomic_write(path) as part, part.open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for channel in range(LATENT_CHANNELS):  # one at a time: together they would fill the memory
+                for number in reversed(range(self.num_latents)):
+                    file.write(self.latents(number)[0, channel].numpy().tobytes())
 
     # -- files -----------------------------------------------------------------------------------------------
 
