@@ -47,12 +47,7 @@ class AttentionChooser:
     """Chooses the attention backend for one device; each candidate is tried once."""
 
     def __init__(
-        self,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        compiles: bool = False,
-        requested: str | None = None,
+        self, device: torch.device, dtype: torch.dtype, compiles: bool = False, requested: str | None = None
     ) -> None:
         """
         Args:
@@ -124,11 +119,7 @@ class ActiveAttention:
         self._exits = ExitStack()
 
     def __enter__(self) -> "ActiveAttention":
-        try:
-            self._enter()
-        except Exception as error:  # noqa: BLE001  (what is missing or broken may raise anything)
-            self.replace(str(error))
-            self.failed = True
+        self.guard(self._enter)  # what is missing or broken may raise anything
         return self
 
     def __exit__(self, *_: object) -> None:

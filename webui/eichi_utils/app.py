@@ -17,7 +17,7 @@ from diffusers_helper.request import GenerationRequest
 from .engine_options import DEMO_RESOLUTION, EngineOptions
 from .form import FIELDS
 from .instance import only_app
-from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, SpeedHistory, job_size
+from .jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, SpeedHistory, job_parts
 from .jobs.queue import JobQueue
 from .jobs.runner import JobRunner, logged
 from .jobs.store import delete_stale
@@ -93,7 +93,7 @@ class AppState:
 
     def take_notices(self) -> list[Notice]:
         """Return the notices about files that could not be read, each only once."""
-        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices]
+        known = [*self.queue.notices, *self.settings.notices, *self.presets.notices, *self.speed.notices]
         new = [notice for notice in known if notice not in self._reported]
         self._reported.extend(new)
         return new
@@ -167,11 +167,13 @@ def open_settings(options: PageOptions) -> SettingsStore:
 
 def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, planned: Planned) -> Eta:
     """Return the remaining time of a job that begins: the machine's name is known from now on."""
-    if runner.machine_key != app.settings.load()["machine"]:
-        app.remember(machine=runner.machine_key)
-    size = job_size(request, planned.plan, planned.height, planned.width)
+    machine = runner.machine_key or ""
+    if machine != app.settings.load()["machine"]:
+        app.remember(machine=machine)
+    parts = job_parts(request, planned.plan, planned.height, planned.width)
     typical = TYPICAL_DEMO if app.options.engine.uses_demo else TYPICAL
-    return app.speed.start_eta(runner.machine_key, size, typical)
+    known = app.speed.speeds.get(machine, typical)
+    return Eta(parts, known, lambda speed: app.speed.learn(machine, speed))
 
 
 def _delete_uploads(home: Path) -> None:

@@ -1,207 +1,134 @@
 """The remaining time of a job, against jobs whose true end is known."""
 
-import itertools
 import json
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffusers_helper.events import Event, Finished, Resumed, SectionDone, StageStarted, StepDone
+from diffusers_helper.events import Finished, Resumed, SectionDone, StageStarted, StepDone
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
-from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, JobSize, Speed, SpeedHistory, job_size
+from webui.eichi_utils.jobs.eta import TYPICAL, TYPICAL_DEMO, Eta, Part, Speed, SpeedHistory, job_parts
 
 PREVIEW = np.zeros((1, 1, 3), np.uint8)
-SIZE = JobSize(steps=16, step_values=1000, decoded_values=(1000, 1200, 1200, 2100), skips_steps=False)
-TEACACHE = replace(SIZE, skips_steps=True)
+FINISHED = Finished(None, 1, 1.0, 64, 64, 1.0)
+DECODED = (1000, 1200, 1200, 2100)
 TRUE = Speed(20.0, computed_step=4e-3, decoding=4e-3, saving=3 / 5500, skipped_step=4e-4)
+WHOLE = 20 + 4 * 16 * 4 + 4e-3 * 5500 + 3
+HALF = 20 + 2 * 16 * 4 + 4e-3 * 3300 + 3
+HALF_A_SECTION = [StageStarted("sampling", 2), *[StepDone(2, 4, 1, 16, True, PREVIEW)] * 8]
+ALL = (True,) * 16
 EVERY_OTHER = tuple(number in (0, 15) or number % 2 == 0 for number in range(16))
+NAPS = {1: 19, 2: 20, 8: 26, 42: 60, 34: 36, 51: 53}
+"""The part in which the computer is asleep, a step or decoding, and that from which on nothing shows it."""
+SIZES = [(1, 1), (1, 2), (2, 1), (1, 16), (120, 1)]  # sections, and steps of each
 
 
-@dataclass(frozen=True)
-class Course:
-    """The course of a job: the true speed, which steps are computed, and delays by (section, step)."""
-
-    size: JobSize = SIZE
-    speed: Speed = TRUE
-    pattern: tuple[bool, ...] = (True,) * 16
-    delays: dict[tuple[int, int], float] = field(default_factory=dict)
-
-    def events(self) -> list[tuple[float, Event]]:
-        decoded, steps, speed = self.size.decoded_values, self.size.steps, self.speed
-        now = speed.overhead
-        happened: list[tuple[float, Event]] = [(0, StageStarted("prompt")), (0, StageStarted("compiling"))]
-        for section, values in enumerate(decoded):
-            happened.append((now, StageStarted("sampling", section)))
-            for step, computed in enumerate(self.pattern, 1):
-                seconds = speed.computed_step if computed else speed.skipped_step
-                now += seconds * self.size.step_values + self.delays.get((section, step), 0)
-                happened.append((now, StepDone(section, len(decoded), step, steps, computed, PREVIEW)))
-            happened.append((now, StageStarted("decoding", section)))
-            now += speed.decoding * values + self.delays.get((section, steps + 1), 0)
-            happened.append((now, SectionDone(section, len(decoded), 33)))
-        last = now + speed.saving * sum(decoded)
-        return [*happened, (now, StageStarted("saving")), (last, Finished(None, 1, 1.0, 64, 64, 1.0))]
+def parts(pattern: tuple[bool, ...] = ALL, decoded: tuple[int, ...] = DECODED) -> list[Part]:
+    """The parts of a job in which these steps of a section are computed."""
+    steps = [("computed_step" if all(pattern) else "teacache_step", 1000)] * len(pattern)
+    sections = (part for values in decoded for part in (*steps, ("decoding", values)))
+    return [("overhead", 1), *sections, ("saving", sum(decoded))]
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A moment after an event: the position, the answer, and the truth."""
-
-    position: tuple[int, int]
-    left: float | None
-    fraction: float
-    true: float
-
-    @property
-    def error(self) -> float:
-        """The relative error of the seconds, of which three are forgiven."""
-        assert self.left is not None
-        return max(abs(self.left - self.true) - 3, 0) / max(self.true, 1)
-
-
-def follow(course: Course, eta: Eta) -> tuple[list[Moment], Eta]:
-    """The moments after each event, and the remaining time at the end."""
-    moments, happened = [], course.events()
-    for now, event in happened:
+def follow(eta, speed=TRUE, pattern=ALL, delayed=-1, delay=0.0):
+    """The part, the answers and the true seconds left after each event, and the remaining time at the end."""
+    decoded = [values for figure, values in eta.parts if figure == "decoding"]
+    events = [(0, StageStarted("prompt")), (speed.overhead, StageStarted("compiling"))]
+    for section, values in enumerate(decoded):
+        events.append((0, StageStarted("sampling", section)))
+        for step, computed in enumerate(pattern, 1):
+            seconds = 1000 * (speed.computed_step if computed else speed.skipped_step)
+            events.append((seconds, StepDone(section, 4, step, 16, computed, PREVIEW)))
+        events.append((0, StageStarted("decoding", section)))
+        events.append((speed.decoding * values, SectionDone(section, 4, 33)))
+    events += [(0, StageStarted("saving")), (speed.saving * sum(decoded), FINISHED)]
+    now, whole, moments = 0.0, sum(seconds for seconds, _ in events) + delay, []
+    for seconds, event in events:
+        now += seconds + (delay if seconds and eta.present == delayed else 0)
         eta = eta.apply(event, now)
-        true = happened[-1][0] - now
-        moments.append(
-            Moment(
-                divmod(max(eta.part - 1, 0), course.size.steps + 1),
-                eta.seconds_left(now),
-                eta.fraction(now),
-                true,
-            )
-        )
+        moments.append((eta.present, *eta.at(now), whole - now))
     return moments[:-1], eta
 
 
-def known(course: Course) -> Eta:
-    """The remaining time of a job on a machine that has made this one before."""
-    return Eta(course.size, follow(course, Eta(course.size))[1].speed)
+def worst(moments, since=0):
+    """The largest relative error of the seconds from a part on; three seconds are forgiven."""
+    return max((abs(left - true) - 3) / max(true, 1) for part, _, left, true in moments if part >= since)
 
 
-@pytest.mark.parametrize("pattern", [(True,) * 16, EVERY_OTHER], ids=["all steps", "TeaCache"])
+@pytest.mark.parametrize(("pattern", "delay", "since"), [(ALL, 0, 3), (EVERY_OTHER, 0, 4), (ALL, 40, 3)])
 @pytest.mark.parametrize(
-    ("typical", "speed"),
+    ("typical", "decoding", "saving"),
+    [(TYPICAL, 4e-3, 3), (TYPICAL, 8e-3, 3), (TYPICAL_DEMO, 4e-2, 10), (TYPICAL_DEMO, 6e-2, 10)],
+)
+def test_a_first_job_is_near_from_its_second_step_on(typical, decoding, saving, pattern, delay, since):
+    speed = replace(TRUE, decoding=decoding, saving=saving / 5500)
+    moments, _ = follow(Eta(parts(pattern), typical), speed, pattern, delayed=1, delay=delay)
+    shown = [moment for moment in moments if moment[2] is not None]
+    assert (shown[0][0], worst(shown) < 0.3) == (since, True)
+    assert all(abs(done - (1 - true / moments[0][3])) < 0.2 for _, done, _, true in shown)
+
+
+@pytest.mark.parametrize(
+    ("eta", "course", "since", "limit"),
     [
-        (TYPICAL, TRUE),
-        (TYPICAL, replace(TRUE, decoding=8e-3)),
-        (TYPICAL_DEMO, replace(TRUE, decoding=4e-2, saving=10 / 5500)),
-        (TYPICAL_DEMO, replace(TRUE, decoding=6e-2, saving=10 / 5500)),
+        (Eta(parts(EVERY_OTHER), replace(TRUE, computed_share=9 / 16)), {"pattern": EVERY_OTHER}, 0, 0.15),
+        (Eta(parts(), TRUE), {"speed": replace(TRUE, computed_step=12e-3)}, 3, 0.1),  # slower today
+        *((Eta(parts(), TRUE), {"delayed": nap, "delay": 3600.0}, NAPS[nap], 0.05) for nap in NAPS),
+        *((Eta(parts(ALL[:n], (1000,) * m), TRUE), {"pattern": ALL[:n]}, 0, 0.1) for m, n in SIZES),
     ],
 )
-def test_a_first_job_is_near_from_its_third_step_on(typical, speed, pattern):
-    course = Course(SIZE if all(pattern) else TEACACHE, speed, pattern)
-    moments, _ = follow(course, Eta(course.size, typical))
-    assert [moment.left for moment in moments if moment.position <= (0, 1)] == [None] * 4
-    after = [moment for moment in moments if moment.position >= (0, 3)]
-    assert max(moment.error for moment in after) < 0.3
-    assert all(abs(moment.fraction - (1 - moment.true / course.events()[-1][0])) < 0.2 for moment in after)
+def test_after_an_earlier_job_it_is_near(eta, course, since, limit):
+    assert worst(follow(eta, **course)[0], since) < limit
 
 
-@pytest.mark.parametrize("pattern", [(True,) * 16, EVERY_OTHER], ids=["all steps", "TeaCache"])
-def test_after_an_earlier_job_it_is_near_from_the_beginning(pattern):
-    course = Course(SIZE if all(pattern) else TEACACHE, pattern=pattern)
-    moments, _ = follow(course, known(course))
-    assert max(moment.error for moment in moments) < 0.15
+def test_after_the_same_job_it_is_exact():
+    for _, done, left, true in follow(Eta(parts(), TRUE))[0]:
+        assert (done, left) == pytest.approx((1 - true / WHOLE, true))
 
 
-def test_seconds_and_fraction_agree_and_neither_turns_back():
-    course = Course()
-    moments, _ = follow(course, known(course))
-    whole = course.events()[-1][0]
-    assert all(moment.fraction == pytest.approx(1 - moment.left / whole, abs=1e-6) for moment in moments)
-    assert all(a.fraction <= b.fraction + 1e-9 for a, b in itertools.pairwise(moments))
-    assert all(a.left >= b.left - 1e-9 for a, b in itertools.pairwise(moments))
-
-
-@pytest.mark.parametrize("delayed", [(0, 1), (0, 2), (0, 8), (2, 8), (1, 17), (2, 17)])
-def test_an_hour_asleep_changes_nothing_afterwards(delayed):
-    course = Course(delays={delayed: 3600.0})
-    moments, _ = follow(course, known(Course()))
-    section, step = delayed
-    after = [moment for moment in moments if moment.position > (section + 1, step % 17)]
-    assert len(after) > 5
-    assert max(moment.error for moment in after) < 0.05
-
-
-def test_a_slow_first_step_is_not_taken_for_the_speed():
-    moments, _ = follow(Course(delays={(0, 1): 40.0}), Eta(SIZE))
-    shown = [moment for moment in moments if moment.left is not None]
-    assert shown[0].position == (0, 2)
-    assert shown[0].error < 0.3
-
-
-def test_a_machine_slower_today_is_followed_in_two_steps():
-    moments, _ = follow(Course(speed=replace(TRUE, computed_step=12e-3)), known(Course()))
-    assert all(moment.error < 0.1 for moment in moments if moment.position >= (0, 2))
-
-
-def test_late_work_is_expected_to_need_as_long_again():
-    eta = known(Course()).apply(StageStarted("decoding", 3), 0.0)
-    expected = [eta.seconds_left(now) for now in (0.0, 8.0, 8.4, 12.0)]
-    assert expected == pytest.approx([11.4, 3.4, 3.0, 6.6])
-    assert eta.fraction(12.0) == eta.fraction(8.4)
-
-
-def test_loading_counts_down_and_is_no_step():
-    eta = known(Course())
-    whole = eta.seconds_left(0.0)
-    assert eta.seconds_left(5.0) == pytest.approx(whole - 5)
-    eta = eta.apply(StageStarted("sampling", 0), 60.0)
-    assert eta.seconds_left(60.0) == pytest.approx(whole - 20)
-
-
-def test_a_resumed_job_counts_only_what_is_left():
-    fresh = known(Course())
-    resumed = fresh.apply(Resumed(2, 4, 69), 0.0)
-    ahead = 20 + 32 * 4 + 4e-3 * 3300 + 3
-    assert resumed.seconds_left(0.0) == pytest.approx(ahead)
-    assert resumed.fraction(0.0) == pytest.approx(1 - ahead / fresh.seconds_left(0.0))
-    assert resumed.apply(Resumed(4, 4, 133), 0.0).seconds_left(20.0) == pytest.approx(3)
-
-
-def test_a_section_that_is_sampled_once_more_goes_back():
-    eta = known(Course()).apply(StageStarted("sampling", 1), 0.0)
-    before = eta.seconds_left(0.0)
-    for step in range(1, 9):
-        eta = eta.apply(StepDone(1, 4, step, 16, True, PREVIEW), 4.0 * step)
-    assert eta.apply(StageStarted("sampling", 1), 32.0).seconds_left(32.0) == pytest.approx(before)
-
-
-@pytest.mark.parametrize(("sections", "steps"), [(1, 1), (1, 2), (2, 1), (1, 16), (120, 1)])
-def test_jobs_of_any_size_are_followed(sections, steps):
-    size = JobSize(steps, 1000, (1000,) * sections, skips_steps=True)
-    course = Course(size, replace(TRUE, computed_share=1.0), (True,) * steps)
-    moments, _ = follow(course, Eta(size, course.speed))
-    assert max(moment.error for moment in moments) < 0.1
+@pytest.mark.parametrize(
+    ("events", "waited", "left", "undone"),
+    [
+        ([], 5, WHOLE - 5, WHOLE - 5),
+        ([StageStarted("sampling", 0)], 0, WHOLE - 20, WHOLE - 20),
+        ([StageStarted("decoding", 3)], 8, 3.4, 3.4),
+        ([StageStarted("decoding", 3)], 12, 6.6, 3.0),  # late: as long again as it is late
+        ([Resumed(2, 4, 69)], 0, HALF, HALF),
+        ([Resumed(2, 4, 69), StageStarted("decoding", 2)], 0, HALF - 84, HALF - 84),  # it was sampled before
+        ([Resumed(4, 4, 133)], 20, 3, 3),
+        ([*HALF_A_SECTION, StageStarted("sampling", 2)], 0, HALF - 20, HALF - 20),  # it is sampled again
+    ],
+)
+def test_what_is_left_by_the_speed_of_an_earlier_job(events, waited, left, undone):
+    eta, now = Eta(parts(), TRUE), 20.0
+    for event in events:
+        now += 4 * isinstance(event, StepDone)
+        eta = eta.apply(event, now)
+    assert eta.at(eta.mark + waited) == pytest.approx((1 - undone / WHOLE, left))
 
 
 def test_a_finished_job_is_learned_with_the_speed_that_it_had():
     learned: list[Speed] = []
-    course = Course(TEACACHE, pattern=EVERY_OTHER, delays={(1, 1): 3600.0})
-    _, eta = follow(course, Eta(TEACACHE, learn=learned.append))
-    eta.remember()
-    (speed,) = learned
-    assert astuple(speed)[:5] == pytest.approx(astuple(course.speed)[:5])
-    assert speed.computed_share == pytest.approx(9 / 16, abs=0.01)
+    for earlier in (TYPICAL, replace(TYPICAL, overhead=1.0)):
+        eta = Eta(parts(EVERY_OTHER), earlier, learned.append)
+        follow(eta, pattern=EVERY_OTHER, delayed=18, delay=3600.0)[1].remember()
+    eta.apply(Resumed(4, 4, 133), 0.0).apply(FINISHED, 5.0).remember()  # no step is its own
+    assert [speed.overhead for speed in learned] == [20, 4], "it may have slept while it loaded"
+    assert astuple(learned[0])[:5] == pytest.approx(astuple(TRUE)[:5])
+    assert learned[0].computed_share == pytest.approx(9 / 16, abs=0.01)
 
 
-def test_a_job_without_a_step_of_its_own_is_not_learned():
-    learned: list[Speed] = []
-    eta = Eta(SIZE, learn=learned.append).apply(Resumed(4, 4, 133), 0.0)
-    eta.apply(Finished(None, 1, 1.0, 64, 64, 1.0), 5.0).remember()
-    Eta(SIZE).remember()
-    assert learned == []
-
-
-def test_the_size_counts_what_is_computed_and_what_is_decoded():
-    request = GenerationRequest(start_image="a", seconds=2, steps=10, guidance_scale=2, teacache=False)
-    assert job_size(request, make_plan(request), 64, 96) == JobSize(10, 2 * 9 * 96, (9 * 96, 19 * 96), False)
+def test_the_parts_are_what_is_computed_and_what_is_decoded():
+    request = GenerationRequest(start_image="a", seconds=2, guidance_scale=2)
+    for count, teacache, kind in ((10, False, "computed"), (2, True, "computed"), (3, True, "teacache")):
+        steps, decoded = [(f"{kind}_step", 2 * 9 * 96)] * count, [("decoding", n * 96) for n in (9, 19)]
+        wanted = [("overhead", 1), *steps, decoded[0], *steps, decoded[1], ("saving", 28 * 96)]
+        assert (
+            job_parts(replace(request, steps=count, teacache=teacache), make_plan(request), 64, 96) == wanted
+        )
 
 
 # -- the speed of each machine ---------------------------------------------------------------------------
@@ -211,60 +138,43 @@ SPEED = Speed(30.0, computed_step=1e-4, decoding=2e-4, saving=1e-5, skipped_step
 OLD = {"overhead": 30, "computed_step": 1e-4, "decoding": 2e-4, "saving": 1e-5, "shares": {"0.4": 0.4}}
 
 
-def of_machine(**changes: object) -> bytes:
-    return json.dumps({"machines": {GPU: OLD | changes}}).encode()
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "settings" / "speed.json"
+    return tmp_path / "speed.json"
 
 
 def test_the_last_job_is_remembered_after_a_restart(path):
-    assert SpeedHistory(path).speed(GPU) is None
-    assert not path.parent.exists()
     history = SpeedHistory(path)
+    assert (history.speeds, history.notices, path.exists()) == ({}, [], False)
     for speed in (replace(SPEED, overhead=1.0), SPEED):
-        history.start_eta(GPU, SIZE).learn(speed)
-    again = SpeedHistory(path)
-    assert (again.speed(GPU), again.speed("CPU"), again.speed(None)) == (SPEED, None, None)
-    assert again.start_eta(GPU, SIZE).known == SPEED
-
-
-def test_an_unknown_machine_starts_with_a_typical_speed(path):
-    assert SpeedHistory(path).start_eta(GPU, SIZE, TYPICAL_DEMO).known == TYPICAL_DEMO
-    assert SpeedHistory(path).start_eta(None, SIZE).learn is None
-
-
-@pytest.mark.parametrize("skipped", [{}, {"skipped_step": None}, {"skipped_step": 1e-6}])
-def test_a_file_of_the_version_before_is_read(path, skipped):
-    path.parent.mkdir()
-    path.write_bytes(of_machine(**skipped))
-    step = skipped.get("skipped_step") or 0.0
-    assert SpeedHistory(path).speed(GPU) == replace(SPEED, skipped_step=step, computed_share=0.5)
+        history.learn(GPU, speed)
+    assert history.speeds == SpeedHistory(path).speeds == {GPU: SPEED}
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        *(b"{", b"\xff", b"[" * 100_000, b"{}", b'{"machines": []}'),
-        *(b'{"machines": {"a": []}}', b'{"machines": {"a": {}}}'),
-        *(of_machine(overhead=-1), of_machine(computed_step=0)),
-        *(of_machine(decoding="x"), of_machine(saving=[]), of_machine().replace(b"30", b"1e999")),
-    ],
+    ("skipped", "step"), [({}, 0), ({"skipped_step": None}, 0), ({"skipped_step": 2}, 2)]
 )
-def test_a_broken_file_is_replaced_by_the_next_job(path, content):
-    path.parent.mkdir()
-    path.write_bytes(content)
+def test_a_file_of_the_version_before_is_read(path, skipped, step):
+    path.write_text(json.dumps({"machines": {GPU: OLD | skipped}}))
+    assert SpeedHistory(path).speeds == {GPU: replace(SPEED, skipped_step=step, computed_share=0.5)}
+
+
+BROKEN = [{"overhead": -1}, {"overhead": 10**400}, {"computed_step": 0}, {"decoding": "x"}, {"saving": []}]
+BROKEN_MACHINES = [[], {"a": []}, {"a": {}}, *({GPU: OLD | broken} for broken in BROKEN)]
+
+
+@pytest.mark.parametrize("content", [{}, *({"machines": machines} for machines in BROKEN_MACHINES)])
+def test_a_broken_file_is_set_aside(path, content):
+    path.write_text(json.dumps(content))
     history = SpeedHistory(path)
-    assert history.speed(GPU) is None
+    assert (history.speeds, [notice.code for notice in history.notices]) == ({}, ["file_set_aside"])
     history.learn(GPU, SPEED)
-    assert SpeedHistory(path).speed(GPU) == SPEED
+    assert SpeedHistory(path).speeds == {GPU: SPEED}
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(path, caplog):
-    path.parent.write_text("a file stands here")
+    path.with_name("speed.json.part").mkdir()  # in the way of the new file
     history = SpeedHistory(path)
     history.learn(GPU, SPEED)
-    assert history.speed(GPU) == SPEED
+    assert history.speeds == {GPU: SPEED}
     assert "not kept" in caplog.text

@@ -25,7 +25,7 @@ from tests.support.queue import (
     wait_idle,
     wait_until,
 )
-from webui.eichi_utils.jobs.eta import Eta, JobSize
+from webui.eichi_utils.jobs.eta import Eta, job_parts
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.pictures import make_thumbnail
 from webui.eichi_utils.jobs.queue import KEPT_ENDED, JobQueue
@@ -246,18 +246,18 @@ def test_a_running_job_has_an_eta_and_its_speed_is_learned(start, request_, tmp_
     def course(spec: JobSpec) -> Generator[Event, None, None]:
         yield Planned(make_plan(spec.request), 64, 64, 7)
         yield StageStarted("sampling", 0)
-        yield step(8)
-        yield step(8)
+        yield from map(step, range(1, 9))
         assert go_on.acquire(timeout=SOON)
-        yield finished(spec)
+        yield from map(step, range(9, 17))
+        yield from (StageStarted("decoding", 0), SectionDone(0, 1, 37), finished(spec))
 
     def start_eta(request: GenerationRequest, planned: Planned) -> Eta:
-        return Eta(JobSize(request.steps, planned.width, (1,), skips_steps=False), learn=learned.append)
+        return Eta(job_parts(request, planned.plan, 64, 64), learn=learned.append)
 
     queue = start(Runner(course), start_eta)
     queue.add(replace(request_, steps=16), tmp_path)
-    view = wait_until(queue, lambda view: view.running and view.running.preview_number == 2)
-    assert view.version == 2 + 4, "it was added, it began, and each event is a change"
+    view = wait_until(queue, lambda view: view.running and view.running.preview_number == 8)
+    assert view.version == 2 + 10, "it was added, it began, and each event is a change"
     running = view.running
     assert running.progress.seconds_left >= 0
     assert 0.4 < running.progress.fraction < 1

@@ -12,18 +12,12 @@ from webui.eichi_utils.settings.presets import PREDECESSOR_STARTUP, PresetStore
 TWICE = "A character turns.\nA character smiles.  "
 """A prompt that the predecessor cut at its second sentence."""
 DANCES = "The girl dances."
-TIME = {"timestamp": "2025-04-25T12:00:00"}
+BUILT_IN = {"timestamp": "2025-04-25T12:00:00", "is_default": True}
 FORERUNNER = {
     "presets": [
-        {"name": "デフォルト 1: A character...", "prompt": "A character moves.", "is_default": True, **TIME},
-        {"name": "cat", "prompt": TWICE, "is_default": False, "mine": [1], **TIME},
-        {
-            "name": PREDECESSOR_STARTUP,
-            "prompt": DANCES,
-            "is_default": True,
-            "is_startup_default": True,
-            **TIME,
-        },
+        {"name": "デフォルト 1: A character...", "prompt": "A character moves.", **BUILT_IN},
+        {"name": "cat", "prompt": TWICE, **BUILT_IN, "is_default": False, "mine": [1]},
+        {"name": PREDECESSOR_STARTUP, "prompt": DANCES, **BUILT_IN, "is_startup_default": True},
     ],
     "default_startup_prompt": DANCES,
     "version": 7,
@@ -57,9 +51,8 @@ def theirs(path: Path) -> PresetStore:
 
 def test_predecessor_presets_are_read_in_order_and_left_alone(theirs, path):
     before = path.read_bytes()
-    assert theirs.names() == NAMES
-    assert theirs.startup_name() == PREDECESSOR_STARTUP
-    assert theirs.prompt_of("cat") == TWICE
+    read = theirs.names(), theirs.startup_name(), theirs.prompt_of("cat")
+    assert read == (NAMES, PREDECESSOR_STARTUP, TWICE)
     assert path.read_bytes() == before
 
 
@@ -69,9 +62,8 @@ def test_unknown_keys_and_entries_stay_in_the_file(path):
     store.save("cat", "The cat yawns.")
     store.delete(PREDECESSOR_STARTUP)
     assert store.names() == NAMES[:2]
-    assert kept(path)["version"] == 7
-    assert kept(path)["presets"][:3] == foreign
-    assert kept(path)["presets"][4]["mine"] == [1]
+    content = kept(path)
+    assert (content["version"], content["presets"][:3], content["presets"][4]["mine"]) == (7, foreign, [1])
 
 
 def test_of_two_presets_with_one_name_the_first_counts(path):

@@ -1,8 +1,9 @@
 """Attention backends: the first that works is chosen, active during a job, and replaced where it fails."""
 
 import contextlib
-import importlib.util
+import sys
 import types
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -48,65 +49,47 @@ def chooser(**options):
     return attention.AttentionChooser(torch.device("cuda"), torch.bfloat16, **options)
 
 
-def choose(**options):
-    return chooser(**options).choose(2, 16)
-
-
-def out_of_memory(*_arguments, **_options):
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-
 def test_a_cpu_uses_pytorchs_own_attention():
     assert attention.AttentionChooser(torch.device("cpu"), torch.float32).choose(2, 16) is None
 
 
 @pytest.mark.parametrize(
-    ("native", "missing", "options", "chosen"),
+    ("native", "missing", "factors", "options", "chosen"),
     [
         # They are taken in a fixed order.
-        ("MATH", 0, {}, "_native_cudnn"),
-        ("MATH", 1, {}, "_native_flash"),
-        ("MATH", 2, {}, "xformers"),
-        ("MATH", 3, {}, "_native_efficient"),
-        ("MATH", 4, {}, None),
+        ("MATH", 0, {}, {}, "_native_cudnn"),
+        ("MATH", 1, {}, {}, "_native_flash"),
+        ("MATH", 2, {}, {}, "xformers"),
+        ("MATH", 3, {}, {}, "_native_efficient"),
+        ("MATH", 4, {}, {}, None),
         # What PyTorch takes by itself is left to it.
-        ("CUDNN_ATTENTION", 0, {}, None),
-        ("FLASH_ATTENTION", 0, {}, "_native_cudnn"),
-        ("FLASH_ATTENTION", 3, {}, None),
-        ("EFFICIENT_ATTENTION", 0, {}, "_native_cudnn"),
-        ("EFFICIENT_ATTENTION", 3, {}, None),
+        ("CUDNN_ATTENTION", 0, {}, {}, None),
+        ("FLASH_ATTENTION", 0, {}, {}, "_native_cudnn"),
+        ("FLASH_ATTENTION", 3, {}, {}, None),
+        ("EFFICIENT_ATTENTION", 3, {}, {}, None),
         # Compiled blocks do without xformers.
-        ("MATH", 2, {"compiles": True}, "_native_efficient"),
-        ("MATH", 0, {"requested": "sage"}, "sage"),
+        ("MATH", 2, {}, {"compiles": True}, "_native_efficient"),
+        # Wrong numbers are not used; SageAttention may round.
+        ("MATH", 0, {"_native_cudnn": 1.03}, {}, "_native_flash"),
+        ("MATH", 0, {"_native_cudnn": torch.nan}, {}, "_native_flash"),
+        ("MATH", 0, {"sage": 1.08}, {"requested": "sage"}, "sage"),
+        ("MATH", 0, {"sage": 1.2}, {"requested": "sage"}, "_native_cudnn"),
     ],
 )
-def test_the_first_backend_that_works_is_chosen(gpu, native, missing, options, chosen):
+def test_the_first_backend_that_works_is_chosen(gpu, native, missing, factors, options, chosen):
     gpu.native = getattr(SDPBackend, native)
+    gpu.factors |= factors
     for name in [*attention.CANDIDATES][:missing]:
         del gpu.factors[name]
-    assert choose(**options) == chosen
+    assert chooser(**options).choose(2, 16) == chosen
     assert ("sage" in gpu.tried) is ("requested" in options)
 
 
-@pytest.mark.parametrize(
-    ("name", "factor", "chosen"),
-    [
-        ("_native_cudnn", 1.03, "_native_flash"),
-        ("_native_cudnn", torch.nan, "_native_flash"),
-        ("sage", 1.08, "sage"),
-        ("sage", 1.2, "_native_cudnn"),
-    ],
-)
-def test_a_backend_with_wrong_numbers_is_not_used(gpu, name, factor, chosen):
-    gpu.factors[name] = factor
-    assert choose(requested="sage" if name == "sage" else None) == chosen
-
-
-@pytest.mark.parametrize("place", [attention, torch])
-def test_without_memory_to_try_pytorchs_own_is_used_this_time(gpu, monkeypatch, place):  # noqa: ARG001
+@pytest.mark.parametrize(("place", "name"), [(attention, "attend"), (torch, "randn")])
+def test_without_memory_to_try_pytorchs_own_is_used_this_time(gpu, monkeypatch, place, name):  # noqa: ARG001
     one = chooser(requested=attention.SAGE)
     with monkeypatch.context() as patch:
-        patch.setattr(place, "attend" if place is attention else "randn", out_of_memory)
+        patch.setattr(place, name, Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
         assert one.choose(2, 16) is None
     assert one.choose(2, 16) == "sage"
 
@@ -137,15 +120,12 @@ def test_only_blocks_with_sage_attention_are_not_compiled():
 
 
 def test_the_command_line_reports_a_missing_sage_attention(monkeypatch, capsys):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "sageattention" else find_spec(name)
-    )
+    monkeypatch.setitem(sys.modules, "sageattention", None)
     with pytest.raises(SystemExit) as end:
         parse_arguments(["--sage-attention", "--lang", "ja"])
     assert end.value.code == 2
     assert Translator("ja")("cli.sage_attention_missing") in capsys.readouterr().err
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setitem(sys.modules, "sageattention", types.SimpleNamespace(__spec__=object()))
     assert parse_arguments(["--sage-attention"]).sage_attention
 
 
@@ -158,14 +138,11 @@ def test_attention_backends_agree():
 
 
 def test_xformers_must_be_there_and_right(gpu):
-    def works():
-        return attention.xformers_computes(torch.device("cpu"), torch.float32)
-
-    assert works()
-    gpu.factors["xformers"] = 1.1
-    assert not works()
+    for factor, works in ((1.0, True), (1.1, False)):
+        gpu.factors["xformers"] = factor
+        assert attention.xformers_computes(torch.device("cpu"), torch.float32) is works
     del gpu.factors["xformers"]
-    assert not works()
+    assert not attention.xformers_computes(torch.device("cpu"), torch.float32)
 
 
 # -- in a job ------------------------------------------------------------------------------------------
@@ -224,8 +201,8 @@ def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypat
     assert codes.index("StepDone") < codes.index("attention_refused") < codes.index("SectionDone")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a bug")])
-def test_other_failures_are_raised(error):
+@pytest.mark.parametrize(("error", "tries"), [(torch.OutOfMemoryError(), 1), (RuntimeError("a bug"), 2)])
+def test_other_failures_are_raised(error, tries):
     def fail():
         calls.append(active.backend)
         raise error
@@ -233,18 +210,15 @@ def test_other_failures_are_raised(error):
     calls: list[str] = []
     with attention.ActiveAttention("_native_math") as active, pytest.raises(type(error)):
         active.guard(fail)
-    is_memory = isinstance(error, torch.OutOfMemoryError)
-    assert calls == (["_native_math"] if is_memory else ["_native_math", "native"])
-    assert not active.failed
+    assert (calls, active.failed) == (["_native_math", "native"][:tries], False)
 
 
 class NeedsNativeAttention(torch.nn.Module):
     """A block that fails with any attention but PyTorch's own."""
 
     def forward(self, hidden, text):
-        backend = _AttentionBackendRegistry._active_backend
-        if backend != AttentionBackendName.NATIVE:
-            raise RuntimeError(f"no kernel for {backend}")
+        if _AttentionBackendRegistry._active_backend != AttentionBackendName.NATIVE:
+            raise RuntimeError("no kernel")
         return hidden * 2, text
 
 

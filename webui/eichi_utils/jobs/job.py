@@ -176,8 +176,8 @@ class Job:
             return self
         progress = self.progress
         if self.eta is not None:
-            fraction = max(progress.fraction, self.eta.fraction(now))
-            progress = replace(progress, fraction=fraction, seconds_left=self.eta.seconds_left(now))
+            done, left = self.eta.at(now)
+            progress = replace(progress, fraction=max(progress.fraction, done), seconds_left=left)
         return replace(self, elapsed=now - self.started, progress=progress)
 
     def mark_interrupted(self) -> "Job":

@@ -88,8 +88,8 @@ def _estimate_html(page: Page, data: Data) -> str:
     try:
         page.output_folder(data)
         requests = _requests_so_far(page, data)
-        machine = page.app.settings.load()["machine"]
-        return messages.plain(estimate(requests, page.app.speed, machine, words))
+        speed = page.app.speed.speeds.get(page.app.settings.load()["machine"])
+        return messages.plain(estimate(requests, speed, words))
     except EngineError as error:
         return messages.hint(error, words)
 

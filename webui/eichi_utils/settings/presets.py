@@ -1,10 +1,7 @@
-"""Prompts kept under a name; one of them may be the start-up prompt.
-
-The file has the predecessor's format, so that its users keep theirs.
-"""
+"""Prompts kept under a name, one of them maybe the start-up prompt, in a file of the predecessor's format."""
 
 import copy
-import threading
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +21,7 @@ _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}
 Entry = dict[str, Any]
 
 
-class PresetStore:
+class PresetStore(JsonFile):
     """The presets in one JSON file. Safe to use from any thread.
 
     Entries that are no presets, and keys that are not known here, stay in the file. Where there is no file,
@@ -33,25 +30,20 @@ class PresetStore:
     """
 
     def __init__(self, path: Path, starters: Sequence[tuple[str, str]] = ()) -> None:
-        self._file = JsonFile(path, lambda value: isinstance(value.get("presets", []), list))
-        self.notices = self._file.notices
-        self._content: Entry = {"presets": [_new_entry(name, prompt) for name, prompt in starters]}
-        if self._file.value is not None:
-            self._content = {"presets": []} | self._file.value
-            _adopt_startup_prompt(self._content)
-        self._lock = threading.Lock()
+        super().__init__(path, _parse)
+        self.value = self.value or {"presets": [_new_entry(*starter) for starter in starters]}
 
     def names(self) -> list[str]:
         """Return the names in the order of the file."""
-        return list(_by_name(self._content))
+        return list(_by_name(self.value))
 
     def prompt_of(self, name: str) -> str:
         """Return the prompt of a preset, exactly as it was saved."""
-        return str(_find(self._content, name)["prompt"])
+        return str(_find(self.value, name)["prompt"])
 
     def startup_name(self) -> str | None:
         """Return the name of the preset that is the start-up prompt; None where none is marked."""
-        return _startup_name(self._content)
+        return _startup_name(self.value)
 
     def save(self, name: str, prompt: str) -> bool:
         """Keep a prompt under a name; returns whether it replaced one. InputError refuses blank ones."""
@@ -60,19 +52,17 @@ class PresetStore:
         with self._changing() as content:
             presets = _by_name(content)
             known = name if name in presets else _check_name(name)
-            entry = _new_entry(known, prompt)
             if known in presets:
-                presets[known].update(prompt=prompt, timestamp=entry["timestamp"])
+                presets[known].update(prompt=prompt, timestamp=datetime.now().isoformat())
             else:
-                content["presets"].append(entry)
+                content["presets"].append(_new_entry(known, prompt))
         return known in presets
 
     def delete(self, name: str) -> None:
         """Forget a preset. If it was the start-up prompt, there is none from now on."""
         with self._changing() as content:
             _find(content, name)
-            entries = content["presets"]
-            content["presets"] = [e for e in entries if not _is_preset(e) or e["name"] != name]
+            content["presets"] = [e for e in content["presets"] if not _is_preset(e) or e["name"] != name]
 
     def mark_startup(self, name: str | None) -> None:
         """Make a preset the start-up prompt; None: there shall be none."""
@@ -84,17 +74,13 @@ class PresetStore:
 
     @contextmanager
     def _changing(self) -> Iterator[Entry]:
-        """Yield a copy of the content to change, which replaces it once it has been written.
-
-        Readers need no lock: what they see is whole, and never changed in place.
-        """
-        with self._lock:
-            content = copy.deepcopy(self._content)
+        """Yield a copy of the content, which replaces it once it is written: readers need no lock."""
+        with self.lock:
+            content = copy.deepcopy(self.value)
             yield content
             name = _startup_name(content)
             content["default_startup_prompt"] = "" if name is None else _find(content, name)["prompt"]
-            self._file.write(content)
-            self._content = content
+            self.write(content)
 
 
 def _is_preset(entry: object) -> bool:
@@ -121,31 +107,27 @@ def _startup_name(content: Entry) -> str | None:
     return next(marked, None)
 
 
-def _adopt_startup_prompt(content: Entry) -> None:
-    """Make a start-up prompt that the predecessor holds beside the presets one of them."""
+def _parse(value: Entry) -> Entry:
+    """Return the file's content; a start-up prompt that the predecessor holds beside the presets is one."""
+    content = {"presets": [], **value}
+    if not isinstance(content["presets"], list):
+        raise TypeError("no list of presets")
     prompt, presets = content.get("default_startup_prompt"), _by_name(content)
-    if _startup_name(content) is not None or not isinstance(prompt, str) or not prompt.strip():
-        return
-    name, number = PREDECESSOR_STARTUP, 1
-    while name in presets and presets[name]["prompt"] != prompt:
-        number += 1
-        name = f"{PREDECESSOR_STARTUP} {number}"
-    if name not in presets:
-        content["presets"].append(_new_entry(name, prompt))
-    _find(content, name)["is_startup_default"] = True
+    if _startup_name(content) is None and isinstance(prompt, str) and prompt.strip():
+        names = (f"{PREDECESSOR_STARTUP} {number}".removesuffix(" 1") for number in itertools.count(1))
+        name = next(name for name in names if name not in presets or presets[name]["prompt"] == prompt)
+        if name not in presets:
+            content["presets"].append(_new_entry(name, prompt))
+        _find(content, name)["is_startup_default"] = True
+    return content
 
 
 def _new_entry(name: str, prompt: str) -> Entry:
-    now = datetime.now().isoformat()
-    return {"name": name, "prompt": prompt, "timestamp": now, "is_default": False}
+    return {"name": name, "prompt": prompt, "timestamp": datetime.now().isoformat(), "is_default": False}
 
 
 def _check_name(name: str) -> str:
-    """Return a new preset's name without the blanks around it.
-
-    Raises:
-        InputError: it is blank, too long, or has characters that cannot be seen.
-    """
+    """Return a new preset's name without the blanks around it; InputError for one that cannot be shown."""
     trimmed = name.strip()
     categories = {unicodedata.category(character) for character in trimmed}
     can_be_seen = any(category[0] not in "CZ" for category in categories)

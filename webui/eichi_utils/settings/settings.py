@@ -4,7 +4,6 @@ Which settings there are, their defaults and what each may hold is handed in as 
 """
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,7 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Field:
-    """One setting: its default, and the check that a value (from JSON) must pass.
-
-    A check that raises counts as False.
-    """
+    """One setting: its default, and the check that a value (from JSON) must pass, and which may raise."""
 
     default: Any
     check: Callable[[Any], bool]
@@ -36,7 +32,7 @@ class Field:
             return False
 
 
-class SettingsStore:
+class SettingsStore(JsonFile):
     """The settings in one JSON file, a flat object of texts, numbers, flags. Safe to use from any thread.
 
     What the table does not know, or may not hold, stays in the file: a newer version may. `notices` name what
@@ -44,35 +40,30 @@ class SettingsStore:
     """
 
     def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
-        self._file = JsonFile(path)
+        super().__init__(path)
         self._fields = fields
-        self._stored = self._file.value or {}
-        self._values = {key: field.default for key, field in fields.items()}
-        self.notices = list(self._file.notices)
-        for key, value in self._stored.items():
-            if key in fields and fields[key].takes(value):
-                self._values[key] = value
-            elif key in fields:
-                shown: dict[str, object] = {"setting": key, "value": str(value)[:SHOWN_CHARACTERS]}
-                self.notices.append(Notice("setting_unusable", shown))
-        self._lock = threading.Lock()
+        self._defaults = {key: field.default for key, field in fields.items()}
+        self._kept = self._defaults | self.value
+        for key, field in fields.items():
+            if not field.takes(self._kept[key]):
+                shown = str(self._kept[key])[:SHOWN_CHARACTERS]
+                self.notices.append(Notice("setting_unusable", {"setting": key, "value": shown}))
 
     def load(self) -> dict[str, Any]:
         """Return every setting of the table: as it was kept, else (or where unusable) its default."""
-        with self._lock:
-            return dict(self._values)
+        kept = self._kept
+        usable = {key: kept[key] for key, field in self._fields.items() if field.takes(kept[key])}
+        return self._defaults | usable
 
     def update(self, /, **changes: Any) -> None:
         """Change the settings that may hold these values, and keep them; writes only what is new.
 
-        Raises:
-            MachineError: it cannot be written; the changes hold until the app ends.
+        A change that cannot be written raises MachineError, holds, and is written with the next one.
         """
         changes = {key: value for key, value in changes.items() if self._fields[key].takes(value)}
-        with self._lock:
-            stored = {key: field.default for key, field in self._fields.items()} | self._stored
-            new = {key: value for key, value in changes.items() if repr(stored[key]) != repr(value)}
+        with self.lock:
+            self._kept = self._kept | changes  # in place, `load` would need the lock, too
+            old = self._defaults | self.value
+            new = {key: value for key, value in self._kept.items() if repr(value) != repr(old[key])}
             if new:
-                self._stored |= new
-                self._values |= new
-                self._file.write(self._stored)
+                self.write(self.value | new)
