@@ -21,8 +21,8 @@ def preflight(tmp_path, monkeypatch) -> Preflight:
     return Preflight(SimpleNamespace(folders=ModelFolders(None, tmp_path)), tmp_path)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("state", ["idle", "failed"])
-def test_everything_is_checked_at_the_start_and_after_a_download(preflight, state):
+@pytest.mark.parametrize(("state", "code"), [("idle", None), ("failed", "unexpected")])
+def test_everything_is_checked_at_the_start_and_after_a_download(preflight, state, code):
     view = preflight.view()
     assert (view.lines, view.models, view.download.state) == (None, None, "idle")
     if state == "idle":
@@ -32,3 +32,4 @@ def test_everything_is_checked_at_the_start_and_after_a_download(preflight, stat
     wait_until(lambda: preflight.view().lines, "it is checked")
     view = preflight.view()
     assert (view.lines, view.models.state, view.download.state) == ((LINE,), "missing", state)
+    assert (view.download.failure and view.download.failure.code) == code

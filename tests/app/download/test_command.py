@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import threading
+from unittest.mock import Mock
 
 import pytest
 
@@ -66,10 +67,7 @@ def test_a_failure_is_one_sentence_and_a_status(
 
 @pytest.mark.usefixtures("hub")
 def test_a_disk_that_is_unplugged_is_one_sentence(folders, capsys, monkeypatch):
-    def unplugged(_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(shutil, "disk_usage", unplugged)
+    monkeypatch.setattr(shutil, "disk_usage", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
     assert run_download(folders, WORDS) == 1
     (shown,) = lines(capsys)
     assert shown.startswith("Error: ")

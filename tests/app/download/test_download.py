@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.app import wait_until
 from tests.support.fake_hub import ALL_BYTES, SHARD, FakeHub, Trouble, files_below, part_sizes
-from tests.support.queue import SOON
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download import download as download_module
 from webui.eichi_utils.download.download import Download, DownloadView
@@ -89,16 +88,6 @@ def test_a_download_ends_with_its_app(hub, folders):
     # nobody may collect it in a container
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it ends")
     go_on.set()
-
-
-def test_a_process_that_cannot_be_started_is_a_failure(folders, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
-    download = Download(folders)
-    before = download.view()
-    assert download.start()
-    failure = download.view(before, SOON).failure
-    assert failure is not None
-    assert failure.code == "unexpected"
 
 
 def test_the_app_imports_nothing_slow_for_it():

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,11 +16,11 @@ from tests.support import fake_hub
 from tests.support.fake_hub import ALL_BYTES, SHARD, SHARD_BYTES, Trouble, files_below
 from tests.support.small_disks import small_disk
 from tests.support.tiny import MODELS, VAE_FILE
-from webui.eichi_utils.download import fetch
+from webui.eichi_utils.download import fetch, model_folders
 from webui.eichi_utils.download.download import DownloadView
-from webui.eichi_utils.download.fetch import LOCK, REPORT_SECONDS, RESERVE, Progress, download
+from webui.eichi_utils.download.fetch import LOCK, REPORT_SECONDS, Progress, download
 from webui.eichi_utils.download.hub import Hub
-from webui.eichi_utils.download.model_folders import ModelFolders, RemoteFile, take_inventory
+from webui.eichi_utils.download.model_folders import RESERVE, ModelFolders, RemoteFile, take_inventory
 
 QUICK = (0.0,) * 4
 """Seconds between tries that take no time."""
@@ -100,11 +100,8 @@ def test_a_part_that_is_complete_elsewhere_stays_there_untouched(hub, folders):
 
 @pytest.mark.parametrize(("is_damaged", "can_link"), [(False, True), (True, True), (False, False)])
 def test_files_of_a_partial_cache_are_used_unless_damaged(hub, folders, monkeypatch, is_damaged, can_link):
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "no links here")
-
     if not can_link:
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(errno.EPERM, "no links here")))
     cached = cache_of(folders)
     (cached / "config.json").unlink()
     if is_damaged:
@@ -120,10 +117,9 @@ def test_files_of_a_partial_cache_are_used_unless_damaged(hub, folders, monkeypa
 
 
 def test_files_without_checksums_are_continued_and_taken(hub, folders, monkeypatch):
-    def describe(path: Path, name: str) -> dict[str, Any]:
-        return {"rfilename": name, "size": path.stat().st_size}
-
-    monkeypatch.setattr(fake_hub, "describe", describe)
+    monkeypatch.setattr(
+        fake_hub, "describe", lambda path, name: {"rfilename": name, "size": path.stat().st_size}
+    )
     hub.trouble[SHARD] = [Trouble(break_after=1000)]
     bring_all(folders)
     assert hub.ranges_of(SHARD) == [None, "bytes=1000-"]
@@ -202,39 +198,31 @@ def test_a_file_that_comes_damaged_twice_is_named_and_deleted(hub, folders):
 def test_a_log_in_page_spoils_nothing_and_versions_do_not_mix(hub, folders, tmp_path, is_newer):
     log_in = Trouble(content=b"<html>", whole=True)
     hub.trouble[SHARD] = [Trouble(break_after=100_000), log_in, log_in]
-    sizes = {"size": 6, "expected": SHARD_BYTES}
-    values = {"file": f"{FRAMEPACK}/{SHARD}", "host": hub.host}
-    assert fail(folders) == ("download_wrong_size", values | sizes)
+    name = f"{FRAMEPACK}/{SHARD}"
+    expected = {"file": name, "host": hub.host, "size": 6, "expected": SHARD_BYTES}
+    assert fail(folders) == ("download_wrong_size", expected)
     of_another_file = folders.own / FRAMEPACK / f"{SHARD}.index.json.0123456789ab.part"
     of_another_file.write_bytes(b"{")
     hub.trouble[SHARD] = [log_in]
     if is_newer:
         hub.folder = Path(shutil.copytree(MODELS, tmp_path / "newer"))
-        path = hub.folder / FRAMEPACK / SHARD
-        path.write_bytes(damaged(path))
+        (hub.folder / name).write_bytes(damaged(hub.folder / name))
     bring(folders)
     assert hub.ranges_of(SHARD)[-1] == (None if is_newer else "bytes=100000-")
-    name = f"{FRAMEPACK}/{SHARD}"
     assert (folders.own / name).read_bytes() == (hub.folder / name).read_bytes()
     assert list(folders.own.rglob("*.part")) == [of_another_file]
 
 
-def test_a_check_finds_and_mends_damage_that_heads_do_not_show(hub, folders):
+def test_damage_that_heads_do_not_show_is_mended_by_a_check_and_other_damage_always(hub, folders):
     shutil.copytree(MODELS, folders.own)
-    path = folders.own / FRAMEPACK / SHARD
+    path, config = folders.own / FRAMEPACK / SHARD, folders.own / FRAMEPACK / "config.json"
     wrong = damaged(path)
     path.write_bytes(wrong)
     bring(folders)
     assert (path.read_bytes(), hub.sent) == (wrong, 0)
     bring_all(folders, check=True)
     assert hub.sent == SHARD_BYTES
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_file_of_the_right_length_that_cannot_be_used_is_mended(folders):
-    shutil.copytree(MODELS, folders.own)
-    path = folders.own / FRAMEPACK / "config.json"
-    path.write_bytes(b"x" * path.stat().st_size)
+    config.write_bytes(b"x" * config.stat().st_size)
     bring_all(folders)
 
 
@@ -244,11 +232,11 @@ def test_a_file_of_the_right_length_that_cannot_be_used_is_mended(folders):
 def test_the_disk_needs_room_and_some_to_spare(hub, folders, monkeypatch):
     needed = ALL_BYTES + RESERVE
     sizes = dict.fromkeys(("needed", "free"), f"{needed / 1e9:.1f}")
-    monkeypatch.setattr(fetch, "free_bytes", lambda _: needed - 1)
+    monkeypatch.setattr(model_folders, "free_bytes", lambda _: needed - 1)
     assert fail(folders) == ("download_disk_too_small", sizes | {"path": str(folders.own)})
     assert hub.sent == 0
     for free in (needed, 0):  # the second time, nothing is written
-        monkeypatch.setattr(fetch, "free_bytes", lambda _, free=free: free)
+        monkeypatch.setattr(model_folders, "free_bytes", lambda _, free=free: free)
         bring_all(folders)
 
 
@@ -258,7 +246,7 @@ def test_copies_from_another_disk_need_room_but_are_not_fetched(hub, tmp_path, m
         (disk.folder / FRAMEPACK / "config.json").unlink()
         folders = ModelFolders(None, tmp_path / "own", (disk.folder,))
         with monkeypatch.context() as small:
-            small.setattr(fetch, "free_bytes", lambda _: RESERVE + SHARD_BYTES)
+            small.setattr(model_folders, "free_bytes", lambda _: RESERVE + SHARD_BYTES)
             assert fail(folders)[0] == "download_disk_too_small"
         view = bring(folders)
     assert (view.state, view.needed_bytes) == ("done", hub.sent)
@@ -266,7 +254,7 @@ def test_copies_from_another_disk_need_room_but_are_not_fetched(hub, tmp_path, m
 
 
 def test_a_download_continues_when_a_full_disk_has_room_again(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(model_folders, "free_bytes", lambda _: 10**12)
     with small_disk(tmp_path / "disk", 5000) as disk:
         folders = ModelFolders(disk.folder, tmp_path / "own")
         assert fail(folders)[0] == "disk_full"
@@ -314,9 +302,7 @@ class Recorder:
         return self.views[-1]
 
 
-@pytest.fixture
-def recorder(monkeypatch) -> Recorder:
-    return Recorder(monkeypatch)
+recorder = pytest.fixture(lambda monkeypatch: Recorder(monkeypatch))
 
 
 def test_bytes_are_counted_with_those_that_were_there_and_their_speed_is_known_after_a_while(recorder):

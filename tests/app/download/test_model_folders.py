@@ -69,13 +69,18 @@ def test_the_given_folder_is_first_and_the_caches_are_last(folders):
         shutil.rmtree(root)
 
 
-def test_a_part_that_is_cut_short_is_taken_from_another_folder(folders):
+def test_a_part_that_is_cut_short_is_taken_from_another_folder_and_a_missing_one_is_named(folders):
     copy(HUNYUAN, folders.own)
     os.truncate(folders.own / VAE_FILE, 1000)
     assert view(folders, "vae").state == "partly"
     with pytest.raises(InputError, match="model_file_cut_short"):  # rather than that another folder lacks it
         find_models_in(folders)
     copy(HUNYUAN, folders.caches[0])
+    copy(FRAMEPACK, folders.own)
+    with pytest.raises(InputError) as caught:
+        find_models_in(folders)
+    assert caught.value.code == "model_missing"
+    assert caught.value.values == {"repository": FLUX_REDUX, "path": str(folders.given)}
     assert view(folders, "vae").folder.is_relative_to(folders.caches[0])
     assert view(folders, "text_encoder").folder.is_relative_to(folders.own)
 
@@ -92,15 +97,6 @@ def test_a_partial_download_is_counted_but_not_what_does_not_belong(folders):
     assert view(folders, "transformer").num_bytes == 5000
     assert view(folders, "vae") == PartView("vae", "partly", None, 102)
     assert take_inventory(folders).state == "partly"
-
-
-def test_the_missing_part_is_named(folders):
-    copy(HUNYUAN, folders.own)
-    copy(FRAMEPACK, folders.own)
-    with pytest.raises(InputError) as caught:
-        find_models_in(folders)
-    assert caught.value.code == "model_missing"
-    assert caught.value.values == {"repository": FLUX_REDUX, "path": str(folders.given)}
 
 
 def test_a_local_copy_has_the_same_length(folders):

@@ -128,9 +128,8 @@ class Download:
         with process:
             for line in process.stdout or ():
                 values = json.loads(line)
-                view = DownloadView(
-                    **values | {"failure": values["failure"] and Failure(**values["failure"])}
-                )
+                failure = values["failure"] and Failure(**values["failure"])
+                view = DownloadView(**values | {"failure": failure})
                 if view.is_running:
                     self._show(view)
         if view.is_running and self._is_stopping:

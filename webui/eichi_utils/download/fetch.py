@@ -28,18 +28,7 @@ from diffusers_helper.public import PARTS, disk_errors, exclusive_lock, replace_
 from ..support.failures import describe_failure
 from .download import DownloadState, DownloadView
 from .hub import ConnectionLost, Hub
-from .model_folders import (
-    PART_ENDING,
-    RESERVE,
-    ModelFolders,
-    RemoteFile,
-    file_size,
-    files_of,
-    find_models_in,
-    free_bytes,
-    gigabytes,
-    take_inventory,
-)
+from .model_folders import ModelFolders, RemoteFile, file_size, files_of, find_models_in, take_inventory
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""
@@ -109,10 +98,7 @@ class Progress:
         missing = sum(file.size - num_bytes for file, num_bytes in self._present.items())
         total = settled + sum(file.size for file in self._present)
         self._change(total_bytes=total, needed_bytes=missing, done_bytes=total - missing)
-        needed, free = missing + copied + RESERVE, free_bytes(folders.target)
-        if needed > max(free, RESERVE):
-            sizes = {"needed": gigabytes(needed), "free": gigabytes(free)}
-            raise MachineError("download_disk_too_small", path=str(folders.target), **sizes)
+        folders.check_room(missing + copied)
         return sorted(self._present, key=lambda file: file.size)
 
     def enter(self, state: DownloadState, file: str | None = None, **reason: Any) -> None:
@@ -171,23 +157,18 @@ class Fetcher:
                 path.unlink()
         with disk_errors(path.parent, part):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for other in {*path.parent.glob(f"{path.name}.{'[0-9a-f]' * 12}{PART_ENDING}")} - {part}:
+            for other in {*path.parent.glob(f"{path.name}.{'[0-9a-f]' * 12}{part.suffix}")} - {part}:
                 other.unlink()  # of another version
             source = self._folders.find_copy(file)
             if source is not None and not part.exists():
                 _copy(source, part)
-            for _ in range(TRIES):
-                if self._fill(part, file):
-                    break
-                part.unlink()
-                self._progress.count(file, 0)
-            else:
+            if not any(self._fill(part, file) for _ in range(TRIES)):
                 raise MachineError("download_wrong_file", file=file.name, host=self._hub.host)
         with disk_errors(path.parent, path):
             replace_file(part, path)
 
     def _fill(self, part: Path, file: RemoteFile) -> bool:
-        """Append bytes until it is complete and on the disk; returns whether its content is right."""
+        """Append bytes until it is complete and on the disk; False if they were wrong, and are deleted."""
         with part.open("ab") as opened:
             digest = self._read(part, file)
             self._progress.count(file, opened.tell())
@@ -202,7 +183,11 @@ class Fetcher:
                 except ConnectionLost as error:
                     self._wait(error, file.name)
             os.fsync(opened.fileno())  # a power cut takes nothing of it
-            return opened.tell() == file.size and file.checksum in (None, digest.hexdigest())
+            is_right = opened.tell() == file.size and file.checksum in (None, digest.hexdigest())
+        if not is_right:
+            part.unlink()
+            self._progress.count(file, 0)
+        return is_right
 
     def _read(self, path: Path, file: RemoteFile) -> "hashlib._Hash":
         """Return the checksum, which is git's for a small file, of what is there."""
@@ -217,15 +202,14 @@ class Fetcher:
         return digest
 
     def _list_files(self, repository: str) -> list[RemoteFile]:
-        while True:
-            self._progress.enter("asking")
-            try:
-                files = self._hub.list_files(repository)
-            except ConnectionLost as error:
-                self._wait(error)
-            else:
-                self._pauses = iter(PAUSES)
-                return files
+        self._progress.enter("asking")
+        try:
+            files = self._hub.list_files(repository)
+        except ConnectionLost as error:
+            self._wait(error)
+            return self._list_files(repository)
+        self._pauses = iter(PAUSES)
+        return files
 
     def _wait(self, error: ConnectionLost, file: str | None = None) -> None:
         """Wait longer and longer, or as the server asks for; raises MachineError after the last try."""

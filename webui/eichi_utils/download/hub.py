@@ -6,7 +6,6 @@ page for a file's beginning.
 """
 
 import contextlib
-import email.utils
 import os
 import re
 import ssl
@@ -14,6 +13,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, get_session, get_token, hf_hub_url
@@ -33,8 +33,6 @@ LONGEST_PAUSE = 600.0
 MAX_REASON = 200
 """Characters of a reason in a sentence."""
 TRANSIENT = (408, 425, 429, *range(500, 600))
-BEYOND_END = 416
-"""The status where a file ends before what is asked for."""
 NO_LISTING = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """Errors of a library that reads something else as a repository's list."""
 T = TypeVar("T")
@@ -42,10 +40,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class ConnectionLost(Exception):  # noqa: N818  (an ordinary event, not an error)
-    """The network or the server failed, and another try may help.
-
-    `reason` is for a sentence; `pause` is how many seconds the server asks to wait.
-    """
+    """The network or the server failed for a `reason`; another try may help after a `pause` in seconds."""
 
     reason: str
     pause: float = 0.0
@@ -114,7 +109,7 @@ class Hub:
         url = hf_hub_url(file.repository, file.path, revision=file.commit, endpoint=self.endpoint)
         request = get_session().build_request("GET", url, headers=headers, timeout=TIMEOUT)
         response = get_session().send(request, stream=True)
-        return response if response.status_code == BEYOND_END else response.raise_for_status()
+        return response if response.status_code == 416 else response.raise_for_status()  # 416: too short
 
     def _ask(self, repository: str, ask: Callable[[], T]) -> T:
         """Ask without the token first: a public repository needs none, and refuses one that has expired."""
@@ -152,11 +147,10 @@ class Hub:
         return MachineError("download_status", host=host, status=status)
 
 
-def _seconds_to_wait(asked: str) -> float:
+def _seconds_to_wait(text: str) -> float:
     """Return how long a server asks to wait, as a number of seconds or with a date; 0 where it doesn't."""
     with contextlib.suppress(ValueError):
-        date = None if asked.isdecimal() else email.utils.parsedate_to_datetime(asked)
-        seconds = float(asked) if date is None else date.timestamp() - time.time()
+        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
         return min(max(seconds, 0.0), LONGEST_PAUSE)
     return 0.0
 

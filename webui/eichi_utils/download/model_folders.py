@@ -112,6 +112,13 @@ class ModelFolders:
         paths = (folder / file.path for folder in self.of_repository(file.repository))
         return next((path for path in paths if file_size(path) == file.size), None)
 
+    def check_room(self, num_bytes: int) -> None:
+        """Raise MachineError where the target's disk is too small for so many bytes and a little more."""
+        needed, free = num_bytes + RESERVE, free_bytes(self.target)
+        if num_bytes and needed > free:
+            sizes = {"needed": gigabytes(needed), "free": gigabytes(free)}
+            raise MachineError("download_disk_too_small", path=str(self.target), **sizes)
+
 
 PartState = Literal["complete", "partly", "missing"]
 
@@ -148,10 +155,7 @@ def take_inventory(folders: ModelFolders) -> Inventory:
 
 
 def find_models_in(folders: ModelFolders) -> ModelFiles:
-    """Find the complete set, each part in the first folder that has it as a whole.
-
-    Raises InputError for the first thing that is missing, cut short or foreign.
-    """
+    """Find the complete set, each part where it is whole; raises InputError like `find_models`."""
     files = ModelFiles(**{name: _find(folders, spec) for name, spec in PARTS.items()})
     check_fit(files)
     return files
