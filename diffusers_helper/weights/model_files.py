@@ -7,9 +7,9 @@ below `hub/`), so that a download of any FramePack can be used as it is. Knows n
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +152,24 @@ def find_models(root: Path) -> ModelFiles:
     return files
 
 
-def find_part(root: Path, spec: PartSpec) -> ModelPart:
-    """Find and check one model below `root`. Raises InputError like `find_models`."""
+def find_part(
+    root: Path, spec: PartSpec, readable_folders: Callable[[str], Iterable[Path]] | None = None
+) -> ModelPart:
+    """Find and check one model below `root`. Raises InputError like `find_models`.
+
+    Args:
+        readable_folders: lists the folders that may hold a repository, instead of those below `root`; what
+            cannot be read there is skipped.
+    """
     problems = []
-    for repository in repository_folders(root, spec.repository):
+    for repository in (readable_folders or partial(repository_folders, root))(spec.repository):
         try:
             return _check_part(repository, spec)
         except InputError as error:  # a cache may hold an older snapshot that is complete
             problems.append(error)
+        except OSError:
+            if readable_folders is None:
+                raise
     missing = InputError("model_missing", repository=spec.repository, path=str(root))
     raise problems[0] if problems else missing
 

@@ -70,11 +70,9 @@ def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Trans
 def _show(bar: tqdm, before: DownloadView, view: DownloadView, words: Translator) -> None:
     if view.last_error not in (None, before.last_error):
         report(words("download.waiting", reason=reason_text(view.last_error, words)))
-    if bar.disable:
-        if view.file not in (None, before.file):
-            done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)
-            report(words("download.at_file", file=view.file, done=done, total=total))
-        return
+    if bar.disable and view.file not in (None, before.file):
+        done, total = gigabytes(view.done_bytes), gigabytes(view.total_bytes)
+        report(words("download.at_file", file=view.file, done=done, total=total))
     if view.total_bytes and not bar.total:
         bar.reset(view.total_bytes)
         bar.initial = view.done_bytes  # what was there before is no speed

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = "webui.eichi_utils.download.fetch"
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-
-
 DownloadState = Literal["idle", "asking", "checking", "fetching", "waiting", "done", "stopped", "failed"]
 
 

@@ -159,8 +159,7 @@ class Fetcher:
             path.parent.mkdir(parents=True, exist_ok=True)
             for other in {*path.parent.glob(f"{path.name}.{'[0-9a-f]' * 12}{part.suffix}")} - {part}:
                 other.unlink()  # of another version
-            source = self._folders.find_copy(file)
-            if source is not None and not part.exists():
+            if not part.exists() and (source := self._folders.find_copy(file)) is not None:
                 _copy(source, part)
             if not any(self._fill(part, file) for _ in range(TRIES)):
                 raise MachineError("download_wrong_file", file=file.name, host=self._hub.host)
@@ -192,10 +191,9 @@ class Fetcher:
     def _read(self, path: Path, file: RemoteFile) -> "hashlib._Hash":
         """Return the checksum, which is git's for a small file, of what is there."""
         self._progress.enter("checking", file.name)
-        is_small = len(file.checksum or "") == 40
-        digest = (
-            hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False) if is_small else hashlib.sha256()
-        )
+        digest = hashlib.sha256()
+        if len(file.checksum or "") == 40:
+            digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
         with path.open("rb") as opened:
             while chunk := opened.read(CHUNK):
                 digest.update(chunk)
@@ -214,8 +212,7 @@ class Fetcher:
     def _wait(self, error: ConnectionLost, file: str | None = None) -> None:
         """Wait longer and longer, or as the server asks for; raises MachineError after the last try."""
         self._progress.enter("waiting", file, last_error=error.reason)
-        pause = next(self._pauses, None)
-        if pause is None:
+        if (pause := next(self._pauses, None)) is None:
             raise MachineError("download_no_connection", host=self._hub.host, reason=error.reason) from error
         time.sleep(max(pause, error.pause))
 

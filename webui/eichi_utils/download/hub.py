@@ -33,8 +33,6 @@ LONGEST_PAUSE = 600.0
 MAX_REASON = 200
 """Characters of a reason in a sentence."""
 TRANSIENT = (408, 425, 429, *range(500, 600))
-NO_LISTING = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""Errors of a library that reads something else as a repository's list."""
 T = TypeVar("T")
 
 
@@ -128,12 +126,12 @@ class Hub:
     def _problem(self, error: Exception, repository: str) -> Exception:
         """Return our error for a library's, of which the HTTP errors hold the response."""
         root, response = _root_cause(error), getattr(error, "response", None)
-        if response is None and isinstance(error, NO_LISTING):
-            return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
         if isinstance(root, ssl.SSLCertVerificationError):
             reason = getattr(root, "verify_message", "") or str(root)
             return MachineError("download_certificate", host=self.host, reason=reason)
         if response is None:
+            if isinstance(error, ValueError | LookupError | TypeError | AttributeError | RecursionError):
+                return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
             return ConnectionLost(_describe(error))
         response.close()
         host, code, page = _host(str(response.url)), response.status_code, f"{self.endpoint}/{repository}"

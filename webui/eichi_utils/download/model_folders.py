@@ -7,7 +7,6 @@ beside its shards): of each part only those are taken which `diffusers_helper.we
 
 import contextlib
 import itertools
-import logging
 import os
 import re
 import shutil
@@ -21,15 +20,12 @@ from diffusers_helper.public import (
     PARTS,
     SINGLE_FILES,
     ModelFiles,
-    ModelPart,
     PartSpec,
     check_fit,
     disk_errors,
     find_part,
     repository_folders,
 )
-
-logger = logging.getLogger(__name__)
 
 PART_ENDING = ".part"
 """The ending of files that are being downloaded: `model.safetensors.0123456789ab.part`."""
@@ -41,6 +37,7 @@ SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-(\d{5})\.safetenso
 RESERVE = 2**30
 """Bytes that stay free: a system whose disk is full to the last byte does not work well."""
 CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+PartState = Literal["complete", "partly", "missing"]
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,6 @@ class ModelFolders:
             raise MachineError("download_disk_too_small", path=str(self.target), **sizes)
 
 
-PartState = Literal["complete", "partly", "missing"]
-
-
 @dataclass(frozen=True)
 class PartView:
     """The state of one of `PARTS` on the disk. `folder` has its config and weights, where it is complete;
@@ -149,14 +143,14 @@ def take_inventory(folders: ModelFolders) -> Inventory:
     Takes milliseconds: only the headers of weights are read. A folder that cannot be read holds nothing.
     """
     parts = tuple(_view_part(name, spec, folders) for name, spec in PARTS.items())
-    states = {part.state for part in parts}
-    state = "partly" if len(states) > 1 else parts[0].state
+    state = "partly" if len({part.state for part in parts}) > 1 else parts[0].state
     return Inventory(parts, state, sum(part.num_bytes for part in parts))
 
 
 def find_models_in(folders: ModelFolders) -> ModelFiles:
     """Find the complete set, each part where it is whole; raises InputError like `find_models`."""
-    files = ModelFiles(**{name: _find(folders, spec) for name, spec in PARTS.items()})
+    found = {name: find_part(folders.target, spec, folders.of_repository) for name, spec in PARTS.items()}
+    files = ModelFiles(**found)
     check_fit(files)
     return files
 
@@ -206,26 +200,13 @@ def files_of(spec: PartSpec, listing: Sequence[RemoteFile]) -> list[RemoteFile]:
 
 def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
     try:
-        part = _find(folders, spec)
+        part = find_part(folders.target, spec, folders.of_repository)
     except InputError:
         found = (_bytes_below(folder, spec) for folder in folders.of_repository(spec.repository))
         num_bytes = max(found, default=0)
         return PartView(name, "partly" if num_bytes else "missing", None, num_bytes)
     files = {*part.files, *(part.folder / index for index in INDICES)}
     return PartView(name, "complete", part.folder, sum(file_size(path) or 0 for path in files))
-
-
-def _find(folders: ModelFolders, spec: PartSpec) -> ModelPart:
-    """Find the first complete part; raises the InputError of the first incomplete one."""
-    problems = [InputError("model_missing", repository=spec.repository, path=str(folders.target))]
-    for root in folders.roots:
-        try:
-            return find_part(root, spec)
-        except InputError as error:
-            problems.append(error)
-        except OSError as error:
-            logger.debug("%s cannot be read: %s", root, error)
-    raise max(problems, key=lambda problem: problem.code != "model_missing")
 
 
 def _bytes_below(repository: Path, spec: PartSpec) -> int:
