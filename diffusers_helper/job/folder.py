@@ -79,7 +79,7 @@ class JobFolder:
         self._lock.close()
         with contextlib.suppress(OSError):
             if not self._others():
-                (self.path / LOCK).unlink()
+                (self.path / LOCK).unlink(missing_ok=True)  # Windows' filelock deletes it
                 self.path.rmdir()
 
     def _others(self) -> list[Path]:

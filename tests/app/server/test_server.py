@@ -1,5 +1,6 @@
 """Starting, refusing to start and ending the server, and its command line."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -9,13 +10,15 @@ import time
 
 import httpx
 import pytest
+import uvicorn
 
 from diffusers_helper.errors import InputError
 from tests.support.app import PATIENCE, ROOT, App, free_port
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, PageClient
 from tests.support.page_options import options
 from tests.support.page_state import text
-from webui.eichi_utils.instance import running_app
+from webui.eichi_utils.instance import only_app, remember_address, running_app
+from webui.eichi_utils.server.gradio_patches import survive_resets
 from webui.eichi_utils.server.server import CLOSE_SECONDS, run_page
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 from webui.endframe_ichi import parse_arguments
@@ -87,6 +90,25 @@ def _answer_once(server: socket.socket, answer: bytes) -> None:
     with connection:
         connection.recv(1000)
         connection.sendall(answer)
+
+
+def test_second_start_that_the_first_one_does_not_answer_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("webui.eichi_utils.instance.STARTING_SECONDS", 0.1)
+    for name in ("_prepare_environment", "import_gradio_fast", "patch_gradio"):
+        monkeypatch.setattr(f"webui.eichi_utils.server.server.{name}", lambda *_: None)
+    url = f"http://127.0.0.1:{free_port()}/"
+    with only_app(tmp_path):
+        remember_address(tmp_path, url)
+        assert run_page(options(tmp_path), WORDS) == 1
+    assert "does not answer" in (said := capsys.readouterr().err)
+    assert url in said
+
+
+def test_on_windows_the_page_takes_the_loop_that_survives_a_reset_connection(monkeypatch):
+    monkeypatch.setattr("uvicorn.loops.asyncio.asyncio_loop_factory", lambda **_: None)
+    monkeypatch.setattr("sys.platform", "win32")
+    survive_resets()
+    assert uvicorn.Config("", loop="asyncio").get_loop_factory() is asyncio.SelectorEventLoop
 
 
 WRONG = ["--login=mia", "--login=mia:short", "--login=:longenough", "--port=0", "--port=65536", "--port=x"]

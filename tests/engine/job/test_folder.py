@@ -32,6 +32,12 @@ def values(folder, *span):
     return [int(frame[0, 0, 0]) for frame in folder.frames(*span)]
 
 
+def test_an_empty_folder_is_deleted_also_where_the_released_lock_deletes_itself(folder):  # on Windows
+    folder._lock.callback((folder.path / "lock").unlink)
+    folder.__exit__()
+    assert not folder.path.exists()
+
+
 FADE = (1, 0.5, 0)
 
 

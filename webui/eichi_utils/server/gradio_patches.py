@@ -1,13 +1,15 @@
 """Every change that this app makes to gradio itself; `tests/faults` fails when a new version needs others.
 
 Gradio imports in half of its time, downloads nothing from an address that somebody names, prints no traceback
-on the terminal, and answers also where a text holds a lone surrogate.
+on the terminal, and answers also where a text holds a lone surrogate, and on Windows after a reset.
 """
 
+import asyncio
 import importlib
 import inspect
 import json
 import logging
+import sys
 import traceback
 from functools import partial
 from types import SimpleNamespace
@@ -62,6 +64,15 @@ def patch_gradio(words: Translator) -> None:
         module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": lambda *_, **__: log()})
     dumps = partial(_dumps, routes.orjson.dumps)
     routes.orjson = SimpleNamespace(**vars(routes.orjson) | {"dumps": dumps})
+    survive_resets()
+
+
+def survive_resets() -> None:
+    """Take asyncio's other loop on Windows, whose own stops listening after one reset (cpython#93821)."""
+    from uvicorn.loops import asyncio as loops
+
+    if sys.platform == "win32":
+        loops.asyncio_loop_factory = lambda **_: asyncio.SelectorEventLoop
 
 
 def _dumps(orjson_dumps: Any, value: Any, default: Any = None, option: int | None = None) -> bytes:
