@@ -73,6 +73,15 @@ def test_what_has_come_is_kept_and_continued_after_a_stop_and_a_failure(hub, fol
     assert hub.sent == ALL_BYTES
 
 
+def test_a_process_that_prints_and_dies_is_a_failure(folders, monkeypatch):
+    monkeypatch.setattr(download_module, "MODULE", "this")  # a poem on its standard output, then its end
+    download = Download(folders)
+    assert download.start()
+    failure = finish(download).failure
+    assert failure is not None
+    assert failure.values["reason"] == "exit status 0"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as only POSIX does")
 def test_a_download_ends_with_its_app(hub, folders):

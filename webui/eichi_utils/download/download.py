@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from diffusers_helper.errors import MachineError
+from diffusers_helper.errors import InputError, MachineError
 
 from ..support.failures import Failure, describe_failure
 from .model_folders import ModelFolders
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = "webui.eichi_utils.download.fetch"
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+DEFAULT_ENDPOINT = "https://huggingface.co"
+SHOWN_CHARACTERS = 200
 DownloadState = Literal["idle", "asking", "checking", "fetching", "waiting", "done", "stopped", "failed"]
 
 
@@ -89,6 +92,7 @@ class Download:
             paths = (self._folders.given, self._folders.own, *self._folders.caches)
             arguments = ["check" * check, *((path and path.absolute()) or "" for path in paths)]
             try:
+                find_endpoint()  # huggingface_hub cannot even be imported with some that are no address
                 self._process = process = subprocess.Popen(
                     [sys.executable, "-m", MODULE, *arguments],
                     cwd=ROOT,
@@ -100,7 +104,7 @@ class Download:
                     start_new_session=True,  # Ctrl-C is for the app alone, which stops it in its own way
                 )
                 threading.Thread(target=self._follow, args=(process,), name="download", daemon=True).start()
-            except OSError as error:
+            except (OSError, InputError) as error:
                 self._end(DownloadView(state="failed", failure=describe_failure(error)))
             return True
 
@@ -125,6 +129,8 @@ class Download:
         view = self._view
         with process:
             for line in process.stdout or ():
+                if not line.startswith(b"{"):  # a library printed it while it was imported
+                    continue
                 values = json.loads(line)
                 failure = values["failure"] and Failure(**values["failure"])
                 view = DownloadView(**values | {"failure": failure})
@@ -147,3 +153,20 @@ class Download:
         with self._changed:
             self._view = replace(view, is_stopping=self._is_stopping and view.is_running)
             self._changed.notify_all()
+
+
+def find_endpoint() -> str:
+    """Return the address of the hub: `HF_ENDPOINT`, else Hugging Face's.
+
+    Raises:
+        InputError: `HF_ENDPOINT` is no address.
+    """
+    address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+    try:
+        parts = urllib.parse.urlsplit(address)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_web = False
+    if not is_web or address.split() != [address]:
+        raise InputError("download_endpoint", value=address[:SHOWN_CHARACTERS])
+    return address.rstrip("/")

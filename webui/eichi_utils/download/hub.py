@@ -6,7 +6,6 @@ page for a file's beginning.
 """
 
 import contextlib
-import os
 import re
 import ssl
 import time
@@ -19,11 +18,11 @@ from typing import Any, TypeVar
 from huggingface_hub import HfApi, get_session, get_token, hf_hub_url
 from huggingface_hub.utils import build_hf_headers
 
-from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.errors import MachineError
 
+from .download import find_endpoint
 from .model_folders import RemoteFile
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 LIBRARY = "endframe-ichi"
 """The name that the server sees."""
 TIMEOUT = 20.0
@@ -54,15 +53,7 @@ class Hub:
     """
 
     def __init__(self) -> None:
-        address = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        try:
-            parts = urllib.parse.urlsplit(address)
-            is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_web = False
-        if not is_web or address.split() != [address]:
-            raise InputError("download_endpoint", value=address[:MAX_REASON])
-        self.endpoint = address.rstrip("/")
+        self.endpoint = find_endpoint()
         self.host = _host(self.endpoint)
         self._token: str | None = None
 
