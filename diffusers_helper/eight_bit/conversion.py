@@ -19,7 +19,7 @@ import torch
 
 from ..errors import InputError, MachineError, StopRequested
 from ..events import Notice, StageProgress, StageStarted
-from ..files.atomic import atomic_write
+from ..files.atomic import atomic_write, delete_file
 from ..files.checksummed import read_metadata, write_checksummed
 from ..files.exclusive_lock import exclusive_lock
 from ..machine_errors import check_room, machine_errors
@@ -208,7 +208,7 @@ class _Manifest:
         del self.files[name]
         self.complete = False
         self._write()
-        (self.folder / name).unlink(missing_ok=True)
+        delete_file(self.folder / name)
 
     def finish(self) -> None:
         self.complete = True
@@ -224,7 +224,7 @@ def _begin(target: Path, source: str) -> _Manifest:
     """Return the manifest of an earlier run's files that have the right sizes; delete the others."""
     manifest = _Manifest.read(target)
     if manifest is None or manifest.source != source:
-        (target / MANIFEST).unlink(missing_ok=True)  # first, because others rely on it
+        delete_file(target / MANIFEST)  # first, because others rely on it
         manifest = _Manifest(target, source)
     for name, (known, _) in list(manifest.files.items()):
         signature = _signature(target / name)
@@ -232,7 +232,7 @@ def _begin(target: Path, source: str) -> _Manifest:
             manifest.forget(name)
     for path in (*target.glob("diffusion_pytorch_model-*.safetensors"), *target.glob("*.part")):
         if path.name not in manifest.files:
-            path.unlink()
+            delete_file(path)
     return manifest
 
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError, MachineError
-from ..files.atomic import atomic_write
+from ..files.atomic import atomic_write, delete_file
 from ..files.checksummed import sha256_of
 from ..weights.checkpoint import Checkpoint, StoredTensor
 from .linear import quantize
@@ -100,7 +100,7 @@ def write_shard(
     with safe_open(path, "pt") as written:
         is_right = all(torch.equal(_bytes(written.get_tensor(n)), _bytes(t)) for n, t in tensors.items())
     if not is_right:
-        path.unlink()
+        delete_file(path)
         raise MachineError("eight_bit_written_wrong", path=str(path))
     return file_digest(path)
 

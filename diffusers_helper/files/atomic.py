@@ -3,14 +3,19 @@
 import contextlib
 import errno
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """Error numbers of file systems that have nothing to flush."""
 PAUSES = (0.05, 0.2, 0.5, 1.0)
-"""Seconds between tries at a rename: on Windows, virus scanners hold a new file for a moment."""
+"""Seconds between tries to change a file: on Windows, virus scanners hold a new one for a moment."""
 
 
 @contextlib.contextmanager
@@ -33,21 +38,30 @@ def atomic_write(path: Path, flush: bool = True) -> Iterator[Path]:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Rename a file over another one; where Windows refuses because somebody has it open, try again."""
+    """Rename a file over another one, patiently."""
+    _patiently(partial(source.replace, target))
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file if it is there, patiently."""
+    _patiently(partial(path.unlink, missing_ok=True))
+
+
+def _patiently(change: Callable[[], _T]) -> _T:
+    """Change a file; where Windows refuses because somebody has it open, try again."""
     for pause in PAUSES:
         try:
-            source.replace(target)
-            return
-        except PermissionError as error:
-            if getattr(error, "winerror", None) is None:
+            return change()
+        except PermissionError:
+            if sys.platform != "win32":
                 raise
         time.sleep(pause)
-    source.replace(target)
+    return change()
 
 
 def _flush(path: Path, flags: int) -> None:
     """Have the system write to the disk what it still keeps in memory."""
-    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    descriptor = _patiently(partial(os.open, path, flags | getattr(os, "O_BINARY", 0)))
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..files.atomic import atomic_write
+from ..files.atomic import atomic_write, delete_file
 from ..files.checksummed import read_metadata, write_checksummed
 from ..files.exclusive_lock import exclusive_lock
 from .fingerprint import JobFingerprint
@@ -75,7 +75,7 @@ class JobFolder:
         with contextlib.suppress(OSError):
             if self.done or not any(_section_files(self.path)):
                 for path in self._others():
-                    path.unlink()
+                    delete_file(path)
         self._lock.close()
         with contextlib.suppress(OSError):
             if not self._others():
@@ -139,7 +139,7 @@ class JobFolder:
         sections = {path for path in unused if SECTION.fullmatch(path.name)}
         damaged = {path for path in sections if read_metadata(path) is None}
         for path in unused - (sections - damaged):
-            path.unlink()
+            delete_file(path)
         return min(map(_number_of, damaged), default=None)
 
     def _discard_after(self, number: int, kind: Kind) -> None:
@@ -148,7 +148,7 @@ class JobFolder:
             is_later = _number_of(path) > number
             is_decoded_from_it = kind == "latents" and path == section_file(self.path, number, "frames")
             if is_decoded_from_it or (is_later and (kind == "latents" or path.suffix == ".frames")):
-                path.unlink()
+                delete_file(path)
 
     # -- frames ----------------------------------------------------------------------------------------------
 

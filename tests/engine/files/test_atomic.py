@@ -1,13 +1,15 @@
 """Files that are written as a whole or not at all."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffusers_helper.files import atomic
-from diffusers_helper.files.atomic import atomic_write
+from diffusers_helper.files.atomic import atomic_write, delete_file
 
 
 @pytest.fixture
@@ -47,27 +49,26 @@ def test_a_file_system_without_flush_is_written_all_the_same(path, monkeypatch):
     assert path.read_text() == "new"
 
 
-@pytest.mark.parametrize(("winerror", "failures", "tries"), [(5, 2, 3), (32, 2, 3), (32, 9, 3), (None, 1, 1)])
-def test_a_rename_that_windows_refuses_is_retried(path, monkeypatch, winerror, failures, tries):
-    done: list[Path] = []
-    replace = Path.replace
+@pytest.mark.parametrize(
+    ("system", "failures", "succeeds"), [("win32", 2, True), ("win32", 9, False), ("linux", 2, False)]
+)
+@pytest.mark.parametrize(("owner", "name"), [(Path, "replace"), (Path, "unlink"), (os, "open")])
+def test_a_change_that_windows_refuses_for_a_moment_is_retried(
+    path, monkeypatch, owner, name, system, failures, succeeds
+):
+    change, refusals = getattr(owner, name), iter(range(failures))
 
-    def refuse(source: Path, target: Path) -> Path:
-        done.append(source)
-        if len(done) > failures:
-            return replace(source, target)
-        error = PermissionError(errno.EACCES, "in use")
-        if winerror is not None:
-            error.winerror = winerror  # type: ignore[attr-defined]
-        raise error
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        if next(refusals, None) is not None:
+            raise PermissionError(errno.EACCES, "in use")
+        return change(*arguments, **options)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr(owner, name, refuse)
     monkeypatch.setattr(atomic, "PAUSES", (0, 0))
-    if failures < tries:
+    with contextlib.nullcontext() if succeeds else pytest.raises(PermissionError):
         with atomic_write(path) as part:
             part.write_text("new")
-    else:
-        with pytest.raises(PermissionError), atomic_write(path) as part:
-            part.write_text("new")
-    assert len(done) == tries
-    assert path.read_text() == ("new" if failures < tries else "old")
+        delete_file(path)
+    assert path.exists() is not succeeds
+    assert succeeds or path.read_text() == ("new" if name == "unlink" else "old")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.public import PARTS, disk_errors, exclusive_lock, replace_file
+from diffusers_helper.public import PARTS, delete_file, disk_errors, exclusive_lock, replace_file
 
 from ..support.failures import describe_failure
 from .download import DownloadState, DownloadView
@@ -154,11 +154,11 @@ class Fetcher:
             if file_size(path) == file.size:
                 if not check or file.checksum in (None, self._read(path, file).hexdigest()):
                     return
-                path.unlink()
+                delete_file(path)
         with disk_errors(path.parent, part):
             path.parent.mkdir(parents=True, exist_ok=True)
             for other in {*path.parent.glob(f"{path.name}.{'[0-9a-f]' * 12}{part.suffix}")} - {part}:
-                other.unlink()  # of another version
+                delete_file(other)  # of another version
             if not part.exists() and (source := self._folders.find_copy(file)) is not None:
                 _copy(source, part)
             if not any(self._fill(part, file) for _ in range(TRIES)):
@@ -184,7 +184,7 @@ class Fetcher:
             os.fsync(opened.fileno())  # a power cut takes nothing of it
             is_right = opened.tell() == file.size and file.checksum in (None, digest.hexdigest())
         if not is_right:
-            part.unlink()
+            delete_file(part)
             self._progress.count(file, 0)
         return is_right
 

@@ -115,7 +115,9 @@ class JobStore:
         _write(self._folder(job.id) / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
 
     def delete(self, job_id: str) -> None:
-        """Delete all of a job, if there is anything. One that is half deleted is never found again."""
+        """Delete all of a job, if there is anything. One that is half deleted is never found again: what
+        somebody watches just then (Windows) is deleted at the next start.
+        """
         folder = self._folder(job_id)
         gone = folder.with_name(f"{GONE}{job_id}")
         with contextlib.suppress(OSError):
@@ -134,7 +136,7 @@ class JobStore:
         for folder in filter(Path.is_dir, entries):
             try:
                 is_gone = folder.name.startswith(GONE)
-                if is_gone or not ((folder / JOB).exists() or (folder / WORK).exists()):
+                if is_gone or not ((folder / JOB).exists() or count_stored_sections(folder / WORK)):
                     shutil.rmtree(folder, ignore_errors=True)  # which follows no link
                     continue
                 job = _read(folder)
