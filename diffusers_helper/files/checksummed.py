@@ -18,7 +18,7 @@ LENGTH = struct.Struct("<Q")
 """The length of the metadata in bytes, between them and the checksum."""
 CHUNK = 2**20
 """Bytes read at a time."""
-PERMANENT_ERRORS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+PERMANENT_ERRORS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP)
 """Error numbers that another try would not change: EIO is a broken part of the disk."""
 
 

@@ -163,11 +163,20 @@ def test_an_untrusted_certificate_is_no_reason_to_wait(hub, monkeypatch):
     assert caught.value.values == {"host": f"{hub.host}", "reason": "self-signed certificate"}
 
 
-def test_the_proxy_of_the_environment_is_used(hub, monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", hub.url)
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_the_proxy_of_the_environment_is_used(hub, monkeypatch, variable):
+    monkeypatch.setenv(variable, hub.url)
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid/")
     assert Hub().list_files(HUNYUAN)
     assert hub.asked[0].host == "hub.invalid"
+
+
+@pytest.mark.parametrize("address", ["socks://127.0.0.1:1/", "socks5://127.0.0.1:1", "socks5h://[::1]:1"])
+def test_a_socks_proxy_is_asked_and_certificates_that_are_gone_are_not(monkeypatch, address):
+    monkeypatch.setenv("ALL_PROXY", address)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/cacert.pem")
+    with pytest.raises(ConnectionLost, match=r"^(Connection refused|Cannot assign requested address)$"):
+        Hub().list_files(HUNYUAN)
 
 
 @pytest.mark.parametrize("value", ["", "hub.co", "ftp://x", "http://", "http://a b", "http://a:x", "\n"])

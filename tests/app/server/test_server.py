@@ -148,12 +148,13 @@ def test_headless_errors_are_in_english(monkeypatch, capsys):
 # -- starting and ending -----------------------------------------------------------------------------
 
 LOOK_AT_THE_PAGE = """
-import json, sys, urllib.request
+import json, os, sys, urllib.request
 from pathlib import Path
 import webui.endframe_ichi
 from webui.eichi_utils.server.server import serving
 from tests.support.page_options import options
 print("gradio" in sys.modules)
+before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy", "https_proxy", "SSL_CERT_FILE")}
 with serving(options(Path(sys.argv[1]))) as (app, url):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in ("", "config", "ichi/hello", "theme.css"):
@@ -162,11 +163,20 @@ with serving(options(Path(sys.argv[1]))) as (app, url):
             answer.read()
     with opener.open(url + "ichi/events?lang=ja") as answer:
         assert answer.readline().startswith(b"data: ")
+    assert before == {name: os.environ.get(name) for name in before}, "downloads need them"
     print(json.dumps([name for name in sys.argv[2:] if name in sys.modules]))
 """
 
 
-def test_page_is_served_without_heavy_imports(tmp_path):
+NETWORKS = [{}, {"ALL_PROXY": "socks5://127.0.0.1:1080", "no_proxy": "127.0.0.0/8,::1/128"}]
+NETWORKS += [{"https_proxy": "socks://what?", "NO_PROXY": "[::1],ホスト", "WEB_CONCURRENCY": "x"}]
+NETWORKS += [dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"), "/nonexistent/x")]
+
+
+@pytest.mark.parametrize("variables", NETWORKS)
+def test_page_is_served_without_heavy_imports_whatever_the_network_is(tmp_path, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     program = [sys.executable, "-c", LOOK_AT_THE_PAGE, str(tmp_path), *HEAVY]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.stdout.splitlines()[-2:] == ["False", "[]"], done.stderr

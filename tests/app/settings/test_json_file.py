@@ -56,6 +56,7 @@ BROKEN = {
     "NaN": b'{"a": NaN}',
     "infinite": b'{"a": 1e999}',
     "deep": b"[" * 100_000,
+    "deep for a copy": b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}",
     "long number": b'{"a": ' + b"9" * 5000 + b"}",
     "UTF-16": '{"a": 1}'.encode("utf-16"),
 }
@@ -70,7 +71,9 @@ def test_broken_file_is_set_aside_and_written_anew(path, content):
     file.write({"a": 1})
     assert opened(path).value == {"a": 1}
     opened(path, content)
-    assert names(path) == ["app.broken-1.json", "app.broken-2.json"], "the first one stays"
+    path.with_name("app.json.part").touch()
+    opened(path)
+    assert names(path) == ["app.broken-1.json", "app.broken-2.json"], "the first stays, remains go"
 
 
 def test_size_is_limited_both_ways(path, monkeypatch):

@@ -34,6 +34,8 @@ def test_every_changed_cut_or_added_byte_is_noticed(tmp_path):
 
 def test_what_is_no_such_file_has_no_facts(tmp_path):
     assert read_metadata(tmp_path / "missing") is None
+    (tmp_path / "circle").symlink_to("circle")
+    assert read_metadata(tmp_path / "circle") is None
     assert read_metadata(tmp_path) is None
     (tmp_path / "text").write_text(json.dumps({"n": 1}) * 50)
     assert read_metadata(tmp_path / "text") is None

@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, get_session, get_token, hf_hub_url
@@ -56,6 +57,7 @@ class Hub:
         self.endpoint = find_endpoint()
         self.host = _host(self.endpoint)
         self._token: str | None = None
+        _repair_environment()
 
     def list_files(self, repository: str) -> list[RemoteFile]:
         """List a repository's files at its newest commit."""
@@ -134,6 +136,15 @@ class Hub:
         if code in (401, 403, 404, 410):
             return MachineError("download_refused" if code < 404 else "download_not_found", page=page)
         return MachineError("download_status", host=host, status=status)
+
+
+def _repair_environment() -> None:
+    """Change the variables that would end every request of the HTTP client to ones that it can read."""
+    for name, value in [*os.environ.items()]:
+        if name.lower().endswith("_proxy"):  # "socks" is GNOME's name for it
+            os.environ[name] = re.sub("^socks:", "socks5:", value.strip())
+        elif name in ("SSL_CERT_FILE", "SSL_CERT_DIR") and not Path(value).exists():
+            del os.environ[name]
 
 
 def _seconds_to_wait(text: str) -> float:

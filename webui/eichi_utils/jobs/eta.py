@@ -138,7 +138,7 @@ class Eta:
         rest = sum(seconds[max(self.present + 1, self.first) :])
         left = seconds[self.present] - (now - self.mark)
         is_known = self.speed.computed_step not in (TYPICAL.computed_step, TYPICAL_DEMO.computed_step)
-        return 1 - (rest + max(left, 0)) / sum(seconds), rest + abs(left) if is_known else None
+        return 1 - (rest + max(left, 0)) / (sum(seconds) or 1), rest + abs(left) if is_known else None
 
 
 class SpeedHistory(JsonFile):

@@ -19,7 +19,7 @@ from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
 
 from ..output import new_name
-from ..support.failures import Failure, describe_failure
+from ..support.failures import Failure, describe_failure, shorten
 from .job import Job, JobSpec, Run, StartEta, apply
 from .store import JobStore
 
@@ -229,7 +229,15 @@ class JobQueue:
 
     def _work(self) -> None:
         while (spec := self._begin_next()) is not None:
-            self._end(spec.id, self._make(spec))
+            try:
+                self._end(spec.id, self._make(spec))
+            except BaseException as error:  # whatever it was, the next job is made
+                logger.warning("job %s could not be ended", spec.name, exc_info=True)
+                failure = Failure("unexpected", {"reason": shorten(error), "place": __name__}, "")
+                with self._changed:
+                    job = replace(self._jobs[spec.id], stopping=False, eta=None, ended=time.monotonic())
+                    failed = replace(job, state="failed", failure=failure, can_finish=True)
+                    self._put(failed if job.outcome is None else replace(job, state=job.outcome))
 
     def _begin_next(self) -> JobSpec | None:
         with self._changed:
@@ -289,7 +297,7 @@ class JobQueue:
         if write:
             try:
                 self._store.write(job)
-            except MachineError:
+            except Exception:
                 logger.warning("job %s cannot be written to the disk", job.name, exc_info=True)
         self._jobs.pop(job.id, None)
         self._jobs[job.id] = job

@@ -36,6 +36,8 @@ FONTS = ("system-ui", "Segoe UI", "Yu Gothic UI", "Hiragino Sans", "Noto Sans CJ
 MAX_TABS = 1000
 """Tabs whose section rows are kept, each in some 50 KB: no browser reports that one was closed."""
 CLOSE_SECONDS = 30
+NETWORK_VARIABLES = ("NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+"""The variables that an HTTP client reads, and may stumble over; `NO_PROXY=*` makes it ignore every proxy."""
 
 
 def run_page(options: PageOptions, words: Translator) -> int:
@@ -85,7 +87,8 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
         MachineError: another app works in the same folder, or the port is taken.
     """
     _prepare_environment(options.home)
-    import_gradio_fast()
+    with _without_network_variables():
+        import_gradio_fast()
     patch_gradio(Translator("en"))
     with open_app(options) as app:
         from ..page.page import build_page
@@ -93,7 +96,8 @@ def serving(options: PageOptions) -> Iterator[tuple[AppState, str]]:
         page = build_page(app)
         try:
             page.queue(default_concurrency_limit=None, max_size=None)
-            url = _launch(page, app)
+            with _without_network_variables(options.share):
+                url = _launch(page, app)
             remember_address(options.home, url)
             app.queue.resume()
             yield app, url
@@ -164,14 +168,25 @@ def _check_port(server: str, port: int) -> None:
 
 
 def _prepare_environment(home: Path) -> None:
-    """Set gradio up before its import: no call out, uploads in our folder, no proxy to ourselves."""
+    """Set gradio up before its import: no call out, uploads in our folder, nothing else from outside."""
+    for name in [name for name in os.environ if name.startswith(("GRADIO_", "WEB_CONCURRENCY"))]:
+        del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(home / "temp" / "uploads")
-    for name in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME", "GRADIO_ROOT_PATH"):
-        os.environ.pop(name, None)
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1,localhost,::1"]))
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _without_network_variables(share: bool = False) -> Iterator[None]:
+    """Hide proxies and certificates, whatever they are: the page needs no way out, but to be shared."""
+    names = NETWORK_VARIABLES[: 2 if share else None]
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["NO_PROXY"] = ",".join((*hidden.values(), "127.0.0.1,localhost,::1")) if share else "*"
+    try:
+        yield
+    finally:  # a download and a browser need them
+        del os.environ["NO_PROXY"]
+        os.environ.update(hidden)
 
 
 def _middleware(app: AppState) -> list[Middleware]:

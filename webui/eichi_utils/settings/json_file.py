@@ -1,6 +1,7 @@
 """A small JSON file that the app keeps between two starts: read once, written whole, and where it is broken
 set aside, so that it is neither fatal nor lost."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES = 16 * 2**20
 """Bytes that no settings reach: a larger file is some other file, or grew by a fault."""
+MAX_DEPTH = 100
+"""Lists and objects in each other, of which copying and writing need several calls each."""
 
 
 class JsonFile:
@@ -33,6 +36,8 @@ class JsonFile:
         self.value: dict[str, Any] = {}
         self.notices: list[Notice] = []
         self.lock = threading.Lock()
+        with contextlib.suppress(OSError):
+            path.with_name(f"{path.name}.part").unlink()  # of a run that was killed
         try:
             self._read(parse)
         except FileNotFoundError:
@@ -64,6 +69,8 @@ class JsonFile:
             if (size := self.path.stat().st_size) > MAX_BYTES:
                 raise ValueError(f"{size} bytes")
             value = json.loads(self.path.read_bytes().decode("utf-8-sig"))  # Windows editors mark UTF-8
+            if _depth(value) > MAX_DEPTH:
+                raise ValueError("too deep")
             json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but writes neither as JSON
             self.value = parse(value)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -72,3 +79,9 @@ class JsonFile:
             free = next(path for name in names if not os.path.lexists(path := self.path.with_name(name)))
             self.path.rename(free)
             self.notices.append(Notice("file_set_aside", {"path": str(self.path), "kept": free.name}))
+
+
+def _depth(value: object) -> int:
+    """Return how deep lists and objects lie in each other; RecursionError where that is very deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

@@ -28,7 +28,7 @@ class Field:
         try:
             json.dumps(value, allow_nan=False)
             return bool(self.check(value))
-        except (TypeError, ValueError, RecursionError):
+        except (TypeError, ValueError, ArithmeticError, RecursionError):
             return False
 
 

@@ -1,5 +1,6 @@
 """Every failure of the app: a code with values for a sentence, and details for a report."""
 
+import functools
 import platform
 import traceback
 from collections.abc import Iterable
@@ -70,6 +71,7 @@ def loggable(error: InputError) -> str:
     return error.code if field is None else f"{error.code} ({field})"
 
 
+@functools.cache  # to describe a failure, no file need be opened: there may be too many open
 def versions() -> str:
     """Return the versions of Python, the system and the libraries, without importing any of them."""
     found = [f"Python {platform.python_version()}", platform.platform()]
