@@ -6,6 +6,7 @@ page for a file's beginning.
 """
 
 import contextlib
+import os
 import re
 import ssl
 import time
