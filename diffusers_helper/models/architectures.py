@@ -27,7 +27,7 @@ def build_empty(part: ModelPart, make: Callable[[dict], nn.Module]) -> nn.Module
             model = make(dict(part.config)).eval().requires_grad_(False)
             use_scaled_layers(model, part.checkpoint)
             return model
-    except MemoryError:
+    except (MemoryError, OSError):  # PyTorch makes the folder of its cache
         raise
     except Exception as error:  # the libraries raise whatever a wrong value makes them stumble over
         logger.debug("config refused", exc_info=True)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import Compute, choose_compute
 from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.models.architectures import build_empty
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.weights.filling import match_tensors
 from diffusers_helper.weights.model_files import find_models
@@ -63,6 +65,12 @@ def test_text_encoder_has_the_rotary_frequencies_of_its_rounded_original():
             found.append(model.rotary_emb.inv_freq)
     assert torch.equal(found[0], found[1].half().float())
     assert not torch.equal(*found)
+
+
+def test_a_cache_that_cannot_be_made_is_no_fault_of_the_config():
+    part = find_models(MODELS).vae
+    with pytest.raises(NotADirectoryError):
+        build_empty(part, Mock(side_effect=NotADirectoryError))
 
 
 def test_text_encoder_without_last_layers_gives_the_same_bits():

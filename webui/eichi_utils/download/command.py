@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import urllib.parse
 
 from tqdm import tqdm
 
@@ -11,7 +12,7 @@ from ..support.failures import describe_failure
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
-from .download import Download, DownloadView
+from .download import Download, DownloadView, find_endpoint
 from .model_folders import ModelFolders, free_bytes, gigabytes, take_inventory
 
 POLL_SECONDS = 0.5
@@ -59,6 +60,10 @@ def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Trans
             if stop.is_set() and not view.is_stopping:
                 download.cancel()
             before, view = view, download.view(view, POLL_SECONDS)
+            if view.state == "waiting" and not view.total_bytes:  # nothing came yet: no reason to wait
+                download.cancel()
+                host = urllib.parse.urlsplit(find_endpoint()).netloc
+                raise MachineError("download_no_connection", host=host, reason=view.last_error)
             if view.total_bytes and not before.total_bytes and not check:
                 sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))
                 total, needed, free = map(gigabytes, sizes)
