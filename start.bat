@@ -54,7 +54,7 @@ goto wait
 
 :try
 rem `call`, because some Pythons are batch files, and would not come back here.
-call %* scripts\check_python.py >nul 2>nul </nul
+call %* scripts\check_python.py >nul 2>nul <nul
 if "%errorlevel%"=="0" set python=%*
 exit /b 0
 

@@ -1,7 +1,10 @@
 """Fixtures that many tests start from: the command in this process, a running app, a picture."""
 
+import ctypes
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -43,6 +46,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """The API of Windows, which this system pretends to be."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "windll", windows := Mock(), raising=False)
+    return windows
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     _prepare_libraries(options.verbose)
     from webui.eichi_utils.support.log_file import log_to
+    from webui.eichi_utils.terminal import stop_when_closed
 
+    stop_when_closed()
     hidden = (*(os.environ.get(name, "") for name in TOKENS), *(options.login or ())[1:])
     with log_to(options.home, options, secrets=filter(None, hidden)):
         return _run(options)

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-_T = TypeVar("_T")
+from typing import Any
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """Error numbers of file systems that have nothing to flush."""
@@ -47,7 +45,7 @@ def delete_file(path: Path) -> None:
     _patiently(partial(path.unlink, missing_ok=True))
 
 
-def _patiently(change: Callable[[], _T]) -> _T:
+def _patiently(change: Callable[[], Any]) -> Any:
     """Change a file; where Windows refuses because somebody has it open, try again."""
     for pause in PAUSES:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..files.ascii_folder import ascii_folder
 from ..kernels import agrees
 from ..memory import is_out_of_memory
 
@@ -33,6 +34,7 @@ def keep_compiled(folder: Path) -> None:
 
     The compiler works in this process alone: each further one would import torch to save a few seconds.
     """
+    folder = ascii_folder(folder)  # Triton cannot read others on Windows
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))  # our kernels
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

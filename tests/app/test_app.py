@@ -14,6 +14,8 @@ from tests.support.queue import SOON
 from webui.eichi_utils.app import STARTERS, AppState, open_app
 from webui.eichi_utils.form import DEFAULTS
 from webui.eichi_utils.instance import remember_address
+from webui.eichi_utils.text.error_text import error_text
+from webui.eichi_utils.text.translations import Translator
 
 
 class Opened(ExitStack):
@@ -58,6 +60,7 @@ def test_second_app_in_a_folder_is_refused_with_the_address(opened, tmp_path, ad
     assert caught.value.code == "app_runs_already"
     if address is not None and address.startswith("http"):
         assert caught.value.values == {"url": address}
+    assert "does not answer" in error_text(caught.value, Translator("en")), "else its address was opened"
     assert picture.is_file(), "it deletes no uploads of the first"
 
 

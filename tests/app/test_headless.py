@@ -1,5 +1,6 @@
 """The command's output on a terminal, and its end. Bad input has tests of its own."""
 
+import ctypes
 import io
 import os
 import re
@@ -7,6 +8,7 @@ import runpy
 import signal
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from tests.support.terminal import Terminal
 from webui import endframe_ichi
 from webui.eichi_utils import headless
 from webui.eichi_utils.jobs.store import delete_stale, work_folder
-from webui.eichi_utils.terminal import EXIT_STOPPED, write_line
+from webui.eichi_utils.terminal import EXIT_STOPPED, stop_when_closed, write_line
 from webui.eichi_utils.text.translations import Translator
 
 
@@ -45,10 +47,7 @@ def test_a_line_has_codes_for_letters_that_a_terminal_lacks_and_for_controls():
 
 
 def test_ctrl_c_before_the_handler_ends_without_a_traceback(monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(headless, "run_headless", interrupted)
+    monkeypatch.setattr(headless, "run_headless", Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", [endframe_ichi.__file__, "--headless", "request.json"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(endframe_ichi.__file__, run_name="__main__")
@@ -152,3 +151,13 @@ def test_a_terminal_without_a_size_gets_a_default_width(columns, follows):
         options = headless._width(terminal)
         assert options == ({"dynamic_ncols": True} if follows else {"ncols": 80, "nrows": 24})
         assert shown.fileno() == master
+
+
+def test_closing_the_window_on_windows_is_ctrl_c(windows, monkeypatch):
+    monkeypatch.setattr(ctypes, "WINFUNCTYPE", lambda *_: lambda function: function, raising=False)
+    monkeypatch.setattr(time, "sleep", Mock())
+    stop_when_closed()
+    handle = windows.kernel32.SetConsoleCtrlHandler.call_args.args[0]
+    assert not handle(0), "what Ctrl-C itself does stays"
+    with pytest.raises(KeyboardInterrupt):
+        handle(2)

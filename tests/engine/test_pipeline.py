@@ -4,6 +4,7 @@ import shutil
 import socket
 import threading
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -268,9 +269,7 @@ def test_a_prompt_that_is_too_long_is_reported_also_from_the_cache(tmp_path):
 
 
 def test_nothing_touches_the_network(tmp_path, monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a network access")
-
+    refuse = Mock(side_effect=AssertionError("a network access"))
     for name in ("connect", "connect_ex", "bind"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,7 +1,6 @@
 """RAM as the system and a container report it."""
 
 import ctypes
-import sys
 from types import SimpleNamespace
 
 import psutil
@@ -38,15 +37,13 @@ def test_a_container_has_what_its_limit_leaves(tmp_path, maximum, memory):
 
 
 @pytest.mark.usefixtures("sixteen_gib")
-def test_windows_commits_no_more_than_ram_and_page_file(monkeypatch):
+def test_windows_commits_no_more_than_ram_and_page_file(windows):
     def fill(status):
         assert status[0] == ctypes.sizeof(status) == 64
         status[3], status[4] = 20 * GIB, 7 * GIB
         return works
 
-    kernel = SimpleNamespace(GlobalMemoryStatusEx=fill)
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    windows.kernel32.GlobalMemoryStatusEx = fill
     works = True
     assert read_ram() == SystemMemory(16 * GIB, 10 * GIB, 7 * GIB, page_file=4 * GIB)
     works = False

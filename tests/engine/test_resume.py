@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -167,13 +168,13 @@ def test_other_models_do_not_resume_a_video(tmp_path):
 
 
 def test_a_failed_job_is_resumed(tmp_path, monkeypatch):
-    def no_memory(*_args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
     with monkeypatch.context() as patch:
         events = run(three_sections(), tmp_path / "out")
         next(event for event in events if isinstance(event, SectionDone))
-        patch.setattr("diffusers_helper.pipeline.decode_to", no_memory)
+        patch.setattr(
+            "diffusers_helper.pipeline.decode_to",
+            Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")),
+        )
         with pytest.raises(MachineError, match="out_of_memory"):
             list(events)
     assert sorted(content(tmp_path / "out")) == ["a.png", "a_unfinished.mp4"]

@@ -64,6 +64,7 @@ class Windows:
             place.mkdir(parents=True)
         for name in ("start.bat", "environment2.bat", "scripts/no_python.txt", "scripts/start_failed.txt"):
             text = (ROOT / name).read_text("utf-8")
+            assert "</nul" not in text, "a path: not every Windows takes it for the device"
             (self.app / name).write_text(text, "utf-8", newline="\r\n" if name.endswith("bat") else "\n")
         (self.app / "scripts" / "install_once.py").touch()  # the stand-ins only look at its name
 

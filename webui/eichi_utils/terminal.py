@@ -1,9 +1,12 @@
 """Lines on a terminal, whatever is in them and whatever it can show, and exit statuses."""
 
+import _thread
 import contextlib
+import ctypes
 import signal
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
@@ -13,6 +16,8 @@ from tqdm import tqdm
 from .output import INVISIBLE
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
+ENDS = (2, 5, 6)
+"""Windows' numbers of the window being closed, logging off and shutting down."""
 
 
 def report(line: str) -> None:
@@ -48,3 +53,19 @@ def stop_on_ctrl_c(stop: threading.Event, message: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def stop_when_closed() -> None:
+    """Make closing the window, on Windows, do what Ctrl-C does; without it, this process would be killed."""
+    if sys.platform != "win32":
+        return
+
+    @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)
+    def handle(event: int) -> bool:
+        if event in ENDS:
+            _thread.interrupt_main()
+            time.sleep(5)  # Windows waits no longer, and ends this process when the handler does
+        return event in ENDS
+
+    ctypes.windll.kernel32.handler = handle  # which must not be freed
+    ctypes.windll.kernel32.SetConsoleCtrlHandler(handle, True)

@@ -1,12 +1,11 @@
 """The check: how facts are gathered, what the terminal shows, the exit status."""
 
-import ctypes
 import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -60,12 +59,9 @@ def test_this_machine_is_checked_without_importing_torch(tmp_path):
 
 
 def test_facts_that_fail_are_unknown(options, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("out of order")
-
     asked = ("find_torch", "query_gpus", "has_nvidia_hardware", "read_ram")
     for name in (*asked, "inspect_models", "inspect_folder"):
-        monkeypatch.setattr(check, name, fail)
+        monkeypatch.setattr(check, name, Mock(side_effect=RuntimeError("out of order")))
     facts = gather_facts(*options, probe=True)
     assert facts == MachineFacts(sys.version_info[:2], facts.python_bits, on_windows=sys.platform == "win32")
     assert check.check_lines(*options)
@@ -105,16 +101,14 @@ def test_linux_lists_a_gpu_without_a_driver(tmp_path, vendor, kind, found):
 @pytest.mark.parametrize(
     ("vendors", "found"), [(["8086", "10de"], True), (["1002"], False), (["8086"] * 100, False), ([], False)]
 )
-def test_windows_lists_a_gpu_without_a_driver(monkeypatch, vendors, found):
+def test_windows_lists_a_gpu_without_a_driver(windows, vendors, found):
     def list_device(_parent, number, device, _flags):
         assert struct.unpack_from("I", device) == (840,) == (len(device),)
         if number < len(vendors):
             device[328:370] = f"PCI\\VEN_{vendors[number]}&DEV_2504".encode("utf-16-le")
         return number < len(vendors)
 
-    user32 = SimpleNamespace(EnumDisplayDevicesW=list_device)
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(user32=user32), raising=False)
+    windows.user32.EnumDisplayDevicesW = list_device
     assert has_nvidia_hardware() is found
 
 

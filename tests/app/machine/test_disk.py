@@ -3,6 +3,7 @@
 import os
 import shutil
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,10 +27,7 @@ def test_a_missing_folder_has_the_free_space_of_its_parent(tmp_path):
     [("shutil.disk_usage", "free", None), ("tempfile.TemporaryFile", "writable", False)],
 )
 def test_a_folder_that_refuses_is_reported(tmp_path, monkeypatch, call, field, value):
-    def refuse(*_, **__):
-        raise PermissionError("denied")
-
-    monkeypatch.setattr(call, refuse)
+    monkeypatch.setattr(call, Mock(side_effect=PermissionError("denied")))
     assert getattr(inspect_folder(tmp_path), field) is value
 
 
@@ -56,10 +54,7 @@ def test_models_in_any_state_are_reported_with_their_error(tmp_path, folder, sta
 
 
 def test_models_that_do_not_belong_together_are_incomplete(monkeypatch):
-    def refuse(_: object) -> None:
-        raise InputError("models_do_not_fit")
-
-    monkeypatch.setattr(disk, "find_models_in", refuse)
+    monkeypatch.setattr(disk, "find_models_in", Mock(side_effect=InputError("models_do_not_fit")))
     assert inspect_models(ModelFolders(None, MODELS)).state == "partly"
 
 

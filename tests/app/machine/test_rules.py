@@ -109,6 +109,7 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "PyTorch unknown": (pc(torch=None), "-torch"),
     "PyTorch broken": (probed(None, failure="ImportError: c10"), "torch_broken.fails"),
     "PyTorch lacks a DLL": (probed(None, failure="OSError: [WinError 126] c10.dll"), "torch_dll.fails"),
+    "PyTorch's DLL does not start": (probed(None, failure="[WinError 1114] c10.dll"), "torch_dll.fails"),
     "PyTorch sees no GPU": (probed(None, no_gpu_reason="RuntimeError: No GPUs"), "torch_blind.fails"),
     "PyTorch finds the GPU full": (probed(RTX_4060, error=GPU_FULL), "torch_refuses.fails"),
     "no GPU": (pc(gpu=None), "no_card.slow -vram"),

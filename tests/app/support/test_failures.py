@@ -21,6 +21,11 @@ def test_long_details_are_cut_in_their_middle():
     assert details.endswith(" the end\n")
 
 
+def test_a_dll_that_windows_lacks_has_a_sentence_of_its_own():
+    (error := OSError("torch_cpu.dll")).winerror = 126  # type: ignore[attr-defined]
+    assert describe_failure(error).code == "torch_dll"
+
+
 @pytest.mark.parametrize("behind", range(MAX_DETAILS // 2 - 1500, MAX_DETAILS // 2 + 1500, 500))
 def test_no_cut_leaves_half_of_a_private_text(behind):
     for message in (

@@ -1,10 +1,8 @@
 """The texts: each language holds the same, with the same places for values, and the page shows no others."""
 
-import ctypes
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -190,14 +188,12 @@ def test_linux_takes_the_language_of_its_messages(monkeypatch):
         assert system_language() == language, "the last ones win"
 
 
-def test_windows_reports_its_language_as_a_number(monkeypatch):
+def test_windows_reports_its_language_as_a_number(windows, monkeypatch):
     numbers = {0x0411: "ja", 0x0409: "en", 0x0809: "en", 0x0404: "zh-tw", 0x0C04: "zh-tw"}
     numbers |= dict.fromkeys((0x0804, 0x0407, 0xFFFF), DEFAULT_LANGUAGE)
-    monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LANG", "zh_TW.UTF-8")
     for number, language in numbers.items():
-        kernel = SimpleNamespace(GetUserDefaultUILanguage=lambda number=number: number)
-        monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+        windows.kernel32.GetUserDefaultUILanguage.return_value = number
         assert system_language() == language, number
 
 

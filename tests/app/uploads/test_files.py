@@ -19,7 +19,9 @@ from webui.eichi_utils.uploads.files import (
     SHOWN_BY_BROWSERS,
     checked_picture,
     embedded_request,
+    is_share,
     is_video,
+    lies_in,
     uploaded_path,
     uploaded_paths,
 )
@@ -93,6 +95,13 @@ def test_all_but_uploads_is_refused(uploads, tmp_path, file):
         with pytest.raises(InputError) as caught:
             read(file, uploads)
         assert caught.value.code == "image_missing"
+
+
+@pytest.mark.parametrize("path", ["//host/share/a.png", "\\\\host\\share\\a.png", "\\/host/a"])
+def test_no_other_computer_is_asked_for_a_file(monkeypatch, path):
+    monkeypatch.setattr(Path, "resolve", lambda path: path if path.name == "up" else pytest.fail("asked"))
+    assert not lies_in(path, Path("up"))
+    assert not is_share("//nas/app/up/a.png", Path("//nas/app/up")), "the app may lie on such a share"
 
 
 # -- pictures ----------------------------------------------------------------------------------------

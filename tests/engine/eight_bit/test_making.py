@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -203,10 +204,9 @@ def test_numbers_that_go_wrong_start_a_search_for_damage(engine, source, convert
 def test_wrong_numbers_with_sound_weights_are_the_usual_error(
     engine, source, converted, tmp_path, monkeypatch
 ):
-    def fail(*_args):
-        raise MachineError("not_a_number_in_pixels")
-
-    monkeypatch.setattr("diffusers_helper.engine.generate", fail)
+    monkeypatch.setattr(
+        "diffusers_helper.engine.generate", Mock(side_effect=MachineError("not_a_number_in_pixels"))
+    )
     with pytest.raises(MachineError) as caught:
         list(run(engine, tmp_path))
     assert caught.value.code == "not_a_number_in_pixels"

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -42,10 +43,7 @@ def test_what_is_no_such_file_has_no_facts(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
-    def too_many(*_):
-        raise OSError(errno.EMFILE, "Too many open files")
-
     write_checksummed(tmp_path / "a", [b"content"], {})
-    monkeypatch.setattr(Path, "open", too_many)
+    monkeypatch.setattr(Path, "open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
     with pytest.raises(OSError, match="Too many"):
         read_metadata(tmp_path / "a")

@@ -2,6 +2,7 @@
 
 import errno
 from fractions import Fraction
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -100,13 +101,14 @@ def test_a_section_costs_the_same_however_long_the_video_is(folder, monkeypatch)
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_only_the_newest_two_stay_unless_somebody_watches(folder, monkeypatch, refused):
-    def refuse(*_, **__):
-        raise PermissionError(errno.EACCES, "somebody watches it")
-
     partial, written = PartialVideo(folder), []
     for number in add_sections(folder, ONE_SECOND[1]):
         if refused and number == 2:
-            monkeypatch.setattr(partial_video.Path, "unlink", refuse)
+            monkeypatch.setattr(
+                partial_video.Path,
+                "unlink",
+                Mock(side_effect=PermissionError(errno.EACCES, "somebody watches it")),
+            )
         written.append(partial.write())
         assert refused or sorted(folder.path.glob("so_far_*")) == sorted(written[-2:])
     monkeypatch.undo()
@@ -115,10 +117,7 @@ def test_only_the_newest_two_stay_unless_somebody_watches(folder, monkeypatch, r
 
 
 def fail_with(number):
-    def fail(*_):
-        raise OSError(number, "no")
-
-    return fail
+    return Mock(side_effect=OSError(number, "no"))
 
 
 def test_a_failed_write_is_made_up_for_by_the_next_one(folder, monkeypatch):

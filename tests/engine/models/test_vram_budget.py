@@ -4,6 +4,7 @@ import contextlib
 import threading
 import weakref
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -182,9 +183,6 @@ def test_ring_and_memoized_tensors_live_while_one_section_is_sampled(tmp_path, w
 
 @pytest.mark.parametrize("end", ["stop", "listener leaves", "step fails", "decoding fails"])
 def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(tmp_path, wide, monkeypatch, end):
-    def fail(*_):
-        raise GPU_LOST
-
     threads, stop = threading.active_count(), threading.Event()
     events = run(small_request(seconds=1, steps=3), tmp_path / "out", stop=stop)
     next(event for event in events if isinstance(event, StepDone))
@@ -196,7 +194,7 @@ def test_whatever_ends_a_job_no_thread_and_no_slot_is_left(tmp_path, wide, monke
         events.close()
     else:
         name = (section_sampling, "preview_latents") if end == "step fails" else (pipeline, "decode_to")
-        monkeypatch.setattr(*name, fail)
+        monkeypatch.setattr(*name, Mock(side_effect=GPU_LOST))
         with pytest.raises((RuntimeError, MachineError)):
             list(events)
     assert threading.active_count() == threads

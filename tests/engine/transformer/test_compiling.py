@@ -4,7 +4,11 @@
 """
 
 import dataclasses
+import hashlib
+import os
 import weakref
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,7 +24,7 @@ from diffusers_helper.models.vram_budget import VramBudget
 from diffusers_helper.sampling import section as section_sampling
 from diffusers_helper.streaming.layers import StreamedLayers
 from diffusers_helper.transformer.block_stack import BlockStack
-from diffusers_helper.transformer.compiling import TOLERANCE, CompiledBlocks, EagerBlocks
+from diffusers_helper.transformer.compiling import TOLERANCE, CompiledBlocks, EagerBlocks, keep_compiled
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation
 from diffusers_helper.weights.model_files import find_models
 from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
@@ -59,6 +63,18 @@ class Block(nn.Module):
 
     def forward(self, hidden, text):
         return hidden * 2 + text, text
+
+
+BELOW_ROOT = f"/data/EndframeIchi/{hashlib.sha256('/日'.encode()).hexdigest()[:12]}"
+
+
+@pytest.mark.parametrize(("short", "found"), [("/A~1", "/A~1"), ("", BELOW_ROOT), ("/日", BELOW_ROOT)])
+def test_on_windows_triton_gets_an_ascii_folder(windows, monkeypatch, short, found):
+    windows.kernel32.GetShortPathNameW = lambda _, buffer, __: setattr(buffer, "value", short)
+    monkeypatch.setattr(os, "environ", {"PROGRAMDATA": "/data"})
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *_, **__: None)
+    keep_compiled(Path("/日"))
+    assert os.environ["TRITON_CACHE_DIR"] == f"{found}/triton"
 
 
 STATES = torch.linspace(1, 2, 3), torch.ones(3)
@@ -199,10 +215,7 @@ def test_numbers_that_stay_wrong_exclude_nothing(tmp_path, attention):
 
 
 def test_after_another_failure_the_section_is_not_made_again(tmp_path, monkeypatch):
-    def fail(_latents):
-        raise MachineError("disk_full")
-
-    monkeypatch.setattr(section_sampling, "preview_latents", fail)
+    monkeypatch.setattr(section_sampling, "preview_latents", Mock(side_effect=MachineError("disk_full")))
     assert sections_until("disk_full", loader_of(runner_with(call)), tmp_path / "out") == [0]
 
 

@@ -115,9 +115,7 @@ class JobStore:
         _write(self._folder(job.id) / JOB, json.dumps(values, ensure_ascii=False, indent=1).encode())
 
     def delete(self, job_id: str) -> None:
-        """Delete all of a job, if there is anything. One that is half deleted is never found again: what
-        somebody watches just then (Windows) is deleted at the next start.
-        """
+        """Delete all of a job, if there is anything. One that is half deleted is never found again."""
         folder = self._folder(job_id)
         gone = folder.with_name(f"{GONE}{job_id}")
         with contextlib.suppress(OSError):

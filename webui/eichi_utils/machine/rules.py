@@ -4,6 +4,7 @@ Each line is a code and values; its sentence in `locales/` is `check.<code>.<lev
 appended the advice. Numbers are from `benchmarks/README.md` unless their docstring names another source.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -167,7 +168,7 @@ def _torch(facts: MachineFacts) -> CheckLine | None:
     if torch.version is None:
         return fails("torch_missing")
     if torch.failure is not None:
-        lacks_dll = facts.on_windows and ("WinError 126" in torch.failure or "DLL" in torch.failure)
+        lacks_dll = facts.on_windows and re.search(r"WinError (126|127|1114)\b|DLL", torch.failure)
         return fails("torch_dll" if lacks_dll else "torch_broken", reason=torch.failure)
     lines = (_gpu(facts), _driver(facts))
     # whatever else PyTorch reports would come from that

@@ -1,6 +1,6 @@
 """Every change that this app makes to gradio itself; `tests/faults` fails when a new version needs others.
 
-Gradio imports in half of its time, downloads nothing from an address that somebody names, prints no traceback
+Gradio imports in half of its time, asks no other computer for a file that somebody names, prints no traceback
 on the terminal, and answers also where a text holds a lone surrogate, and on Windows after a reset.
 """
 
@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from diffusers_helper.errors import InputError
 
 from ..text.error_text import error_text
 from ..text.translations import Translator
-from ..uploads.files import SHOWN_CHARACTERS
+from ..uploads.files import SHOWN_CHARACTERS, is_share
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,12 @@ def patch_gradio(words: Translator) -> None:
     async def refuse_async(url: str, cache_dir: str) -> str:
         return refuse(url, cache_dir)
 
+    def is_static_file(file: Any) -> bool:
+        if is_share(path := getattr(file, "path", file), Path(utils.get_upload_folder())):
+            refuse(path, "")
+        return False  # the app has none
+
+    utils.is_static_file = is_static_file
     processing_utils.async_ssrf_protected_download = refuse_async
     processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
     log = partial(logger.warning, "gradio could not answer", exc_info=True)

@@ -14,6 +14,8 @@ from .redaction import redact
 
 MAX_REASON = 300
 MAX_DETAILS = 20_000
+MISSING_DLL = (126, 127, 1114)
+"""Windows' error numbers of a DLL that is missing, too old, or does not start."""
 LIBRARIES = ("torch", "diffusers", "transformers", "gradio", "numpy", "pillow", "av")
 
 
@@ -35,6 +37,8 @@ def as_engine_error(error: BaseException) -> EngineError:
         return error
     if isinstance(error, MemoryError):
         return MachineError("out_of_memory")
+    if getattr(error, "winerror", None) in MISSING_DLL:
+        return MachineError("torch_dll", reason=shorten(error))
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
     return MachineError("unexpected", reason=shorten(error), place=place)

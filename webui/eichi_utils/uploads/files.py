@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from PIL import Image
@@ -49,9 +49,20 @@ def uploaded_paths(files: object, folder: Path) -> list[str]:
 def lies_in(path: object, folder: Path) -> bool:
     """Return whether it is the path of something in that folder, with all links followed."""
     try:
-        return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
+        if not isinstance(path, str) or is_share(path, folder):
+            return False
+        return Path(path).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def is_share(path: object, folder: Path) -> bool:
+    """Return whether it is a path on a computer (`//host/share`) other than that of `folder`.
+
+    On Windows, even asking if there is such a file would send the user's credentials there.
+    """
+    drive, *own = (PureWindowsPath(str(name)).drive.lower() for name in (path, folder, folder.resolve()))
+    return not str(path)[:2].strip("/\\") and drive not in own
 
 
 def checked_picture(path: str) -> str:
