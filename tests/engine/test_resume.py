@@ -171,10 +171,8 @@ def test_a_failed_job_is_resumed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         events = run(three_sections(), tmp_path / "out")
         next(event for event in events if isinstance(event, SectionDone))
-        patch.setattr(
-            "diffusers_helper.pipeline.decode_to",
-            Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")),
-        )
+        no_memory = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
+        patch.setattr("diffusers_helper.pipeline.decode_to", no_memory)
         with pytest.raises(MachineError, match="out_of_memory"):
             list(events)
     assert sorted(content(tmp_path / "out")) == ["a.png", "a_unfinished.mp4"]

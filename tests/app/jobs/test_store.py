@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -211,10 +212,8 @@ def test_a_job_locked_now_is_restored_at_the_next_start(start, begun, monkeypatc
 
 
 def test_a_job_whose_output_folder_is_away_is_restored(start, begun, monkeypatch):
-    def away(path: str, **_: object) -> None:
-        raise OSError(107, "Transport endpoint is not connected", path)
-
-    monkeypatch.setattr(av, "open", away)
+    away = OSError(107, "Transport endpoint is not connected")
+    monkeypatch.setattr(av, "open", Mock(side_effect=away))
     assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
 
 

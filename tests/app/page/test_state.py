@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -300,15 +301,13 @@ def preflight_of(words: Translator, **values: Any) -> Any:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_box_shows_missing_models_and_connection_errors_in_words(language, tmp_path, monkeypatch):
-    def fail(folder: Path) -> int:
-        raise MachineError("cannot_write", path=str(folder), reason="gone")
-
+    gone = MachineError("cannot_write", path=str(tmp_path), reason="gone")
     words, folders = Translator(language), ModelFolders(None, tmp_path)
     models = take_inventory(folders)
     shown = preflight_of(words, folders=folders, models=models)
     assert f"{MODEL_GB} GB" in shown["title"]
     assert str(tmp_path) in shown["download"]["text"]
-    monkeypatch.setattr(state_module, "free_bytes", fail)
+    monkeypatch.setattr(state_module, "free_bytes", Mock(side_effect=gone))
     assert "? GB" in preflight_of(words, folders=folders, models=models)["download"]["text"]
     fetching = DownloadView("fetching", False, 10**9, 4 * 10**9, speed=1e6, last_error="reason.ended_early")
     time = words("time.minutes", minutes=50, seconds=0)

@@ -42,9 +42,8 @@ def test_public_server_needs_a_password(tmp_path, capsys, values):
 
 
 def test_public_server_warns_its_user(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "webui.eichi_utils.server.server._check_port", Mock(side_effect=InputError("no_result"))
-    )
+    end = Mock(side_effect=InputError("no_result"))
+    monkeypatch.setattr("webui.eichi_utils.server.server._check_port", end)
     monkeypatch.setattr("webui.eichi_utils.server.server.running_app", lambda *_: None)
     failed = WORDS("failed", reason=WORDS("error.no_result"))
     for values, warnings in (

@@ -204,9 +204,8 @@ def test_numbers_that_go_wrong_start_a_search_for_damage(engine, source, convert
 def test_wrong_numbers_with_sound_weights_are_the_usual_error(
     engine, source, converted, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        "diffusers_helper.engine.generate", Mock(side_effect=MachineError("not_a_number_in_pixels"))
-    )
+    fail = Mock(side_effect=MachineError("not_a_number_in_pixels"))
+    monkeypatch.setattr("diffusers_helper.engine.generate", fail)
     with pytest.raises(MachineError) as caught:
         list(run(engine, tmp_path))
     assert caught.value.code == "not_a_number_in_pixels"

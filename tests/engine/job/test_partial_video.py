@@ -104,11 +104,8 @@ def test_only_the_newest_two_stay_unless_somebody_watches(folder, monkeypatch, r
     partial, written = PartialVideo(folder), []
     for number in add_sections(folder, ONE_SECOND[1]):
         if refused and number == 2:
-            monkeypatch.setattr(
-                partial_video.Path,
-                "unlink",
-                Mock(side_effect=PermissionError(errno.EACCES, "somebody watches it")),
-            )
+            watched = PermissionError(errno.EACCES, "somebody watches it")
+            monkeypatch.setattr(partial_video.Path, "unlink", Mock(side_effect=watched))
         written.append(partial.write())
         assert refused or sorted(folder.path.glob("so_far_*")) == sorted(written[-2:])
     monkeypatch.undo()
