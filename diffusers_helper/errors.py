@@ -31,6 +31,7 @@ ErrorCode = (
     | Literal["disk_full", "disk_too_small", "cannot_write", "file_in_the_way", "file_too_full"]
     | Literal["not_a_number_in_latents", "not_a_number_in_pixels", "black_section", "unexpected"]
     | Literal["internal", "closing", "port_taken", "app_runs_already", "download_runs_already", "torch_dll"]
+    | Literal["address_not_here", "address_unknown", "port_forbidden"]
     | Literal["download_no_connection", "download_certificate", "download_refused", "download_not_found"]
     | Literal["download_status", "download_strange_answer", "download_endpoint", "download_wrong_file"]
     | Literal["download_repository_changed", "download_wrong_size", "download_disk_too_small"]

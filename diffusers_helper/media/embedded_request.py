@@ -20,6 +20,8 @@ from .images import allow_long_text, to_data_uri
 from .video import open_video
 
 COMMENT = "comment"
+OURS = {"seed", "section_seconds", "distilled_guidance_scale"}
+"""Keys of every request that we embed: JSON of another program may have some of ours, too."""
 
 
 def load_request(path: Path, defaults: Mapping[str, object] | None = None) -> GenerationRequest:
@@ -108,4 +110,9 @@ def _parse_comment(comment: str | None, path: Path, own_picture: str | None = No
         raise InputError("not_made_by_us", path=str(path))
     if own_picture is not None:
         values.setdefault("start_image", own_picture)
-    return GenerationRequest.from_dict(values, path.parent)
+    try:
+        return GenerationRequest.from_dict(values, path.parent)
+    except InputError as error:
+        if values.keys() >= OURS:
+            raise
+        raise InputError("not_made_by_us", path=str(path)) from error

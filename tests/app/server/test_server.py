@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import subprocess
 import sys
@@ -53,6 +54,23 @@ def test_public_server_warns_its_user(tmp_path, monkeypatch, capsys):
     ):
         assert run_page(options(tmp_path, login=("mia", "password"), **values), WORDS) == 2
         assert capsys.readouterr().err.splitlines() == [*warnings, failed]
+
+
+BIND_ERRORS = [
+    ("address_not_here", {"server": "192.0.2.77"}, OSError(errno.EADDRNOTAVAIL, "")),
+    ("address_not_here", {"server": "::1"}, OSError(errno.EAFNOSUPPORT, "")),
+    ("address_unknown", {"server": "no-such-host.invalid"}, socket.gaierror(-2, "")),
+    ("address_unknown", {"server": "a..b"}, UnicodeError("label empty or too long")),
+    ("port_forbidden", {"port": 81}, PermissionError(errno.EACCES, "")),
+]
+
+
+@pytest.mark.parametrize(("code", "values", "error"), BIND_ERRORS)
+def test_bind_errors_are_told_apart(tmp_path, monkeypatch, capsys, code, values, error):
+    page = options(tmp_path / "home", login=("mia", "password"), **values)
+    monkeypatch.setattr(socket.socket, "bind", Mock(side_effect=error))
+    assert run_page(page, WORDS) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"Error: {WORDS(f'error.{code}', **values)}"
 
 
 def test_taken_port_is_named(tmp_path, capsys):

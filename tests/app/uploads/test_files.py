@@ -27,7 +27,7 @@ from webui.eichi_utils.uploads.files import (
 )
 
 URI = to_data_uri(PICTURE)
-REQUEST: dict[str, Any] = {"start_image": URI, "prompt": "A cat.", "seed": 7}
+REQUEST: dict[str, Any] = GenerationRequest(URI, prompt="A cat.", seed=7).to_dict()
 
 
 @pytest.fixture

@@ -129,9 +129,11 @@ def test_a_file_is_known_by_its_content_not_its_name(tmp_path):
     assert load_request(text).start_image == str(tmp_path / "e.png")
 
 
-@pytest.mark.parametrize(
-    "comment", ["", "A cat", "[]", "{}", '{"steps": 4}', "null", "[" * 5000, '{"seed": ', "caf#"]
-)
+FOREIGN = ["", "A cat", "[]", "{}", '{"steps": 4}', "null", "[" * 5000, '{"seed": ', "caf#"]
+FOREIGN += ['{"seed": 1, "prompt": "a cat", "video_length": 81}', '{"seed": "x", "steps": 30}']
+
+
+@pytest.mark.parametrize("comment", FOREIGN)
 def test_comments_of_other_programs_are_rejected(tmp_path, comment):
     path = tmp_path / "a.mp4"
     write_mp4(path, [BLACK], crf=30, comment=comment)
@@ -140,7 +142,7 @@ def test_comments_of_other_programs_are_rejected(tmp_path, comment):
 
 
 def test_a_bad_value_in_one_of_our_files_is_named(tmp_path):
-    write_png(tmp_path / "a.png", BLACK, {"seed": 1, "steps": "many"})
+    write_png(tmp_path / "a.png", BLACK, GenerationRequest("a.png").to_dict() | {"steps": "many"})
     with pytest.raises(InputError) as caught:
         load_request(tmp_path / "a.png")
     assert (caught.value.code, caught.value.values["field"]) == ("not_a_whole_number", "steps")

@@ -1,6 +1,7 @@
 """Serving the page: one app on one port, its shared things made and put away."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -138,7 +139,7 @@ def _launch(page: Any, app: AppState) -> str:
             app_kwargs={"routes": make_routes(app), "middleware": _middleware(app)},
         )
     except OSError as error:
-        raise MachineError("port_taken", port=options.port) from error
+        raise _bind_error(error, options.server, options.port) from error
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -156,15 +157,28 @@ def _check_login(options: PageOptions, words: Translator) -> None:
 
 
 def _check_port(server: str, port: int) -> None:
-    """Refuse a port that another program has, before anything is loaded."""
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    with socket.socket(family) as probe:
-        if sys.platform != "win32":  # there, this would let two programs share a port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    """Refuse an address that cannot be had before anything is loaded."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET) as probe:
+            if sys.platform != "win32":  # there, this would let two programs share a port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((server, port))
-        except OSError as error:
-            raise MachineError("port_taken", port=port) from error
+    except (OSError, UnicodeError) as error:
+        raise _bind_error(error, server, port) from error
+
+
+def _bind_error(error: Exception, server: str, port: int) -> Exception:
+    """Return our error for the system's; gradio's own, of a port that was just taken, has no number."""
+    match error:
+        case socket.gaierror() | UnicodeError():
+            return MachineError("address_unknown", server=server)
+        case OSError(errno=errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT):
+            return MachineError("address_not_here", server=server)
+        case OSError(errno=errno.EACCES | errno.EPERM):
+            return MachineError("port_forbidden", port=port)
+        case OSError(errno=errno.EADDRINUSE | None):
+            return MachineError("port_taken", port=port)
+    return error
 
 
 def _prepare_environment(home: Path) -> None:
