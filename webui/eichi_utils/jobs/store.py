@@ -134,7 +134,7 @@ class JobStore:
         for folder in filter(Path.is_dir, entries):
             try:
                 is_gone = folder.name.startswith(GONE)
-                if is_gone or not ((folder / JOB).exists() or count_stored_sections(folder / WORK)):
+                if is_gone or not ((folder / JOB).exists() or any((folder / WORK).glob("section_*"))):
                     shutil.rmtree(folder, ignore_errors=True)  # which follows no link
                     continue
                 job = _read(folder)
