@@ -193,6 +193,12 @@ def _query(program: str, fields: str) -> str | None:
     return answer.stdout if answer.returncode == 0 else None
 
 
+def find_dlls() -> None:
+    """Let PyTorch, before its import, find the C++ runtime that pip installs on Windows (msvc-runtime)."""
+    if sys.platform == "win32":
+        os.add_dll_directory(sys.prefix)
+
+
 def run_quietly(command: list[str], timeout: float, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run a program without input and, on Windows, without a window; `options` are those of `subprocess.run`.
 

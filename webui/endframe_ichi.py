@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script, Python searches beside this file only
     sys.path.insert(0, str(ROOT))
 
+from scripts.torch_build import find_dlls  # noqa: E402
 from webui.eichi_utils.text.translations import LANGUAGES, Translator, system_language  # noqa: E402
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _login(words: Translator, text: str) -> tuple[str, str]:
 
 def _prepare_libraries(verbose: bool) -> None:
     """Keep libraries, before their import, from the network, the terminal and each other's cores."""
+    find_dlls()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads take busy cores
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

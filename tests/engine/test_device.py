@@ -1,26 +1,15 @@
 """The device that is chosen, and the errors where none can compute."""
 
-import importlib
-import os
 import sys
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 import torch
 
-import diffusers_helper
 from diffusers_helper.device import Compute, choose_compute, hide_broken_xformers
 from diffusers_helper.errors import InputError, MachineError
 
 GIB = 2**30
-
-
-@pytest.mark.usefixtures("windows")
-def test_on_windows_torch_finds_the_runtime_that_pip_installs(monkeypatch):
-    monkeypatch.setattr(os, "add_dll_directory", add := Mock(), raising=False)
-    importlib.reload(diffusers_helper)
-    add.assert_called_once_with(sys.prefix)
 
 
 class FakeGpu:

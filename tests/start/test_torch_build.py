@@ -1,6 +1,8 @@
 """The build of PyTorch for a GPU and its driver, and how nvidia-smi is read."""
 
+import os
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,6 +12,7 @@ from scripts.torch_build import (
     Gpu,
     build_for,
     choose,
+    find_dlls,
     oldest_driver,
     parse_gpus,
     query_gpus,
@@ -161,3 +164,10 @@ def test_without_nvidia_smi_there_are_no_gpus(monkeypatch, tmp_path):
     for name in ("PATH", "SYSTEMROOT", "PROGRAMFILES"):
         monkeypatch.setenv(name, str(tmp_path))
     assert query_gpus() == ()
+
+
+@pytest.mark.usefixtures("windows")
+def test_torch_finds_the_runtime_that_pip_installs(monkeypatch):
+    monkeypatch.setattr(os, "add_dll_directory", add := Mock(), raising=False)
+    find_dlls()
+    add.assert_called_once_with(sys.prefix)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusers_helper.errors import EngineError
-from scripts.torch_build import Gpu, Version, run_quietly
+from scripts.torch_build import Gpu, Version, find_dlls, run_quietly
 
 from ..engine_options import ROOT
 from ..support.failures import MAX_REASON, as_engine_error, shorten
@@ -83,6 +83,7 @@ def probe_torch(facts: TorchFacts, command: list[str] | None = None) -> TorchFac
 
 def make_report() -> dict[str, Any]:
     """Import PyTorch and report on it, as JSON can carry it. For a process of its own."""
+    find_dlls()
     try:
         importlib.import_module("torch")
     except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
