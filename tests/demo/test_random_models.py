@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from demo_models import random_models
 from demo_models.random_models import build_random_models, is_complete, main, read_json
 from diffusers_helper.encoding.prompts import load_tokenizer
 from diffusers_helper.media.video import read_frames
+from tests.support.fake_hub import files_below
 from tests.support.tiny import make_loader, make_request, run
 
 PROMPT = "Steam rises from the cup — 湯気が立つ。"
@@ -23,17 +22,6 @@ PROMPT = "Steam rises from the cup — 湯気が立つ。"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_random_models(tmp_path_factory.mktemp("models") / "random")
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_text_encoder_reads_what_its_tokenizer_writes(models):
@@ -102,15 +90,15 @@ def test_a_complete_set_is_kept(models):
 
 
 def test_damaged_or_differently_seeded_set_is_replaced(models, tmp_path):
-    first, folder = contents(models), Path(shutil.copytree(models, tmp_path / "models"))
+    first, folder = files_below(models), Path(shutil.copytree(models, tmp_path / "models"))
     (folder / random_models.VAE / "config.json").write_bytes(b"")
     assert not is_complete(folder)
     random_state = torch.get_rng_state()
     build_random_models(folder)
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert contents(folder) == first
+    assert files_below(folder) == first
 
-    other = contents(build_random_models(folder, seed=1))
+    other = files_below(build_random_models(folder, seed=1))
     assert is_complete(folder, seed=1)
     assert other.keys() == first.keys()
     for name in first:
@@ -152,9 +140,3 @@ def test_the_command_prints_the_set(models, capsys):
     said = capsys.readouterr().out
     assert said.startswith(f"{models}: ")
     assert said.endswith("MB, random weights (seed 0).\n")
-
-
-def test_importing_the_builder_imports_no_torch():
-    code = "import sys, demo_models.random_models; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -41,9 +41,9 @@ def make_run(state: Path, size: Size = TOY) -> Run:
     return Run(state, size, 0, CPU, time.monotonic() + 300, report_steps=5)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("trained", marks=pytest.mark.slow)])
 def trained(tmp_path_factory) -> Path:
-    """The state of a toy that went through all stages."""
+    """The state of a toy that went through all stages; the tests that use it are slow."""
     state = tmp_path_factory.mktemp("trained")
     steps = {"text": 10, "vae": 16, "transformer": 8}
     parts = {name: dataclasses.replace(getattr(TOY, name), steps=count) for name, count in steps.items()}
@@ -52,7 +52,6 @@ def trained(tmp_path_factory) -> Path:
     return state
 
 
-@pytest.mark.slow
 def test_the_app_makes_a_video_with_an_exported_set(trained, command):
     models = command.folder / "demo"
     size = export(trained / "models", models)
@@ -63,7 +62,6 @@ def test_the_app_makes_a_video_with_an_exported_set(trained, command):
     assert len(list(read_frames(command.output / "video.mp4"))) == 37
 
 
-@pytest.mark.slow
 def test_a_set_that_is_too_large_is_not_exported(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("demo_models.train.export.LARGEST_SET", 1000)
     with pytest.raises(ValueError, match="MB"):
@@ -71,7 +69,6 @@ def test_a_set_that_is_too_large_is_not_exported(trained, tmp_path, monkeypatch)
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "steps"), [("vae", 30), ("transformer", 24)])
 def test_a_model_learns(stage, steps, trained):
     if stage == "vae":
@@ -88,7 +85,6 @@ def test_a_model_learns(stage, steps, trained):
         assert after["held_out_loss"] < 0.95 * before["held_out_loss"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["vae", "transformer"])
 def test_a_resumed_training_is_the_same_to_the_bit(stage, trained, tmp_path):
     vae = dataclasses.replace(TOY.vae, steps=6, clips_from=2, canvas_steps=4)
@@ -114,14 +110,12 @@ def _train_until(stop: int, run: Run, stage: str, models: Path) -> None:
     train._save(run, stage, trainer)
 
 
-@pytest.mark.slow
 def test_a_state_of_another_seed_is_not_resumed(trained):
     other = dataclasses.replace(make_run(trained), seed=1)
     with pytest.raises(SystemExit, match="seed"):
         run_stage(other, "vae")
 
 
-@pytest.mark.slow
 def test_a_packed_state_is_small_and_can_be_resumed(trained, tmp_path):
     pack_state(trained / "vae", tmp_path / "vae")
     whole, packed = (
@@ -154,7 +148,6 @@ def test_a_stop_while_saving_leaves_the_last_state(tmp_path):
     assert load_state(tmp_path / "s")[0] == {"step": 1}
 
 
-@pytest.mark.slow
 def test_the_log_is_drawn(trained, tmp_path):
     lines = read_log(trained)
     assert {line["stage"] for line in lines} == {"text", "vae", "transformer"}
@@ -164,7 +157,6 @@ def test_the_log_is_drawn(trained, tmp_path):
     draw_curves(tmp_path / "nothing", tmp_path / "empty.png")
 
 
-@pytest.mark.slow
 def test_the_prompts_template_takes_its_95_tokens(trained):
     from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
 
@@ -177,13 +169,11 @@ def test_the_prompts_template_takes_its_95_tokens(trained):
     assert len({found[1] for found in ids}) == len(words)
 
 
-@pytest.mark.slow
 def test_hidden_states_are_of_a_size_to_learn_from(trained):
     bank = read_bank(trained / "models")
     assert 0.5 < bank["embeds"][0, : bank["lengths"][0]].float().std() < 2
 
 
-@pytest.mark.slow
 def test_siglip_has_the_same_input_in_training_and_the_engine(trained):
     picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     loader = encoder_loader(trained / "models")
@@ -194,7 +184,6 @@ def test_siglip_has_the_same_input_in_training_and_the_engine(trained):
     assert (seen - expected).abs().max() < 0.05
 
 
-@pytest.mark.slow
 def test_the_transformer_has_the_same_input_as_in_the_engine(trained, tmp_path, monkeypatch):
     shown = []
     original = SectionDenoiser._shared_arguments
@@ -290,7 +279,6 @@ def test_the_demo_fits_into_40_megabytes():
     assert 2 * count < 38_000_000, "the encoders need 2 MB"
 
 
-@pytest.mark.slow
 def test_the_command_resumes_its_training(tmp_path, capsys, trained):
     (tmp_path / "models").symlink_to(trained / "models")
     arguments = ["--quick", "--state", str(tmp_path), "--stage", "vae", "--device", "cpu"]

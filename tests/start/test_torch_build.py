@@ -30,42 +30,32 @@ def gpu(capability: str | None, driver: str, name: str = "RTX") -> Gpu:
 
 
 @pytest.mark.parametrize(
-    ("windows", "capability", "driver", "tag"),
+    ("windows", "capability", "driver", "tag", "reason"),
     [
-        (True, "7.5", "580.88", "cu130"),
-        (True, "7.5", "576.80", "cu126"),
-        (True, "8.6", "528.33", "cu126"),
-        (True, "8.6", "600.10", "cu130"),
-        (True, "12.0", "570.65", "cu128"),
-        (True, "12.0", "580.88", "cu130"),
-        (True, "7.0", "580.88", "cu126"),
-        (True, "13.0", "650.00", "cu130"),
+        (True, "7.5", "580.88", "cu130", ["fits"]),
+        (True, "7.5", "576.80", "cu126", ["fits"]),
+        (True, "8.6", "528.33", "cu126", ["fits"]),
+        (True, "8.6", "600.10", "cu130", ["fits"]),
+        (True, "12.0", "570.65", "cu128", ["fits"]),
+        (True, "12.0", "580.88", "cu130", ["fits"]),
+        (True, "7.0", "580.88", "cu126", ["fits"]),
+        (True, "13.0", "650.00", "cu130", ["fits"]),
+        (True, "8.6", "527.56", PYPI, ["driver_too_old", NEWEST]),
+        (True, "12.0", "566.36", PYPI, ["driver_too_old", NEWEST]),
+        (True, "7.0", "472.12", PYPI, ["driver_too_old", OLD]),
+        (True, None, "471.96", PYPI, ["driver_too_old", NEWEST]),  # too old to know the question
+        (True, "6.1", "581.29", PYPI, ["card_too_old"]),  # below the engine's limit
         # Linux leaves PyPI only for an old driver or GPU.
-        (False, "8.6", "580.65.06", PYPI),
-        (False, "8.6", "580.20.01", "cu126"),
-        (False, "8.9", "535.183.01", "cu126"),
-        (False, "12.0", "570.86.10", "cu128"),
-        (False, "7.0", "580.95.05", "cu126"),
+        (False, "8.6", "580.65.06", PYPI, ["fits"]),
+        (False, "8.6", "580.20.01", "cu126", ["fits"]),
+        (False, "8.9", "535.183.01", "cu126", ["fits"]),
+        (False, "12.0", "570.86.10", "cu128", ["fits"]),
+        (False, "7.0", "580.95.05", "cu126", ["fits"]),
     ],
 )
-def test_the_build_is_for_the_gpu_and_its_driver(windows, capability, driver, tag):
-    found = gpu(capability, driver)
-    assert choose((found,), windows=windows) == Choice(tag, "fits", found)
-
-
-@pytest.mark.parametrize(
-    ("capability", "driver", "reason", "needed"),
-    [
-        ("8.6", "527.56", "driver_too_old", [NEWEST]),
-        ("12.0", "566.36", "driver_too_old", [NEWEST]),
-        ("7.0", "472.12", "driver_too_old", [OLD]),
-        (None, "471.96", "driver_too_old", [NEWEST]),  # so old that it does not know the question
-        ("6.1", "581.29", "card_too_old", []),  # below the engine's limit
-    ],
-)
-def test_a_gpu_or_a_driver_that_is_too_old_is_named(capability, driver, reason, needed):
-    found = gpu(capability, driver)
-    assert choose((found,), windows=True) == Choice(PYPI, reason, found, *needed)
+def test_the_build_is_for_the_gpu_and_its_driver(windows, capability, driver, tag, reason):
+    found, (code, *needed) = gpu(capability, driver), reason
+    assert choose((found,), windows=windows) == Choice(tag, code, found, *needed)
 
 
 @pytest.mark.parametrize(("gpus", "reason"), [((), "no_card"), (None, "no_answer")])

@@ -1,15 +1,13 @@
 """Folders of 8-bit weights that are made of the tiny models."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from diffusers_helper.eight_bit import shards
 from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder
-from diffusers_helper.weights.model_files import find_models
+from diffusers_helper.weights.model_files import ModelPart, find_models
 from tests.support.tiny import MODELS
 
 SHARD_BYTES = 300_000
@@ -39,23 +37,11 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def converted(models: Path, finished: Path) -> Path:
-    """The folder of 8-bit weights beside these models, whose times a copy keeps."""
-    return Path(shutil.copytree(finished, eight_bit_folder(models)))
-
-
-class Graphs:
-    """A backend for `torch.compile` that counts the graphs and runs them as they are."""
-
-    count = 0
-
-    def backend(self, graph: torch.fx.GraphModule, _inputs: list) -> Callable:
-        self.count += 1
-        return graph.forward
+def source(models: Path) -> ModelPart:
+    return find_models(models).transformer
 
 
 @pytest.fixture
-def graphs() -> Iterator[Graphs]:
-    torch._dynamo.reset()
-    yield Graphs()
-    torch._dynamo.reset()
+def converted(models: Path, finished: Path) -> Path:
+    """The folder of 8-bit weights beside these models, whose times a copy keeps."""
+    return Path(shutil.copytree(finished, eight_bit_folder(models)))

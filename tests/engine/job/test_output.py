@@ -20,10 +20,10 @@ def test_companions_stand_beside_the_video(tmp_path):
     assert target.file("_section_001.png") == tmp_path / "v1.2_section_001.png"
 
 
-def test_pictures_files_and_plans_import_no_torch():
+def test_pictures_files_plans_and_the_builder_of_random_models_import_no_torch():
     program = ["import sys"]
-    for name in WITHOUT_TORCH:
-        program += [f"import diffusers_helper.{name}", f"if 'torch' in sys.modules: sys.exit('{name}')"]
+    for name in (*(f"diffusers_helper.{name}" for name in WITHOUT_TORCH), "demo_models.random_models"):
+        program += [f"import {name}", f"if 'torch' in sys.modules: sys.exit('{name}')"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(program)], cwd=ROOT, capture_output=True, text=True, check=False
     )
