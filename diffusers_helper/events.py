@@ -18,6 +18,7 @@ NoticeCode = Literal[
     "file_set_aside",
     "file_unusable",
     "job_unreadable",
+    "no_file_locks",
     "prompt_too_long",
     "section_damaged",
     "setting_unusable",

@@ -6,7 +6,7 @@ Importing it imports no torch.
 # ruff: noqa: F401  (everything here is imported for others)
 
 from .files.atomic import atomic_write, delete_file, replace_file
-from .files.disk_errors import DISK_FULL, disk_errors
+from .files.disk_errors import DISK_CODES, disk_errors
 from .files.exclusive_lock import exclusive_lock
 from .job.section_files import count_stored_sections, list_partial_videos
 from .media.embedded_request import load_request

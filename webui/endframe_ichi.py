@@ -26,6 +26,9 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the app; returns the exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # a service, and pythonw, have none
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # `--help` may have letters that a terminal or file lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parse_arguments(arguments)

@@ -1,5 +1,7 @@
 """The loading of weights into an empty model, from the files to the device, never twice in memory."""
 
+import re
+
 import torch
 from torch import nn
 
@@ -8,14 +10,18 @@ from .checkpoint import Checkpoint
 
 _PREFIXES = ("model.", "text_model.", "vision_model.")
 """The prefixes that releases of transformers put before the same tensors' names."""
+_FOREIGN_SCALES = re.compile(r"(.*\.)?(scale_weight|weight_scale\w*|SCB|weight\.absmax|scaled_fp8)")
+"""The names of what other programs keep beside 8-bit weights, which are wrong without it."""
 
 
 def match_tensors(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     """Return the stored name of each tensor that `module` needs, by its name there.
 
     Raises:
-        InputError: one is missing or has another shape.
+        InputError: one is missing or has another shape, or they are another program's 8-bit weights.
     """
+    if scale := next(filter(_FOREIGN_SCALES.fullmatch, checkpoint.tensors), None):
+        raise InputError("weights_scaled", path=str(checkpoint.tensors[scale].path), tensor=scale)
     names = {}
     for name, tensor in module.state_dict().items():
         others = [prefix + name for prefix in _PREFIXES] + [name.removeprefix(prefix) for prefix in _PREFIXES]

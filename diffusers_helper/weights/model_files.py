@@ -21,6 +21,10 @@ FLUX_REDUX = "lllyasviel/flux_redux_bfl"
 FRAMEPACK = "lllyasviel/FramePackI2V_HY"
 SIGLIP_SIDE = 224
 """Pixels along a side of SigLIP's square pictures where its config does not say."""
+FIXED = {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4} | {
+    f"{way}_block_types": [f"HunyuanVideo{way.title()}Block3D"] * 4 for way in ("down", "up")
+}
+"""Settings of the VAE on which our own code relies, and which no weight's shape shows."""
 MAX_SHOWN = 40
 """The most characters of a wrong setting that a message shows."""
 SAMPLES, SAMPLE_BYTES = 16, 64 * 2**10
@@ -216,7 +220,15 @@ def _check_config(path: Path, config: dict[str, Any], spec: PartSpec, checkpoint
         numbers = {found[1] for name in checkpoint.tensors if (found := pattern.fullmatch(name))}
         if key in config and config[key] != len(numbers):
             raise _wrong_setting(path, key, config[key], len(numbers))
-    for key, size in {"scaling_factor": None, "rope_theta": None, "rope_axes_dim": 3}.items():
+    for key in FIXED.keys() & config.keys():
+        if config[key] != FIXED[key]:
+            raise _wrong_setting(path, key, config[key], json.dumps(FIXED[key]))
+    for key, size in {
+        "norm_num_groups": None,
+        "scaling_factor": None,
+        "rope_theta": None,
+        "rope_axes_dim": 3,
+    }.items():
         if key in config and not _is_setting(config[key], size):
             raise _wrong_setting(path, key, config[key], "> 0")
 

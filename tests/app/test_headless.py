@@ -46,6 +46,17 @@ def test_a_line_has_codes_for_letters_that_a_terminal_lacks_and_for_controls():
     assert terminal.shown() == "\\u732b é\\x1b[2J\\u202e\\x9b.mp4\\n\n"
 
 
+@pytest.mark.parametrize("has_streams", [False, True])
+def test_a_video_is_made_though_nobody_reads(command, monkeypatch, has_streams):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, broken if has_streams else None)
+        assert command().status == 0
+        sys.stdout.close(), sys.stderr.close()  # what was held back goes nowhere, too
+
+
 def test_ctrl_c_before_the_handler_ends_without_a_traceback(monkeypatch):
     monkeypatch.setattr(headless, "run_headless", Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(sys, "argv", [endframe_ichi.__file__, "--headless", "request.json"])

@@ -126,10 +126,12 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
         MachineError: another app has it; a folder cannot be written.
     """
     home = options.home
-    with only_app(home):
+    with only_app(home) as is_locked:
         _delete_uploads(home)  # of a run that was killed
         delete_stale(home / "temp")
         settings = open_settings(options)
+        if not is_locked:
+            settings.notices.append(Notice("no_file_locks", {"path": str(home)}))
         language = options.language or settings.load()["language"] or system_language()
         words = Translator(language)
         starters = [(words(f"preset.{key}"), words(f"preset.{key}_prompt")) for key in STARTERS]

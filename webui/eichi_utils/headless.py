@@ -1,7 +1,6 @@
 """Makes one video without a page: from a request file to the files, with progress on the terminal."""
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
@@ -107,8 +106,7 @@ def _follow(job_events: Iterable[events.Event], run: _Run, words: Translator) ->
                 case events.Finished():
                     bar.close()
                     numbers = {"seconds": f"{event.seconds:.2f}", "elapsed": f"{event.elapsed:.1f}"}
-                    with contextlib.suppress(OSError):  # a closed pipe: the video is there all the same
-                        write_line(words("finished", **vars(event) | numbers), sys.stdout)
+                    write_line(words("finished", **vars(event) | numbers), sys.stdout)
                 case events.Stopped(kept=kept):
                     bar.close()
                     report(words("stopped" if kept is None else "stopped.kept", kept=kept))

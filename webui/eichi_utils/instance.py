@@ -19,16 +19,16 @@ STARTING_SECONDS = 30
 
 
 @contextlib.contextmanager
-def only_app(home: Path) -> Iterator[None]:
-    """Keep every other app out of this folder while the block runs.
+def only_app(home: Path) -> Iterator[bool]:
+    """Keep every other app out of this folder while the block runs; False where no lock can do that.
 
     Raises:
         MachineError: another app has it, or it cannot be written.
     """
     busy = MachineError("app_runs_already", url=running_address(home) or "?")
-    with exclusive_lock(home / "temp" / "app.lock", busy):
+    with exclusive_lock(home / "temp" / "app.lock", busy) as is_locked:
         (home / "temp" / ADDRESS).unlink(missing_ok=True)  # of an app that has ended
-        yield
+        yield is_locked
 
 
 def remember_address(home: Path, url: str) -> None:

@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -29,13 +30,16 @@ def report(line: str) -> None:
 def write_line(text: str, stream: TextIO) -> None:
     """Write text as one line, with escape codes for characters that are invisible or that the terminal lacks.
 
-    File names and requests come from anywhere.
+    File names and requests come from anywhere. Once nobody reads the stream, it leads nowhere.
     """
     invisible = (letter for letter in text if unicodedata.category(letter) in INVISIBLE)
     hidden = {ord(letter): ascii(letter)[1:-1] for letter in invisible}
     encoding = stream.encoding or "utf-8"
-    stream.write(text.translate(hidden).encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+    try:
+        stream.write(text.translate(hidden).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except OSError:  # what it still holds must not make the exit status another one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager

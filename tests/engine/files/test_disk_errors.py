@@ -1,9 +1,11 @@
 """Errors of the disk as codes, and the lock that one process holds."""
 
+import contextlib
 import errno
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,8 +20,9 @@ FOLDER = Path("/videos")
     ("error", "file", "code", "path"),
     [
         (OSError(errno.ENOSPC, "no", "/other"), None, "disk_full", FOLDER),
-        (OSError(errno.EDQUOT, "no"), FOLDER / "a", "disk_full", FOLDER),
-        (OSError(errno.EROFS, "no"), None, "cannot_write", FOLDER),
+        (OSError(errno.EDQUOT, "no"), FOLDER / "a", "disk_quota", FOLDER),
+        (OSError(errno.EROFS, "no"), None, "disk_read_only", FOLDER),
+        (OSError(errno.EFBIG, "no", "/b"), None, "disk_file_limit", FOLDER),
         (OSError(errno.EIO, "no", "/b"), None, "cannot_write", "/b"),
         (OSError(errno.EIO, "no", "/b"), FOLDER / "a", "cannot_write", FOLDER / "a"),
         (OSError("no"), None, "cannot_write", FOLDER),
@@ -46,6 +49,15 @@ def test_a_second_holder_gets_the_callers_error(tmp_path):
         assert caught.value is busy
     with exclusive_lock(lock, busy):
         assert lock.exists()
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EIO"])
+def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch, name):
+    number = getattr(errno, name)
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, "no locks")))
+    outcome = pytest.raises(MachineError) if name == "EIO" else contextlib.nullcontext()
+    with outcome, exclusive_lock(tmp_path / "lock", InputError("output_busy")) as is_locked:
+        assert is_locked is (number == errno.ENOSYS), "there, the file itself is the lock"
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
@@ -122,6 +124,15 @@ def test_a_broken_file_is_named(models, file):
         assert (error.code, error.values["path"]) == ("model_file_broken", str(models / file)), content[:99]
 
 
+@pytest.mark.parametrize(
+    "scale", ["weight_scale", "weight_scale_inv", "scale_weight", "SCB", "weight.absmax"]
+)
+def test_eight_bit_weights_of_another_program_are_refused(models, scale):
+    save_file(load_file(path := models / VAE_FILE) | {f"encoder.conv_in.conv.{scale}": torch.ones(1)}, path)
+    error = refusal(models)
+    assert (error.code, error.values["path"]) == ("weights_scaled", str(path))
+
+
 def test_an_index_cannot_name_files_elsewhere(models):
     (models / INDEX).write_text('{"weight_map": {"a": "../../outside.safetensors"}}')
     (models / "outside.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
@@ -158,8 +169,9 @@ UNUSABLE: list[tuple[str, str, list[dict[str, Any]]]] = [
     (CLIP, REFUSED, [{"num_attention_heads": 7}]),
     (SIGLIP, REFUSED, [{"patch_size": 0}, {"num_channels": [3]}]),
     (VAE, SHAPE, [{"block_out_channels": [128, 256, 512, 512]}]),
-    (VAE, REFUSED, [{"block_out_channels": []}, {"norm_num_groups": 0}, {"norm_num_groups": 5}]),
-    (VAE, REFUSED, [{"down_block_types": [NAMELESS] * 4}]),
+    (VAE, REFUSED, [{"block_out_channels": []}, {"norm_num_groups": 5}]),
+    (VAE, VALUE, [{"down_block_types": [NAMELESS] * 4}, {"up_block_types": []}, {"norm_num_groups": -4}]),
+    (VAE, VALUE, [{"spatial_compression_ratio": 4}, {"temporal_compression_ratio": 8}]),
     (TRANSFORMER, REFUSED, [{"attention_head_dim": "wide"}, {"patch_size": 0}, {"qk_norm": NAMELESS}]),
 ]
 """Files of settings, the error's code, and changes that cause it."""

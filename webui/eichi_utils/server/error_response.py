@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.public import DISK_FULL
+from diffusers_helper.public import DISK_CODES
 
 from ..support.failures import as_engine_error
 from ..text.error_text import error_text
@@ -44,8 +44,8 @@ class ErrorResponse:
             status, error = 500, as_engine_error(caught)
             if isinstance(missed, FileNotFoundError):
                 status, error = 404, InputError("image_missing", image=scope["path"].rpartition("/")[2])
-            elif isinstance(caught, OSError) and caught.errno in DISK_FULL:
-                error = MachineError("disk_full", path=str(self._uploads))
+            elif isinstance(caught, OSError) and caught.errno in DISK_CODES:
+                error = MachineError(DISK_CODES[caught.errno], path=str(self._uploads))
             await PlainTextResponse(error_text(error, self._words), status)(scope, receive, send)
 
 
