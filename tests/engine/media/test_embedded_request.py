@@ -57,12 +57,6 @@ def assert_same_video(loaded: GenerationRequest, request: GenerationRequest, pic
             assert np.array_equal(read_image(found), pictures[original])
 
 
-def code_of(path: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        load_request(path)
-    return caught.value.code
-
-
 ONE = GenerationRequest.from_dict({"start_image": "a.png", "prompt": "猫"})
 KEYFRAMES_ONLY = GenerationRequest.from_dict(
     {"seconds": 2, "keyframes": [{"section": 0, "image": "a.png"}, {"section": 1, "image": "b.png"}]}
@@ -138,17 +132,18 @@ def test_comments_of_other_programs_are_rejected(tmp_path, comment):
     path = tmp_path / "a.mp4"
     write_mp4(path, [BLACK], crf=30, comment=comment)
     path.write_bytes(path.read_bytes().replace(b"caf#", b"caf\xe9"))  # in another encoding
-    assert code_of(path) == "not_made_by_us"
+    with pytest.raises(InputError, match="not_made_by_us"):
+        load_request(path)
 
 
 def test_a_bad_value_in_one_of_our_files_is_named(tmp_path):
     write_png(tmp_path / "a.png", BLACK, GenerationRequest("a.png").to_dict() | {"steps": "many"})
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"^not_a_whole_number: .*field='steps'"):
         load_request(tmp_path / "a.png")
-    assert (caught.value.code, caught.value.values["field"]) == ("not_a_whole_number", "steps")
 
 
 def test_a_file_too_large_for_a_request_is_not_read(tmp_path):
     with (tmp_path / "a.json").open("wb") as file:
         file.truncate(300 * 2**20)  # takes no room on the disk
-    assert code_of(tmp_path / "a.json") == "request_too_large"
+    with pytest.raises(InputError, match="request_too_large"):
+        load_request(tmp_path / "a.json")
