@@ -11,15 +11,12 @@ from filelock import FileLock, Timeout
 from ..errors import EngineError
 from .disk_errors import disk_errors
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
-"""Error numbers of file systems without locks, as some shares are."""
-
 
 @contextlib.contextmanager
 def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[bool]:
     """Hold a lock file while the block runs, also if another thread ends it; create its folder.
 
-    The system releases it if this process dies. The file may stay. Yields False where there are no locks.
+    The system releases it if this process dies. The file may stay. Yields False on a share without locks.
 
     Raises:
         EngineError: `busy`, where another process, or another block of this one, holds it.
@@ -34,7 +31,7 @@ def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[bool]:
         except Timeout as error:
             raise busy from error
         except OSError as error:
-            if error.errno not in NO_LOCKS:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
                 raise
     try:
         yield lock.is_locked

@@ -58,7 +58,11 @@ class Hub:
         self.endpoint = find_endpoint()
         self.host = _host(self.endpoint)
         self._token: str | None = None
-        _repair_environment()
+        for name, value in [*os.environ.items()]:  # of which the HTTP client would end every request
+            if name.lower().endswith("_proxy"):  # "socks" is GNOME's name for it
+                os.environ[name] = re.sub("^socks:", "socks5:", value.strip())
+            elif name in ("SSL_CERT_FILE", "SSL_CERT_DIR") and not Path(value).exists():
+                del os.environ[name]
 
     def list_files(self, repository: str) -> list[RemoteFile]:
         """List a repository's files at its newest commit."""
@@ -137,15 +141,6 @@ class Hub:
         if code in (401, 403, 404, 410):
             return MachineError("download_refused" if code < 404 else "download_not_found", page=page)
         return MachineError("download_status", host=host, status=status)
-
-
-def _repair_environment() -> None:
-    """Change the variables that would end every request of the HTTP client to ones that it can read."""
-    for name, value in [*os.environ.items()]:
-        if name.lower().endswith("_proxy"):  # "socks" is GNOME's name for it
-            os.environ[name] = re.sub("^socks:", "socks5:", value.strip())
-        elif name in ("SSL_CERT_FILE", "SSL_CERT_DIR") and not Path(value).exists():
-            del os.environ[name]
 
 
 def _seconds_to_wait(text: str) -> float:

@@ -195,8 +195,8 @@ class Job:
         job = replace(self, failure=failure, can_finish=can_finish, eta=None, preview=None, preview_number=0)
         if failure is not None:
             video = self.spec.unfinished_video
-            is_there = video in self.spec.left_files()  # in a folder that may be away
-            job = replace(_with_kept(job, video if is_there else None), outcome="failed")
+            job = _with_kept(job, video if video in self.spec.left_files() else None)
+            job = replace(job, outcome="failed")
         assert job.outcome is not None
         progress = replace(job.progress, stage=None)
         elapsed = now - self.started

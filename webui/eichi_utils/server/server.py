@@ -139,7 +139,7 @@ def _launch(page: Any, app: AppState) -> str:
             app_kwargs={"routes": make_routes(app), "middleware": _middleware(app)},
         )
     except OSError as error:
-        raise _bind_error(error, options.server, options.port) from error
+        raise MachineError("port_taken", port=options.port) from error
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -164,21 +164,15 @@ def _check_port(server: str, port: int) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((server, port))
     except (OSError, UnicodeError) as error:
-        raise _bind_error(error, server, port) from error
-
-
-def _bind_error(error: Exception, server: str, port: int) -> Exception:
-    """Return our error for the system's; gradio's own, of a port that was just taken, has no number."""
-    match error:
-        case socket.gaierror() | UnicodeError():
-            return MachineError("address_unknown", server=server)
-        case OSError(errno=errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT):
-            return MachineError("address_not_here", server=server)
-        case OSError(errno=errno.EACCES | errno.EPERM):
-            return MachineError("port_forbidden", port=port)
-        case OSError(errno=errno.EADDRINUSE | None):
-            return MachineError("port_taken", port=port)
-    return error
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            raise MachineError("address_unknown", server=server) from error
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise MachineError("address_not_here", server=server) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise MachineError("port_forbidden", port=port) from error
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise MachineError("port_taken", port=port) from error
 
 
 def _prepare_environment(home: Path) -> None:

@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES = 16 * 2**20
 """Bytes that no settings reach: a larger file is some other file, or grew by a fault."""
-MAX_DEPTH = 100
-"""Lists and objects in each other, of which copying and writing need several calls each."""
 
 
 class JsonFile:
@@ -69,7 +67,7 @@ class JsonFile:
             if (size := self.path.stat().st_size) > MAX_BYTES:
                 raise ValueError(f"{size} bytes")
             value = json.loads(self.path.read_bytes().decode("utf-8-sig"))  # Windows editors mark UTF-8
-            if _depth(value) > MAX_DEPTH:
+            if _depth(value) > 100:  # to copy and write it, each level takes several calls
                 raise ValueError("too deep")
             json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but writes neither as JSON
             self.value = parse(value)
