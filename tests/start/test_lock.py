@@ -37,10 +37,7 @@ def test_a_second_start_waits_and_says_so_once(tmp_path):
 
 
 def test_other_folders_do_not_wait(tmp_path):
-    with (
-        one_at_a_time(tmp_path / "one", lambda: pytest.fail("waits")),
-        one_at_a_time(tmp_path / "two", lambda: pytest.fail("waits")),
-    ):
+    with one_at_a_time(tmp_path / "one", pytest.fail), one_at_a_time(tmp_path / "two", pytest.fail):
         pass
 
 

@@ -146,11 +146,8 @@ def test_gpus_are_queried_first_with_their_compute_capability(tmp_path, script, 
     assert len(asked) == num_queries
 
 
-def test_a_program_that_cannot_be_run_gives_none(tmp_path):
+def test_there_are_no_gpus_without_nvidia_smi_and_no_answer_where_it_cannot_be_run(monkeypatch, tmp_path):
     assert query_gpus(str(tmp_path / "missing")) is None
-
-
-def test_without_nvidia_smi_there_are_no_gpus(monkeypatch, tmp_path):
     for name in ("PATH", "SYSTEMROOT", "PROGRAMFILES"):
         monkeypatch.setenv(name, str(tmp_path))
     assert query_gpus() == ()

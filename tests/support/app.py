@@ -57,24 +57,17 @@ class App:
         environment: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        self.home = home
+        self.home, self.outputs = home, home / "outputs"
         self.patience = patience
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = home / "app.log"
+        self._settings = home / "settings" / "app_settings.json"
         self._options = options
         self._models = models
         self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # starts would take three times as long
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def _settings(self) -> Path:
-        return self.home / "settings" / "app_settings.json"
-
-    @property
-    def outputs(self) -> Path:
-        return self.home / "outputs"
 
     @property
     def pid(self) -> int:
@@ -95,8 +88,7 @@ class App:
         try:
             wait_until(self._is_ready, "the app answers", self.patience)
         except AssertionError:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
             raise
 
     def stop(self) -> None:

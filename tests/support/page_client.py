@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -45,9 +44,7 @@ class PageClient:
     def __enter__(self) -> "PageClient":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.http.close()
 
     def open(self) -> "PageClient":

@@ -1,19 +1,25 @@
-"""The live half of a page, as a browser gets it."""
+"""The live half of a page, as a browser gets it, and the state of a preflight that has nothing to say."""
 
 import html
 import json
 import re
-import urllib.request
+from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tests.support.app import App
+from webui.eichi_utils.download.download import DownloadView
+from webui.eichi_utils.download.model_folders import ModelFolders
+from webui.eichi_utils.preflight import PreflightView
+
+EMPTY_PREFLIGHT = PreflightView(None, None, ModelFolders(None, Path("models")), DownloadView())
 
 
 def state(app: App) -> dict[str, Any]:
     """The state that the live half of a page would show now."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{app.url}ichi/events?lang=en", timeout=30) as answer:
-        shown: dict[str, Any] = json.loads(answer.readline().removeprefix(b"data: "))
+    with httpx.stream("GET", f"{app.url}ichi/events?lang=en", trust_env=False, timeout=30) as answer:
+        shown: dict[str, Any] = json.loads(next(answer.iter_lines()).removeprefix("data: "))
         return shown
 
 

@@ -16,7 +16,7 @@ from diffusers_helper.streaming.ring import WeightRing
 from diffusers_helper.weights.checkpoint import Checkpoint
 
 COUNT = 7
-FIRST_FILE = "model-00001-of-00002.safetensors"
+FIRST_FILE, SECOND_FILE = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
 CPU = torch.device("cpu")
 
 
@@ -65,16 +65,13 @@ class SmallLayers:
 
 
 def _store(folder: Path) -> dict[str, torch.Tensor]:
-    weights = {}
-    for i in range(COUNT):
-        weights[f"layers.{i}.weight"] = torch.randn(5, 33)
-        weights[f"layers.{i}.bias"] = torch.randn(5)
-    for number, part in enumerate(("weight", "bias")):
-        file = folder / f"model-0000{number + 1}-of-00002.safetensors"
-        save_file({name: tensor for name, tensor in weights.items() if name.endswith(part)}, file)
-    index = {name: f"model-0000{1 + name.endswith('bias')}-of-00002.safetensors" for name in weights}
+    weights = {f"layers.{i}.weight": torch.randn(5, 33) for i in range(COUNT)}
+    biases = {f"layers.{i}.bias": torch.randn(5) for i in range(COUNT)}
+    save_file(weights, folder / FIRST_FILE)
+    save_file(biases, folder / SECOND_FILE)
+    index = dict.fromkeys(weights, FIRST_FILE) | dict.fromkeys(biases, SECOND_FILE)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return weights
+    return weights | biases
 
 
 def make_linear(_kind: str) -> nn.Module:

@@ -14,7 +14,7 @@ import pytest
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Stage
 from diffusers_helper.request import GenerationRequest
-from tests.support.preflight_views import EMPTY_PREFLIGHT
+from tests.support.page_state import EMPTY_PREFLIGHT
 from webui.eichi_utils.download.download import DownloadView
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress

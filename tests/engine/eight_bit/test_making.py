@@ -31,7 +31,7 @@ from diffusers_helper.engine import Engine, EngineConfig, Target
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import ModelPart, find_models
-from tests.support.preflight_views import EMPTY_PREFLIGHT
+from tests.support.page_state import EMPTY_PREFLIGHT
 from tests.support.queue import LONG, wait_until
 from tests.support.terminal import Terminal
 from tests.support.tiny import make_request
