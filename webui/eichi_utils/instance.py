@@ -39,7 +39,7 @@ def remember_address(home: Path, url: str) -> None:
 
 def running_address(home: Path) -> str | None:
     """Return the address that the app of this folder wrote down; None before it has."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         return str(json.loads((home / "temp" / ADDRESS).read_text("utf-8"))["url"])
     return None
 
@@ -48,8 +48,7 @@ def running_app(server: str, port: int) -> str | None:
     """Return the address of this app where it answers on that port."""
     host = server if server not in ("0.0.0.0", "::") else "127.0.0.1"
     connection = http.client.HTTPConnection(host, port, timeout=3)
-    # any program may have that port
-    with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+    with contextlib.closing(connection), contextlib.suppress(Exception):  # any program may have that port
         connection.request("GET", "/ichi/hello")
         known = json.loads(connection.getresponse().read(MAX_HELLO))
         if isinstance(known, dict) and known.get("app") == "endframe-ichi":

@@ -167,9 +167,8 @@ def test_an_untrusted_certificate_is_no_reason_to_wait(hub, monkeypatch):
     assert caught.value.values == {"host": f"{hub.host}", "reason": "self-signed certificate"}
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_the_proxy_of_the_environment_is_used(hub, monkeypatch, variable):
-    monkeypatch.setenv(variable, hub.url)
+def test_the_proxy_of_the_environment_is_used(hub, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", hub.url)
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid/")
     assert Hub().list_files(HUNYUAN)
     assert hub.asked[0].host == "hub.invalid"

@@ -83,7 +83,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
 ANSWERS = [OK % (len(body), body) for body in (b"[]", b"null", b'{"app": "another"}', b"\xff\xfe\x00")]
 ANSWERS += [OK % (900, b"{"), b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"]
 ANSWERS += [b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\nContent-Length: 0\r\n\r\n"]
-ANSWERS += [b"SSH-2.0-OpenSSH_9.2\r\n", b""]
+ANSWERS += [b"SSH-2.0-OpenSSH_9.2\r\n", b"", OK % (9999, b"[" * 9999)]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
