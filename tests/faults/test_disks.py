@@ -112,7 +112,7 @@ def test_video_is_finished_after_a_read_only_disk(command, whole, monkeypatch):
             patch.setattr("diffusers_helper.pipeline.machine_errors", read_only_while_saving)
             answer = command(REQUEST, "--save-latents", output=disk.folder)
         assert answer.status == 1
-        assert "(Read-only file system)" in answer.lines[-1]
+        assert "can only be read; switch its write protection off" in answer.lines[-1]
         assert answer.lines[-2].startswith("2 of 2 sections are kept.")
         refused = command(REQUEST, "--save-latents", output=disk.folder)
         assert refused.status == 2

@@ -177,6 +177,8 @@ NETWORKS += [dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"), "
 def test_page_is_served_without_heavy_imports_whatever_the_network_is(tmp_path, monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    (tmp_path / "temp").mkdir()
+    (tmp_path / "temp" / "app.json").write_text("[" * 99_999)  # damaged
     program = [sys.executable, "-c", LOOK_AT_THE_PAGE, str(tmp_path), *HEAVY]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.stdout.splitlines()[-2:] == ["False", "[]"], done.stderr
