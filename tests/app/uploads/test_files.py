@@ -97,7 +97,7 @@ def test_all_but_uploads_is_refused(uploads, tmp_path, file):
         assert caught.value.code == "image_missing"
 
 
-@pytest.mark.parametrize("path", ["//host/share/a.png", "\\\\host\\share\\a.png", "\\/host/a"])
+@pytest.mark.parametrize("path", ["//host/share/a.png", r"\\host\share\a", r"\/host/a", r"\??\UNC\host\a"])
 def test_no_other_computer_is_asked_for_a_file(monkeypatch, path):
     monkeypatch.setattr(Path, "resolve", lambda path: path if path.name == "up" else pytest.fail("asked"))
     assert not lies_in(path, Path("up"))

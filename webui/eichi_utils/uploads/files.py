@@ -59,10 +59,10 @@ def lies_in(path: object, folder: Path) -> bool:
 def is_share(path: object, folder: Path) -> bool:
     """Return whether it is a path on a computer (`//host/share`) other than that of `folder`.
 
-    On Windows, even asking if there is such a file would send the user's credentials there.
+    On Windows, where `/??/` begins one, too, even asking for such a file would send the user's credentials.
     """
     drive, *own = (PureWindowsPath(str(name)).drive.lower() for name in (path, folder, folder.resolve()))
-    return not str(path)[:2].strip("/\\") and drive not in own
+    return str(path).replace("\\", "/").startswith(("//", "/??/")) and drive not in filter(None, own)
 
 
 def checked_picture(path: str) -> str:
