@@ -2,12 +2,14 @@
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from diffusers_helper.device import Compute, choose_compute, hide_broken_xformers
 from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.memory import empty_cache, free_vram
 
 GIB = 2**30
 
@@ -103,3 +105,16 @@ def test_a_broken_xformers_looks_absent():
     with pytest.raises(ImportError):
         import xformers.ops  # noqa: F401
     hide_broken_xformers()  # a second time changes nothing
+
+
+def test_vram_counts_what_the_allocator_holds_and_the_limit(monkeypatch):
+    figures = {"memory_allocated": 3, "memory_reserved": 5, "mem_get_info": (10, 99)}
+    for name, figure in figures.items():
+        monkeypatch.setattr(torch.cuda, name, Mock(return_value=figure))
+    gpu = torch.device("cuda")
+    assert [free_vram(gpu, limit) for limit in (None, 100, 8)] == [12, 12, 5]
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied := Mock())
+    empty_cache(torch.device("cpu"))
+    emptied.assert_not_called()
+    empty_cache(gpu)
+    emptied.assert_called_once()

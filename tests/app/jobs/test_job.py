@@ -110,3 +110,9 @@ def test_a_preview_is_scaled_up_to_a_limit(width, size):
     image = open_webp(make_preview(np.full((4, width, 3), 100, np.uint8)))
     assert image.size == size
     assert image.getpixel((5, 0)) == pytest.approx((100,) * 3, abs=3)
+
+
+def test_a_job_whose_output_folder_is_gone_has_left_nothing(tmp_path):
+    (tmp_path / "cat_unfinished.mp4").touch()
+    assert [path.name for path in replace(SPEC, folder=tmp_path).left_files()] == ["cat_unfinished.mp4"]
+    assert replace(SPEC, folder=tmp_path / "gone").left_files() == []

@@ -68,3 +68,8 @@ def test_the_duration_is_known_after_a_job_on_this_machine(tmp_path):
         duration = 10 + 10 * sections * 9 * height // 8 * width // 8 * 1e-3
         assert estimate([request], speed, WORDS).endswith(f", takes about {duration:.0f} s")
         assert "takes" not in estimate([request], None, WORDS)
+
+
+def test_several_start_images_are_counted(tmp_path):
+    requests = to_requests(DEFAULTS, Pictures((picture(tmp_path, 96, 64), picture(tmp_path, 64, 96))), {})
+    assert estimate(requests, None, WORDS).endswith(WORDS("page.outlook_videos", count=2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from webui.eichi_utils.support.failures import MAX_DETAILS, Failure, describe_failure
+from webui.eichi_utils.support.failures import MAX_DETAILS, Failure, describe_failure, versions
 
 PROMPT = " ".join(f"secret{number}" for number in range(200))
 
@@ -33,3 +33,10 @@ def test_no_cut_leaves_half_of_a_private_text(behind):
         f"{'x' * MAX_DETAILS}{PROMPT}{'y' * behind}",
     ):
         assert "secret" not in described(message, PROMPT).details
+
+
+def test_versions_also_tell_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr("webui.eichi_utils.support.failures.LIBRARIES", ("numpy", "no-such-library"))
+    versions.cache_clear()
+    assert versions().endswith(", no-such-library is not installed")
+    versions.cache_clear()

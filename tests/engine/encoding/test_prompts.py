@@ -1,13 +1,16 @@
-"""Tokenizers as in the published folders."""
+"""Tokenizers and image processors as in the published folders."""
 
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from diffusers_helper.encoding import prompts
+from diffusers_helper.encoding.conditioning import encode_vision
 from diffusers_helper.encoding.prompts import encode_prompts, load_tokenizer
 from diffusers_helper.errors import InputError
 from tests.support.tiny import MODELS, make_loader
@@ -70,3 +73,12 @@ def test_a_broken_tokenizer_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code == "tokenizer_broken"
+
+
+def test_a_broken_image_processor_is_named(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text("[")
+    loader = make_loader()
+    part = replace(loader.files.image_encoder, processor=tmp_path)
+    loader.files = replace(loader.files, image_encoder=part)
+    with pytest.raises(InputError, match="model_file_broken"):
+        encode_vision(np.zeros((32, 32, 3), np.uint8), loader)
