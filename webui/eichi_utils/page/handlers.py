@@ -212,8 +212,8 @@ def remember_sound(page: Page, data: Data) -> Updates:
     return {}
 
 
-def remembered(page: Page) -> Updates:
-    """Updates that fill a page that was just opened."""
+def restore_settings(page: Page) -> Updates:
+    """Fill in the settings on a page that was just opened."""
     app, options, known = page.app, page.options, page.app.settings.load()
     updates = page.filled({key: known[key] for key in FIELDS})
     updates[options.sound] = gr.update(value=known["sound"])
@@ -222,14 +222,14 @@ def remembered(page: Page) -> Updates:
     return updates | show_preset(page, app.presets.startup_name())
 
 
-def notices(page: Page, words: Translator) -> str:
-    """The message about files that could not be read; it comes once."""
+def show_notices(page: Page, words: Translator) -> str:
+    """Show once which files could not be read."""
     texts = [words(f"notice.{notice.code}", **notice.values) for notice in page.app.take_notices()]
     return messages.note("\n".join(texts)) if texts else messages.NOTHING
 
 
-def notes_in_language(page: Page, data: Data, words: Translator) -> Updates:
-    """Updates after a switch of the language: standing notes in the new one, passed messages gone."""
+def translate_notes(page: Page, data: Data, words: Translator) -> Updates:
+    """Put standing notes into the language that was chosen; passed messages go."""
     note = page.options.hidden_note
     return {
         note: _show_hidden(page, data[page.hidden_settings], words)[note],

@@ -5,7 +5,7 @@ import gradio as gr
 from ..app import AppState
 from ..text.translations import LANGUAGES, Translator
 from .api import add_api
-from .handlers import notes_in_language, notices, remembered, wire_inputs
+from .handlers import restore_settings, show_notices, translate_notes, wire_inputs
 from .job_handlers import wire_jobs
 from .labels import Labels
 from .parts.inputs import RAW, Inputs
@@ -51,19 +51,19 @@ def build_page(app: AppState) -> gr.Blocks:
 
 def _wire_page(blocks: gr.Blocks, labels: Labels, page: Page) -> None:
     app, language = page.app, page.language
-    outputs = list(dict.fromkeys([*remembered(page), *labels.widgets, language, page.message]))
+    outputs = list(dict.fromkeys([*restore_settings(page), *labels.widgets, language, page.message]))
 
     def open_page() -> Updates:
         words = app.translator(app.settings.load()["language"])
         updates = labels.in_language(words)
-        for widget, update in (remembered(page) | {language: gr.update(value=words.language)}).items():
+        for widget, update in (restore_settings(page) | {language: gr.update(value=words.language)}).items():
             updates[widget] = updates.get(widget, {}) | update
-        return updates | {page.message: notices(page, words)}
+        return updates | {page.message: show_notices(page, words)}
 
     def change_language(data: Data) -> Updates:
         app.remember(language=data[language])
         words = app.translator(data[language])
-        return labels.in_language(words) | notes_in_language(page, data, words)
+        return labels.in_language(words) | translate_notes(page, data, words)
 
     blocks.load(open_page, None, outputs, **RAW)
     translated = [*labels.widgets, page.message, page.options.hidden_note]
