@@ -52,7 +52,7 @@ def test_a_complete_set_is_checked(hub, folders, capsys):
     [
         ({}, 1, "{url}/{repository} lets only known users download; visit "),
         ({"HF_ENDPOINT": "somewhere"}, 2, 'HF_ENDPOINT is "somewhere", which is no address; '),
-        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "127.0.0.1:9 cannot be reached (Connection refused); "),
+        ({"HF_ENDPOINT": "http://a@127.0.0.1:9"}, 1, "127.0.0.1:9 cannot be reached (Connection refused); "),
         ({"HF_ENDPOINT": "http://[::1"}, 2, 'HF_ENDPOINT is "http://[::1", which is no address; '),
     ],
 )

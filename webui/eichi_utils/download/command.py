@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import urllib.parse
 
 from tqdm import tqdm
 
@@ -12,7 +11,7 @@ from ..support.failures import describe_failure
 from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, report, stop_on_ctrl_c
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
-from .download import Download, DownloadView, find_endpoint
+from .download import Download, DownloadView, find_endpoint, host_of
 from .model_folders import ModelFolders, free_bytes, gigabytes, take_inventory
 
 POLL_SECONDS = 0.5
@@ -62,7 +61,7 @@ def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Trans
             before, view = view, download.view(view, POLL_SECONDS)
             if view.state == "waiting" and not view.total_bytes:  # nothing came yet: no reason to wait
                 download.cancel()
-                host = urllib.parse.urlsplit(find_endpoint()).netloc
+                host = host_of(find_endpoint())
                 raise MachineError("download_no_connection", host=host, reason=view.last_error)
             if view.total_bytes and not before.total_bytes and not check:
                 sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))

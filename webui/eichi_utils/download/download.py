@@ -170,3 +170,8 @@ def find_endpoint() -> str:
     if not is_web or address.split() != [address]:
         raise InputError("download_endpoint", value=address[:SHOWN_CHARACTERS])
     return address.rstrip("/")
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address, with its port and without the name and password that may be in it."""
+    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2].lower()

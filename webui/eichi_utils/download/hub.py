@@ -10,7 +10,6 @@ import os
 import re
 import ssl
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -22,7 +21,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from diffusers_helper.errors import MachineError
 
-from .download import find_endpoint
+from .download import find_endpoint, host_of
 from .model_folders import RemoteFile
 
 LIBRARY = "endframe-ichi"
@@ -56,7 +55,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.endpoint = find_endpoint()
-        self.host = _host(self.endpoint)
+        self.host = host_of(self.endpoint)
         self._token: str | None = None
         for name, value in [*os.environ.items()]:  # of which the HTTP client would end every request
             if name.lower().endswith("_proxy"):  # "socks" is GNOME's name for it
@@ -132,7 +131,7 @@ class Hub:
                 return MachineError("download_strange_answer", url=f"{self.endpoint}/api/models/{repository}")
             return ConnectionLost(_describe(error))
         response.close()
-        host, code, page = _host(str(response.url)), response.status_code, f"{self.endpoint}/{repository}"
+        host, code, page = host_of(str(response.url)), response.status_code, f"{self.endpoint}/{repository}"
         status = f"{code} {response.reason_phrase}"
         if code in TRANSIENT:
             return ConnectionLost(f"HTTP {status}", _seconds_to_wait(response.headers.get("Retry-After", "")))
@@ -159,10 +158,6 @@ def _remote_file(repository: str, commit: str | None, entry: Any) -> RemoteFile:
     if checksum is not None and not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
         raise ValueError(checksum)
     return RemoteFile(repository, entry.rfilename, size, commit, checksum)
-
-
-def _host(url: str) -> str:
-    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
 def _root_cause(error: BaseException) -> BaseException:
