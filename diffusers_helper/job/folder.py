@@ -252,8 +252,9 @@ class JobFolder:
         with atomic_write(path) as part, part.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for channel in range(LATENT_CHANNELS):  # one at a time: together they would fill the memory
-                for number in reversed(range(self.num_latents)):
-                    file.write(self.latents(number)[0, channel].numpy().tobytes())
+                for stored in reversed(self._latents):
+                    size = 4 * stored.frames * shape[3] * shape[4]
+                    file.write(np.fromfile(stored.path, np.uint8, size, offset=channel * size).tobytes())
 
     # -- files -----------------------------------------------------------------------------------------------
 
