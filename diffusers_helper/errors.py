@@ -26,19 +26,14 @@ ErrorCode = (
     | Literal["model_config_refused", "model_config_value", "models_do_not_fit"]
     | Literal["tokenizer_broken", "tokenizer_foreign"]
     | Literal["weights_missing", "weights_shape", "weights_not_finite", "weights_scaled"]
-    | Literal[
-        "eight_bit_not_ready",
-        "eight_bit_written_wrong",
-        "eight_bit_disk_too_small",
-        "eight_bit_busy",
-        "eight_bit_damaged",
-    ]
+    | Literal["eight_bit_not_ready", "eight_bit_written_wrong", "eight_bit_disk_too_small"]
+    | Literal["eight_bit_busy", "eight_bit_damaged"]
     | Literal["no_cuda", "card_too_old", "card_not_supported", "card_computes_wrong", "out_of_memory"]
     | Literal["disk_full", "disk_too_small", "cannot_write", "file_in_the_way", "file_too_full"]
-    | Literal["disk_read_only"]
+    | Literal["disk_quota", "disk_file_limit", "disk_read_only"]
     | Literal["not_a_number_in_latents", "not_a_number_in_pixels", "black_section", "unexpected"]
-    | Literal["internal", "closing", "port_taken", "app_runs_already", "download_runs_already", "torch_dll"]
-    | Literal["address_not_here", "address_unknown", "port_forbidden", "disk_quota", "disk_file_limit"]
+    | Literal["internal", "closing", "app_runs_already", "download_runs_already", "torch_dll"]
+    | Literal["port_taken", "port_forbidden", "address_not_here", "address_unknown"]
     | Literal["download_no_connection", "download_certificate", "download_refused", "download_not_found"]
     | Literal["download_status", "download_strange_answer", "download_endpoint", "download_wrong_file"]
     | Literal["download_repository_changed", "download_wrong_size", "download_disk_too_small"]

@@ -81,7 +81,7 @@ def _check_head(tokenizer: "PreTrainedTokenizerBase", head: str, length: int) ->
     """Raise InputError unless the template's head, to be cropped, is that many tokens with BOS in front."""
     ids, bos = tokenizer(head).input_ids, tokenizer.convert_tokens_to_ids(BOS)
     is_exact = len(ids) == length or (len(tokenizer) < LLAMA_VOCABULARY and len(ids) > length)
-    if ids[0] != bos or ids.count(bos) != 1 or not is_exact:
+    if ids[:1] != [bos] or ids.count(bos) != 1 or not is_exact:
         raise InputError("tokenizer_foreign", path=tokenizer.name_or_path, tokens=len(ids), expected=length)
 
 

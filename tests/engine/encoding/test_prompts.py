@@ -41,12 +41,12 @@ def test_a_tokenizer_without_one_beginning_is_refused(bos, tmp_path):
     assert caught.value.code == "tokenizer_foreign"
 
 
-@pytest.mark.parametrize(("length", "is_right"), [(94, False), (95, True), (96, False)])
+@pytest.mark.parametrize(("length", "is_right"), [(0, False), (94, False), (95, True), (96, False)])
 def test_llamas_own_vocabulary_makes_95_tokens_of_the_head(length, is_right):
     class Llama:
         name_or_path = "tokenizer"
         __len__ = lambda _: 128256  # noqa: E731
-        __call__ = lambda *_: SimpleNamespace(input_ids=[128000, *range(1, length)])  # noqa: E731
+        __call__ = lambda *_: SimpleNamespace(input_ids=[128000, *range(1, length)][:length])  # noqa: E731
         convert_tokens_to_ids = lambda *_: 128000  # noqa: E731
 
     with nullcontext() if is_right else pytest.raises(InputError):
