@@ -20,18 +20,23 @@ pushd "%root%"
 if not exist "scripts\install_once.py" goto no_files
 if exist "environment2.bat" call .\environment2.bat
 
-rem 1. A virtual environment: the one that is there if it works, else a new one.
+rem 1. A virtual environment: the one that is there if it works, else a new one. Its Python is one that is installed, or
+rem else one that comes into this folder.
 if not exist "venv\Scripts\python.exe" goto find_python
 venv\Scripts\python.exe scripts\check_python.py venv >nul 2>nul
 if "%errorlevel%"=="0" goto install
 :find_python
 set "python="
 if defined PYTHON_FOR_VENV call :try "%PYTHON_FOR_VENV%"
-for %%v in (3.13 3.12 3.11 3.10) do if not defined python call :try py -%%v
+for %%v in (3.14 3.13 3.12 3.11 3.10) do if not defined python call :try py -%%v
 rem Without a Python, this is a stub of the Microsoft Store. It fails when it is given arguments, and opens no window.
 if not defined python call :try python
-for %%v in (313 312 311 310) do if not defined python call :try_file "%LOCALAPPDATA%\Programs\Python\Python%%v\python.exe"
-for %%v in (313 312 311 310) do if not defined python call :try_file "%ProgramFiles%\Python%%v\python.exe"
+for %%v in (314 313 312 311 310) do if not defined python call :try_file "%LOCALAPPDATA%\Programs\Python\Python%%v\python.exe"
+for %%v in (314 313 312 311 310) do if not defined python call :try_file "%ProgramFiles%\Python%%v\python.exe"
+rem The one that an earlier start got, or else a new one.
+if not defined python call :try_own
+if not defined python call .\scripts\get_python.bat
+if not defined python call :try_own
 if not defined python goto no_python
 call %python% scripts\make_environment.py
 if not "%errorlevel%"=="0" goto failed
@@ -44,6 +49,7 @@ if not "%errorlevel%"=="0" goto failed
 
 rem 3. The app. The current directory is the user's again, so that relative paths among the arguments mean what they say.
 popd
+set "ENDFRAME_ICHI_STARTER=start.bat"
 "%root%venv\Scripts\python.exe" "%root%webui\endframe_ichi.py" --inbrowser %START_OPTIONS% %*
 set "status=%errorlevel%"
 if "%status%"=="0" exit /b 0
@@ -53,13 +59,18 @@ if exist "%root%scripts\start_failed.txt" type "%root%scripts\start_failed.txt"
 goto wait
 
 :try
-rem `call`, because some Pythons are batch files, and would not come back here.
+rem `call`, because some Pythons are batch files, and would not come back here. An empty one leaves the status as it was.
+"%ComSpec%" /c exit 1
 call %* scripts\check_python.py >nul 2>nul <nul
 if "%errorlevel%"=="0" set python=%*
 exit /b 0
 
 :try_file
 if exist "%~1" call :try "%~1"
+exit /b 0
+
+:try_own
+for /d %%d in (uv\python\cpython-3.13*) do if not defined python call :try "%%d\python.exe"
 exit /b 0
 
 :no_python

@@ -15,4 +15,4 @@ if [ "$(uname)" = Darwin ] || [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
     set -- --inbrowser "$@"
 fi
 # The current directory stays the user's, so that relative paths among the arguments mean what they say.
-exec "$environment_python" "$root/webui/endframe_ichi.py" "$@"
+ENDFRAME_ICHI_STARTER="bash start.sh" exec "$environment_python" "$root/webui/endframe_ichi.py" "$@"

@@ -74,8 +74,8 @@ def join(vae: Any, plan: Plan, latents: list[torch.Tensor], way: Way) -> np.ndar
         for section, seen in zip(plan.sections, _seen(plan, latents), strict=True):
             tiles, weights = way(section)
             seen = seen[:, :, : tiles[-1] + TILE_LATENTS]
-            frames = torch.stack(decode_to(list, seen, vae, BUDGET, starts=tiles))
-            folder.add_frames(frames, len(frames), weights)
+            frames = torch.stack([*decode_to(iter, seen, vae, BUDGET, starts=tiles)])
+            list(folder.add_frames(frames, len(frames), weights))
         return np.stack(list(folder.frames()))
 
 

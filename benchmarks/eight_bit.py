@@ -32,9 +32,10 @@ from demo_models.judging.pictures import Picture, draw_pictures, load_photograph
 from demo_models.judging.runs import Studio, Video
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import linear as scaled_linear
-from diffusers_helper.eight_bit.conversion import convert, eight_bit_folder, with_eight_bit
+from diffusers_helper.eight_bit.conversion import convert, with_eight_bit
+from diffusers_helper.eight_bit.folder import eight_bit_folder
 from diffusers_helper.eight_bit.linear import Product, int8_product, quantize
-from diffusers_helper.eight_bit.shards import gets_eight_bits
+from diffusers_helper.eight_bit.shard_plan import gets_eight_bits
 from diffusers_helper.eight_bit.tokens import rotate
 from diffusers_helper.encoding.prompts import PromptEmbeds
 from diffusers_helper.models.loading import ModelLoader
@@ -132,7 +133,7 @@ def measure_step(folder: Path, ways: Sequence[Way]) -> Iterator[dict]:
     seconds = time.perf_counter() - begin
     sizes = [sum(path.stat().st_size for path in place.iterdir()) for place in (part.folder, folder / "8bit")]
     yield {"converted_bytes": sizes, "seconds": round(seconds, 1)}
-    small = ModelPart(part.config, Checkpoint.open(folder / "8bit"), None)
+    small = ModelPart(part.config, Checkpoint.open(folder / "8bit"), None, is_eight_bit=True)
     made: dict[str, torch.Tensor] = {}
     for way in ways:
         begin = time.perf_counter()

@@ -53,6 +53,7 @@ TEXT_ENCODER = {
     "num_attention_heads": 32,
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
     "rope_theta": 500000.0,
     "vocab_size": 128320,
 }

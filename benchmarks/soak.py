@@ -1,4 +1,4 @@
-"""Hours of use at once: jobs, stops, kills, reloads. Nothing may be lost, and nothing may grow.
+"""Hours of use at once: jobs, stops, kills, moves, reloads. Nothing may be lost, and nothing may grow.
 
     python -m benchmarks.soak [--minutes 120] [--seed 1] [--home DIR]
 
@@ -13,6 +13,7 @@ import json
 import platform
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -23,18 +24,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from PIL import Image
 
-from diffusers_helper.media.video import read_frames
+from diffusers_helper.media.video import read_frames, write_mp4
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import GenerationRequest
 from tests.support.app import App
+from tests.support.page_client import PageClient
 
 RESULTS = Path(__file__).parent / "results"
 OURS = {"X-Endframe-Ichi": "1"}
+FINDINGS = (AssertionError, OSError, LookupError, TypeError, ValueError, RuntimeError)
+FINDINGS += (AppError, httpx.HTTPError, subprocess.SubprocessError)
+"""The errors with which something that is done to the app fails."""
 PATIENCE = 600
 SAMPLE_SECONDS = 60
+KINDS: list[dict[str, Any]] = [
+    *({}, {}, {"loop": True}, {"save_section_stills": True, "keep_section_videos": True}),
+    {"keyframes": [{"section": 0, "prompt": "A cat runs."}], "guidance_scale": 2},
+]
+"""Settings of videos beside their length."""
 SMALL = {"section_seconds": 0.5, "steps": 2, "resolution": 64, "teacache": True}
 
 
@@ -44,14 +56,18 @@ class Soak:
 
     app: App
     picture: Path
+    foreign: Path
+    """A video of another program."""
     dice: random.Random
     done: Counter[str] = field(default_factory=Counter)
     wishes: dict[str, GenerationRequest] = field(default_factory=dict)
     """The requests by the ids of their jobs."""
     gone: set[str] = field(default_factory=set)
     """Jobs that were stopped before they had anything, removed or thrown away: on purpose."""
-    videos: dict[str, str] = field(default_factory=dict)
-    """The finished jobs' videos."""
+    videos: set[str] = field(default_factory=set)
+    """The finished jobs, whose videos are there."""
+    presets: dict[str, str] = field(default_factory=dict)
+    moves: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     _client: Client | None = None
@@ -59,14 +75,16 @@ class Soak:
     # -- what happens --------------------------------------------------------------------------------------
 
     def add(self) -> None:
-        """Queue a video of one to four sections."""
+        """Queue a video of one to four sections, of any kind."""
         if len([job for job in self.jobs() if job["state"] == "waiting"]) > 5:
             return
         values = SMALL | {"seconds": self.dice.choice([0.5, 1, 2, 2.5]), "seed": self.dice.randrange(2**32)}
+        values |= self.dice.choice(KINDS)
         known = {job["id"] for job in self.jobs()}
         settings = {key: value for key, value in values.items() if key != "seconds"}
         picture = handle_file(str(self.picture))
-        self.client.submit(picture, "A cat.", values["seconds"], None, settings, api_name="/generate")
+        end = picture if self.dice.random() < 0.2 else None
+        self.client.submit(picture, "A cat.", values["seconds"], end, settings, api_name="/generate")
         new = self._wait(lambda: {job["id"] for job in self.jobs()} - known, "the new job is in the list")
         self.wishes[new.pop()] = GenerationRequest.from_dict(values | {"start_image": "cat.png"})
 
@@ -101,6 +119,41 @@ class Soak:
                 next(stream.iter_text())
             httpx.get(self.app.url, timeout=PATIENCE).raise_for_status()
 
+    def use_page(self) -> None:
+        """A page opens; fields and a preset are kept, our video and one of another program are dropped."""
+        with PageClient(self.app.url) as page:
+            page.open().set(seconds=self.dice.choice([1, 2, 3]))
+            name, prompt = f"preset {self.dice.randrange(5)}", f"A dog. {self.dice.random()}"
+            page.shown.update({"preset-name": name, "prompt": prompt})
+            page.click("save-preset")
+            self.presets[name] = prompt
+            dropped = [*self.app.videos()[-1:], self.foreign]
+            for path in dropped:
+                page.choose("inbox", [page.upload(path)])
+            if "was not made by this app" not in page.message and "このアプリが作った" not in page.message:
+                self.troubles.append(f"a video of another program: {page.message[:300]}")
+
+    def headless(self) -> None:
+        """A video is made from a terminal in the same folder at the same time."""
+        name = f"headless_{self.dice.randrange(10**9)}"
+        request = self.picture.with_name(f"{name}.json")
+        values = SMALL | {"start_image": str(self.picture), "prompt": "A cat.", "seed": 1}
+        request.write_text(json.dumps(values), "utf-8")
+        command = self.app.command("--headless", request, "--name", name)
+        made = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False)
+        if made.returncode or not (self.app.outputs / f"{name}.mp4").is_file():
+            self.troubles.append(f"headless: {made.returncode}, {made.stderr[-500:]}")
+
+    def move(self) -> None:
+        """The app is ended, its folder gets another name, and it is started there."""
+        self._look()
+        self.app.stop()
+        self.moves += 1
+        moved = self.app.home.with_name(f"アプリ {self.moves}")
+        self.app.home.rename(moved)
+        self.app.settle_in(moved)
+        self.restart()
+
     def kill(self) -> None:
         """The power fails, at any moment."""
         self._look()
@@ -118,10 +171,18 @@ class Soak:
     def restart(self) -> None:
         self._client = None
         self.app.start()
-        missing = self.wishes.keys() - {job["id"] for job in self.jobs()} - self.gone - self.videos.keys()
+        missing = self.wishes.keys() - {job["id"] for job in self.jobs()} - self.gone - self.videos
         for job in missing:
             if not self._video_of(job):
                 self.troubles.append(f"{job} is lost after a start")
+        places = ("settings/*", "presets/*", "cache/*", "temp/*", "temp/*jobs/**/*")
+        if left := [path for place in places for path in self.app.home.glob(f"{place}.part")]:
+            self.troubles.append(f"parts are left after a start: {left}")
+        if self.presets:
+            kept = json.loads((self.app.home / "presets" / "prompt_presets.json").read_text("utf-8"))
+            found = {preset["name"]: preset["prompt"] for preset in kept["presets"]}
+            if lost := {name for name, prompt in self.presets.items() if found.get(name) != prompt}:
+                self.troubles.append(f"presets are lost after a start: {lost}")
 
     ACTIONS = (
         *("add",) * 8,
@@ -132,8 +193,11 @@ class Soak:
         "remove",
         "discard",
         "reload",
+        "use_page",
+        "headless",
         "kill",
         "end",
+        "move",
     )
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -154,7 +218,7 @@ class Soak:
         for job in self.jobs():
             self._names[job["id"]] = job["name"]
             if job["state"] == "done":
-                self.videos[job["id"]] = job["video"]
+                self.videos.add(job["id"])
             elif job["state"] == "failed":
                 self.troubles.append(f"{job['name']} failed")
 
@@ -163,7 +227,7 @@ class Soak:
     def _video_of(self, job: str) -> bool:
         video = self.app.outputs / f"{self._names.get(job, '?')}.mp4"
         if video.exists():
-            self.videos[job] = str(video)
+            self.videos.add(job)
         return video.exists()
 
     def _in_state(self, state: str) -> list[dict[str, Any]]:
@@ -211,9 +275,14 @@ class Soak:
         begin, sampled = time.monotonic(), 0.0
         while (now := time.monotonic() - begin) < minutes * 60:
             action = self.dice.choice(self.ACTIONS)
-            getattr(self, action)()
+            try:
+                getattr(self, action)()
+                self._look()
+            except FINDINGS as error:  # the rest of the time is not lost
+                self.troubles.append(f"{action}: {type(error).__name__}: {error}")
             self.done[action] += 1
-            self._look()
+            if not self.app.is_running:
+                self.restart()
             if now - sampled > SAMPLE_SECONDS:
                 sampled = now
                 with contextlib.suppress(OSError):
@@ -228,7 +297,7 @@ class Soak:
             self._look()
             for job in self._unfinished():
                 self._post(job, "finish")
-            return all(job["state"] == "done" for job in self.jobs())
+            return not any(job["can_finish"] or job["state"] in ("waiting", "running") for job in self.jobs())
 
         self._wait(is_idle, "everything is finished")
         for job, request in self.wishes.items():
@@ -239,9 +308,10 @@ class Soak:
         self._complain()
 
     def _check_video(self, job: str, request: GenerationRequest) -> None:
-        frames = len(list(read_frames(Path(self.videos[job]))))
+        frames = len(list(read_frames(self.app.outputs / f"{self._names[job]}.mp4")))
         most = make_plan(request).pixel_frames
-        if not 0 < frames <= most or (frames < most and not self.done["finish_short"]):
+        may_be_shorter = self.done["finish_short"] or request.loop  # whose end fades to its beginning
+        if not 0 < frames <= most or (frames < most and not may_be_shorter):
             self.troubles.append(f"{job} has {frames} of {most} frames")
 
 
@@ -251,11 +321,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--home", type=Path)
     options = parser.parse_args()
-    home = options.home or Path(tempfile.mkdtemp(prefix="soak-"))
-    picture = home / "cat.png"
+    home = Path(tempfile.mkdtemp(prefix="soak-")) if options.home is None else options.home.absolute()
+    picture, foreign = home / "cat.png", home / "foreign.mp4"
     home.mkdir(parents=True, exist_ok=True)
     Image.effect_noise((96, 64), 80).convert("RGB").save(picture)
-    soak = Soak(App(home, patience=PATIENCE), picture, random.Random(options.seed))
+    comment = json.dumps({"prompt": "a cat", "seed": 1, "video_length": 81, "model_type": "i2v"})
+    write_mp4(foreign, [np.zeros((32, 32, 3), np.uint8)], crf=30, comment=comment)
+    soak = Soak(App(home / "app", patience=PATIENCE), picture, foreign, random.Random(options.seed))
     begun = datetime.now().astimezone()
     soak.app.start()
     try:
@@ -270,7 +342,7 @@ def main() -> int:
             "done": dict(soak.done),
             "asked": len(soak.wishes),
             "videos": len(soak.videos),
-            "given_up_on_purpose": len(soak.gone - soak.videos.keys()),
+            "given_up_on_purpose": len(soak.gone - soak.videos),
             "troubles": soak.troubles,
             "samples": soak.samples,
         }

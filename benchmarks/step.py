@@ -115,7 +115,7 @@ def make_eight_bit(part: ModelPart, folder: Path) -> ModelPart:
     for _progress in convert(part, folder, torch.device("cuda")):
         pass
     print(f"weights of 8 bits made in {time.perf_counter() - begin:.0f} s", flush=True)
-    return ModelPart(part.config, Checkpoint.open(folder), None)
+    return ModelPart(part.config, Checkpoint.open(folder), None, is_eight_bit=True)
 
 
 def make_inputs(height: int, width: int, steps: int) -> tuple[SectionInputs, torch.Tensor, torch.Tensor]:

@@ -106,10 +106,7 @@ def measure_fetched(vae: torch.nn.Module, tiling: Tiling, latents: torch.Tensor)
     """The same with each frame brought to the CPU while the GPU goes on."""
     budget = tiling.bytes_to_decode(vae)
     tile = {"tile": [tiling.height, tiling.width]}
-    return {
-        **tile,
-        **_timed(lambda: decode_to(lambda frames: sum(1 for _ in frames), latents, vae, budget, False)),
-    }
+    return {**tile, **_timed(lambda: sum(1 for _ in decode_to(iter, latents, vae, budget, False)))}
 
 
 def _timed(work: Callable[[], object]) -> dict:

@@ -275,7 +275,7 @@ def _measured_kind(kind: str, video: Video) -> str:
 
 def _through(vae: Any, picture: Picture) -> float:
     latents = encode_picture(picture.pixels, vae)
-    frames = torch.stack(decode_to(list, latents, vae, 2**40))
+    frames = torch.stack([*decode_to(iter, latents, vae, 2**40)])
     return psnr(frames[0].round().numpy(), picture.pixels)
 
 
@@ -286,7 +286,7 @@ def _clip_psnr(vae: Any, side: int) -> float:
     for clip in pixels.split(1):
         with torch.inference_mode():
             latents = vae.encode(clip).latent_dist.mode() * vae.config.scaling_factor
-        seen = torch.stack(decode_to(list, latents, vae, 2**40)).round().numpy()
+        seen = torch.stack([*decode_to(iter, latents, vae, 2**40)]).round().numpy()
         found.append(psnr(seen, as_frames(rearrange(clip, "1 c t h w -> t c h w"))))
     return float(np.mean(found))
 

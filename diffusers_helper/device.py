@@ -67,6 +67,13 @@ def choose_compute(choice: DeviceChoice, memory_limit: int | None = None) -> Com
     return Compute(device, torch.float16, transformer, memory_limit, compiles)
 
 
+def why_uncompiled(compute: Compute) -> str | None:
+    """Return why blocks are not compiled, in English; None where they are."""
+    if compute.compiles:
+        return None
+    return "a CPU runs the blocks as they are" if compute.device.type == "cpu" else "Triton is not installed"
+
+
 def hide_broken_xformers() -> None:
     """Make an xformers that cannot be imported look as if it were not installed."""
     logging.getLogger("xformers").setLevel(logging.ERROR)

@@ -12,16 +12,24 @@ Stage = Literal[
     "eight_bit", "images", "prompt", "vision", "transformer", "compiling", "sampling", "decoding", "saving"
 ]
 NoticeCode = Literal[
-    "attention_refused",
     "demo_models",
     "eight_bit",
     "file_set_aside",
     "file_unusable",
+    "int8_attention",
     "job_unreadable",
     "no_file_locks",
+    "not_compiled",
+    "not_joined",
+    "output_folder_away",
+    "previous_video_gone",
     "prompt_too_long",
     "section_damaged",
     "setting_unusable",
+    "video_flat",
+    "video_noise",
+    "waits_for_disk",
+    "weights_unknown",
 ]
 """The names of all notices. Each has a sentence in `locales/*.json` with the key `notice.<code>`."""
 
@@ -61,8 +69,8 @@ class Notice:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One denoising step is done. `step` counts from 1; `preview` is `(height, width, 3)` uint8, the
-    section's latent frames side by side."""
+    """One denoising step is done. `step` counts from 1; `preview` is `(frames, height, width, 3)` uint8, one
+    for each latent frame of the section."""
 
     section: int
     sections: int
@@ -101,7 +109,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The video is written."""
+    """The video is written; `joined` is the file that holds the video before it, too, of `joined_frames`."""
 
     video: Path
     frames: int
@@ -109,6 +117,8 @@ class Finished:
     width: int
     height: int
     elapsed: float
+    joined: Path | None = None
+    joined_frames: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,43 @@ import torch
 from .encoding.conditioning import Conditioning, encode_all, read_pictures
 from .encoding.embedding_cache import EmbeddingCache
 from .errors import ErrorCode, InputError, StopRequested
-from .events import Event, Finished, Notice, Planned, Resumed, SectionDone, StageStarted, Stopped
+from .events import (
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Resumed,
+    SectionDone,
+    StageProgress,
+    StageStarted,
+    Stopped,
+)
 from .job.fingerprint import JobFingerprint, models_identity, request_identity
 from .job.folder import LATENT_CHANNELS, JobFolder, stored_fingerprint
 from .job.output import Output, Target
 from .job.partial_video import PartialVideo
-from .job.section_files import count_stored_sections
+from .job.section_files import holds_sections
 from .machine_errors import check_room, machine_errors
 from .media.embedded_request import pack_request
+from .media.visible import judge
 from .models.loading import ModelLoader
 from .models.streamed import StreamedTransformer
 from .models.vram_budget import count_tokens, vae_budget
 from .plan import Plan, Section, make_plan
 from .request import GenerationRequest
 from .sampling.section import SectionSampler
-from .sections import HISTORY_FRAMES, pixel_frames
+from .sections import FRAMES_PER_LATENT, HISTORY_FRAMES, TILE_STRIDE, pixel_frames
 from .vae.codec import decode_to, watch_for_black
+from .weights.contents import check_contents, record_in
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
+
+
+TILE_FRAMES = TILE_STRIDE * FRAMES_PER_LATENT
+"""The frames that each of the VAE's tiles adds to those before."""
+NUM_JUDGED = 5
+"""The number of frames of the first section by which it is judged."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,10 @@ def generate(
     plan = make_plan(request)
     with machine_errors(target.folder):
         pictures = read_pictures(request, plan)
+        notices: list[Notice] = []
         if not stop.is_set():  # verifying takes a while
-            loader.verify()
+            notices += loader.verify()
+            check_contents(loader.files, record_in(cache.folder), stop)
         target.check()
     height, width = pictures[plan.start].shape[:2]
     work = target.working_folder
@@ -95,29 +115,37 @@ def generate(
         check_room(target.folder, num_bytes // 10)
         fingerprint = _fingerprint_of(request, pictures, loader, folder)
         damaged = folder.resume(fingerprint, [section.is_last for section in plan.sections])
-        output = Output(target, request, plan, folder, pack_request(request, pictures, fingerprint.seed))
+        packed = pack_request(target.portable(request), pictures, fingerprint.seed)
+        output = Output(target, request, plan, folder, packed)
         folder.write_request(output.packed)
         write_partial = PartialVideo(folder).write if target.partial_videos else lambda: None
         job = _Job(request, plan, pictures, fingerprint.seed, loader, stop, folder, output, write_partial)
         yield Planned(plan, width, height, job.seed)
+        if damaged is not None:
+            notices.append(Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections}))
         try:
-            if damaged is not None:
-                yield Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections})
-            if folder.num_sections:
-                yield Resumed(folder.num_sections, job.num_sections, folder.num_frames, job.write_partial())
-            if folder.num_sections < job.num_sections:
-                conditioning = yield from _encode(job, cache)
-                with machine_errors(target.folder):
-                    output.write_start(pictures[plan.start])
-                yield from _make_sections(job, conditioning)
-            yield StageStarted("saving")
-            end: Event = _finish(job)
+            yield from notices
+            end: Event = yield from _make_video(job, cache)
         except StopRequested:
             end = yield from _keep_stopped(job)
         except BaseException:  # finished sections can be watched however the job ends
             output.write_unfinished()
             raise
         yield end  # before the folder goes, with the video so far that somebody may be watching
+
+
+def _make_video(job: _Job, cache: EmbeddingCache) -> Generator[Event, None, Finished]:
+    """Make the sections that are not stored yet, then the job's files."""
+    folder, output = job.folder, job.output
+    if folder.num_sections:
+        yield Resumed(folder.num_sections, job.num_sections, folder.num_frames, job.write_partial())
+    if folder.num_sections < job.num_sections:
+        conditioning = yield from _encode(job, cache)
+        with machine_errors(output.target.folder):
+            output.write_start(job.pictures[job.plan.start])
+        yield from _make_sections(job, conditioning)
+    yield StageStarted("saving")
+    return (yield from _finish(job))
 
 
 def _fingerprint_of(
@@ -133,7 +161,7 @@ def _fingerprint_of(
         is_same = kept.identity == identity and request.seed in (None, kept.seed)
         if is_same and kept.models == models:
             return kept
-        if count_stored_sections(folder.path):  # else nothing is lost
+        if holds_sections(folder.path):  # else nothing is lost
             code: ErrorCode = "unfinished_other_models" if is_same else "unfinished_other"
             raise InputError(code, path=str(folder.path))
     return JobFingerprint(
@@ -152,18 +180,20 @@ def _make_sections(job: _Job, conditioning: Conditioning) -> Generator[Event, No
     yield StageStarted("transformer")
     # The transformer takes what memory is left.
     with loader.vae(encodes=False) as vae, loader.transformer(tokens) as transformer:
-        is_refused = yield from _report_refused(loader, transformer)
         if folder.num_latents < job.num_sections and not transformer.is_prepared:
             yield StageStarted("compiling")
             transformer.prepare_blocks(tokens, compute)
+            yield from _report_uncompiled(loader)
+        yield from _report_int8_attention(loader, transformer)
         sampler = SectionSampler(
-            job.request, job.num_sections, conditioning, transformer, compute, job.check_stop
+            *(job.request, job.num_sections, conditioning, transformer, compute, job.check_stop),
+            preview_fit=loader.files.vae.config.get("latent_rgb"),
         )
         for section in job.plan.sections:
             noise = torch.randn(noise_shape, generator=generator, dtype=torch.float32)
             if section.index == folder.num_latents:
                 sampled, evaluations = yield from sampler.sample(section, history, noise)
-                is_refused = is_refused or (yield from _report_refused(loader, transformer))
+                yield from _report_uncompiled(loader)
                 whole = torch.cat([*[start] * section.is_last, sampled], dim=2)
                 folder.add_latents(whole, section.is_last, evaluations)
             newest = folder.latents(section.index)
@@ -182,12 +212,19 @@ def _first_history(job: _Job, conditioning: Conditioning) -> torch.Tensor:
     return history
 
 
-def _report_refused(loader: ModelLoader, transformer: StreamedTransformer) -> Generator[Event, None, bool]:
-    """Report if the requested attention is not used; return whether it was reported."""
-    is_refused = loader.requested_attention not in (None, transformer.attention)
-    if is_refused:
-        yield Notice("attention_refused", {})
-    return is_refused
+def _report_int8_attention(
+    loader: ModelLoader, transformer: StreamedTransformer
+) -> Generator[Event, None, None]:
+    """Report, once, that attention is computed in int8."""
+    if transformer.has_int8_attention and not loader.has_told_int8_attention:
+        loader.has_told_int8_attention = True
+        yield Notice("int8_attention", {})
+
+
+def _report_uncompiled(loader: ModelLoader) -> Generator[Event, None, None]:
+    """Report once why blocks are no longer compiled."""
+    if (reason := loader.take_compiler_failure()) is not None:
+        yield Notice("not_compiled", {"reason": reason})
 
 
 def _decode(
@@ -197,22 +234,51 @@ def _decode(
     transformer: StreamedTransformer,
     vae: "AutoencoderKLHunyuanVideo",
 ) -> Generator[Event, None, None]:
-    """Decode a section's latents `(1, channels, t, h, w)` and store its frames."""
+    """Decode a section's latents `(1, channels, t, h, w)` and store its frames.
+
+    A stop ends it between two windows of the VAE. It costs no step: the latents are stored.
+    """
+    job.check_stop()
     yield StageStarted("decoding", section.index)
+    count = pixel_frames(latents.shape[2])
 
-    def store(frames: Iterator[torch.Tensor]) -> None:
+    def store(frames: Iterator[torch.Tensor]) -> Generator[Event, None, None]:
         checked = watch_for_black(frames, section.size.overlap_frames, job.pictures.values())
-        job.folder.add_frames(checked, pixel_frames(latents.shape[2]), section.join_weights)
+        for number in job.folder.add_frames(checked, count, section.join_weights):
+            if number % TILE_FRAMES == 1 < number:  # those of one of the VAE's tiles come all at once
+                yield StageProgress(number / count)
+            if number < count:
+                job.check_stop()
 
-    def decode() -> None:
+    while True:
         may_shrink = not transformer.stack.layers.num_resident  # resident layers are evicted before
-        decode_to(store, latents, vae, vae_budget(job.loader.compute), may_shrink, section.decoded_tiles)
-
-    transformer.budget.retry_on_oom(decode)
+        budget = vae_budget(job.loader.compute)
+        try:
+            yield from decode_to(store, latents, vae, budget, may_shrink, section.decoded_tiles)
+            break
+        except RuntimeError as error:
+            if not transformer.budget.can_free_after(error):
+                raise
+        transformer.budget.free_some()
+    if section.index == 0:
+        yield from _report_looks(job)
     yield SectionDone(section.index, job.num_sections, job.folder.num_frames, job.write_partial())
 
 
-def _finish(job: _Job) -> Finished:
+def _report_looks(job: _Job) -> Iterator[Notice]:
+    """Report a first section that shows nothing, hours before the others are made: no error tells of it."""
+    count = job.folder.num_frames
+    places = range(0, count, max(count // NUM_JUDGED, 1))
+    frames = [frame for place in places for frame in job.folder.frames(place, place + 1)]
+    files = job.loader.files
+    match judge(frames, job.pictures.values()):
+        case "flat":
+            yield Notice("video_flat", {"path": str(files.vae.folder)})
+        case "noise":
+            yield Notice("video_noise", {"path": str(files.transformer.folder)})
+
+
+def _finish(job: _Job) -> Generator[Event, None, Finished]:
     """Write the section files asked for, the latents, and last, when nothing can be missing, the video."""
     output, start = job.output, job.pictures[job.plan.start]
     with machine_errors(output.target.folder):
@@ -220,11 +286,14 @@ def _finish(job: _Job) -> Finished:
         output.write_sections()
         if output.target.save_latents:
             job.folder.save_latents(output.target.file(".safetensors"))
-        video, count = output.write_video()
+        written = output.write_video()
         output.delete_unfinished()
     job.folder.done = True
-    height, width = start.shape[:2]
-    return Finished(video, count, job.plan.seconds, width, height, time.monotonic() - job.started)
+    if written.notice is not None:
+        yield written.notice
+    (height, width), elapsed = start.shape[:2], time.monotonic() - job.started
+    joined = written.joined, written.joined_frames
+    return Finished(written.path, written.frames, job.plan.seconds, width, height, elapsed, *joined)
 
 
 def _keep_stopped(job: _Job) -> Generator[Event, None, Stopped]:

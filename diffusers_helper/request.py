@@ -18,6 +18,8 @@ from .sections import SectionSize, count_sections
 
 MAX_SEED = 2**63 - 1
 MAX_REQUEST_BYTES = 256 * 2**20
+MAX_PROMPT = 1_000_000
+"""Characters of a prompt: splitting it into tokens, of which 256 count, takes 250 bytes for each."""
 MAX_DIGITS = 4000
 """The most digits that Python converts to a whole number; one that has more becomes infinite."""
 MAX_SECTIONS = 1000
@@ -72,10 +74,24 @@ def _text(value: object, key: str) -> str:
     return value
 
 
+def _prompt(value: object, key: str) -> str:
+    text = _text(value, key)
+    if len(text) > MAX_PROMPT:
+        raise InputError("text_too_long", field=key, length=len(text), most=MAX_PROMPT)
+    return text
+
+
 def _picture(value: object, key: str) -> str:
     name = _text(value, key)
     if not name.strip() or "\0" in name:
         raise InputError("no_picture_name", field=key)
+    return name
+
+
+def _video(value: object, key: str) -> str:
+    name = _text(value, key)
+    if not name.strip() or "\0" in name or is_data_uri(name):
+        raise InputError("no_video_name", field=key)
     return name
 
 
@@ -104,7 +120,7 @@ class Keyframe:
 
     section: int = field(metadata={"check": _whole(-MAX_SEED, MAX_SEED)})  # its range: _check_sections
     image: str | None = _field(None, _picture)
-    prompt: str = _field("", lambda value, key: "" if value is None else _text(value, key))
+    prompt: str = _field("", lambda value, key: "" if value is None else _prompt(value, key))
 
 
 def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
@@ -125,16 +141,18 @@ def _keyframes(value: object, key: str) -> tuple[Keyframe, ...]:
 class GenerationRequest:
     """A video to make. `seed=None` asks for a random seed; `seconds` and sizes are what the user wishes.
 
-    `width` and `height`, where given, win over `resolution`. A `loop` ends where it starts: see
-    `end_picture` and `media.loop`. After `close_after` sections of the video's end, where given, comes
-    the closing one, which joins the start image: the sections between are left out.
+    `width` and `height`, where given, win over `resolution`. Of a picture that is longer or higher than the
+    video, `crop_position` says which part stays: 0 the left or upper one, 0.5 the centre, 1 the other end. A
+    `loop` ends where it starts: see `end_picture`, `media.loop`. After `close_after` sections of the video's
+    end, where given, comes the closing one, which joins the start image: the sections between are left out.
+    A video that continues `previous_video` begins at the last frame there, and is also written joined to it.
     """
 
     start_image: str | None = _field(None, _picture)
     end_image: str | None = _field(None, _picture)
     end_frame_strength: float = _field(1.0, _Number(0, 1))
-    prompt: str = _field("", _text)
-    negative_prompt: str = _field("", _text)
+    prompt: str = _field("", _prompt)
+    negative_prompt: str = _field("", _prompt)
     seed: int | None = _field(None, _whole(0, MAX_SEED), decides=False)
     seconds: float = _field(1.0, _Number(0, 120, open_low=True))
     section_seconds: float = _field(1.0, _section_seconds)
@@ -148,12 +166,15 @@ class GenerationRequest:
     loop: bool = _field(False, _flag)
     close_after: int | None = _field(None, _whole(1, MAX_SECTIONS), decides=False)
     keyframes: tuple[Keyframe, ...] = _field((), _keyframes)
+    previous_video: str | None = _field(None, _video, decides=False)
     resolution: int = _field(640, _whole(64, 1536), decides=False)
+    crop_position: float = _field(0.5, _Number(0, 1), decides=False)
     width: int | None = _field(None, _whole(16, 2048), decides=False)
     height: int | None = _field(None, _whole(16, 2048), decides=False)
     crf: int = _field(16, _whole(1, 51), decides=False)
     keep_section_videos: bool = _field(False, _flag, decides=False)
     save_section_stills: bool = _field(False, _flag, decides=False)
+    embed_request: bool = _field(True, _flag, decides=False)
 
     @property
     def section_size(self) -> SectionSize:
@@ -186,7 +207,7 @@ class GenerationRequest:
 
     @classmethod
     def from_dict(cls, values: object, base: Path | None = None) -> "GenerationRequest":
-        """Check `values` (parsed JSON) and build the request; relative picture paths start at `base`.
+        """Check `values` (parsed JSON) and build the request; relative paths start at `base`.
 
         Raises:
             InputError: naming the key, what it holds and what it may hold.
@@ -194,11 +215,14 @@ class GenerationRequest:
         if not isinstance(values, dict):
             raise InputError("request_not_an_object", value=_shown(values))
         request = cls(**_check_fields(values, cls, ""))
-        _ = request.start_picture  # raises where there is none
+        if request.previous_video is None:  # else it is the last frame there
+            _ = request.start_picture  # raises where there is none
         _check_size(request)
         _check_sections(request)
         if base is None:
             return request
+        if (previous := request.previous_video) is not None:
+            request = dataclasses.replace(request, previous_video=str((base / previous).absolute()))
         return request.map_images(lambda name: name if is_data_uri(name) else str((base / name).absolute()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,6 +77,16 @@ BUILDS = (
 )
 """The builds in order of preference: of two that fit, the first will get newer versions of PyTorch."""
 
+TRITONS = (
+    ((2, 10), "3.6.0.post26"),
+    ((2, 11), "3.6.0.post26"),
+    ((2, 12, 0), "3.7.0.post26"),
+    ((2, 12, 1), "3.7.1.post27"),
+    ((2, 13), "3.7.1.post27"),
+    ((2, 14), "3.8.0.post29"),
+)
+"""The beginnings of PyTorch's versions, and the triton-windows of the Triton that each names for Linux."""
+
 Reason = Literal["fits", "no_card", "no_answer", "driver_too_old", "card_too_old"]
 
 
@@ -140,6 +150,13 @@ def oldest_driver(cuda: Version, windows: bool) -> Version | None:
     """
     drivers = (build.driver(windows) for build in BUILDS if build.tag.startswith(f"cu{cuda[0]}"))
     return min(drivers, default=None)
+
+
+def triton_for(torch: str | None) -> str | None:
+    """Returns the version of triton-windows that fits a CUDA build of PyTorch; None for other builds."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)\+cu", torch or "")
+    version = tuple(map(int, found.groups())) if found else (0, 0, 0)
+    return next((triton for prefix, triton in TRITONS if version[: len(prefix)] == prefix), None)
 
 
 def query_gpus(program: str | None = None) -> tuple[Gpu, ...] | None:

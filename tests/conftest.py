@@ -9,10 +9,14 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
-from tests.support.app import SMALL, App
-from tests.support.command import Command
-from tests.support.error_values import checked_values
-from tests.support.page_client import ENGLISH_WITHOUT_SCREEN
+from scripts.torch_build import find_dlls
+
+find_dlls()  # before anything imports torch
+
+from tests.support.app import SMALL, App  # noqa: E402
+from tests.support.command import Command  # noqa: E402
+from tests.support.error_values import checked_values  # noqa: E402
+from tests.support.page_client import ENGLISH_WITHOUT_SCREEN  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,18 @@ def normalize(vae: "AutoencoderKLHunyuanVideo", pixels: torch.Tensor) -> float:
     _fold(vae, forward, backward, mean.float(), _preview_place(pixels))
     spread = vae.encode(pixels).latent_dist.mode().std().item()
     vae.register_to_config(scaling_factor=round(1 / spread, 6))
+    vae.register_to_config(latent_rgb=fit_preview(vae, pixels))
     return spread
+
+
+@torch.no_grad()
+def fit_preview(vae: "AutoencoderKLHunyuanVideo", pixels: torch.Tensor) -> list[list[float]]:
+    """Return the linear map from scaled latents to colours that suits `pixels` best (`preview_latents`)."""
+    first = vae.encode(pixels[:, :, :1]).latent_dist.mode().float()[:, :, 0] * vae.config.scaling_factor
+    colours = functional.interpolate((pixels[:, :, 0].float() + 1) / 2, first.shape[-2:], mode="area")
+    x, y = (values.transpose(0, 1).flatten(1).T.double().cpu() for values in (first, colours))
+    fit = torch.linalg.lstsq(functional.pad(x, (0, 1), value=1.0), y).solution
+    return [[round(value, 4) for value in row] for row in fit.tolist()]
 
 
 def _as_channels(values: torch.Tensor) -> torch.Tensor:

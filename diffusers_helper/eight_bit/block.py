@@ -2,33 +2,49 @@
 
 The numbers are those of diffusers' blocks (`transformer_hunyuan_video.py`) but for the rounding. There, each
 layer quantizes its tokens for itself; here that is done once for all layers that see the same tokens, in one
-pass together with the norm or the activation before it. Measured in `benchmarks/README.md`.
+pass together with the norm or the activation before it. Measured in `benchmarks/log.md`.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..transformer.compiling import COMPILED_FORWARD, States
+from ..transformer.compiling import COMPILED_FORWARD, COMPILED_TOLERANCE, States
 from .linear import ScaledLinear, kernel_product
 from .tokens import TokenOps, Tokens
 
+INT8_ATTENTION_TOLERANCE = 0.04
+"""The largest relative error of compiled blocks with int8 attention (measured: 0.023)."""
 Rotary = tuple[torch.Tensor, torch.Tensor]
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The function that computes attention of query, key and value `(1, tokens, heads, head_dim)`."""
 
 
-def use_fused_forward(block: nn.Module, kind: str) -> None:
-    """Have a block compiled from this module's function, if all of its layers multiply by our kernel."""
+def can_fuse(block: nn.Module) -> bool:
+    """Return whether all of a block's layers multiply by our kernel."""
     layers = [layer for layer in block.modules() if isinstance(layer, nn.Linear | ScaledLinear)]
-    if all(isinstance(layer, ScaledLinear) and layer.product is kernel_product for layer in layers):
-        from .token_kernels import KERNELS
+    return all(isinstance(layer, ScaledLinear) and layer.product is kernel_product for layer in layers)
 
-        setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], KERNELS))
+
+def use_fused_forward(block: nn.Module, kind: str, attention: Attention | None = None) -> None:
+    """Have a block that `can_fuse` compiled from this module's function.
+
+    Args:
+        attention: the attention to compute with; None for the active backend.
+    """
+    from .token_kernels import KERNELS
+
+    setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], KERNELS, attention))
+    if attention is not None:
+        setattr(block, COMPILED_TOLERANCE, INT8_ATTENTION_TOLERANCE)
 
 
 def _double_block(
     ops: TokenOps,
+    attention: Attention | None,
     block: Any,
     hidden: torch.Tensor,
     text: torch.Tensor,
@@ -48,7 +64,7 @@ def _double_block(
     text_query, text_key, text_value = (layer.multiply(text_tokens) for layer in text_layers)
     query = ops.norm_and_rotate(query, text_query, attn.norm_q.weight, attn.norm_added_q.weight, *rotary)
     key = ops.norm_and_rotate(key, text_key, attn.norm_k.weight, attn.norm_added_k.weight, *rotary)
-    attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask)
+    attended = _attend(query, key, torch.cat([value, text_value]), attn.heads, mask, attention)
 
     hidden = hidden + gate * attn.to_out[0].multiply(ops.quantize_tokens(attended[:count]))
     text = text + text_gate * attn.to_add_out.multiply(ops.quantize_tokens(attended[count:]))
@@ -57,6 +73,7 @@ def _double_block(
 
 def _single_block(
     ops: TokenOps,
+    attention: Attention | None,
     block: Any,
     hidden: torch.Tensor,
     text: torch.Tensor,
@@ -74,7 +91,7 @@ def _single_block(
     norm_q, norm_k = attn.norm_q.weight, attn.norm_k.weight
     query = ops.norm_and_rotate(query[:count], query[count:], norm_q, norm_q, *rotary)
     key = ops.norm_and_rotate(key[:count], key[count:], norm_k, norm_k, *rotary)
-    attended = _attend(query, key, value, attn.heads, mask)
+    attended = _attend(query, key, value, attn.heads, mask, attention)
 
     change = block.proj_out.multiply(ops.quantize_activated(attended, mlp))
     return hidden + gate * change[:count], text + gate * change[count:]
@@ -91,12 +108,19 @@ def _quantize_normed(ops: TokenOps, states: torch.Tensor, scale: torch.Tensor, s
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, mask: torch.Tensor | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None,
+    attention: Attention | None,
 ) -> torch.Tensor:
-    """Return the attention of `(n, heads * head_dim)`, with the active backend."""
+    """Return the attention of `(n, heads * head_dim)`, with the active backend if none is given."""
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
     states = (each.unflatten(1, (heads, -1))[None] for each in (query, key, value))
+    if attention is not None and mask is None:
+        return attention(*states)[0].flatten(1)
     return dispatch_attention_fn(*states, attn_mask=mask)[0].flatten(1)
 
 

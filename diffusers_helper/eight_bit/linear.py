@@ -4,6 +4,7 @@ Where the GPU multiplies int8, tokens are rotated and quantized, too; everywhere
 dequantized and rotated back for each product. Knows no files: `conversion.py` makes them.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -11,9 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..kernels import agrees
+from ..kernels import agrees, compiles
 from ..weights.checkpoint import Checkpoint
 from .tokens import LARGEST, ROTATION_WIDTHS, Tokens, quantize_tokens, rotate
+
+logger = logging.getLogger(__name__)
 
 INT8_CAPABILITY = (7, 5)
 """The first compute capability with int8 products: Turing."""
@@ -95,12 +98,24 @@ def choose_product(device: torch.device, dtype: torch.dtype, outputs: int, input
 
     Our kernel for bfloat16 where Triton is, PyTorch's own elsewhere, if a trial with such tokens was right.
     """
-    if device.type != "cuda" or outputs % INT8_MULTIPLE or inputs % INT8_MULTIPLE:
-        return None
-    if torch.cuda.get_device_capability(device) < INT8_CAPABILITY:
+    if (obstacle := _obstacle(device, outputs, inputs)) is not None:
+        logger.info("8-bit weights of %d x %d are dequantized: %s", outputs, inputs, obstacle)
         return None
     products = (kernel_product, int8_product) if dtype == torch.bfloat16 else (int8_product,)
-    return next((each for each in products if _computes(each, device, dtype, outputs, inputs)), None)
+    chosen = next((each for each in products if _computes(each, device, dtype, outputs, inputs)), None)
+    name = "no product" if chosen is None else chosen.__name__
+    logger.info("8-bit weights of %d x %d: %s computes right", outputs, inputs, name)
+    return chosen
+
+
+def _obstacle(device: torch.device, outputs: int, inputs: int) -> str | None:
+    """Return why no int8 product is tried on a device; None where one is."""
+    if device.type != "cuda":
+        return "this is no GPU"
+    if torch.cuda.get_device_capability(device) < INT8_CAPABILITY:
+        return "the GPU has no int8 products"
+    is_multiple = outputs % INT8_MULTIPLE == inputs % INT8_MULTIPLE == 0
+    return None if is_multiple else f"both must be multiples of {INT8_MULTIPLE}"
 
 
 def kernel_product(
@@ -125,7 +140,8 @@ def _computes(product: Product, device: torch.device, dtype: torch.dtype, output
     whole = rotate(weight.float()).mul_(scale[:, None])
     expected = functional.linear(tokens.dequantize(), whole, bias.float())
     name = f"{product.__name__} of {outputs} x {inputs}"
-    return agrees(name, lambda: [product(tokens, weight, scale, bias)], [expected], SELF_TEST_TOLERANCE)
+    trial = compiles if product is kernel_product else agrees
+    return trial(name, lambda: [product(tokens, weight, scale, bias)], [expected], SELF_TEST_TOLERANCE)
 
 
 def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -136,18 +152,10 @@ def use_best_product(module: nn.Module, device: torch.device, dtype: torch.dtype
 
 
 def use_scaled_layers(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Replace an empty module's linear layers by scaled ones where the files hold 8-bit weights.
-
-    Files of whole numbers and no scale are not ours, and are read like any other.
-    """
+    """Replace an empty module's linear layers by scaled ones where the files, which are ours, hold 8 bits."""
     stored = {name for name, tensor in checkpoint.tensors.items() if tensor.dtype == "I8"}
-    layers = {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and f"{name}.weight" in stored
-    }
-    if any(f"{name}.scale" in checkpoint.tensors for name in layers):
-        for name, layer in layers.items():
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.Linear) and f"{name}.weight" in stored:
             scaled = ScaledLinear(layer.in_features, layer.out_features, layer.bias is not None)
             module.set_submodule(name, scaled)
 

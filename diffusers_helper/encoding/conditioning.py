@@ -7,14 +7,15 @@ import numpy as np
 import torch
 
 from ..buckets import video_size
-from ..errors import InputError
 from ..events import Event, Notice, StageStarted
-from ..media.images import fit_image, read_image
+from ..media.images import read_size
+from ..media.packed_picture import read_fitted
 from ..models.loading import ModelLoader
 from ..models.vram_budget import vae_budget
 from ..plan import Plan
 from ..request import GenerationRequest
 from ..vae.codec import encode_picture
+from ..weights.model_files import picture_preparation
 from .embedding_cache import EmbeddingCache, embedding_keys
 from .prompts import PromptEmbeds, encode_prompts, pad_prompt
 
@@ -40,12 +41,8 @@ def read_pictures(request: GenerationRequest, plan: Plan) -> dict[str, np.ndarra
     Raises:
         InputError: a picture cannot be read.
     """
-    start = read_image(plan.start)
-    height, width = video_size(request.resolution, request.width, request.height, *start.shape[:2])
-    return {
-        name: fit_image(start if name == plan.start else read_image(name), height, width)
-        for name in plan.pictures
-    }
+    height, width = video_size(request.resolution, request.width, request.height, *read_size(plan.start))
+    return {name: read_fitted(name, height, width, request.crop_position) for name in plan.pictures}
 
 
 def encode_all(
@@ -114,12 +111,7 @@ def encode_vision(picture: np.ndarray, loader: ModelLoader) -> torch.Tensor:
     """
     from transformers import SiglipImageProcessorPil
 
-    folder = loader.files.image_encoder.processor
-    assert folder is not None
-    try:
-        processor = SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError("model_file_broken", path=str(folder / "preprocessor_config.json")) from error
+    processor = SiglipImageProcessorPil(**picture_preparation(loader.files.image_encoder))
     pixels = processor.preprocess(images=picture, return_tensors="pt").pixel_values
     with loader.image_encoder() as model:
         pixels = pixels.to(loader.compute.device, loader.compute.encoders)

@@ -3,12 +3,15 @@
 import contextlib
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from .disk_errors import disk_errors
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """Error numbers of file systems that have nothing to flush."""
@@ -33,6 +36,32 @@ def atomic_write(path: Path, flush: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # on Windows a failed writer may still hold it
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Do `atomic_write` in a folder that is made if it is missing.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, flush) as part:
+            yield part
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or something that may never end, as a pipe.
+    """
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)) or status.st_size > most:
+        raise ValueError(f"no file of at most {most} bytes")
+    return path.read_bytes()
 
 
 def replace_file(source: Path, target: Path) -> None:

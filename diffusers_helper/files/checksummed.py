@@ -3,11 +3,12 @@
 The content comes first, so that it can be read like any file once the checksum was verified.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +24,15 @@ PERMANENT_ERRORS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.
 
 
 def write_checksummed(path: Path, content: Iterable[bytes], metadata: Mapping[str, Any]) -> None:
-    """Write `content` piece by piece, then `metadata` (JSON values), then the checksum of both.
+    """Write `content`, then `metadata` (JSON values), then the checksum of both. Raises OSError."""
+    with checksummed_file(path, metadata) as write:
+        for piece in content:
+            write(piece)
+
+
+@contextlib.contextmanager
+def checksummed_file(path: Path, metadata: Mapping[str, Any]) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes the content piece by piece; the rest follows when the block ends well.
 
     Raises:
         OSError: it cannot be written; no file of this name is left.
@@ -31,12 +40,14 @@ def write_checksummed(path: Path, content: Iterable[bytes], metadata: Mapping[st
     digest = hashlib.sha256()
     encoded = json.dumps(metadata).encode()
     with atomic_write(path) as part, part.open("wb") as file:
-        for piece in content:
+
+        def write(piece: bytes) -> None:
             digest.update(piece)
             file.write(piece)
-        tail = encoded + LENGTH.pack(len(encoded))
-        digest.update(tail)
-        file.write(tail + digest.digest())
+
+        yield write
+        write(encoded + LENGTH.pack(len(encoded)))
+        file.write(digest.digest())
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
@@ -55,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
             file.seek(size - LENGTH.size - length)
             return json.loads(file.read(length))
     except OSError as error:
-        if error.errno not in PERMANENT_ERRORS:
+        if error.errno not in PERMANENT_ERRORS and not path.is_dir():  # Windows opens no folder: EACCES
             raise
         return None
 

@@ -31,7 +31,7 @@ def exclusive_lock(lock_file: Path, busy: EngineError) -> Iterator[bool]:
         except Timeout as error:
             raise busy from error
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS):
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
                 raise
     try:
         yield lock.is_locked

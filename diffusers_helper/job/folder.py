@@ -11,7 +11,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import torch
 
 from ..errors import InputError
 from ..files.atomic import atomic_write, delete_file
-from ..files.checksummed import read_metadata, write_checksummed
+from ..files.checksummed import checksummed_file, read_metadata
 from ..files.exclusive_lock import exclusive_lock
 from .fingerprint import JobFingerprint
-from .section_files import PARTIAL_PREFIX, SECTION, Kind, list_partial_videos, section_file
+from .section_files import PARTIAL_PREFIX, SECTION, Kind, holds_sections, list_partial_videos, section_file
 
 LATENT_CHANNELS = 16
 LOCK, REQUEST = "lock", "request.json"
@@ -73,7 +73,7 @@ class JobFolder:
     def __exit__(self, *_: object) -> None:
         """Delete a folder that is done or holds no section; what cannot be deleted stays."""
         with contextlib.suppress(OSError):
-            if self.done or not any(_section_files(self.path)):
+            if self.done or not holds_sections(self.path):
                 for path in self._others():
                     delete_file(path)
         self._lock.close()
@@ -162,8 +162,10 @@ class JobFolder:
         """The number of pixel frames so far, each counted once."""
         return sum(section.frames for section in self._sections) - sum(map(self._shared, self._sections[1:]))
 
-    def add_frames(self, frames: Iterable[torch.Tensor], count: int, weights: Sequence[float] = ()) -> None:
-        """Put a decoded section in front, writing each frame as it comes.
+    def add_frames(
+        self, frames: Iterable[torch.Tensor], count: int, weights: Sequence[float] = ()
+    ) -> Generator[int, None, None]:
+        """Put a decoded section in front, writing each frame as it comes; yields how many are written.
 
         Args:
             frames: `count` of them, `(height, width, 3)`, float 0..255. If one cannot be made, nothing
@@ -171,11 +173,10 @@ class JobFolder:
             weights: of its last frames, which are blended with as many first ones there; at most `overlap`,
                 none for the first section.
         """
-        content = (
-            frame.round().to(torch.uint8).numpy().tobytes() for frame in self._blended(frames, count, weights)
-        )
-        written = self._write(self.num_sections, "frames", content, frames=count, shared=len(weights))
-        self._sections.append(written)
+        with self._added(self._sections, "frames", frames=count, shared=len(weights)) as write:
+            for number, frame in enumerate(self._blended(frames, count, weights), start=1):
+                write(frame.round().to(torch.uint8).numpy().tobytes())
+                yield number
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Yield frames `start` to `stop` `(height, width, 3)` uint8 in the order of the video."""
@@ -228,8 +229,8 @@ class JobFolder:
             evaluations: for each step 1 where the transformer's blocks ran, else 0.
         """
         metadata = {"frames": latents.shape[2], "closing": is_final, "evaluations": evaluations}
-        content = [latents[0].contiguous().numpy().tobytes()]
-        self._latents.append(self._write(self.num_latents, "latents", content, **metadata))
+        with self._added(self._latents, "latents", **metadata) as write:
+            write(latents[0].contiguous().numpy().tobytes())
 
     def latents(self, number: int) -> torch.Tensor:
         """Read the latents `(1, channels, t, h, w)` float32 of a sampled section."""
@@ -258,14 +259,16 @@ class JobFolder:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _write(self, number: int, kind: Kind, content: Iterable[bytes], **metadata: Any) -> _Stored:
-        def pieces() -> Iterator[bytes]:
-            yield from content
-            self._discard_after(number, kind)  # not before all of it could be made
-
-        path = section_file(self.path, number, kind)
-        write_checksummed(path, pieces(), metadata | asdict(self._fingerprint))
-        return _Stored(path, metadata["frames"], metadata)
+    @contextlib.contextmanager
+    def _added(
+        self, sections: list[_Stored], kind: Kind, **metadata: Any
+    ) -> Iterator[Callable[[bytes], None]]:
+        """Yield a function that writes a kind's next file, which joins the list when the block ends well."""
+        path = section_file(self.path, len(sections), kind)
+        with checksummed_file(path, metadata | asdict(self._fingerprint)) as write:
+            yield write
+            self._discard_after(len(sections), kind)  # not before all of it could be made
+        sections.append(_Stored(path, metadata["frames"], metadata))
 
 
 def stored_fingerprint(folder: Path) -> JobFingerprint | None:

@@ -1,22 +1,25 @@
 """The files that a job leaves in the output folder. Knows frames and requests, and no tensor."""
 
 import contextlib
-import errno
-import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
 from ..errors import InputError
-from ..media.embedded_request import without_start, write_png
+from ..events import Notice
+from ..files.atomic import atomic_write
+from ..files.disk_errors import is_limit
+from ..media.embedded_request import LEFT_OUT, to_comment, write_png
+from ..media.joining import join_mp4, read_previous
 from ..media.loop import Frames, looped
-from ..media.video import write_mp4
+from ..media.video import encode_mp4, write_mp4
 from ..plan import Plan
 from ..request import GenerationRequest
 from ..sections import pixel_frames
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "_unfinished.mp4"
+JOINED = "_joined.mp4"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Target:
 
         Raises:
             InputError: the folder cannot be made or takes no files, or the video's name is a folder's.
-            OSError: the disk is full.
+            OSError: the disk itself takes nothing: it is full, read-only, away.
         """
         try:
             if self.file(".mp4").is_dir():
@@ -61,10 +65,16 @@ class Target:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_limit(error):
                 raise
             reason = error.strerror or str(error)
             raise InputError("output_not_writable", path=str(self.folder), reason=reason) from error
+
+    def portable(self, request: GenerationRequest) -> GenerationRequest:
+        """Return a request as the job's files hold it: with the name of a video in their own folder alone."""
+        previous = Path(request.previous_video or "")
+        name = previous.name if previous.absolute().parent == self.folder.absolute() else None
+        return replace(request, previous_video=name or None)
 
     def file(self, ending: str) -> Path:
         """The video's path with another ending: ".mp4", "_section_001.png"."""
@@ -72,8 +82,22 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Written:
+    """The finished video, and the file in which it is joined to the one before; a notice if that failed."""
+
+    path: Path
+    frames: int
+    joined: Path | None = None
+    joined_frames: int = 0
+    notice: Notice | None = None
+
+
+@dataclass(frozen=True)
 class Output:
-    """Writes a job's files, each with the packed request in it (see `embedded_request`)."""
+    """Writes a job's files, each with the packed request in it unless that asks for none.
+
+    See `embedded_request`.
+    """
 
     target: Target
     request: GenerationRequest
@@ -84,7 +108,7 @@ class Output:
     def write_start(self, picture: np.ndarray) -> None:
         """Write the start picture, into a new folder if somebody deleted it."""
         self.target.folder.mkdir(parents=True, exist_ok=True)
-        write_png(self.target.file(".png"), picture, without_start(self.packed))
+        write_png(self.target.file(".png"), picture, self._comment(picture))
 
     def write_sections(self) -> None:
         """Write the section videos and stills that the request asks for, numbered as in the video."""
@@ -96,12 +120,31 @@ class Output:
             if self.request.keep_section_videos:
                 self._write_mp4(label + ".mp4", frames(first + 1 if number else 0, last + 1))
             if self.request.save_section_stills:
-                write_png(self.target.file(label + ".png"), next(frames(last, last + 1)), self.packed)
+                write_png(self.target.file(label + ".png"), next(frames(last, last + 1)), self._comment())
 
-    def write_video(self) -> tuple[Path, int]:
-        """Write the finished video; returns the file and its number of frames."""
-        count = self._write_mp4(".mp4", self._frames()(0, self.folder.num_frames))
-        return self.target.file(".mp4"), count
+    def write_video(self) -> Written:
+        """Write the finished video and, where it continues another one, both as one file.
+
+        That is there before the video is, whose name means that nothing is missing. The video never waits
+        for it: where it cannot be written, there is a notice in its place.
+        """
+        path, frames = self.target.file(".mp4"), self._frames()(0, self.folder.num_frames)
+        how: dict[str, Any] = {"crf": self.request.crf, "comment": self._comment()}
+        if self.request.previous_video is None:
+            return Written(path, write_mp4(path, frames, **how))
+        previous = Path(self.request.previous_video)
+        try:
+            set_id = read_previous(previous).choose_set_id()
+        except InputError as error:
+            return Written(path, write_mp4(path, frames, **how), notice=_not_joined(previous, error))
+        with atomic_write(path) as part:
+            written = Written(path, encode_mp4(part, frames, **how, continues=set_id))
+            joined = self.target.file(JOINED)
+            try:
+                count = join_mp4(previous, part, joined, comment=how["comment"])
+            except (InputError, OSError, MemoryError, av.error.FFmpegError) as error:
+                return replace(written, notice=_not_joined(previous, error))
+        return replace(written, joined=joined, joined_frames=count)
 
     def write_unfinished(self) -> Path | None:
         """Write the finished sections as a separate video, never as a loop: its beginning is missing.
@@ -129,5 +172,17 @@ class Output:
         return looped(frames, self.folder.num_frames) if self.request.loop else frames
 
     def _write_mp4(self, ending: str, frames: Iterable[np.ndarray]) -> int:
-        comment = json.dumps(self.packed, ensure_ascii=False)
-        return write_mp4(self.target.file(ending), frames, crf=self.request.crf, comment=comment)
+        return write_mp4(self.target.file(ending), frames, crf=self.request.crf, comment=self._comment())
+
+    def _comment(self, own_picture: np.ndarray | None = None) -> str:
+        return to_comment(self.packed, own_picture) if self.request.embed_request else LEFT_OUT
+
+
+def _not_joined(previous: Path, error: Exception) -> Notice:
+    """Log why the video was not joined to the one before; returns the notice about that."""
+    logger.warning("the video was not joined", exc_info=error)
+    if not os.path.exists(previous):  # noqa: PTH110  (exists may raise)
+        return Notice("previous_video_gone", {"path": str(previous)})
+    known = error.values.get("reason") if isinstance(error, InputError) else getattr(error, "strerror", None)
+    reason = known or str(error.__cause__ or "") or type(error).__name__
+    return Notice("not_joined", {"path": str(previous), "reason": reason})

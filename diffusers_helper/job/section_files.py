@@ -15,6 +15,11 @@ def section_file(folder: Path, number: int, kind: Kind) -> Path:
     return folder / f"section_{number:03d}.{kind}"
 
 
+def holds_sections(folder: Path) -> bool:
+    """Return whether a job's folder holds anything to resume from: sampled sections, even if not decoded."""
+    return folder.is_dir() and any(SECTION.fullmatch(path.name) for path in folder.iterdir())
+
+
 def count_stored_sections(folder: Path) -> int:
     """Count the finished sections in a job's folder by the files' names; they may be damaged."""
     count = 0

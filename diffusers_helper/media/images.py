@@ -1,59 +1,43 @@
 """Pictures: any common kind of file is read as RGB and cropped to a size. Knows no tensor."""
 
 import base64
-import contextlib
+import dataclasses
 import io
 import math
-import stat
-import struct
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
-from ..errors import InputError
-from ..request import MAX_REQUEST_BYTES, is_data_uri
+from .colours import Conversion, conversion
+from .picture_file import Picture, opened
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
-MIN_SIDE = 8
-"""Pixels along the shorter side at least."""
 LANCZOS_RADIUS = 3
 """Pixels of the larger picture around one of the smaller that the filter reads."""
-PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
-"""Bytes before the first chunk of a PNG file, and at the end of each."""
 MAX_SCALED_PIXELS = 2**25
 """Pixels of the largest picture that is scaled as a whole before it is cropped."""
-MAX_PIXELS = 178_956_970
-"""Pixels at most: Pillow's limit against decompression bombs, which a message names. Phones take pictures of
-108 megapixels; reading the largest takes up to 4 GB of memory for seconds."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The transpositions that undo each EXIF orientation."""
-_DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
+STRIP_PIXELS = 2**20
+"""Pixels whose colours are converted together, in little memory."""
+_WHITE = 255
 
 
-def read_image(name: str) -> np.ndarray:
+def read_image(name: str, partial: bool = False) -> np.ndarray:
     """Read a picture as `(height, width, 3)` uint8 sRGB, turned upright, transparency over white.
 
-    An animation gives its first frame. `name` is a path, or a `data:` URI that holds the file.
+    An animation gives its first frame; a JPEG of more than `MAX_WHOLE_PIXELS` is read at a half, a quarter or
+    an eighth of its size. `name` is a path, or a `data:` URI that holds the file. One that is cut in the
+    middle (JPEG, PNG), or whose end is zeros, is read only if it may be `partial`: what is missing is grey,
+    coarse, black or white, or whatever the decoder makes of zeros.
 
     Raises:
-        InputError: it is missing, is no picture, is damaged, or has an impossible size.
+        InputError: it is missing, is no picture, is damaged, or has an impossible size; `image_cut` tells in
+            its value `missing` about how many per cent are. Up to `MAX_MISSING` it can be read in part.
     """
-    with _opened(name) as (image, _):
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        return np.asarray(_to_rgb(image if turn is None else image.transpose(turn)))
+    with opened(name) as picture:
+        picture.load(partial)
+        turn, pixels = picture.orientation(), _to_rgb(picture)
+    return pixels if turn == 1 else np.ascontiguousarray(_turned(pixels, turn))
 
 
 def read_size(name: str) -> tuple[int, int]:
@@ -62,26 +46,26 @@ def read_size(name: str) -> tuple[int, int]:
     Raises:
         InputError: like `read_image`, except for damage among the pixels.
     """
-    with _opened(name) as (image, source):
-        # Pillow turns a TIFF while it reads it.
-        if image.format == "TIFF" or (image.format == "PNG" and _has_chunks_after_pixels(source)):
-            image.load()
-        width, height = image.size
-        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+    with opened(name) as picture:
+        if picture.image.format == "TIFF":  # Pillow turns it while it reads it
+            picture.image.load()
+        width, height = picture.image.size
+        return (width, height) if picture.orientation() >= 5 else (height, width)
 
 
-def fit_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale a picture `(h, w, 3)` uint8 to cover `(height, width)` with LANCZOS and crop the centre.
+def fit_image(image: np.ndarray, height: int, width: int, position: float = 0.5) -> np.ndarray:
+    """Scale a picture `(h, w, 3)` uint8 to cover `(height, width)` with LANCZOS and crop what sticks out.
 
-    One that fits is returned unchanged. Where the scaled whole would be huge (a very long picture), only the
-    part that stays is scaled, which is equal up to the rounding of a few pixels.
+    `position` says which part of it stays: 0 the left or upper one, 0.5 the centre, 1 the other end. One
+    that fits is returned unchanged. Where the scaled whole would be huge (a very long picture), only the part
+    that stays is scaled, which is equal up to the rounding of a few pixels.
     """
     if image.shape[:2] == (height, width):
         return image
     old_height, old_width = image.shape[:2]
     scale = max(width / old_width, height / old_height)
     new_height, new_width = round(old_height * scale), round(old_width * scale)
-    left, top = round((new_width - width) / 2), round((new_height - height) / 2)
+    left, top = round((new_width - width) * position), round((new_height - height) * position)
     if new_height * new_width > MAX_SCALED_PIXELS:
         step_x, step_y = old_width / new_width, old_height / new_height
         upper, lower = top * step_y, min((top + height) * step_y, old_height)
@@ -102,136 +86,104 @@ def to_data_uri(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def allow_long_text() -> None:
-    """Let Pillow open PNG files with as much text as a request may have: ours embed pictures in it."""
-    PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, MAX_REQUEST_BYTES)
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation of 2 to 8, as a view."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
-def _open_source(name: str) -> tuple[IO[bytes], str]:
-    """Open a picture's file; returns it with its name for messages."""
-    if is_data_uri(name):
-        return open_data_uri(name)
-    try:
-        status = Path(name).stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise InputError("image_not_a_file", image=name)
-        if status.st_size == 0:
-            raise InputError("image_empty", image=name)
-        return Path(name).open("rb"), name
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError("image_missing", image=name) from error
-    except OSError as error:  # a name that is too long, a file without permission to read
-        raise InputError("image_unreadable", image=name[:200], reason=error.strerror or str(error)) from error
+def _to_rgb(picture: Picture) -> np.ndarray:
+    """Convert the pixels to sRGB, strip by strip."""
+    image = picture.image
+    levels = _Levels.of(image) if _is_deep(image) else None
+    mode = "L" if picture.tags.is_grey else _colour_mode(image)
+    convert = conversion(picture.tags, mode, picture.is_video_format)
+    width, height = image.size
+    pixels, rows = np.empty((height, width, 3), np.uint8), max(STRIP_PIXELS // width, 1)
+    for top, part in zip(range(0, height, rows), _strips(image, rows), strict=True):
+        pixels[top : top + rows] = np.asarray(_strip_to_rgb(part, mode, levels, convert))
+    return pixels
 
 
-def open_data_uri(uri: str) -> tuple[IO[bytes], str]:
-    header, _, payload = uri.partition(",")
-    try:
-        if not header.endswith(";base64"):
-            raise InputError("data_uri_broken")
-        return io.BytesIO(base64.b64decode(payload, validate=True)), header.partition(";")[0][:40]
-    except ValueError as error:
-        raise InputError("data_uri_broken") from error
+def _strips(image: Image.Image, rows: int) -> Iterator[Image.Image]:
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[tuple[Image.Image, IO[bytes]]]:
-    """Open a picture without its pixels. Raises InputError for any error of Pillow, also in the block."""
-    source, shown = _open_source(name)
-    allow_long_text()
-    Image.init()
-    # Only formats that this Pillow was built with: it fails on others' names.
-    formats = [kind for kind in FORMATS if kind in Image.OPEN]
-    try:
-        with source, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd files
-            with Image.open(source, formats=formats) as image:
-                width, height = image.size
-                if min(width, height) < MIN_SIDE:
-                    raise InputError(
-                        "image_too_small", image=shown, width=width, height=height, least=MIN_SIDE
-                    )
-                yield image, source
-    except (InputError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError("image_too_large", image=shown, megapixels=MAX_PIXELS // 10**6) from error
-    except UnidentifiedImageError as error:
-        raise InputError("not_an_image", image=shown) from error
-    except Exception as error:  # a damaged file makes Pillow raise anything
-        reason = str(error) or type(error).__name__
-        raise InputError("image_broken", image=shown, reason=reason) from error
+def _colour_mode(image: Image.Image) -> str:
+    """The mode without transparency and depth in which a picture's colours are converted."""
+    if image.mode in ("CMYK", "LAB"):
+        return image.mode
+    return "L" if image.mode in ("1", "L", "LA", "La") or _is_deep(image) else "RGB"
 
 
-def _orientation(image: Image.Image) -> int:
-    """Read how a picture is turned, and no other EXIF data, which is often odd; 1 where it is upright."""
-    try:
-        # The base class's method: PNG's reads the pixels first.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except (*_DAMAGED, OSError, SyntaxError):
-        return 1  # damaged EXIF data is no reason to reject the picture
-    return orientation if isinstance(orientation, int) else 1
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
-def _has_chunks_after_pixels(png: IO[bytes]) -> bool:
-    """Check whether a PNG file has other chunks behind its first pixels; keeps the file's position."""
-    position, kinds = png.tell(), set[bytes]()
-    png.seek(PNG_SIGNATURE)
-    while len(header := png.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        kinds |= {kind} if kinds or kind == b"IDAT" else set()
-        png.seek(length + PNG_CHECKSUM, io.SEEK_CUR)
-    png.seek(position)
-    return not kinds <= {b"IDAT", b"IEND"}
+def _strip_to_rgb(
+    part: Image.Image, mode: str, levels: "_Levels | None", convert: Conversion | None
+) -> Image.Image:
+    alpha = None
+    if levels is not None:
+        part = Image.fromarray(levels.to_8_bit(part, as_browsers=convert is not None))
+    elif part.has_transparency_data:
+        alpha = part.convert("RGBA").getchannel("A")
+    if part.mode != mode:
+        part = part.convert(mode)
+    colours = part.convert("RGB") if convert is None else convert(part)
+    if alpha is None:
+        return colours
+    return Image.composite(colours, Image.new("RGB", part.size, "white"), alpha)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_deep_to_8_bit(image)).convert("RGB")
-    profile = image.info.get("icc_profile")
-    if not image.has_transparency_data:
-        return _to_srgb(image, profile)
-    alpha = image.convert("RGBA").getchannel("A")
-    colours = _to_srgb(image.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
-    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+@dataclasses.dataclass(frozen=True)
+class _Levels:
+    """The values of black and white in a picture of grey values of more than 8 bits."""
 
+    low: float
+    top: float
+    transparent: int | None
+    white_is_zero: bool
+    is_unsigned: bool
 
-def _deep_to_8_bit(image: Image.Image) -> np.ndarray:
-    """Convert grey values of more than 8 bits to 8.
+    @classmethod
+    def of(cls, image: Image.Image) -> "_Levels":
+        """Return the levels that a file holds; those that it does not hold are guessed.
 
-    Where the file does not hold the values of black and white, they are guessed: 0 and 1 (floats only), 255
-    or 65535, else the extremes.
-    """
-    values = np.asarray(image).astype(np.float32)
-    if image.mode.startswith("I;16"):
-        low, top = 0.0, 65535.0
-        if "transparency" in image.info:
-            values[values == image.info["transparency"]] = top
-    else:
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        0 and 1 (floats only), 255 or 65535, else the extremes.
+        """
+        tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+        # Pillow keeps them in signed numbers.
+        is_unsigned = (
+            image.mode == "I" and tags.get(BITSPERSAMPLE) == (32,) and tags.get(SAMPLEFORMAT) == (1,)
+        )
+        if image.mode.startswith("I;16"):
+            return cls(0.0, 65535.0, image.info.get("transparency"), white_is_zero, False)
+        kind = np.uint32 if is_unsigned else np.asarray(image.crop((0, 0, 1, 1))).dtype
+        strips = (np.asarray(part).view(kind) for part in _strips(image, max(STRIP_PIXELS // image.width, 1)))
+        finite = (values[np.isfinite(values)] for values in strips)
+        extremes = [(float(part.min()), float(part.max())) for part in finite if part.size]
+        low = min((low for low, _ in extremes), default=0.0)
+        high = max((high for _, high in extremes), default=1.0)
+        tops = [1.0] * (image.mode == "F") + [255.0, 65535.0] + [2.0**32 - 1] * is_unsigned
         known = next((top for top in tops if low >= 0 and high <= top), None)
         low, top = (0.0, known) if known is not None else (low, max(high, low + 1))
-    values = np.nan_to_num(values, posinf=top, neginf=low)
-    return np.rint((values - low) * (255 / (top - low))).clip(0, 255).astype(np.uint8)
+        return cls(low, top, None, white_is_zero, is_unsigned)
 
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB by the picture's colour profile (a phone's Display P3, a printer's CMYK), if any."""
-    if image.mode not in ("RGB", "CMYK", "L", "LAB"):
-        image = image.convert("RGB")
-    with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a broken profile is ignored
-        if profile:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" not in (ImageCms.getProfileDescription(source) or ""):
-                return _transform(image, source)
-    if image.mode == "LAB":
-        return _transform(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    return image.convert("RGB")
-
-
-def _transform(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    changed = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    assert changed is not None  # it is where nothing is changed in place
-    return changed
+    def to_8_bit(self, part: Image.Image, as_browsers: bool) -> np.ndarray:
+        """Round values; before colours are converted, browsers cut their lower 8 bits off, which shows."""
+        values = np.asarray(part)
+        values = (values.view(np.uint32) if self.is_unsigned else values).astype(np.float32)
+        if self.transparent is not None:
+            values[values == self.transparent] = self.top
+        values = np.nan_to_num(values, posinf=self.top, neginf=self.low)
+        if as_browsers and part.mode.startswith("I;16"):
+            levels = values // 256
+        else:
+            levels = np.rint((values - self.low) * (_WHITE / (self.top - self.low))).clip(0, _WHITE)
+        return (_WHITE - levels if self.white_is_zero else levels).astype(np.uint8)

@@ -14,25 +14,32 @@ import torch
 from torch import nn
 
 from ..device import Compute
+from ..events import Notice
 from ..memory import empty_cache
-from ..transformer.attention import SAGE, AttentionChooser
+from ..transformer.attention import AttentionChooser
 from ..transformer.compiling import CompiledBlocks, EagerBlocks
 from ..vae.decoder import WindowDecoder
-from ..weights.filling import fill, match_tensors
+from ..weights.filling import fill, find_unknown
 from ..weights.model_files import ModelFiles, ModelPart
 from .architectures import (
     build_empty,
+    import_models,
     make_image_encoder,
     make_text_encoder,
     make_text_encoder_2,
     make_transformer,
     make_vae,
 )
+from .settings import check_settings
 from .streamed import StreamedTransformer, stream_text_encoder, stream_transformer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLHunyuanVideo
     from transformers import CLIPTextModel, LlamaModel, SiglipVisionModel
+
+
+MAX_SHOWN = 3
+"""The most names of unknown tensors that a notice shows."""
 
 
 class ModelLoader:
@@ -43,27 +50,36 @@ class ModelLoader:
         files: ModelFiles,
         compute: Compute,
         runner: CompiledBlocks | None = None,
-        attention: str | None = None,
     ) -> None:
         """
         Args:
             runner: runs the transformer's blocks; None for the one that `compute` asks for.
-            attention: the backend that is used wherever it works, however fast others are.
         """
         self.files = files
         self.compute = compute
-        self.requested_attention = attention
-        self._attention = AttentionChooser(
-            compute.device, compute.transformer, compiles=compute.compiles, requested=attention
-        )
+        self._attention = AttentionChooser(compute.device, compute.transformer, compiles=compute.compiles)
         self._runner = runner or (CompiledBlocks() if compute.compiles else EagerBlocks())
+        self._notices: list[Notice] | None = None
+        self.has_told_int8_attention = False
 
-    def verify(self) -> None:
-        """Compare every model with the names and shapes in its files, before any weight is read.
+    def take_compiler_failure(self) -> str | None:
+        """Return the reason why blocks are no longer compiled, only once; None if there is none."""
+        return self._runner.take_failure()
+
+    def verify(self) -> list[Notice]:
+        """Compare every model with the names and shapes in its files, before any weight is read; once.
+
+        Returns:
+            Notices of tensors in the files that no model here knows.
 
         Raises:
             InputError: a config and its weights do not belong together.
+            MachineError: the models' libraries cannot be imported.
         """
+        if self._notices is not None:
+            return self._notices
+        import_models()
+        notices = []
         for part, make in (
             (self.files.text_encoder, make_text_encoder),
             (self.files.text_encoder_2, make_text_encoder_2),
@@ -71,7 +87,15 @@ class ModelLoader:
             (self.files.vae, make_vae),
             (self.files.transformer, make_transformer),
         ):
-            match_tensors(build_empty(part, make), part.checkpoint)
+            model = build_empty(part, make)
+            unknown = find_unknown(model, part.checkpoint)
+            check_settings(part, model)
+            if unknown:
+                shown = ", ".join(unknown[:MAX_SHOWN])
+                values = {"path": str(part.folder), "number": len(unknown), "tensors": shown}
+                notices.append(Notice("weights_unknown", values))
+        self._notices = notices
+        return notices
 
     @contextmanager
     def text_encoder(self) -> Iterator["LlamaModel"]:
@@ -97,12 +121,11 @@ class ModelLoader:
     def transformer(self, tokens: int) -> Iterator[StreamedTransformer]:
         """Load the transformer, with as many layers in VRAM as leave room to compute `tokens` tokens."""
         config = self.files.transformer.config
-        backend = self._attention.choose(config["num_attention_heads"], config["attention_head_dim"])
-        runner = EagerBlocks() if backend == SAGE else self._runner
-        with (
-            self._clean_up(),
-            stream_transformer(self.files.transformer, self.compute, tokens, backend, runner) as transformer,
-        ):
+        backend = self._attention.choose(
+            config.get("num_attention_heads", 24), config.get("attention_head_dim", 128)
+        )
+        streamed = stream_transformer(self.files.transformer, self.compute, tokens, backend, self._runner)
+        with self._clean_up(), streamed as transformer:
             try:
                 yield transformer
             finally:

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from ..device import Compute
-from ..eight_bit.block import use_fused_forward
+from ..eight_bit.block import Attention, can_fuse, use_fused_forward
+from ..eight_bit.int8_attention import int8_attention, is_faster
 from ..eight_bit.linear import fixed_dtypes, use_best_product
 from ..memory import empty_cache, is_out_of_memory
+from ..streaming.disk_waits import DiskWaits
 from ..streaming.layers import StreamedLayers
 from ..streaming.layout import describe_layer
 from ..streaming.ram_tier import RamTier
@@ -56,11 +58,17 @@ class StreamedTransformer:
     model: "HunyuanVideoFramepackTransformer3DModel"
     stack: BlockStack
     budget: VramBudget
+    waits: DiskWaits
 
     @property
     def attention(self) -> str:
         """The attention that its blocks use."""
         return self.stack.attention.backend
+
+    @property
+    def has_int8_attention(self) -> bool:
+        """True while its blocks compute attention in int8, which only compiled ones do."""
+        return self.stack.has_int8_attention and self.stack.runner.is_compiling
 
     @property
     def is_prepared(self) -> bool:
@@ -125,7 +133,8 @@ def stream_transformer(
 ) -> Iterator[StreamedTransformer]:
     """Build the transformer for a job whose steps compute `tokens` tokens. `runner` runs its blocks."""
     model: Any = build_empty(part, make_transformer)
-    stack = _stack_blocks(model, part.checkpoint, compute, runner or EagerBlocks())
+    attention = attention_backend or NATIVE
+    stack = _stack_blocks(model, part.checkpoint, compute, runner or EagerBlocks(), attention)
     with ExitStack() as exits:
         exits.callback(model.to, "meta")
         exits.enter_context(stack.layers)
@@ -138,14 +147,16 @@ def stream_transformer(
         model.context_embedder = HostMask(model.context_embedder)
         model.proj_out.float()
         model.proj_out.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
-        stack.attention = exits.enter_context(ActiveAttention(attention_backend or NATIVE))
+        stack.attention = exits.enter_context(ActiveAttention(attention))
         hidden_size = model.config.num_attention_heads * model.config.attention_head_dim
         budget = VramBudget(stack.layers, compute, tokens, hidden_size)
         budget.load_resident()
-        yield StreamedTransformer(model, stack, budget)
+        yield StreamedTransformer(model, stack, budget, DiskWaits(stack.layers))
 
 
-def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: CompiledBlocks) -> BlockStack:
+def _stack_blocks(
+    model: Any, checkpoint: Checkpoint, compute: Compute, runner: CompiledBlocks, attention: str
+) -> BlockStack:
     """Take an empty model's blocks out and put a stack that streams them in their place."""
     names = match_tensors(model, checkpoint)
     blocks = [  # kind, name prefix and empty module of each, in order
@@ -161,10 +172,13 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
         kind: modulation_linears(block, kind) for kind, block in examples.items()
     }
     templates = {kind: strip_modulation(copy.deepcopy(block), kind) for kind, block in examples.items()}
-    for kind, template in templates.items():
+    for template in templates.values():
         use_best_product(template, compute.device, compute.activations)
-        if compute.compiles:
-            use_fused_forward(template, kind)
+    can_use_int8 = compute.compiles and all(map(can_fuse, templates.values()))
+    int8 = _int8_attention(model.config, compute, attention) if can_use_int8 else None
+    for kind, template in templates.items():
+        if can_use_int8:
+            use_fused_forward(template, kind, int8)
 
     def stream(modules: dict[str, nn.Module], after_pass: RamTier | None = None) -> StreamedLayers:
         dtypes = {kind: (compute.transformer, fixed_dtypes(module)) for kind, module in modules.items()}
@@ -178,10 +192,16 @@ def _stack_blocks(model: Any, checkpoint: Checkpoint, compute: Compute, runner: 
 
     first_norm = copy.deepcopy(templates["double"].get_submodule("norm1"))
     table = ModulationTable(stream(linears))
-    stack = BlockStack(stream(templates, RamTier()), table, first_norm, runner)
+    stack = BlockStack(stream(templates, RamTier()), table, first_norm, runner, int8 is not None)
     model.transformer_blocks = nn.ModuleList([stack])
     model.single_transformer_blocks = nn.ModuleList()
     return stack
+
+
+def _int8_attention(config: Any, compute: Compute, exact: str) -> Attention | None:
+    """Return int8 attention where it is faster than the exact one."""
+    widths = config.num_attention_heads, config.attention_head_dim
+    return int8_attention if is_faster(compute.device, compute.activations, *widths, exact) else None
 
 
 @contextmanager

@@ -92,25 +92,31 @@ class VramBudget:
     def retry_on_oom(self, work: Callable[[], _T]) -> _T:
         """Do some work; where memory runs out, free some and do it again.
 
-        Slots above the least go first, for the rest of the job, then layers that stay, by halves.
-
         Raises:
             torch.OutOfMemoryError: there is nothing left to free.
         """
-        layers = self._layers
         while True:
             try:
                 return work()
             except RuntimeError as error:
-                can_free = layers.num_slots > NUM_SLOTS or layers.num_resident
-                if not can_free or not is_out_of_memory(error):
+                if not self.can_free_after(error):
                     raise
-            if layers.num_slots > NUM_SLOTS:  # outside the handler, whose traceback holds tensors
-                logger.info("out of memory: %d slots are closed", layers.num_slots - NUM_SLOTS)
-                self._was_short = True
-                self.close_ring()
-            else:
-                layers.evict_half()
+            self.free_some()  # outside the handler, whose traceback holds tensors
+
+    def can_free_after(self, error: RuntimeError) -> bool:
+        """Return whether an error says that memory ran out, and there is some that `free_some` can free."""
+        can_free = self._layers.num_slots > NUM_SLOTS or self._layers.num_resident > 0
+        return can_free and is_out_of_memory(error)
+
+    def free_some(self) -> None:
+        """Free slots above the least, for the rest of the job; where there are none, half of what stays."""
+        extra = self._layers.num_slots - NUM_SLOTS
+        if extra > 0:
+            logger.info("out of memory: %d slots are closed", extra)
+            self._was_short = True
+            self.close_ring()
+        else:
+            self._layers.evict_half()
 
 
 def vae_budget(compute: Compute) -> int:

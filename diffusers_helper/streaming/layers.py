@@ -13,7 +13,7 @@ from ..memory import empty_cache
 from ..weights.checkpoint import Checkpoint
 from .layout import Layer
 from .reader import ChunkReader
-from .ring import WeightRing
+from .ring import Traffic, WeightRing
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class StreamedLayers:
         self._resident: dict[int, nn.Module] = {}
         self._slots: list[dict[str, nn.Module]] = []
         self._kept: dict[int, torch.Tensor] = {}
+        self._past_traffic = Traffic()
 
     def __enter__(self) -> "StreamedLayers":
         return self
@@ -72,6 +73,11 @@ class StreamedLayers:
     def streamed(self) -> list[int]:
         """The indices of the layers that pass through the ring."""
         return [index for index in range(len(self.layers)) if index not in self._resident]
+
+    @property
+    def traffic(self) -> Traffic:
+        """The traffic of all rings until now; see `WeightRing.traffic`."""
+        return self._past_traffic if self.ring is None else self._past_traffic.plus(self.ring.traffic)
 
     @torch.inference_mode(False)
     def load_resident(self, indices: Sequence[int]) -> None:
@@ -105,7 +111,7 @@ class StreamedLayers:
         self._slots = []
         if self.ring is not None:
             self.ring.__exit__(None, None, None)
-            self.ring = None
+            self._past_traffic, self.ring = self.traffic, None
 
     def __iter__(self) -> Iterator[tuple[int, nn.Module]]:
         """Yield each layer's index and its module, valid until the next one is asked for: one pass."""

@@ -8,7 +8,7 @@ import torch
 from ..ram import read_ram
 from .layers import StreamedLayers
 from .placement import plan_ram
-from .ring import THREADS
+from .ring import THREADS, Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ class RamTier:
 
     def __init__(self) -> None:
         self._passes = 0
+        self._before = Traffic()
 
     def __call__(self, layers: StreamedLayers, begin: float) -> None:
         """Measure a pass that began at `begin` (of `time.perf_counter`)."""
@@ -30,7 +31,8 @@ class RamTier:
         if layers.device.type == "cuda":
             torch.cuda.synchronize(layers.device)
         step_seconds = time.perf_counter() - begin
-        read, took = layers.ring.take_traffic()
+        before, self._before = self._before, layers.traffic
+        read, took, _ = self._before.plus(before, -1)
         if self._passes < DECIDING_PASS or not read:
             return
         streamed, ram = layers.streamed, read_ram()

@@ -10,9 +10,11 @@ import itertools
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,6 +27,22 @@ THREADS = min(max(os.cpu_count() or 1, 4), 12)
 are too few."""
 STAGING_BUFFERS = 2
 """The buffers of each thread: one is read into while the other is sent."""
+
+
+class Traffic(NamedTuple):
+    """Bytes read from files, the seconds of all threads for that, and those that computing waited for it."""
+
+    bytes_read: int = 0
+    read_seconds: float = 0.0
+    waited: float = 0.0
+
+    def plus(self, other: "Traffic", sign: int = 1) -> "Traffic":
+        """Return the sum of both, or with the sign -1 the difference."""
+        return Traffic(
+            self.bytes_read + sign * other.bytes_read,
+            self.read_seconds + sign * other.read_seconds,
+            self.waited + sign * other.waited,
+        )
 
 
 class _Load:
@@ -104,7 +122,9 @@ class WeightRing:
         self._chunks = [layer.chunks(CHUNK_BYTES) for layer in self.layers]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._readers = [ChunkReader(signatures) for _ in range(THREADS)]
-        self._taken = 0, 0.0
+        self._waited = 0.0
+        self._waits: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        """The GPU's arrivals at layers and the moments at which it could go on, not yet summed up."""
         self._jobs: queue.SimpleQueue[tuple[_Load, Chunk] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = False
@@ -136,21 +156,37 @@ class WeightRing:
         """True if a layer that is to come could not be loaded."""
         return any(load.error is not None for load in self._loads)
 
-    def take_traffic(self) -> tuple[int, float]:
-        """Return the bytes read from files since the last call, and the seconds of all threads for it."""
-        total = sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
-        before, self._taken = self._taken, total
-        return total[0] - before[0], total[1] - before[1]
+    @property
+    def traffic(self) -> Traffic:
+        """The traffic so far; on a GPU, the waits that it has behind it."""
+        while self._waits and self._waits[0][1].query():
+            arrival, go = self._waits.popleft()
+            self._waited += arrival.elapsed_time(go) / 1000
+        read, seconds = sum(r.bytes_read for r in self._readers), sum(r.seconds for r in self._readers)
+        return Traffic(read, seconds, self._waited)
 
     def acquire(self) -> int:
         """Wait for the next layer; return the index of its slot. Raises the errors of `ChunkReader.read`."""
         load = self._loads[0]
+        begin, arrival = time.perf_counter(), self._mark()
         load.done.wait()
         if load.error is not None:
             raise load.error
         if load.arrived is not None:
             torch.cuda.current_stream(self._device).wait_event(load.arrived)
+        if arrival is None or (go := self._mark()) is None:
+            self._waited += time.perf_counter() - begin
+        else:  # this thread is ahead of the GPU, which may not wait at all
+            self._waits.append((arrival, go))
         return load.slot
+
+    def _mark(self) -> "torch.cuda.Event | None":
+        """Return an event that tells when a GPU gets here; None on a CPU."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def release(self) -> None:
         """Fill the slot of the layer got last, whose use is over or enqueued, with the next one missing."""

@@ -24,37 +24,24 @@ NATIVE = "native"
 CANDIDATES = {
     "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
     "_native_flash": SDPBackend.FLASH_ATTENTION,
-    "xformers": None,
     "_native_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "xformers": None,
 }
-"""The backends that are tried, the fastest first: names in diffusers and in PyTorch."""
-SAGE = "sage"
-"""The name of SageAttention (arXiv 2411.10958), a package that rounds to 8 bits and is used on request only.
-`torch.compile` cannot trace it, so blocks with it are not compiled."""
+"""The backends that are tried, the fastest first: names in diffusers and in PyTorch. xformers calls PyTorch's
+own kernels where they are, so that it comes after them."""
 TRIED_TOKENS = 1024
 TOLERANCE = 0.02
 """The largest relative error of a backend that is used."""
-SAGE_TOLERANCE = 0.1
-
-
-def xformers_computes(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether xformers is installed and computes attention correctly on the device."""
-    states = [torch.ones(1, 16, 1, 128, device=device, dtype=dtype)] * 3
-    return agrees("xformers", lambda: [attend(states, "xformers")], states[:1], 1e-2)
 
 
 class AttentionChooser:
     """Chooses the attention backend for one device; each candidate is tried once."""
 
-    def __init__(
-        self, device: torch.device, dtype: torch.dtype, compiles: bool = False, requested: str | None = None
-    ) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, compiles: bool = False) -> None:
         """
         Args:
             compiles: blocks are compiled, which they cannot be around xformers.
-            requested: a backend that is used wherever it works.
         """
-        self.requested = requested
         self._device, self._dtype = device, dtype
         self._usable = {"xformers": False} if compiles else {}
 
@@ -71,29 +58,41 @@ class AttentionChooser:
         logger.info("attention backend: %s", name)
         return None if name == NATIVE else name
 
+    def kernel(self, heads: int, head_dim: int) -> SDPBackend | None:
+        """Return the kernel of PyTorch's that computes what was chosen; None for that of xformers."""
+        name = self.choose(heads, head_dim)
+        return self._native_kernel(self._random_states(heads, head_dim)) if name is None else CANDIDATES[name]
+
     @torch.inference_mode()
     def _choose(self, heads: int, head_dim: int) -> str:
-        generator = torch.Generator(self._device).manual_seed(0)
-        size = (3, 1, TRIED_TOKENS, heads, head_dim)
-        states = list(torch.randn(size, generator=generator, device=self._device, dtype=self._dtype))
-        if self.requested is not None and self._works(self.requested, states, SAGE_TOLERANCE):
-            return self.requested
-        native = SDPBackend(torch._fused_sdp_choice(*(state.transpose(1, 2) for state in states)))
+        states = self._random_states(heads, head_dim)
+        native = self._native_kernel(states)
         for name, kernel in CANDIDATES.items():
             if kernel == native:  # under its name diffusers copies the tensors first
+                logger.info("%s is what PyTorch takes by itself", name)
                 break
-            if self._works(name, states, TOLERANCE):
+            if self._works(name, states):
                 return name
         return NATIVE
+
+    def _random_states(self, heads: int, head_dim: int) -> list[torch.Tensor]:
+        generator = torch.Generator(self._device).manual_seed(0)
+        size = (3, 1, TRIED_TOKENS, heads, head_dim)
+        return list(torch.randn(size, generator=generator, device=self._device, dtype=self._dtype))
+
+    def _native_kernel(self, states: list[torch.Tensor]) -> SDPBackend:
+        """Return the kernel that PyTorch takes by itself."""
+        query, key, value = (state.transpose(1, 2) for state in states)
+        return SDPBackend(torch._fused_sdp_choice(query, key, value))
 
     def exclude(self, name: str) -> None:
         """Stop choosing a backend that failed in a job although it worked when it was tried."""
         self._usable[name] = False
 
-    def _works(self, name: str, states: list[torch.Tensor], tolerance: float) -> bool:
+    def _works(self, name: str, states: list[torch.Tensor]) -> bool:
         if name not in self._usable:
             expected = [attend(states, NATIVE)]
-            self._usable[name] = agrees(name, lambda: [attend(states, name)], expected, tolerance)
+            self._usable[name] = agrees(name, lambda: [attend(states, name)], expected, TOLERANCE)
         return self._usable[name]
 
 

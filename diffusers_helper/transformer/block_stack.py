@@ -21,17 +21,24 @@ class BlockStack(nn.Module):
     """
 
     def __init__(
-        self, layers: StreamedLayers, table: ModulationTable, first_norm: nn.Module, runner: CompiledBlocks
+        self,
+        layers: StreamedLayers,
+        table: ModulationTable,
+        first_norm: nn.Module,
+        runner: CompiledBlocks,
+        has_int8_attention: bool = False,
     ) -> None:
         """
         Args:
             first_norm: a block's first norm without modulation, which has no weights and serves TeaCache.
+            has_int8_attention: compiled blocks compute attention in int8, whatever the active backend.
         """
         super().__init__()
         self._first_norm = first_norm
         self.layers = layers
         self.table = table
         self.runner = runner
+        self.has_int8_attention = has_int8_attention
         self.attention = ActiveAttention(NATIVE)
         self.cache: TeaCache | None = None
         self.key: Hashable = None
@@ -73,5 +80,6 @@ class BlockStack(nn.Module):
 
     def _run(self, block: nn.Module, *arguments: Any) -> States:
         """Call a block, eagerly where the attention was replaced by one that no graph was compiled for."""
-        is_ready = not self.attention.is_replaced or self.runner.is_ready(self.attention.backend)
-        return self.runner(block, *arguments) if is_ready else block(*arguments)
+        attention = self.attention.backend
+        is_ready = not self.attention.is_replaced or self.runner.is_ready(attention)
+        return self.runner(block, *arguments, attention=attention) if is_ready else block(*arguments)

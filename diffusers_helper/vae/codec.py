@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
+_Y = TypeVar("_Y")
 
 BLACK_LEVEL = 3
 """The brightest value (of 255) of a section that counts as black."""
@@ -44,24 +44,22 @@ def encode_picture(
 
 @torch.inference_mode()
 def decode_to(
-    take: Callable[[Iterator[torch.Tensor]], _T],
+    take: Callable[[Iterator[torch.Tensor]], Iterable[_Y]],
     latents: torch.Tensor,
     vae: "AutoencoderKLHunyuanVideo",
     budget: int,
     may_shrink: bool = True,
     starts: Sequence[int] | None = None,
-) -> _T:
-    """Decode latents `(1, 16, t, h, w)` and pass the `4t - 3` frames to `take` while a GPU decodes the next.
+) -> Generator[_Y, None, None]:
+    """Decode latents `(1, 16, t, h, w)` and pass the `4t - 3` frames to `take`, whose values it yields.
 
-    A frame is `(8h, 8w, 3)` float32 in 0..255 on the CPU, so that it can still be blended without rounding.
+    A GPU decodes the next frames meanwhile. A frame is `(8h, 8w, 3)` float32 in 0..255 on the CPU, so that it
+    can still be blended without rounding.
     Frames are decoded in as few tiles as `budget` bytes of the device's memory allow. If the memory runs out
     and the tiles `may_shrink`, `take` is called again with all frames, decoded in more tiles.
 
     Args:
         starts: the latent frames at which tiles begin in time; None for those of the VAE itself.
-
-    Returns:
-        The value that `take` returns.
 
     Raises:
         MachineError: a pixel is not finite.
@@ -76,7 +74,7 @@ def decode_to(
         tiling = tilings.pop(0)
         try:
             with closing(_decode_in_time(latents, vae, tiling, starts)) as frames:
-                return take(frames)
+                return (yield from take(frames))
         except RuntimeError as error:
             if not (may_shrink and tilings and is_out_of_memory(error)):
                 raise
@@ -86,15 +84,15 @@ def decode_to(
 def _decode_in_time(
     latents: torch.Tensor, vae: "AutoencoderKLHunyuanVideo", tiling: Tiling, starts: Sequence[int]
 ) -> Generator[torch.Tensor, None, None]:
-    """Yield frames on the CPU; a tile's are fetched when the next is queued, so that a GPU stays busy."""
+    """Yield frames on the CPU; a GPU's are fetched when the next tile is queued, so that it stays busy."""
     # High priority: its work is short, and a whole window is queued on the other stream.
     stream = torch.cuda.Stream(vae.device, priority=-1) if vae.device.type == "cuda" else None
     before: Iterator[torch.Tensor] = iter(())
     with closing(_pixels_in_time(latents, vae, tiling, starts)) as tiles:
         for pixels in tiles:
             newest = _fetch(pixels, stream)
-            yield from before
-            before = newest
+            yield from before if stream is not None else newest
+            before = newest if stream is not None else iter(())
         yield from before
 
 

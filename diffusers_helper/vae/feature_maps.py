@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..kernels import agrees
+from ..kernels import compiles
 from .windows import Activation, UnfoldFrames, WindowSpec, unfold_frames
 
 STRIP_BYTES = {"cuda": 96 * 2**20, "cpu": 24 * 2**20}
@@ -278,7 +278,7 @@ def choose_unfold_frames(device: torch.device) -> UnfoldFrames:
     if device.type != "cuda":
         return unfold_frames
     expected = _sample(unfold_frames, device)
-    works = agrees("unfolding kernel", lambda: _sample(_kernel, device), expected, SELF_TEST_TOLERANCE)
+    works = compiles("unfolding kernel", lambda: _sample(_kernel, device), expected, SELF_TEST_TOLERANCE)
     return _kernel if works else unfold_frames
 
 

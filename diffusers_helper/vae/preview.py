@@ -1,5 +1,7 @@
 """A rough picture of latents without the VAE, cheap enough for every step."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -13,14 +15,17 @@ LATENT_RGB = (
     (0.0249, -0.0469, -0.1703),
 )  # fmt: skip
 LATENT_RGB_BIAS = (0.0259, -0.0192, -0.0761)
-"""The linear fit from HunyuanVideo's 16 latent channels to colours."""
+"""The linear fit from HunyuanVideo's 16 latent channels to colours, and the colour of a latent of zeros."""
 
 
-def preview_latents(latents: torch.Tensor) -> np.ndarray:
-    """Return a rough picture of latents `(1, 16, t, h, w)`, frames side by side: `(h, t*w, 3)` uint8.
+def preview_latents(latents: torch.Tensor, own: Sequence[Sequence[float]] | None = None) -> np.ndarray:
+    """Return rough frames of latents `(1, 16, t, h, w)`: `(t, h, w, 3)` uint8.
+
+    A VAE that is not HunyuanVideo's has its `own` fit: 16 rows of colours, and that of zeros.
 
     Computed on the latents' device: less is copied to the CPU, which is busy with the weights.
     """
-    to_rgb, bias = (torch.tensor(values, device=latents.device) for values in (LATENT_RGB, LATENT_RGB_BIAS))
+    fit = torch.tensor(own or (*LATENT_RGB, LATENT_RGB_BIAS), device=latents.device)
+    to_rgb, bias = fit[:-1], fit[-1]
     colours = (torch.einsum("bcthw,cr->bthwr", latents.float(), to_rgb) + bias).clamp(0, 1) * 255
-    return rearrange(colours.round().to(torch.uint8), "1 t h w c -> h (t w) c").cpu().numpy()
+    return rearrange(colours.round().to(torch.uint8), "1 t h w c -> t h w c").cpu().numpy()

@@ -11,13 +11,14 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MachineError
+from ..files.disk_errors import NOTHING_OPENS
 
 if TYPE_CHECKING:
     import torch
@@ -68,14 +69,29 @@ class Checkpoint:
         """Read the headers of a folder's safetensors files, one or many with an index.
 
         Raises:
-            InputError: a file is missing, cut short or no safetensors file.
+            InputError: a file is missing, cut short or no safetensors file, or belongs to another download.
         """
         tensors: dict[str, StoredTensor] = {}
         signatures = {}
-        for path in weight_files(folder):
+        files, index = _find_files(folder)
+        for path in files:
             signatures[path] = FileSignature.of(path.stat())
-            tensors |= read_header(path)
+            header = read_header(path)
+            for name in tensors.keys() & header.keys():
+                raise _mixed(
+                    folder, name, f"{path.name}, {tensors[name].path.name}", index.get(name, path.name)
+                )
+            tensors |= header
+        for name, tensor in tensors.items():
+            if (expected := Path(index.get(name, tensor.path.name)).name) != tensor.path.name:
+                raise _mixed(folder, name, tensor.path.name, expected)
         return cls(folder, tensors, signatures)
+
+    @classmethod
+    def open_file(cls, path: Path, folder: Path) -> "Checkpoint":
+        """Read the header of one file outside the model's folder. Raises InputError like `read_header`."""
+        tensors = read_header(path)
+        return cls(folder, tensors, {path: FileSignature.of(path.stat())})
 
     def read(self, name: str, staging: "torch.Tensor") -> "torch.Tensor":
         """Read one tensor in its stored dtype, as a view of `staging` (CPU, uint8, long enough).
@@ -106,27 +122,40 @@ def readable(path: Path) -> Iterator[None]:
         raise MachineError("model_file_unreadable", path=str(path), reason=reason) from error
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
-    """Return the InputError for a file, or a folder, that cannot be checked."""
-    path, reason = error.filename or path, error.strerror or str(error)
-    return InputError("model_file_unreadable", path=str(path), reason=reason)
+def unreadable(path: Path, error: OSError) -> InputError | MachineError:
+    """Return the error for a file, or a folder, that cannot be checked: the machine's if it can open none."""
+    kind = MachineError if error.errno in NOTHING_OPENS else InputError
+    return kind(
+        "model_file_unreadable", path=str(error.filename or path), reason=error.strerror or str(error)
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a model folder in order. Raises InputError where one is missing."""
+    return _find_files(folder)[0]
+
+
+def _find_files(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Return a folder's safetensors files in order, and the file of each tensor where an index names them."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
-    files = _indexed_files(indices[0]) if indices else [_single_file(folder)]
+    index = _read_index(indices[0]) if indices else {}
+    names = sorted(set(index.values()))
+    files = [folder / Path(name).name for name in names] if indices else [_single_file(folder)]
     for path in files:
         if not path.is_file():
             raise InputError("model_file_missing", path=str(path))
-    return files
+    return files, index
 
 
-def _indexed_files(index: Path) -> list[Path]:
+def _read_index(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise InputError("model_file_broken", path=str(index))
-    return [index.parent / Path(name).name for name in sorted(set(names.values()))]
+    return names
+
+
+def _mixed(folder: Path, tensor: str, found: str, expected: str) -> InputError:
+    return InputError("weights_mixed", path=str(folder), tensor=tensor, found=found, expected=expected)
 
 
 def _single_file(folder: Path) -> Path:
@@ -171,6 +200,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         header.pop("__metadata__", None)
         begin = 8 + length
         tensors = {name: _stored_tensor(path, begin, entry) for name, entry in header.items()}
+        _check_order(tensors.values(), begin)
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
@@ -196,6 +226,14 @@ def read_exactly(file: FileIO, path: Path, offset: int, target: memoryview) -> N
         if not count:
             raise InputError("model_file_changed", path=str(path))
         done += count
+
+
+def _check_order(tensors: Iterable[StoredTensor], begin: int) -> None:
+    """Raise ValueError unless tensors lie one behind the other, as the format wants: none shares bytes."""
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.num_bytes)):
+        if tensor.offset != begin:
+            raise ValueError(f"a tensor at byte {tensor.offset} instead of {begin}")
+        begin += tensor.num_bytes
 
 
 def _stored_tensor(path: Path, begin: int, entry: dict) -> StoredTensor:

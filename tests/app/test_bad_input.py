@@ -17,11 +17,11 @@ from tests.support.tiny import MODELS
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no_such.json", "no_such.json cannot be opened (No such file"),
+        ("no_such.json", "no_such.json could not be opened (No such file"),
         (".", "is a folder"),
         ("a" * 300, "File name too long"),
-        ("a.jpg", "name a JSON file saved as UTF-8"),
-        ("huge.png", "huge.png holds no request of this app"),
+        ("a.jpg", "Give a JSON file saved as UTF-8"),
+        ("huge.png", "huge.png was not made by this app"),
     ],
 )
 def test_a_file_without_request_is_refused(command, name, sentence):
@@ -33,8 +33,8 @@ def test_a_file_without_request_is_refused(command, name, sentence):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_refused_without_waiting(command):
     os.mkfifo(command.folder / "pipe.png")
-    assert "is a folder or a device" in command.refuse(command.folder / "pipe.png")
-    assert "is a folder or a device" in command.refuse({"start_image": "pipe.png"})
+    assert "is a folder or device" in command.refuse(command.folder / "pipe.png")
+    assert "is a folder or device" in command.refuse({"start_image": "pipe.png"})
 
 
 def test_our_own_files_cut_short_are_refused(command):
@@ -45,14 +45,14 @@ def test_our_own_files_cut_short_are_refused(command):
         assert f"cut_{name}" in command.refuse(path)
     whole = (made / "video.png").read_bytes()
     (path := command.folder / "half.png").write_bytes(whole[: len(whole) // 2])
-    assert "is damaged or cut short" in command.refuse(path)
+    assert "is incomplete: about" in command.refuse(path)
 
 
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
         ({"steps": True}, '"steps" must be a whole number from 1 to 100, not true'),
-        ({"line\nbreak\x1b[31m": 1}, 'unknown key "line\\nbreak\\x1b[31m"; did you mean'),
+        ({"line\nbreak\x1b[31m": 1}, 'unknown key "line\\nbreak\\x1b[31m". Did you mean'),
     ],
 )
 def test_a_wrong_request_is_one_sentence(command, request_, sentence):
@@ -65,7 +65,7 @@ def test_a_wrong_request_is_one_sentence(command, request_, sentence):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"start_image": "no.png"}, "/no.png does not exist"),
+        ({"start_image": "no.png"}, "/no.png was not found"),
         ({"start_image": "data:image/png;base64,é"}, "A picture inside the request is damaged"),
         ({"end_image": "request.json"}, "request.json is not a picture"),
         ({"keyframes": [{"section": 0, "image": "request.json"}]}, "request.json is not a picture"),
@@ -78,13 +78,13 @@ def test_an_unusable_picture_is_named(command, values, sentence):
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("vae/config.json", "[]", "vae/config.json cannot be read; download it again"),
+        ("vae/config.json", "[]", "vae/config.json cannot be read. Download it again"),
         ("vae/config.json", '{"_class_name": "GPT"}', "belongs to another model (GPT instead of"),
-        ("tokenizer/tokenizer.json", "{}", "/tokenizer cannot be read; download it again"),
+        ("tokenizer/tokenizer.json", "{}", "/tokenizer cannot be read. Download it again"),
     ],
 )
 def test_unusable_models_are_named(command, tmp_path, file, content, sentence):
-    assert "There is no folder" in command.refuse({}, models=tmp_path / "nowhere")
+    assert "nowhere does not exist" in command.refuse({}, models=tmp_path / "nowhere")
     models = shutil.copytree(MODELS, tmp_path / "models")
     (models / HUNYUAN / file).write_text(content)
     refused = command.refuse({}, models=models, begun="tokenizer" in file)
@@ -98,7 +98,7 @@ def test_unusable_models_are_named(command, tmp_path, file, content, sentence):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("file/videos", "cannot be written (Not a directory); choose another output folder"),
+        ("file/videos", "cannot be written to (Not a directory). Choose another output folder"),
         ("a" * 300, "(File name too long)"),
         ("/proc/videos", "The output folder /proc/videos cannot"),
     ],
@@ -111,11 +111,11 @@ def test_an_unusable_output_folder_is_refused(command, name, sentence):
 
 def test_a_name_of_any_script_is_taken_and_one_that_no_file_can_have_refused(command):
     for name in ("", "../video"):
-        assert "cannot be a file name" in command.refuse({}, "--name", name)
+        assert "cannot be used as a file name" in command.refuse({}, "--name", name)
     name = "猫の動画 (1) Zoë's %d%s;&$!"
     assert command({}, "--name", name).files == (f"{name}.mp4", f"{name}.png")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_refused(command):
-    assert "There is no NVIDIA card" in command.refuse({}, "--device", "cuda")
+    assert "cannot use an NVIDIA GPU" in command.refuse({}, "--device", "cuda")

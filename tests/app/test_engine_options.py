@@ -90,3 +90,19 @@ def test_models_that_are_not_ours_get_no_8_bit_weights_beside_them(tmp_path):
     assert eight_bit_roots(tmp_path, DEMO, DEMO) == (cache / "demo",)
     relative = Path(os.path.relpath(DEMO))
     assert eight_bit_roots(tmp_path, relative, relative) == (cache / "demo",)
+
+
+def test_a_jobs_own_choice_of_weights_counts_before_that_of_the_command_line(tmp_path):
+    files = find_models(MODELS)
+    for given, chosen, is_fast in [(True, False, False), (False, True, True), (True, None, True)]:
+        config = options(tmp_path, eight_bit=given).config_of(files, chosen)
+        assert bool(config.eight_bit_roots) is is_fast
+
+
+def test_the_room_for_8_bit_weights_is_known_for_the_models_in_use(tmp_path):
+    models = Path(shutil.copytree(MODELS, tmp_path / "models"))
+    folder, num_bytes = options(tmp_path, models).room_for_eight_bit()
+    assert folder == models / "lllyasviel" / "FramePackI2V_HY-8bit"
+    assert num_bytes > 2**20
+    with pytest.raises(InputError):
+        options(tmp_path, tmp_path / "none").room_for_eight_bit()

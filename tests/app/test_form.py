@@ -6,18 +6,19 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from diffusers_helper.errors import InputError
 from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import MAX_SEED, GenerationRequest, Keyframe
 from tests.support.pictures import PICTURE
 from webui.eichi_utils.form import (
     DEFAULTS,
     FIELDS,
     HIDDEN_SETTINGS,
-    LOOP,
     UNKNOWN_PICTURE,
     Pictures,
     Row,
@@ -32,8 +33,8 @@ CHANGED: Values = {
     "prompt": " A cat yawns.\n\u732b ",
     "seconds": 3.5,
     "section_seconds": 0.5,
-    "mode": LOOP,
-    "use_all_padding": True,
+    "loop": True,
+    "all_padding": 1.5,
     "end_frame_strength": 0.7,
     "random_seed": False,
     "teacache": False,
@@ -44,6 +45,7 @@ CHANGED: Values = {
     "resolution": 480,
     "keep_section_videos": True,
     "save_section_stills": True,
+    "embed_request": False,
 }
 """Another value than its default for every field that a request holds by itself."""
 HIDDEN: Values = {
@@ -93,7 +95,7 @@ def test_a_changed_field_changes_the_request_and_comes_back(name):
 
 
 def test_every_field_is_covered_by_these_tests():
-    switched = {"seed", "all_padding", "use_keyframes", "copy_keyframes"}
+    switched = {"seed", "all_padding", "use_keyframes", "copy_keyframes", "join"}
     assert CHANGED.keys() | switched == FIELDS.keys()
     assert set(HIDDEN_SETTINGS) == HIDDEN.keys()
     assert all(CHANGED[name] != FIELDS[name].default for name in CHANGED)
@@ -134,6 +136,18 @@ def test_each_start_image_makes_a_request_else_the_same():
     assert {dataclasses.replace(request, start_image=None) for request in requests} == {
         GenerationRequest(end_image="end.png")
     }
+
+
+def test_a_start_image_that_continues_a_video_is_joined_to_it_in_its_size(tmp_path):
+    video = tmp_path / "first.mp4"
+    write_mp4(video, [np.zeros((48, 80, 3), np.uint8)] * 2, crf=30, comment="")
+    pictures = Pictures(("last.png",), previous=video)
+    joined = request_of(form(resolution=640), pictures, width=96, height=96)
+    assert (joined.previous_video, joined.width, joined.height) == (str(video), 80, 48)
+    alone = request_of(form(join=False), pictures)
+    assert (alone.previous_video, alone.width) == (None, None)
+    video.write_bytes(b"")
+    assert refused(form(), pictures)[0] == "video_broken"
 
 
 def test_a_form_without_start_image_is_refused():
@@ -182,19 +196,18 @@ def test_a_seed_is_taken_to_its_last_digit_or_refused_by_name(code):
 
 @pytest.mark.parametrize("padding", [0, 0.2, 10])
 def test_switched_off_fields_do_not_matter(padding):
-    off = form(random_seed=True, seed="nonsense", use_all_padding=False, all_padding=None)
+    off = form(random_seed=True, seed="nonsense", all_padding=None)
     assert request_of(off) == request_of(DEFAULTS)
     assert keyframes_of({"use_keyframes": False}, {0: Row("a.png")}) == []
-    request = request_of(form(use_all_padding=True, all_padding=padding))
-    assert request.all_padding == padding
-    assert (back(request)["use_all_padding"], back(request)["all_padding"]) == (True, padding)
+    request = request_of(form(all_padding=padding))
+    assert request.all_padding == back(request)["all_padding"] == padding
 
 
 @pytest.mark.parametrize(
-    "name", sorted(name for name in DEFAULTS.keys() & GenerationRequest().to_dict() if name != "seed")
+    "name", sorted((DEFAULTS.keys() & GenerationRequest().to_dict()) - {"seed", "all_padding"})
 )
 def test_an_emptied_field_is_refused_by_name(name):
-    values = form(use_all_padding=True) | {name: None}
+    values = form() | {name: None}
     assert refused(values if name != "prompt" else values | {name: 7})[1] == name
 
 
@@ -202,7 +215,8 @@ def test_an_emptied_field_is_refused_by_name(name):
 @pytest.mark.parametrize("name", sorted(FIELDS))
 def test_only_values_of_a_fields_own_kind_are_remembered(name, value):
     is_text, is_flag = isinstance(FIELDS[name].default, str), isinstance(FIELDS[name].default, bool)
-    fits = (is_text and name != "mode" and value == "16") or (is_flag and value is True)
+    fits = (is_text and value == "16") or (is_flag and value is True)
+    fits = fits or (name == "all_padding" and value is None)
     assert FIELDS[name].takes(value) == fits
 
 
@@ -239,8 +253,8 @@ def test_empty_rows_and_rows_beyond_the_length_are_left_out():
 )
 def test_red_and_blue_go_to_even_and_odd_sections(rows, pictures):
     assert [section_image(rows, section, copies=True) for section in range(4)] == pictures
-    keyframes = keyframes_of({"seconds": 4.8, "mode": LOOP}, rows)
-    for own in ({}, {"mode": LOOP, "copy_keyframes": False}):
+    keyframes = keyframes_of({"seconds": 4.8, "loop": True}, rows)
+    for own in ({}, {"loop": True, "copy_keyframes": False}):
         kept = keyframes_of({"seconds": 4.8, **own}, rows)
         assert {keyframe.section: Row(keyframe.image) for keyframe in kept} == rows, "not copied"
     by_section = {keyframe.section: keyframe.image for keyframe in keyframes}
@@ -250,7 +264,7 @@ def test_red_and_blue_go_to_even_and_odd_sections(rows, pictures):
 def test_copied_pictures_come_back_as_each_rows_own(tmp_path, cat):
     picture = str(cat)
     rows = {0: Row(picture, "A."), 1: Row(picture)}
-    values = form(use_keyframes=True, mode=LOOP, seconds=4)
+    values = form(use_keyframes=True, loop=True, seconds=4)
     request = request_of(values, Pictures((picture,), picture, rows))
     assert [keyframe.prompt for keyframe in request.keyframes] == ["A.", "", ""], "prompts are not copied"
     restored, pictures, _ = from_request(request, tmp_path)

@@ -1,12 +1,12 @@
-"""Names of videos and of the folder for them, and the file manager that shows it."""
+"""Names of videos and of the folder for them."""
 
 import os
 import re
-import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,10 +15,13 @@ from webui.eichi_utils import output
 from webui.eichi_utils.output import (
     MAX_BYTES,
     OWN_FOLDERS,
+    PROGRAM_FOLDERS,
     check_name,
+    find_stored_folder,
     new_name,
-    open_in_file_manager,
+    portable_path,
     resolve_output,
+    try_folder,
 )
 
 WEBUI = Path(output.__file__).parents[1]
@@ -97,12 +100,21 @@ def test_name_becomes_folder_below_base(base, name, parts):
     assert list(base.iterdir()) == []
 
 
-OUTSIDE = ["..", "../x", "a/../../x", "a\\..\\x", "/", "/tmp/x", "\\x", "//server/share", "\\\\server\\share"]
-OUTSIDE += ["~", "~/x", "~root", "C:", "C:x", "c:\\x", "C:/x"]
+NOWHERE = ["..", "../x", "a/../../x", "a\\..\\x", "\\x", "~root", "C:", "C:x", "/tmp/../x"]
+OUTSIDE = [*NOWHERE, "/", "/tmp/x", "~", "~/x", "c:\\x", "C:/x"]
+SHARES = [
+    "//server/share",
+    "\\\\server\\share",
+    "/\\server/x",
+    "\\\\?\\C:\\x",
+    "\\\\.\\pipe\\x",
+    " //server/share",
+]
 REFUSED = {
     "output_folder_empty": ["", "  ", "　"],
     "output_folder_outside": OUTSIDE,
-    "bad_folder_name": ["con", "a/aux", "a./b", "a/b ", "a/./b", "ab:c"],
+    "output_folder_network": SHARES,
+    "bad_folder_name": ["con", "a/aux", "a./b", "a /b", "a/./b", "ab:c"],
     "output_folder_too_long": ["a" * 101, "a/" * 51],
     "output_folder_of_app": ["cache", "Cache", "SETTINGS/x", "hf_download\\x", "static"],
 }
@@ -116,13 +128,114 @@ def test_invalid_name_is_refused_with_its_code(base, name, code):
     assert list(base.iterdir()) == []
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder whose name our own ones could not have."""
+    folder = tmp_path / ".else: where"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "/", "/cats", "/new/猫 (1)", "//cats"])
+def test_a_whole_path_is_a_folder_anywhere(base, elsewhere, name):
+    path = resolve_output(f" {elsewhere}{name} ", base, anywhere=True)
+    assert path == Path(f"{elsewhere}{name}")
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no name of a folder ends in a space")
+@pytest.mark.parametrize("name", ["cats ", " cats", "cats .", "猫\u3000", "👩\u200d🚀"])
+def test_a_folder_that_is_there_is_taken_by_its_own_name(base, elsewhere, name):
+    (elsewhere / name).mkdir()
+    assert resolve_output(str(elsewhere / name), base, anywhere=True) == elsewhere / name
+
+
+@pytest.mark.parametrize(("name", "parts"), [("~", []), ("~/cats", ["cats"])])
+def test_the_users_home_has_a_short_name(base, elsewhere, monkeypatch, name, parts):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(elsewhere))
+    assert resolve_output(name, base, anywhere=True) == elsewhere.joinpath(*parts)
+
+
+def test_a_name_stays_inside_where_whole_paths_are_allowed_too(base, tmp_path):
+    assert resolve_output("outputs\\cats", base, anywhere=True) == base / "outputs" / "cats"
+    (base / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="output_folder_leads_out"):
+        resolve_output("link/cats", base, anywhere=True)
+
+
+UNTYPABLE = ["{tmp}/line\nend", "{tmp}/line\nend/new", "{tmp}/end\r", "{tmp}/\x85/x", "{tmp}/\udcff"]
+"""Folders that are there, but for the last levels; no field of a page can hold their names."""
+UNUSABLE = {
+    "output_folder_not_whole": [*NOWHERE, *([] if sys.platform == "win32" else ["c:\\x", "C:/x"])],
+    "output_folder_network": SHARES,
+    "bad_folder_name": ["{tmp}/con", "{tmp}/a:b", "{tmp}/new/.b", "{tmp}/a\x00b", *UNTYPABLE],
+    "output_folder_too_long": ["{tmp}/" + "a/" * 100],
+    "output_folder_of_app": [
+        *("{base}", "{base}/cache", "{base}/Temp/x", "{link}/cache", "{tmp}/to cache/x"),
+        *map(str, (WEBUI.parent, WEBUI.parent / "venv" / "x", WEBUI / "new")),
+    ],
+    "output_folder_is_file": ["{tmp}/notes", "{tmp}/notes/x"],
+    "output_folder_leads_out": ["{tmp}/circle"],
+}
+
+
+@pytest.mark.parametrize(("code", "name"), [(code, name) for code in UNUSABLE for name in UNUSABLE[code]])
+def test_an_unusable_path_is_refused_with_its_code(base, tmp_path, name, code):
+    (tmp_path / "notes").write_text("")
+    (tmp_path / "link").symlink_to(base)
+    (tmp_path / "to cache").symlink_to(base / "cache")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    if os.name == "posix":
+        for folder in ("line\nend", "end\r", "\x85", "\udcff"):
+            (tmp_path / folder).mkdir()
+    places = {"{tmp}": tmp_path, "{base}": base, "{link}": tmp_path / "link"}
+    for place, path in places.items():
+        name = name.replace(place, str(path))
+    with pytest.raises(InputError) as caught:
+        resolve_output(name, base, anywhere=True)
+    assert caught.value.code == code
+
+
+def test_a_share_is_refused_before_anything_asks_the_disk(base, monkeypatch):
+    for name in ("isdir", "lexists", "realpath"):
+        monkeypatch.setattr(os.path, name, Mock(side_effect=AssertionError))
+    for name in SHARES:
+        with pytest.raises(InputError, match="output_folder_network"):
+            resolve_output(name, base, anywhere=True)
+
+
+def test_a_drive_that_is_not_there_is_told_about(base, monkeypatch):
+    monkeypatch.setattr(os.path, "isdir", lambda _: False)
+    with pytest.raises(MachineError, match="disk_away"):
+        resolve_output(str(base / "cats"), base, anywhere=True)
+
+
+def test_a_folder_is_tried_and_left_as_it_was(elsewhere):
+    (elsewhere / "mine.mp4").write_text("mine")
+    for folder in (elsewhere, elsewhere / "new" / "cats"):
+        try_folder(folder)
+        assert [path.name for path in elsewhere.iterdir()] == ["mine.mp4"]
+
+
+@pytest.mark.parametrize("refused", ["mkdir", "write_bytes"])
+def test_a_folder_that_takes_no_files_is_an_error_and_leaves_nothing(elsewhere, monkeypatch, refused):
+    monkeypatch.setattr(Path, refused, Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(MachineError, match="no_permission") as caught:
+        try_folder(elsewhere / "cats")
+    assert caught.value.values["path"] == str(elsewhere / "cats")
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_folders_of_code_and_those_that_the_app_writes_are_reserved():
     ignored = (WEBUI.parent / ".gitignore").read_text("utf-8").splitlines()
-    written = {line.split("/")[2] for line in ignored if line.startswith("/webui/")}
+    written = {line.split("/")[2] for line in ignored if line.startswith("/webui/") and "*" not in line}
     assert len(written) > 3
     code = {path.relative_to(WEBUI).parts[0] for path in WEBUI.glob("*/*.py")}
     assert "eichi_utils" in code
     assert (code | written) - {"outputs"} <= OWN_FOLDERS
+    program = {path.parent.name for path in WEBUI.parent.glob("*/*") if path.parent.name[0] != "."}
+    assert program - OWN_FOLDERS <= PROGRAM_FOLDERS
 
 
 @pytest.mark.parametrize("name", ["notes", "notes/cats"])
@@ -162,66 +275,65 @@ def test_link_inside_base_is_accepted(base, tmp_path):
     assert resolve_output("outputs", tmp_path / "app") == tmp_path / "app" / "outputs"
 
 
-# -- the file manager --------------------------------------------------------------------------------
+# -- folders that are stored, in a home that is moved -----------------------------------------------
 
 
 @pytest.fixture
-def desktop(monkeypatch) -> list[tuple[list[str], dict]]:
-    """A Linux desktop; what is started on it."""
-    started: list[tuple[list[str], dict]] = []
-
-    def start(command: list[str], **options: object) -> SimpleNamespace:
-        started.append((command, options))
-        return SimpleNamespace(wait=lambda: 0)
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    monkeypatch.setattr(output.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delattr(os, "startfile", raising=False)
-    monkeypatch.setenv("DISPLAY", ":0")
-    return started
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "新しい [home] #1 100%"
+    for name in ("outputs/cats", "temp/jobs/job_1", "elsewhere"):
+        (home / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    return home
 
 
-@pytest.mark.parametrize(("platform", "program"), [("linux", "xdg-open"), ("darwin", "open")])
-def test_folder_is_created_and_opened_without_shell(desktop, base, monkeypatch, platform, program):
-    monkeypatch.setattr(sys, "platform", platform)
-    if platform == "darwin":
-        monkeypatch.delenv("DISPLAY")
-    assert open_in_file_manager(base / "outputs" / "; rm x") is True
-    [(command, options)] = desktop
-    assert command == [f"/usr/bin/{program}", str(base / "outputs" / "; rm x")]
-    assert not options.get("shell")
-    assert (base / "outputs" / "; rm x").is_dir()
+@pytest.mark.parametrize(
+    ("folder", "stored"),
+    [
+        ("{home}/outputs", "outputs"),
+        ("{home}/not there/yet", "not there/yet"),
+        ("{home}", "."),
+        ("{link}/outputs/cats", "outputs/cats"),
+        ("{home} too/outputs", "{home} too/outputs"),
+        ("/mnt/videos", "/mnt/videos"),
+    ],
+)
+def test_folder_in_home_is_stored_relative_to_it(home, tmp_path, folder, stored):
+    places = {"home": home, "link": tmp_path / "link"}
+    expected = stored.format(**places)
+    assert portable_path(Path(folder.format(**places)), home) == expected
+    if expected == stored and not Path(stored).is_absolute():
+        assert find_stored_folder(stored, home, Path("/default"), Path("none")) == home / stored
 
 
-def test_windows_uses_startfile(desktop, base, monkeypatch):
-    opened = []
-    monkeypatch.setattr(os, "startfile", opened.append, raising=False)
-    assert open_in_file_manager(base) is True
-    assert opened == [str(base)]
-    assert desktop == []
-
-
-def refuse(*_: object, **__: object) -> None:
-    raise PermissionError(13, "not executable")
-
-
-@pytest.mark.parametrize("lacks", ["file manager", "display", "rights"])
-def test_folder_that_nothing_can_show_returns_false(desktop, base, monkeypatch, lacks):
-    if lacks == "file manager":
-        monkeypatch.setattr(output.shutil, "which", lambda _: None)
-    elif lacks == "display":
-        monkeypatch.delenv("DISPLAY")
-        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    else:
-        monkeypatch.setattr(subprocess, "Popen", refuse)
-    assert open_in_file_manager(base / "outputs") is False
-    assert (base / "outputs").is_dir()
-    assert desktop == []
-
-
-@pytest.mark.usefixtures("desktop")
-def test_folder_that_cannot_be_created_is_an_error(base):
-    (base / "notes").write_text("")
-    with pytest.raises(MachineError, match="cannot_write"):
-        open_in_file_manager(base / "notes" / "cats")
+@pytest.mark.parametrize(
+    ("stored", "found"),
+    [
+        ("/old/webui/outputs", "{home}/outputs"),
+        ("/old/webui/outputs/cats", "{home}/outputs/cats"),
+        ("D:\\old\\webui\\outputs\\cats", "{home}/outputs/cats"),
+        ("//server/share/outputs", "{home}/outputs"),
+        ("/old/webui/outputs/dogs", "/default"),  # nothing there says that it was below a home
+        ("/old/webui/temp", "/default"),  # the app's own
+        ("/old/../outputs/../cats", "/default"),
+        ("/old/outputs/..", "/default"),
+        ("/media/usb/videos", "/default"),
+        ("E:\\videos", "/default"),
+        ("/" + "x/" * 50_000, "/default"),
+        ("{tmp}/there", "{tmp}/there"),
+        ("{tmp}/copied/outputs/cats", "{home}/outputs/cats"),
+        ("{tmp}/another/outputs", "{tmp}/another/outputs"),
+    ],
+)
+def test_stored_folder_is_found_after_a_move(home, tmp_path, stored, found):
+    for name in (
+        "there",
+        "copied/temp/jobs/job_1",
+        "copied/outputs/cats",
+        "another/temp/jobs",
+        "another/outputs",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    places = {"home": home, "tmp": tmp_path}
+    answer = find_stored_folder(stored.format(**places), home, Path("/default"), Path("temp/jobs/job_1"))
+    assert answer == Path(found.format(**places))

@@ -18,7 +18,7 @@ LINE = CheckLine("python", "good", {})
 def preflight(tmp_path, monkeypatch) -> Preflight:
     monkeypatch.setattr(preflight_module, "check_lines", lambda *_: [LINE])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))  # so that a download fails at once
-    return Preflight(SimpleNamespace(folders=ModelFolders(None, tmp_path)), tmp_path)  # type: ignore[arg-type]
+    return Preflight(lambda: SimpleNamespace(folders=ModelFolders(None, tmp_path)), lambda: tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("state", "code"), [("idle", None), ("failed", "unexpected")])

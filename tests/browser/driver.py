@@ -167,6 +167,9 @@ class Screen:
     def set(self, field: str, value: float | str) -> None:
         """Type a value into a field; sliders and texts alike."""
         typed = f"{value:g}" if isinstance(value, float | int) else value
+        if self.page.locator(f"#{field}-choice").count():
+            self.choose(f"{field}-choice", "other")
+            expect(self._input(field)).to_be_visible()
         if self.value(field) == typed:
             return
         with self.asking():
@@ -188,8 +191,16 @@ class Screen:
 
     def choose(self, field: str, value: str) -> None:
         """Choose one of several by its code."""
+        if self.chosen(field) == value:
+            return
         with self.asking():
             self.page.check(f"#{field} input[value='{value}']")
+
+    def choose_language(self, language: str) -> None:
+        with self.asking():
+            self.page.click("#language input")
+            name = Translator(language)("page.language_name")
+            self.page.get_by_role("option", name=name).click()
 
     def chosen(self, field: str) -> str:
         return self.page.locator(f"#{field} input:checked").get_attribute("value") or ""
@@ -210,21 +221,21 @@ class Screen:
 
     @property
     def message(self) -> Locator:
-        return self.page.locator("#message .ichi-message p")
+        return self.page.locator("#ichi-toast .ichi-message p")
 
     def outlook(self) -> Outlook:
         """The page's estimate, which has a size as soon as there is a start image."""
-        number, length = r"(\d+)", r"([\d.]+)"
+        number, length, one = r"(\d+)", r"([\d.]+)", pattern("page.outlook_one_section")
         text = self.page.locator("#outlook p").inner_text()
         found = re.match(
             pattern("page.outlook", frames=number, seconds=length)
             + pattern("page.outlook_size", width=number, height=number)
-            + pattern("page.outlook_sections", sections=number),
+            + f"(?:{one}|{pattern('page.outlook_sections', sections=number)})",
             text,
         )
         assert found is not None, text
         frames, seconds, width, height, sections = found.groups()
-        return Outlook(int(frames), float(seconds), int(width), int(height), int(sections), text)
+        return Outlook(int(frames), float(seconds), int(width), int(height), int(sections or 1), text)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -239,6 +250,9 @@ class Screen:
 
     def start(self) -> None:
         self.click("start")
+
+    def stop(self) -> None:
+        self.page.click("#stop")
 
     def wait_until_running(self) -> None:
         expect(self.page.locator("#ichi-job")).to_be_visible(timeout=TIMEOUT)

@@ -87,6 +87,24 @@ window.inside = (() => {
     }
   }
 
+  function dropText([kind, content, selector]) {
+    const transfer = new DataTransfer();
+    transfer.setData(kind, content);
+    for (const name of ["dragenter", "dragover", "drop"]) {
+      const event = new DragEvent(name, { dataTransfer: transfer, bubbles: true, cancelable: true });
+      document.querySelector(selector).dispatchEvent(event);
+    }
+  }
+
+  async function pixels(selector) {
+    const image = document.querySelector(selector), canvas = document.createElement("canvas");
+    await image.decode();
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const drawn = canvas.getContext("2d");
+    drawn.drawImage(image, 0, 0);
+    return [[canvas.width, canvas.height], [...drawn.getImageData(0, 0, canvas.width, canvas.height).data]];
+  }
+
   async function endJobs() {
     const headers = { "X-Endframe-Ichi": "1" };
     const post = (id, action) => fetch(`ichi/jobs/${id}/${action}`, { method: "POST", headers });
@@ -107,7 +125,7 @@ window.inside = (() => {
 
   const PARTS = "button:not(.upload-container), input:not([type=range]):not([type=file]), textarea, h1, h2, p, summary, "
     + "video, label > span:not([data-testid=block-label] *), [data-testid=block-label]";
-  const APART = ".source-selection, .icon-button-wrapper, #ichi-announcer";   // lie over a picture on purpose
+  const APART = ".source-selection, .icon-button-wrapper, #ichi-announcer, #ichi-toast";   // lie over a picture on purpose
 
   function isScrolledAway(element, box) {
     for (let outer = element.parentElement; outer; outer = outer.parentElement) {
@@ -147,6 +165,6 @@ window.inside = (() => {
   }
 
   return {
-    asked: () => asked, isSettled: () => open.size === 0, seen: () => seen, record, drop, endJobs, queue, boxes, words, focused,
+    asked: () => asked, isSettled: () => open.size === 0, seen: () => seen, record, drop, dropText, pixels, endJobs, queue, boxes, words, focused,
   };
 })();

@@ -49,7 +49,6 @@ FIELDS = {
 TICKS = {
     "random-seed": False,
     "teacache": True,
-    "use-all-padding": True,
     "use-keyframes": True,
 }
 
@@ -59,7 +58,7 @@ def recorded(tmp_path_factory) -> Path:
     """A video with settings that the page has no fields for; its picture lies beside it."""
     video = tmp_path_factory.mktemp("recorded") / "boat.mp4"
     write_mp4(video, [PICTURE], crf=40, comment=json.dumps(REQUEST | {"start_image": URI}))
-    write_png(video.with_suffix(".png"), PICTURE, REQUEST)
+    write_png(video.with_suffix(".png"), PICTURE, json.dumps(REQUEST))
     return video
 
 
@@ -69,7 +68,7 @@ def test_a_dropped_video_of_ours_brings_all_settings_back(screen: Screen, record
     screen.open_presets()
     assert {name: screen.value(name) for name in FIELDS} == FIELDS
     assert {name: screen.is_ticked(name) for name in TICKS} == TICKS
-    assert (screen.chosen("mode"), screen.chosen("section-seconds")) == ("loop", "0.5")
+    assert (screen.is_ticked("loop"), screen.chosen("section-seconds")) == (True, "0.5")
     assert all(screen.picture(place) for place in ("start-image", "end-image", "section-1"))
     assert not screen.picture("section-0")
     assert screen.page.locator("#section-1 textarea").input_value() == "It turns."
@@ -102,6 +101,8 @@ def test_a_silent_result_can_be_continued_restored_and_made_again(screen: Screen
     assert screen.page.evaluate("ichi.chimes") == 0
     said = {"continue": "page.continued", "take-settings": "page.restored", "again": "page.again_queued"}
     for button, key in said.items():
+        # a picture that was chosen takes the stage
+        screen.page.locator("#ichi-strip [data-action=play]").first.click()
         screen.click(button)
         expect(screen.message).to_have_text(WORDS(key))
         assert "red.png" not in screen.picture("start-image"), "it is a picture of the video"

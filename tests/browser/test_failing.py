@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import Open
 from tests.browser.driver import WORDS, Screen, like
 from tests.support.app import MODELS, App
 from webui.eichi_utils.uploads.files import MAX_UPLOAD, MB
@@ -41,8 +42,8 @@ def test_start_without_a_picture_says_what_to_do(screen: Screen):
     screen.start()
     expect(screen.message).to_have_text(WORDS("error.choose_start_image"))
     expect(screen.page.locator("#ichi-job")).to_be_hidden()
-    assert "choose_start_image" in copied(screen, "#message [data-ichi-copy]")
-    screen.page.click("#message [data-ichi-close]")
+    assert "choose_start_image" in copied(screen, "#ichi-toast [data-ichi-copy]")
+    screen.page.click("#ichi-toast-close")
     expect(screen.message).to_have_count(0)
 
 
@@ -65,7 +66,7 @@ def test_more_than_can_be_sent_is_refused_before_it_is_sent(screen: Screen, tmp_
 
 def expect_refusal(screen: Screen) -> None:
     """Wait for a new message, though it is the same as the one before."""
-    message = screen.page.locator("#message .ichi-message p:not([data-seen])")
+    message = screen.page.locator("#ichi-toast .ichi-message p:not([data-seen])")
     expect(message).to_have_text(WORDS("page.upload_too_large", megabytes=MAX_UPLOAD // MB))
     message.evaluate("message => message.dataset.seen = ''")
 
@@ -74,7 +75,7 @@ def test_a_failed_job_gives_its_reason_without_the_prompt(screen: Screen, pictur
     screen.put("start-image", pictures["red"])
     screen.set("prompt", "my secret wish")
     screen.start()
-    expect(screen.page.locator("#ichi-failure-title")).to_have_text(like("live.failed"))
+    expect(screen.page.locator("#ichi-failure-title")).to_have_text(like("live.ended_failed"))
     sentence = like("error.model_file_missing", path=".*" + re.escape(str(CONFIG)))
     expect(screen.page.locator("#ichi-failure-text")).to_have_text(sentence)
     expect(open_tab(app).page.locator("#ichi-failure-text")).to_have_text(sentence)
@@ -83,3 +84,25 @@ def test_a_failed_job_gives_its_reason_without_the_prompt(screen: Screen, pictur
     assert "secret" not in details
     screen.page.click("#ichi-failure-close")
     expect(screen.page.locator("#ichi-failure")).to_be_hidden()
+
+
+NO_JOBS = """
+import threading
+run = threading.Thread.run
+threading.Thread.run = lambda self: None if self.name == "jobs" else run(self)
+"""
+
+
+@pytest.mark.slow
+def test_an_app_that_makes_no_videos_any_more_says_so(tmp_path, open_tab: Open, pictures):
+    """Nothing should end the thread that makes videos; here it ends at once."""
+    (tmp_path / "sitecustomize.py").write_text(NO_JOBS)
+    app = App(tmp_path / "home", environment={"PYTHONPATH": str(tmp_path)})
+    app.keep_settings()
+    app.start()
+    screen = open_tab(app)
+    screen.put("start-image", pictures["red"])
+    screen.start()
+    expect(screen.page.locator("#ichi-failure-title")).to_have_text(WORDS("live.trouble"))
+    expect(screen.page.locator("#ichi-failure-text")).to_have_text(WORDS("error.jobs_stopped"))
+    app.stop()

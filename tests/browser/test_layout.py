@@ -14,9 +14,9 @@ def app(new_app: App) -> App:
     return new_app
 
 
-LANGUAGES = ("ja", "en", "zh-tw")
+LANGUAGES = ["ja", *(pytest.param(language, marks=pytest.mark.slow) for language in ("en", "zh-tw"))]
 FIRST_SIGHT = (
-    "start-image", "end-image", "prompt", "seconds", "outlook", "start", "stop", "inbox", "panel",
+    "start-image", "end-image", "prompt", "seconds", "outlook", "start", "inbox", "panel",
     "ichi-screen",
 )  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_start_is_in_sight_while_the_models_are_offered(tmp_path, open_tab):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_overlaps_and_first_sight_needs_no_scrolling(app: App, open_tab, pictures, language):
-    app.keep_settings(language=language, mode="loop", use_keyframes=True, use_all_padding=True, seconds=2.5)
+    app.keep_settings(language=language, loop=True, use_keyframes=True, seconds=2.5)
     screen = open_tab(app)
     assert screen.page.evaluate("document.documentElement.scrollHeight") <= 800
     for name in FIRST_SIGHT:
@@ -79,7 +79,80 @@ def test_nothing_overlaps_and_first_sight_needs_no_scrolling(app: App, open_tab,
 
 def assert_tidy(screen: Screen) -> None:
     """Check the page at several widths."""
-    for width in (420, 1280, 1920):
+    for width in (360, 420, 1280, 1920):
         screen.page.set_viewport_size({"width": width, "height": 800})
         is_too_wide = screen.page.evaluate("document.documentElement.scrollWidth > innerWidth")
         assert (overlaps(screen), is_too_wide) == ([], False), width
+
+
+ZOOMED = {"width": 1067, "height": 600}
+"""A screen of 1600 x 900 at 150 % zoom."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("has_picture", [False, True])
+def test_at_150_percent_the_form_and_the_stage_are_in_sight(
+    app: App, open_tab, pictures, language, has_picture
+):
+    app.keep_settings(language=language, seconds=2.5)
+    screen = open_tab(app)
+    screen.page.set_viewport_size(ZOOMED)
+    if has_picture:
+        screen.put("start-image", pictures["yellow"])
+    for name in ("start-image", "end-image", "prompt", "seconds-choice", "start", "ichi-screen"):
+        box = screen.page.locator(f"#{name}").bounding_box()
+        assert box is not None, name
+        assert box["y"] >= 0, name
+        assert box["y"] + box["height"] <= ZOOMED["height"], name
+    assert overlaps(screen) == []
+
+
+# -- nothing jumps -----------------------------------------------------------------------------------------
+
+WATCH = """() => {
+    window.shifts = [];
+    const name = (node) => node && (node.id || node.className || node.nodeName);
+    const say = ({ x, y, width, height }) => [x, y, width, height].map(Math.round).join();
+    new PerformanceObserver((list) => {
+        for (const { value, sources } of list.getEntries())
+            for (const { node, previousRect, currentRect } of sources)
+                window.shifts.push([value, name(node), say(previousRect), say(currentRect)].join(" "));
+    }).observe({ type: "layout-shift", buffered: true });
+}"""
+
+
+@pytest.mark.parametrize(
+    "size", [(1067, 600), *(pytest.param(size, marks=pytest.mark.slow) for size in ((1280, 800), (390, 844)))]
+)
+def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab, pictures, size):
+    app.keep_settings(seconds=30, steps=20)  # its job does not end meanwhile
+    screen = open_tab(app)
+    page, found = screen.page, {}
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.evaluate(WATCH)
+
+    def look(after: str) -> None:
+        screen.settle()
+        page.wait_for_timeout(300)
+        if shifts := page.evaluate("window.shifts.splice(0)"):
+            found[after] = shifts
+
+    look("the page itself")
+    found.clear()
+    screen.start()
+    expect(screen.message).to_be_visible()
+    look("a message")
+    field = page.locator("#prompt textarea")
+    field.press_sequentially("The cat walks. 猫が歩く。")
+    look("typing")
+    field.fill("A cat walks.\n" * 60)
+    expect(page.locator("#unread p")).to_be_visible()
+    look("a prompt that is too long")
+    screen.put("start-image", pictures["yellow"])
+    look("a picture")
+    field.fill("A cat walks.")  # no notice about its length comes with the job
+    screen.start()
+    screen.wait_until_running()
+    look("Start")
+    screen.end_jobs()
+    assert found == {}

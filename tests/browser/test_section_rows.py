@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.driver import GONE, WORDS, Screen
+from webui.eichi_utils.uploads.files import VIEW
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def expect_rows(screen: Screen, count: int) -> None:
 def pictured(screen: Screen) -> list[str]:
     """The name of each row's picture file."""
     count = screen.page.locator(".ichi-row").count()
-    return [screen.picture(f"section-{number}").rpartition("/")[2] for number in range(count)]
+    shown = (screen.picture(f"section-{number}") for number in range(count))
+    return [address.rpartition("/")[2].removesuffix(VIEW) for address in shown]
 
 
 def test_as_many_rows_as_sections_keep_what_they_hold(rows: Screen, pictures):
@@ -46,7 +48,7 @@ def test_as_many_rows_as_sections_keep_what_they_hold(rows: Screen, pictures):
 def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictures):
     rows.set("seconds", 5)
     expect_rows(rows, 4)
-    rows.choose("mode", "loop")
+    rows.tick("loop")
     expect(rows.page.locator(".ichi-row.ichi-red")).to_have_count(2)
     expect(rows.page.locator(".ichi-row.ichi-blue")).to_have_count(2)
     rows.put("section-0", pictures["red"])

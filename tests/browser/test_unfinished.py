@@ -26,9 +26,9 @@ def begin(screen: Screen, picture: Path) -> None:
     expect(screen.page.locator("#ichi-caption")).to_have_text(so_far)
 
 
-def finish(screen: Screen, row: Locator) -> None:
+def finish(screen: Screen, button: Locator) -> None:
     """Finish an unfinished job, and wait for its video."""
-    row.locator(".ichi-queue-finish").click()
+    button.click()
     screen.wait_until_running()
     screen.wait_until_idle()
 
@@ -41,6 +41,8 @@ def kept(done: str = "[123]") -> re.Pattern[str]:
 def clean(open_with):
     """A tab whose jobs take a while, and on which nothing is left of earlier ones."""
     screen = open_with(**LONG)
+    if screen.page.locator("#ichi-failure").is_visible():
+        screen.page.locator("#ichi-failure-close").click()
     while rows(screen).count():
         discard(screen)
     return screen
@@ -48,39 +50,45 @@ def clean(open_with):
 
 def discard(screen: Screen) -> None:
     before = rows(screen).count()
-    button = rows(screen).first.locator(".ichi-queue-discard")
-    button.click()
-    expect(button).to_have_text(WORDS("live.discard_sure"))
-    button.click()
+    rows(screen).first.locator(".ichi-queue-discard").click()
     expect(rows(screen)).to_have_count(before - 1)
 
 
 def test_a_stop_is_shown_at_once_and_the_job_finished_with_one_click(clean: Screen, app: App, pictures):
     begin(clean, pictures["red"])
     clean.record()
-    clean.click("stop")
+    clean.stop()
     clean.wait_until_idle()
-    stopping = like("live.stopping_kept", kept=pattern("live.kept"))
-    assert any(stopping.fullmatch(now["status"]) for now in clean.recorded())
+    stopping = like("live.stopping_kept", kept=pattern("live.kept")), like("live.stopping_decoding")
+    assert any(each.fullmatch(now["status"]) for now in clean.recorded() for each in stopping)
     expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
-    expect(rows(clean)).to_have_count(1)
-    expect(rows(clean).locator(".ichi-queue-kept")).to_have_text(kept())
+    expect(clean.page.locator("#ichi-failure-title")).to_have_text(like("live.ended_stopped"))
+    expect(clean.page.locator("#ichi-failure-text")).to_have_text(kept())
+    expect(clean.page.locator("#ichi-failure-copy")).to_be_hidden()
+    expect(rows(clean)).to_have_count(0)  # its job stands on the stage
     before = set(app.videos())
-    finish(clean, rows(clean))
+    finish(clean, clean.page.locator("#ichi-failure-finish"))
+    expect(clean.page.locator("#ichi-failure")).to_be_hidden()
     expect(rows(clean)).to_have_count(0)
     (video,) = set(app.videos()) - before
     assert len(list(read_frames(video))) == 145
-    assert not list(app.outputs.glob("*_unfinished.mp4")), "the whole video took its place"
+    assert not video.with_name(f"{video.stem}_unfinished.mp4").exists(), "the whole video took its place"
 
 
-def test_only_a_second_click_throws_away(clean: Screen, app: App, pictures):
+@pytest.mark.slow
+def test_an_unfinished_job_that_was_deleted_comes_back(clean: Screen, app: App, pictures):
     begin(clean, pictures["blue"])
-    clean.click("stop")
+    clean.stop()
     clean.wait_until_idle()
-    (left,) = app.outputs.glob("*_unfinished.mp4")
+    left = max(app.outputs.glob("*_unfinished.mp4"), key=lambda path: path.stat().st_mtime)
+    clean.page.locator("#ichi-failure-close").click()
     discard(clean)
-    assert not left.exists()
     assert not list((app.home / "temp" / "jobs").glob("job_*"))
+    expect(clean.message).to_have_text(WORDS("live.discarded"))
+    clean.page.locator("#ichi-toast").get_by_role("button", name=WORDS("live.undo")).click()
+    expect(rows(clean)).to_have_count(1)
+    expect(rows(clean).locator(".ichi-queue-kept")).to_have_text(kept())
+    assert left.exists()
 
 
 @pytest.mark.slow
@@ -105,5 +113,5 @@ def test_after_a_crash_the_job_is_back_and_the_queue_goes_on(clean: Screen, app:
     row.locator(".ichi-queue-show").click()
     expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
     name = row.locator(".ichi-queue-name").inner_text()
-    finish(clean, row)
+    finish(clean, row.locator(".ichi-queue-finish"))
     assert len(list(read_frames(app.outputs / f"{name}.mp4"))) == 145

@@ -1,18 +1,26 @@
-"""Files as the version before the rooms wrote them are read, and nothing in them is lost."""
+"""Files as earlier versions wrote them are read, and nothing in them is lost.
+
+All are of the version before the rooms, but `whole.*`, of the first one that kept whole pictures.
+"""
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffusers_helper.media.embedded_request import load_request
+from diffusers_helper.media.images import read_size
+from diffusers_helper.media.packed_picture import read_fitted
 from diffusers_helper.media.video import count_frames
 from diffusers_helper.request import is_data_uri
 from tests.support.queue import LONG, wait_until
 from tests.support.tiny import MODELS
 from webui.eichi_utils.app import SETTINGS_FIELDS
 from webui.eichi_utils.engine_options import EngineOptions
+from webui.eichi_utils.form import renew_settings
 from webui.eichi_utils.jobs.queue import JobQueue
 from webui.eichi_utils.jobs.runner import JobRunner
 from webui.eichi_utils.output import resolve_output
@@ -32,12 +40,18 @@ def home(tmp_path: Path) -> Path:
 def test_old_settings_are_read_and_stay(home):
     path = home / "settings" / "app_settings.json"
     old = json.loads(path.read_text("utf-8"))
-    assert set(old) == set(SETTINGS_FIELDS), "each of them is tried"
-    assert all(old[key] != field.default for key, field in SETTINGS_FIELDS.items())
-    store = SettingsStore(path, SETTINGS_FIELDS)
-    assert (store.load(), store.notices) == (old, [])
+    new = {"eight_bit": False, "embed_request": True, "join": True}
+    kept = {key: value for key, value in old.items() if key not in ("mode", "use_all_padding")}
+    kept |= {"loop": True}
+    assert set(kept | new) == set(SETTINGS_FIELDS), "each of them is tried"
+    assert all(value != SETTINGS_FIELDS[key].default for key, value in kept.items())
+    store = SettingsStore(path, SETTINGS_FIELDS, renew_settings)
+    assert (store.load(), store.notices) == (kept | new, [])
     store.update(steps=30)
-    assert json.loads(path.read_text("utf-8")) == old | {"steps": 30}
+    assert json.loads(path.read_text("utf-8")) == kept | {"steps": 30}
+    path.write_text(json.dumps(old | {"mode": "normal", "use_all_padding": False}), "utf-8")
+    other = SettingsStore(path, SETTINGS_FIELDS, renew_settings).load()
+    assert (other["loop"], other["all_padding"]) == (False, None)
     assert resolve_output(old["output_folder"], home) == home / "outputs" / "猫"
 
 
@@ -65,6 +79,16 @@ def test_videos_and_pictures_carry_their_request():
         assert [(keyframe.section, keyframe.prompt) for keyframe in request.keyframes] == [(0, "It jumps.")]
         assert request.start_image is not None
         assert is_data_uri(request.start_image) or Path(request.start_image) == OLD.parent / name
+
+
+def test_videos_and_pictures_carry_a_whole_picture_and_the_part_that_they_were_made_from():
+    with Image.open(OLD.parent / "whole.png") as image:
+        part = np.asarray(image)
+    for name in ("whole.mp4", "whole.png"):
+        request = load_request(OLD.parent / name)
+        assert (request.prompt, request.seed, request.loop) == ("A wave.", 9, True)
+        assert read_size(request.start_picture) == (1536, 2048)
+        assert np.array_equal(read_fitted(request.start_picture, 48, 64), part)
 
 
 def test_an_unfinished_job_goes_on_behind_its_sections(tmp_path):

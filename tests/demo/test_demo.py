@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusers_helper.media.embedded_request import load_request, write_png
+from diffusers_helper.request import GenerationRequest
+from diffusers_helper.version import VERSION
 from diffusers_helper.weights.model_files import find_models
 from tests.support.fake_app import fake_app
 from tests.support.page_options import options
@@ -32,6 +35,26 @@ def test_the_demos_models_are_complete_and_at_most_40_mb():
     assert sum(path.stat().st_size for path in stored) <= MOST_BYTES
 
 
+def test_a_preview_has_the_colours_of_the_demos_video():
+    import torch
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    from diffusers_helper.vae.preview import preview_latents
+
+    files = find_models(DEMO)
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(files.vae.folder).float().eval()
+    picture = Image.open(ROOT / "examples" / "coffee.png").convert("RGB").resize((96, 96))
+    pixels = torch.tensor(np.array(picture)).permute(2, 0, 1)[None, :, None] / 127.5 - 1
+    with torch.inference_mode():
+        latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+    wanted = np.array(picture.resize((12, 12), Image.Resampling.BOX), np.float64)
+    own, real = (
+        preview_latents(latents, fit)[0].astype(np.float64) for fit in (files.vae.config["latent_rgb"], None)
+    )
+    assert abs(own.mean((0, 1)) - wanted.mean((0, 1))).max() < 15
+    assert abs(own - wanted).mean() < abs(real - wanted).mean() / 2
+
+
 def test_the_command_uses_the_demos_models_and_says_so(tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(endframe_ichi, "_run_page", lambda *given: ran.append(given[1]) or 0)
@@ -42,8 +65,8 @@ def test_the_command_uses_the_demos_models_and_says_so(tmp_path, monkeypatch, ca
 
 def test_the_demo_and_a_folder_of_models_exclude_each_other(capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
-        endframe_ichi.main(["--demo", "--models", "x"])
-    assert "not allowed with" in capsys.readouterr().err
+        endframe_ichi.main(["--demo", "--models", "x", "--lang", "en"])
+    assert "not both" in capsys.readouterr().err
 
 
 def test_the_demos_resolution_is_only_a_default(tmp_path):
@@ -68,7 +91,9 @@ def test_a_request_defaults_to_the_demos_resolution(tmp_path, values, defaults, 
 def test_a_file_that_we_wrote_keeps_its_own_size(tmp_path):
     """Its request has a width and a height, whatever the default is."""
     picture = np.zeros((64, 96, 3), np.uint8)
-    write_png(tmp_path / "a.png", picture, {"seed": 1, "width": 96, "height": 64})
+    packed = GenerationRequest("a.png", seed=1, width=96, height=64).to_dict()
+    del packed["start_image"]
+    write_png(tmp_path / "a.png", picture, json.dumps(packed))
     request = load_request(tmp_path / "a.png", {"resolution": DEMO_RESOLUTION})
     assert (request.width, request.height, request.resolution) == (96, 64, 640)
 
@@ -96,7 +121,7 @@ for demo in (True, False):
     home = Path(tempfile.mkdtemp())
     with fake_app(home, lambda *_: iter(()), demo=demo) as app:
         parts = build_page(app).get_config_file()["components"]
-        print([part["props"]["value"] for part in parts if part["props"].get("elem_id") == "demo"])
+        print([part["props"]["value"] for part in parts if part["props"].get("elem_id") in ("demo", "foot")])
 """
 
 
@@ -105,4 +130,4 @@ def test_the_page_names_the_demo():
     made = subprocess.run([sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, check=True)
     demo, real = made.stdout.splitlines()
     assert "Demo: tiny models" in demo
-    assert real == "[]"
+    assert real == f"['Endframe Ichi {VERSION}']", "the foot alone"

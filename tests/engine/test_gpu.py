@@ -4,11 +4,16 @@ import contextlib
 import copy
 import dataclasses
 import json
+import threading
+import time
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from diffusers_helper.chosen_kernels import choose_kernels
 from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit.int8_attention import int8_attention, is_faster
 from diffusers_helper.eight_bit.linear import (
     INT8_CAPABILITY,
     choose_product,
@@ -17,14 +22,18 @@ from diffusers_helper.eight_bit.linear import (
     scaled_linear,
 )
 from diffusers_helper.eight_bit.tokens import Tokens
+from diffusers_helper.engine import EngineConfig
 from diffusers_helper.errors import MachineError
 from diffusers_helper.models import vram_budget
 from diffusers_helper.models.architectures import make_vae
 from diffusers_helper.models.loading import ModelLoader
+from diffusers_helper.report import Figures, ReportOptions, measure
 from diffusers_helper.sampling.denoiser import SectionDenoiser
+from diffusers_helper.streaming import ring
 from diffusers_helper.streaming.layers import NUM_SLOTS
 from diffusers_helper.transformer.attention import NATIVE, AttentionChooser, attend
-from diffusers_helper.transformer.compiling import CompiledBlocks, EagerBlocks
+from diffusers_helper.transformer.compiling import COMPILED_FORWARD, CompiledBlocks, EagerBlocks
+from diffusers_helper.transformer.saved_graphs import SavedGraphs
 from diffusers_helper.transformer.teacache import TeaCache
 from diffusers_helper.vae.codec import _fetch, _pixels_in_time, decode_to
 from diffusers_helper.vae.decoder import WindowDecoder, channel_sums
@@ -33,7 +42,8 @@ from diffusers_helper.vae.tiling import tilings_of
 from diffusers_helper.vae.windows import Activation, WindowSpec, unfold_frames
 from diffusers_helper.weights.model_files import find_models
 from tests.support import eight_bit_blocks, token_ops
-from tests.support.tiny import MODELS, random_step
+from tests.support.small_layers import SmallLayers
+from tests.support.tiny import MODELS, START, random_step
 from tests.support.triton_interpreter import HAS_TRITON, NEEDS_TRITON
 
 pytestmark = [
@@ -132,6 +142,12 @@ def test_the_chosen_attention_is_correct():
     assert error(attend(states, chosen or NATIVE), attend(states, "_native_math")) < 0.02
 
 
+def test_the_kernels_that_the_check_names_are_fast_ones():
+    kernels = choose_kernels(choose_compute("cuda"))
+    assert kernels.attention != "math"
+    assert kernels.product != "dequantized"
+
+
 def test_the_unfolding_kernel_agrees_with_pytorch():
     activation = Activation(*torch.randn(2, 64, 1, 1, device="cuda"))
     seen = torch.randn(5, 20, 30, 64, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2)
@@ -187,10 +203,10 @@ def test_frames_fetched_beside_the_next_window_are_right():
                 torch.cuda.synchronize()
                 pixels.append(piece.float())
         wanted = (torch.cat(pixels, 2)[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5
-        assert torch.equal(torch.stack(decode_to(list, latents, vae, 2**40)), wanted.cpu())
+        assert torch.equal(torch.stack([*decode_to(iter, latents, vae, 2**40)]), wanted.cpu())
         latents[:, :, -1] = float("nan")
         with pytest.raises(MachineError, match="not_a_number"):
-            torch.stack(decode_to(list, latents, vae, 2**40))
+            torch.stack([*decode_to(iter, latents, vae, 2**40)])
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(256, 512), (3072, 15360), (12288, 3072)])
@@ -244,8 +260,93 @@ def test_compiled_8_bit_blocks_give_the_same_numbers(kind):
     product = choose_product(device, torch.bfloat16, 1024, 256)
     block = eight_bit_blocks.make_block(kind, product, torch.bfloat16, device)
     for sizes in ((200, 30), (333, 41)):
-        hidden, text, temb, mask, rotary = eight_bit_blocks.states(*sizes, dtype=torch.bfloat16)
-        arguments = hidden.cuda(), text.cuda(), temb.cuda(), mask, tuple(part.cuda() for part in rotary)
+        arguments = states_on_gpu(*sizes)
         for found, wanted in zip(runner(block, *arguments), block(*arguments), strict=True):
             assert error(found, wanted) < 0.03
     assert runner.is_compiling
+
+
+def states_on_gpu(*sizes):
+    hidden, text, temb, mask, rotary = eight_bit_blocks.states(*sizes, dtype=torch.bfloat16)
+    return hidden.cuda(), text.cuda(), temb.cuda(), mask, tuple(part.cuda() for part in rotary)
+
+
+@NEEDS_TRITON
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
+@pytest.mark.parametrize("is_eight_bit", [False, True])
+def test_a_graph_of_the_last_start_is_read_and_nothing_is_traced(tmp_path, monkeypatch, kind, is_eight_bit):
+    device = torch.device("cuda", 0)
+    product = choose_product(device, torch.bfloat16, 1024, 256)
+    for start in range(2):
+        torch._dynamo.reset()
+        runner = CompiledBlocks(saved=SavedGraphs(tmp_path))
+        block = eight_bit_blocks.make_block(kind, product, torch.bfloat16, device)
+        if not is_eight_bit:
+            delattr(block, COMPILED_FORWARD)
+        runner.prepare([block], states_on_gpu(200, 30), "native")
+        assert len(list(tmp_path.glob("*.graph"))) == len(runner._graphs) == 1
+        for sizes in ((200, 30), (333, 41)):
+            arguments = states_on_gpu(*sizes)
+            for found, wanted in zip(
+                runner(block, *arguments, attention="native"), block(*arguments), strict=True
+            ):
+                assert error(found, wanted) < 0.03
+        assert runner._compiled is None, "the graph served"
+        monkeypatch.setattr(torch, "compile", Mock(side_effect=AssertionError(f"traced at start {start}")))
+
+
+@NEEDS_TRITON
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", eight_bit_blocks.KINDS)
+def test_int8_attention_is_right_also_in_compiled_blocks(tmp_path, kind):
+    pytest.importorskip("sageattention")
+    device = torch.device("cuda", 0)
+    states = [torch.randn(1, 3000, 24, 128, device=device, dtype=torch.bfloat16) for _ in range(3)]
+    assert error(int8_attention(*states), attend(states, NATIVE)) < 0.02
+    assert is_faster(device, torch.bfloat16, 24, 128, NATIVE) in (False, True)
+    product = choose_product(device, torch.bfloat16, 1024, 256)
+    torch._dynamo.reset()
+    for start in range(2):  # the second one reads the graph of the first
+        runner = CompiledBlocks(saved=SavedGraphs(tmp_path))
+        block = eight_bit_blocks.make_block(kind, product, torch.bfloat16, device, int8_attention)
+        runner.prepare([block], states_on_gpu(200, 30), NATIVE)
+        arguments = states_on_gpu(333, 41)
+        for found, wanted in zip(runner(block, *arguments, attention=NATIVE), block(*arguments), strict=True):
+            assert error(found, wanted) < 0.03
+        assert runner.is_compiling, start
+        assert len(runner._graphs) == 1
+
+
+def test_the_ring_counts_the_seconds_in_which_the_gpu_waits(tmp_path, monkeypatch):
+    fetch, small, device = ring._fetch, SmallLayers(tmp_path), torch.device("cuda", 0)
+    monkeypatch.setattr(ring, "_fetch", lambda *given: time.sleep(0.02) or fetch(*given))
+    with ring.WeightRing(small.layers, 2, device, small.checkpoint.signatures) as weights:
+        begin = time.perf_counter()
+        for _layer in small.layers:
+            weights.acquire()
+            weights.release()
+        torch.cuda.synchronize()
+        assert 0.02 <= weights.traffic.waited <= time.perf_counter() - begin
+        assert not weights._waits
+        time.sleep(0.5)  # the next layers arrive
+        before = weights.traffic.waited
+        weights.acquire()
+        torch.cuda.synchronize()
+        assert weights.traffic.waited - before < 0.01
+
+
+def test_a_report_measures_every_way(tmp_path):
+    torch._dynamo.reset()
+    config = EngineConfig(find_models(MODELS), tmp_path / "app", "cuda", None, (tmp_path / "eight_bit",))
+    options = ReportOptions(START, 64, tmp_path / "work", makes_eight_bit=True)
+    events = measure(config, options, threading.Event())
+    figures = {event.part: event.values for event in events if isinstance(event, Figures)}
+    assert "failed" not in str(figures)
+    assert figures["machine"]["device"] == torch.cuda.get_device_name()
+    for part in ("exact_steps", "eight_bit_steps"):
+        for way in ("not compiled", *(["compiled"] if HAS_TRITON else [])):
+            assert figures[part][way]["is finite"]
+            assert figures[part][way]["error of the first step"] < 0.05
+            assert figures[part][way]["VRAM used at most GiB"] >= 0
+    assert figures["eight_bit_video"]["PSNR to the exact video"] > 25

@@ -13,7 +13,17 @@ from PIL import Image
 
 from diffusers_helper.encoding import conditioning
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.events import Finished, Notice, Planned, SectionDone, StageStarted, StepDone, Stopped
+from diffusers_helper.events import (
+    Finished,
+    Notice,
+    Planned,
+    SectionDone,
+    StageProgress,
+    StageStarted,
+    StepDone,
+    Stopped,
+)
+from diffusers_helper.media import packed_picture
 from diffusers_helper.media.embedded_request import load_request
 from diffusers_helper.media.images import read_image
 from diffusers_helper.media.video import read_frames
@@ -31,6 +41,7 @@ from tests.support.tiny import (
     make_request,
     run,
     small_request,
+    work_of,
 )
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])
@@ -56,7 +67,7 @@ def test_events_tell_the_whole_story(made):
     assert (planned.width, planned.height, planned.plan.pixel_frames, planned.seed) == (96, 64, 73, 1)
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [(e.section, e.step) for e in steps] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert all((e.preview.shape, e.preview.dtype) == ((8, 9 * 12, 3), np.uint8) for e in steps)
+    assert all((e.preview.shape, e.preview.dtype) == ((9, 8, 12, 3), np.uint8) for e in steps)
     assert [(e.pixel_frames, e.video) for e in events if isinstance(e, SectionDone)] == [
         (33, None),
         (73, None),
@@ -86,12 +97,14 @@ def test_the_video_starts_with_the_start_pictures_latent(made):
     latents = load_latents(made[1] / "a.safetensors")
     with make_loader().vae() as vae:
         assert torch.equal(latents[:, :, :1], encode_picture(read_image(START), vae))
-        decoded = torch.stack(decode_to(list, latents[:, :, :5], vae, 2**40))[0].numpy()
+        decoded = torch.stack([*decode_to(iter, latents[:, :, :5], vae, 2**40)])[0].numpy()
     first = next(read_frames(made[1] / "a.mp4")).astype(float)
     assert np.sqrt(np.mean(((first - decoded) @ LUMA) ** 2)) < 3
 
 
-def test_a_written_file_alone_makes_the_same_video_again(tmp_path):
+def test_a_written_file_alone_makes_the_same_video_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed_picture, "MAX_SIDE", 80)  # some of the pictures are kept with loss
+    monkeypatch.setattr(packed_picture, "LOSSLESS_PIXELS", 0)
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("start.png", "keyframe_00.png"):
@@ -107,6 +120,30 @@ def test_a_written_file_alone_makes_the_same_video_again(tmp_path):
         assert again.prompt == request.prompt
         first, second = (load_latents(tmp_path / name / "a.safetensors") for name in ("first", ending))
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_files_hold_the_request_only_if_they_are_to(tmp_path, is_embedded):
+    sections = {"keep_section_videos": True, "save_section_stills": True}
+    request = small_request(prompt="A secret cat.", **sections, embed_request=is_embedded)
+    events, work = run(request, tmp_path / "out", partial_videos=True), work_of(tmp_path / "out")
+    next(event for event in events if isinstance(event, SectionDone))
+    assert "A secret cat." in (work / "request.json").read_text("utf-8"), "for the next run"
+    partial = [path.read_bytes() for path in work.glob("so_far_*.mp4")]
+    events.close()
+    left = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert sorted(left) == ["a.png", "a_unfinished.mp4"]
+    list(run(request, tmp_path / "out"))
+    made = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert len(made) == 4, "the video, its start picture, and those of the section"
+    assert len(partial) == 1
+    for content in (*left.values(), *made):
+        assert (b"A secret cat." in content) is (b"teacache" in content) is is_embedded
+    assert b"secret" not in partial[0]
+    if not is_embedded:
+        for name in ("a.mp4", "a.png"):
+            with pytest.raises(InputError, match="settings_left_out"):
+                load_request(tmp_path / "out" / name)
 
 
 # -- ends -----------------------------------------------------------------------------------------------
@@ -135,6 +172,45 @@ def test_a_stop_acts_before_the_next_step_and_keeps_sections(tmp_path, moment, s
     if kept is not None:
         assert events[-2] == StageStarted("saving")
         assert len(list(read_frames(kept))) == 17
+
+
+def test_a_stop_while_decoding_acts_after_the_window_and_keeps_the_steps(tmp_path, made, monkeypatch):
+    original, windows, request = WindowDecoder.forward, [], make_request(seconds=2, steps=2, crf=1)
+
+    def count(decoder, latents):
+        windows.append(latents)
+        return original(decoder, latents)
+
+    monkeypatch.setattr(WindowDecoder, "forward", count)
+    stop, seen = threading.Event(), []
+    for event in run(request, tmp_path / "out", stop=stop):
+        seen.append(event)
+        if isinstance(event, StageProgress) and len(windows) == 5:  # the second section's second window
+            stop.set()
+    assert seen[-1] == Stopped(tmp_path / "out" / "a_unfinished.mp4", 1, 2)
+    assert len(windows) == 5
+    again = list(run(request, tmp_path / "out"))
+    assert not [event for event in again if isinstance(event, StepDone)]
+    first, second = (read_frames(folder / "a.mp4") for folder in (made[1], tmp_path / "out"))
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_decoding_reports_each_window_as_soon_as_it_is_decoded(tmp_path, monkeypatch):
+    original, windows = WindowDecoder.forward, []
+
+    def count(decoder, latents):
+        windows.append(latents)
+        return original(decoder, latents)
+
+    monkeypatch.setattr(WindowDecoder, "forward", count)
+    reported: list[tuple[int, float]] = []
+    for event in run(make_request(seconds=2, steps=2), tmp_path / "out"):
+        if event == StageStarted("decoding", 1):
+            windows.clear()
+            reported.clear()
+        if isinstance(event, StageProgress):
+            reported.append((len(windows), event.fraction))
+    assert reported == [(number, (12 * number + 1) / 73) for number in range(1, 7)]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +261,34 @@ def test_a_black_picture_may_become_a_black_video(tmp_path):
 
 
 # -- memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("judged", "part"), [("flat", "vae"), ("noise", "transformer"), (None, None)])
+def test_a_first_section_that_shows_nothing_is_reported_before_the_next(tmp_path, monkeypatch, judged, part):
+    def judge(frames, pictures):
+        seen.append((list(frames), list(pictures)))
+        return judged
+
+    seen, loader = [], make_loader()
+    monkeypatch.setattr("diffusers_helper.pipeline.judge", judge)
+    events = list(run(small_request(seconds=1), tmp_path / "out", loader=loader))
+    ends = [event for event in events if isinstance(event, Notice | SectionDone)]
+    if judged is not None:
+        notice = ends.pop(0)
+        assert (notice.code, notice.values) == (
+            f"video_{judged}",
+            {"path": str(getattr(loader.files, part).folder)},
+        )
+    assert [type(event) for event in ends] == [SectionDone, SectionDone]
+    ((frames, pictures),) = seen
+    assert len(frames) >= 5
+    assert {picture.shape for picture in (*frames, *pictures)} == {(32, 32, 3)}
+
+
+def test_weights_that_make_one_colour_are_told(tmp_path):
+    models = copy_models(tmp_path / "models", VAE_FILE, decoder__conv_out__conv__weight=0.0)
+    events = run(small_request(), tmp_path / "out", loader=make_loader(models))
+    assert "video_flat" in [event.code for event in events if isinstance(event, Notice)]
 
 
 def test_the_decoder_is_loaded_once_for_all_sections_of_a_job(tmp_path, monkeypatch):

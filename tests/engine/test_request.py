@@ -9,6 +9,7 @@ import pytest
 from diffusers_helper.errors import InputError
 from diffusers_helper.plan import make_plan
 from diffusers_helper.request import (
+    MAX_PROMPT,
     GenerationRequest,
     Keyframe,
     field_limits,
@@ -22,6 +23,7 @@ DEFAULTS = {
     "start_image": "a.png",
     "end_image": None,
     "end_frame_strength": 1.0,
+    "crop_position": 0.5,
     "prompt": "",
     "seed": None,
     "negative_prompt": "",
@@ -37,12 +39,14 @@ DEFAULTS = {
     "all_padding": None,
     "close_after": None,
     "keyframes": [],
+    "previous_video": None,
     "crf": 16,
     "resolution": 640,
     "width": None,
     "height": None,
     "keep_section_videos": False,
     "save_section_stills": False,
+    "embed_request": True,
 }
 
 
@@ -169,6 +173,19 @@ def test_a_wrong_value_is_refused_with_its_code(code, text, shown):
     assert (error.code, error.values.get("value")) == (code, shown)
     key = text.partition('"')[2].partition('"')[0]
     assert str(error.values.get("field", key)).split("[")[0] == key
+
+
+def test_a_prompt_may_have_a_million_characters():
+    longest = {"prompt": "猫" * MAX_PROMPT, "negative_prompt": "x" * MAX_PROMPT}
+    GenerationRequest.from_dict(MINIMAL | longest)
+    frames = [{"section": 0, "prompt": "x" * (MAX_PROMPT + 1)}]
+    for key, values in (
+        *((key, {key: text + "x"}) for key, text in longest.items()),
+        ("keyframes[0].prompt", {"keyframes": frames}),
+    ):
+        error = refusal(MINIMAL | values)
+        assert error.code == "text_too_long"
+        assert error.values == {"field": key, "length": MAX_PROMPT + 1, "most": MAX_PROMPT}
 
 
 @pytest.mark.parametrize("values", [[], ["a"], "prompt", None, 7])

@@ -179,6 +179,16 @@ def test_a_failed_job_is_resumed(tmp_path, monkeypatch):
     assert make(tmp_path / "out")[1] == Resumed(1, 3, 17)
 
 
+def test_a_damaged_section_is_reported_in_its_own_job_only(tmp_path):
+    loader = make_loader()
+    make(tmp_path / "out", section_done(0), loader=loader)
+    (path,) = work_of(tmp_path / "out").glob("section_000.frames")
+    path.write_bytes(b"damaged")
+    told = [make(tmp_path / name, section_done(0), loader=loader) for name in ("out", "other")]
+    codes = [[event.code for event in events if isinstance(event, Notice)] for events in told]
+    assert codes == [["section_damaged"], []]
+
+
 def test_an_output_folder_that_vanishes_is_made_again(tmp_path):
     for event in run(three_sections(), tmp_path / "out"):
         if isinstance(event, SectionDone) and event.section == 1:

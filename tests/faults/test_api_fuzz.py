@@ -20,7 +20,7 @@ from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import MB
 
 CALLS = 1000
-ACTIONS = ("stop", "remove", "up", "finish", "short", "discard")
+ACTIONS = ("stop", "keep", "remove", "up", "finish", "short", "discard", "restore")
 """The actions on a job, each an address of its own."""
 OURS = {"X-Endframe-Ichi": "1"}
 
@@ -154,7 +154,9 @@ def call_all(app: App, seed: int, count: int) -> list[str]:
     with httpx.Client(base_url=app.url, trust_env=False, timeout=PATIENCE) as client:
         for number in range(count):
             answer = draw.choice(KINDS)(client, draw)
-            said = shown(answer)
+            said = shown(answer).replace(
+                str(app.home / "temp" / "uploads" / "sample"), ""
+            )  # a picture's address
             if "Traceback" in said or 'File "' in said or str(app.home) in said or UNKNOWN in said:
                 asked = f"{answer.request.method} {answer.request.url} {answer.request.content[:300]!r}"
                 wrong.append(f"{seed}.{number}: {asked}: {said[:1000]}")

@@ -50,7 +50,7 @@ def whole(command, made):
 def test_disk_too_small_for_sections_is_refused_early(command):
     with small_disk(command.home, 200):
         sentence = command.refuse({}, status=1)
-        assert " are needed in " in sentence
+        assert " of free space, but has only " in sentence
         assert str(command.home) in sentence
         assert not list((command.home / "temp" / "headless").iterdir())
 
@@ -58,7 +58,7 @@ def test_disk_too_small_for_sections_is_refused_early(command):
 def test_disk_too_small_for_the_video_is_refused_early(command):
     with small_disk(command.folder / "disk", 16) as disk:
         sentence = command.refuse({}, output=disk.folder, status=1)
-        assert " are needed in " in sentence
+        assert " of free space, but has only " in sentence
         assert list(disk.folder.iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_full_disk_keeps_finished_sections(command, whole, kilobytes, done):
         disk.change(PLENTY)
         again = command(REQUEST, "--save-latents")
         assert again.status == 0
-        assert (f"Going on: {done} of 2 sections are there already." in again.lines) is bool(done)
+        assert (f"Continuing: {done} of 2 sections are already done." in again.lines) is bool(done)
         assert contents(command.output) == whole
 
 
@@ -112,11 +112,11 @@ def test_video_is_finished_after_a_read_only_disk(command, whole, monkeypatch):
             patch.setattr("diffusers_helper.pipeline.machine_errors", read_only_while_saving)
             answer = command(REQUEST, "--save-latents", output=disk.folder)
         assert answer.status == 1
-        assert "can only be read; switch its write protection off" in answer.lines[-1]
+        assert "is read-only. Remove the write protection" in answer.lines[-1]
         assert answer.lines[-2].startswith("2 of 2 sections are kept.")
         refused = command(REQUEST, "--save-latents", output=disk.folder)
-        assert refused.status == 2
-        assert "cannot be written (Read-only file system)" in refused.lines[-1]
+        assert refused.status == 1
+        assert "is read-only. Remove the write protection" in refused.lines[-1]
         disk.change("rw")
         assert command(REQUEST, "--save-latents", output=disk.folder).status == 0
         assert contents(disk.folder) == whole
@@ -136,5 +136,5 @@ def test_video_is_finished_after_a_player_held_it(command, whole, monkeypatch):
     assert answer.status == 1
     assert "video.mp4 cannot be read or written (The process cannot access the file)" in answer.lines[-1]
     again = command(REQUEST, "--save-latents")
-    assert "Going on: 2 of 2 sections are there already." in again.lines
+    assert "Continuing: 2 of 2 sections are already done." in again.lines
     assert contents(command.output) == whole

@@ -90,9 +90,8 @@ def whole(context, tmp_path_factory) -> tuple[dict[str, bytes], float]:
     return job.finish(process), time.monotonic() - begun
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(n, marks=[pytest.mark.slow] if n != KILLS // 2 else []) for n in range(KILLS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(KILLS))
 def test_killed_run_is_finished_by_the_next(context, whole, tmp_path, number):
     made, seconds = whole
     job = Job(tmp_path / "job", context)

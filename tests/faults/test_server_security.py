@@ -14,8 +14,10 @@ import pytest
 from tests.support.app import ROOT, App
 from tests.support.page_client import ENGLISH_WITHOUT_SCREEN, LOGIN, META, PageClient
 from tests.support.wire import MULTIPART, ask, form
+from webui.eichi_utils.text.translations import Translator
 
 SECRET = "nobody may read this"
+NEEDED = Translator("en")("page.password_needed").encode()
 JSON = {"Content-Type": "application/json"}
 OWN_HEADER = {"X-Endframe-Ichi": "1"}
 JOB = "/ichi/jobs/0123456789abcdef"
@@ -190,14 +192,14 @@ def test_app_fetches_no_address_that_somebody_names(app, unvisited):
         page.open()
         for value in values:
             for place in ("start-image", "end-image", "inbox"):
-                assert "does not exist" in chosen(page, place, value["path"], url=value["url"])
+                assert "was not found" in chosen(page, place, value["path"], url=value["url"])
             for endpoint in ("call", "run"):
                 body = json.dumps({"data": [value, "A cat.", 1, None, None]}).encode()
                 status, said = ask(app, f"/gradio_api/{endpoint}/generate", "POST", body, **JSON)
                 if endpoint == "call":
                     event = json.loads(said)["event_id"]
                     status, said = ask(app, f"/gradio_api/call/generate/{event}")
-                assert b"does not exist" in said, (status, said)
+                assert b"was not found" in said, (status, said)
             assert ask(app, f"/gradio_api/file={value['path']}") == (404, b"")
             assert ask(app, f"/gradio_api/proxy={value['path']}") == (404, b"")
 
@@ -224,7 +226,7 @@ def test_everything_needs_the_password(locked):
     for method, path, body, kind in EVERYWHERE:
         for wrong in ({}, basic(LOGIN + "1"), basic(LOGIN[:-1])):
             refused = ask(locked, path, method, body, **kind, **wrong, **OWN_HEADER)
-            assert refused == (401, b""), (method, path, wrong)
+            assert refused == (401, NEEDED), (method, path, wrong)
     assert [*(locked.home / "temp" / "uploads").rglob("*.png")] == [], "nothing is kept"
     assert ask(locked, "/gradio_api/startup-events")[1] in (b"true", b"false"), "this reveals nothing"
     for method, path, body, kind in EVERYWHERE:

@@ -19,6 +19,8 @@ MIRROR = "https://mirror.example.com/whl/cu128"
 PIP = ["--upgrade", "pip"]
 ALL = ["-r", "requirements.txt"]
 """The call for everything."""
+WHOLE_TORCH = ["--no-cache-dir", "torch>=2.10,<3"]
+"""The call for PyTorch with what it depends on."""
 REST = [*ALL, "torch==X"]
 """The call for everything, with the PyTorch that was chosen nailed down."""
 Steps = list[tuple[dict[str, Any], list[list[str]]]]
@@ -27,7 +29,12 @@ Steps = list[tuple[dict[str, Any], list[list[str]]]]
 def torch(index: str | None = CU126, wish: str = "torch>=2.10,<3", *, anew: bool = False) -> list[str]:
     """The call for PyTorch alone."""
     source = [] if index is None else ["--index-url", index]
-    return ["--no-deps", *(["--force-reinstall"] if anew else []), *source, wish]
+    return ["--no-deps", "--no-cache-dir", *(["--force-reinstall"] if anew else []), *source, wish]
+
+
+def triton(version: str) -> list[str]:
+    """The call for the Triton that fits PyTorch."""
+    return ["--no-deps", "--retries", "1", "--timeout", "10", f"triton-windows=={version}"]
 
 
 class Computer:
@@ -36,12 +43,16 @@ class Computer:
     def __init__(self, folder: Path):
         self.folder = folder
         self.text = FILE
+        self.constraints = ""
+        self.build = "2.13.0"
         self.calls: list[list[str]] = []
         self.variables: dict[str, str] = {}
         self.seen: list[Mapping[str, str]] = []
         self.windows = True
         self.gpus: tuple[Gpu, ...] | None = (RTX_3060,)
         self.torch: str | None = None
+        self.triton: str | None = "3.7.1.post27"
+        self.fails: tuple[str, ...] = ()
         self.works = True
         self.killed = False
         self.asked = 0
@@ -51,12 +62,15 @@ class Computer:
         vars(self).update(state, calls=[], seen=[])
         requirements = self.folder / "requirements.txt"
         requirements.write_bytes(self.text.encode())
+        if self.constraints:
+            (self.folder / "constraints.txt").write_text(self.constraints)
         machine = Machine(
             environment=self.folder,
             variables=dict(self.variables),
             windows=self.windows,
             gpus=self._ask,
             torch=lambda: self.torch,
+            triton=lambda: self.triton,
             pip=self._pip,
         )
         return install_once("app", requirements, machine)
@@ -68,19 +82,23 @@ class Computer:
     def _pip(self, arguments: list[str], variables: Mapping[str, str]) -> int:
         values = {
             str(self.folder / "requirements.txt"): "requirements.txt",
+            str(self.folder / "constraints.txt"): "constraints.txt",
             f"torch=={self.torch}": "torch==X",
         }
         self.calls.append([values.get(argument, argument) for argument in arguments])
         self.seen.append(variables)
         if self.killed and arguments[0] == "-r":
             raise KeyboardInterrupt
-        if not self.works:
+        if not self.works or any(argument.startswith(self.fails) for argument in arguments if self.fails):
             return 1
+        if arguments[-1].startswith("triton-windows=="):
+            self.triton = arguments[-1].removeprefix("triton-windows==")
+            return 0
         if "--index-url" in arguments:
             tag = arguments[arguments.index("--index-url") + 1].rpartition("/")[2]
-            self.torch = f"2.13.0+{tag}"
-        elif "--no-deps" in arguments or (arguments[0] == "-r" and self.torch is None):
-            self.torch = "2.13.0"
+            self.torch = f"{self.build}+{tag}"
+        elif "--no-cache-dir" in arguments or (arguments[0] == "-r" and self.torch is None):
+            self.torch = self.build
         return 0
 
 
@@ -98,6 +116,9 @@ def said(capsys) -> Callable[[], str]:
 WINDOWS: Steps = [({}, [PIP, torch(), REST])]
 NO_GPU: Steps = [({"gpus": ()}, [torch(None), REST]), ({}, [])]
 LINUX = {"windows": False}
+LIMITS = ["-c", "constraints.txt"]
+LIMITED = {"constraints": "torch<=2.14.1\nnumpy==2.4.6\n"}
+NO_TRITON = {"triton": None}
 CHOICE = {"variables": {"TORCH_INDEX": "cu128", "TORCH_VERSION": "2.10.0"}}
 SCENARIOS: dict[str, Steps] = {
     "windows_installs_pytorch_for_the_gpu_then_the_rest_once": [*WINDOWS, ({}, [])],
@@ -124,12 +145,54 @@ SCENARIOS: dict[str, Steps] = {
         ({"variables": {"TORCH_INDEX": MIRROR}}, [PIP, torch(MIRROR, anew=True), REST]),
         ({"variables": {"TORCH_INDEX": "pypi"}}, [torch(None, anew=True), REST]),
     ],
-    "linux_without_a_gpu_installs_everything_from_pypi": [(LINUX | {"gpus": ()}, [ALL])],
+    "linux_without_a_gpu_installs_everything_from_pypi": [
+        (LINUX | {"gpus": ()}, [WHOLE_TORCH, ALL]),
+        ({}, []),
+    ],
     "linux_with_a_new_driver_installs_everything_from_pypi": [
-        (LINUX | {"gpus": (Gpu("RTX 3060", (580, 95), (8, 6)),)}, [ALL])
+        (LINUX | {"gpus": (Gpu("RTX 3060", (580, 95), (8, 6)),)}, [WHOLE_TORCH, ALL])
     ],
     "linux_with_an_old_driver_installs_an_older_cuda": [(LINUX, [PIP, torch(), REST])],
     "linux_keeps_an_installed_pytorch": [(LINUX | {"torch": "2.13.0+cpu"}, [ALL])],
+    "triton_comes_last_and_again_with_another_pytorch": [
+        (NO_TRITON, [PIP, torch(), REST, triton("3.7.1.post27")]),
+        ({}, []),
+        ({"torch": "2.14.1+cu126"}, [triton("3.8.0.post29")]),
+        ({"torch": "2.12.0+cu126"}, [triton("3.7.0.post26")]),
+        ({"torch": "2.11.0+cu126"}, [triton("3.6.0.post26")]),
+        ({"torch": "2.15.0+cu126"}, []),
+        ({"torch": "2.13.0", "gpus": ()}, []),
+    ],
+    "a_gpu_that_triton_does_not_know_gets_none": [
+        (NO_TRITON | {"gpus": (Gpu("RTX 2060", (560, 94), (7, 5)),)}, [PIP, torch(), REST]),
+        ({"gpus": (Gpu("RTX 2060", (560, 94), None),)}, []),
+        ({"gpus": None}, []),
+    ],
+    "linux_gets_triton_with_pytorch": [(LINUX | NO_TRITON, [PIP, torch(), REST])],
+    "a_triton_that_cannot_be_had_is_no_failure": [
+        (NO_TRITON | {"fails": ("triton",)}, [PIP, torch(), REST, triton("3.7.1.post27")]),
+        ({}, [triton("3.7.1.post27")]),
+        ({"fails": ()}, [triton("3.7.1.post27")]),
+        ({}, []),
+    ],
+    "the_tried_versions_are_installed": [
+        (LIMITED, [PIP, [*torch(), *LIMITS], [*REST, *LIMITS]]),
+        ({}, []),
+        (
+            {"constraints": "torch<=2.14.1\nnumpy==2.5.0\n"},
+            [PIP, [*torch(), *LIMITS], [*REST, *LIMITS]],
+        ),
+    ],
+    "versions_that_pip_cannot_follow_are_left_once": [
+        (
+            LIMITED | LINUX | {"gpus": (), "fails": ("-c",)},
+            [[*WHOLE_TORCH, *LIMITS], WHOLE_TORCH, [*ALL, *LIMITS], ALL],
+        ),
+        ({}, []),
+    ],
+    "the_users_pytorch_is_not_limited": [
+        (LIMITED | CHOICE, [PIP, torch(CU128, "torch==2.10.0"), [*REST, *LIMITS]]),
+    ],
     "a_version_without_an_index_is_installed_on_linux_too": [
         (
             LINUX | {"gpus": (), "variables": {"TORCH_VERSION": "2.12.0"}},
@@ -148,16 +211,27 @@ def test_each_start_calls_pip_for_what_changed(computer, steps):
 
 def test_the_choice_is_printed_once(computer, said):
     computer.start()
-    assert "RTX 3060, driver 560.94. Taking PyTorch for CUDA 12.6" in said()
+    assert "RTX 3060, driver 560.94. Installing PyTorch for CUDA 12.6" in said()
     computer.start()
     assert said() == ""
 
 
 def test_an_installation_that_failed_is_repeated(computer):
+    assert not computer.start(works=False, **LINUX, gpus=())
+    assert computer.calls == [WHOLE_TORCH]
+    computer.windows, computer.gpus = True, (RTX_3060,)
     assert not computer.start(works=False)
     assert not computer.start()
     assert computer.start(works=True)
     assert computer.calls[-1] == REST
+
+
+def test_what_could_not_be_followed_is_said(computer, said):
+    computer.start(**LIMITED, fails=("-c",))
+    assert "The tested versions could not be installed" in said()
+    assert not computer.start(works=False, text=FILE + "tqdm\n")
+    computer.start(works=True, fails=("triton",), triton=None)
+    assert "Triton could not be installed" in said()
 
 
 def test_an_installation_that_was_killed_is_repeated(computer):
@@ -180,14 +254,14 @@ def test_without_network_a_new_gpu_starts_the_old_build(computer, said):
     computer.start()
     assert computer.start(gpus=(RTX_5070,), works=False)
     assert computer.torch == "2.13.0+cu126"
-    assert "the next start tries again" in said()
+    assert "The next start tries again" in said()
 
 
 @pytest.mark.parametrize(
     ("gpus", "sentence"),
     [
-        ((), "No NVIDIA card was found"),
-        (None, "NVIDIA's driver does not answer"),
+        ((), "No NVIDIA GPU was found"),
+        (None, "NVIDIA's driver does not respond"),
         ((Gpu("GTX 1060", (560, 94), (6, 1)),), "GTX 1060 is too old"),
         ((Gpu("RTX 3060", (512, 15), (8, 6)),), "Update the driver to 580 or newer"),
     ],

@@ -13,9 +13,10 @@ from scripts.sentences import SENTENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 BAT = (ROOT / "start.bat").read_text("utf-8")
+GET_BAT = (ROOT / "scripts" / "get_python.bat").read_text("utf-8")
 FUNCTIONS = (ROOT / "scripts" / "environment.sh").read_text("utf-8")
 SETTINGS = (ROOT / "environment2.bat").read_text("utf-8")
-VERSIONS = ["3.13", "3.12", "3.11", "3.10"]
+VERSIONS = ["3.14", "3.13", "3.12", "3.11", "3.10"]
 
 
 def code_of(text: str) -> str:
@@ -28,10 +29,10 @@ def test_both_search_the_supported_pythons():
     assert [f"3.{minor}" for minor in range(newest, oldest - 1, -1)] == VERSIONS
     assert f"({' '.join(VERSIONS)}) do if not defined python call :try py -%%v" in BAT
     assert " ".join(f"python{version}" for version in VERSIONS) in FUNCTIONS
-    assert BAT.count("(313 312 311 310)") == 2
+    assert BAT.count("(314 313 312 311 310)") == 2
     for text in (FUNCTIONS, (ROOT / "scripts" / "no_python.txt").read_text("utf-8")):
         assert "、".join(reversed(VERSIONS)) in text
-        assert "No Python 3.10, 3.11, 3.12 or 3.13" in text
+        assert "Python 3.10, 3.11, 3.12, 3.13 or 3.14" in text
 
 
 def test_both_clear_another_pythons_variables():
@@ -47,6 +48,8 @@ def test_start_bat_runs_in_a_folder_of_any_name():
     assert alone and ":" not in last
     assert "DisableDelayedExpansion" in code
     assert code.count("%~dp0") == 1
+    assert GET_BAT.isascii()
+    code += code_of(GET_BAT)
     for place in re.finditer(r"%root%", code):
         before = code[: place.start()].rpartition("\n")[2]
         assert before.count('"') % 2 == 1, before  # in quotes
@@ -95,22 +98,22 @@ def test_every_message_is_used():
         ((2, 7), 63, False),
         ((3, 9), 63, False),
         ((3, 10), 63, True),
-        ((3, 13), 63, True),
-        ((3, 14), 63, False),
+        ((3, 14), 63, True),
+        ((3, 15), 63, False),
         ((3, 12), 31, False),
     ],
 )
 def test_a_python_can_run_the_app_if_torch_is_built_for_it(monkeypatch, version, size, can):
     monkeypatch.setattr(sys, "version_info", (*version, 0))
     monkeypatch.setattr(sys, "maxsize", 2**size - 1)
-    assert check_python.can_run(in_environment=False) is can
+    assert (check_python.check(in_environment=False) == 0) is can
 
 
 @pytest.mark.parametrize(("module", "in_environment"), [("pip", True), ("ensurepip", False), ("venv", False)])
 def test_a_python_without_pip_or_venv_is_not_supported(monkeypatch, module, in_environment):
     monkeypatch.setitem(sys.modules, module, None)
-    assert not check_python.can_run(in_environment)
-    assert check_python.can_run(not in_environment)
+    assert check_python.check(in_environment) == check_python.LACKS_MODULE
+    assert check_python.check(not in_environment) == 0
 
 
 def test_any_python_can_run_the_check():
@@ -119,3 +122,28 @@ def test_any_python_can_run_the_check():
     newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr)
     assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]
+
+
+def test_uv_is_pinned_by_address_and_checksum_for_both_systems():
+    lines = [line.split() for line in (ROOT / "scripts" / "uv.txt").read_text("ascii").splitlines()]
+    assert [system for system, _, _ in lines] == ["windows", "linux"]
+    for system, checksum, address in lines:
+        assert re.fullmatch(r"[0-9a-f]{64}", checksum)
+        wheel = {"windows": "win_amd64", "linux": "manylinux_2_17_x86_64.manylinux2014_x86_64"}[system]
+        pattern = r"https://files\.pythonhosted\.org/packages/[0-9a-f/]{66}/uv-[\d.]+-py3-none-" + re.escape(
+            wheel
+        )
+        assert re.fullmatch(pattern + r"\.whl", address)
+
+
+def test_both_name_the_same_reasons_why_no_python_came():
+    """Each reason is a file of two sentences, Japanese and English."""
+    of_bat = set(re.findall(r"python_(\w+)\.txt", GET_BAT))
+    of_sh = set(re.findall(r"\b(?:tell|refuse) (\w+)", FUNCTIONS))
+    files = {path.stem.removeprefix("python_"): path for path in (ROOT / "scripts").glob("python_*.txt")}
+    assert of_bat == of_sh == set(files)
+    for path in files.values():
+        japanese, english = path.read_text("utf-8").splitlines()
+        assert re.search(r"[ぁ-ん]", japanese) and english.isascii()
+    codes = re.search(r"for %%e in \(([\d ]+)\)", GET_BAT)
+    assert codes is not None and " | ".join(codes[1].split()) + ") refuse proxy" in FUNCTIONS

@@ -57,22 +57,30 @@ class App:
         environment: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        self.home, self.outputs = home, home / "outputs"
         self.patience = patience
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self.log = home / "app.log"
-        self._settings = home / "settings" / "app_settings.json"
+        self.settle_in(home)
         self._options = options
         self._models = models
         self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # starts would take three times as long
         self._process: subprocess.Popen[bytes] | None = None
 
+    def settle_in(self, home: Path) -> None:
+        """Take another folder, into which the one before was moved."""
+        self.home, self.outputs = home, home / "outputs"
+        self.log = home / "app.log"
+        self._settings = home / "settings" / "app_settings.json"
+
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def command(self, *options: str | Path, home: Path | None = None, port: int | None = None) -> list[str]:
         """The command line, as this app's or as another's."""

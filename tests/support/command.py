@@ -3,12 +3,16 @@
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from diffusers_helper.events import Event, StepDone
 from tests.support.tiny import GOLDEN, MODELS
+from webui.eichi_utils.jobs.job import Progress
+from webui.eichi_utils.progress_line import ProgressLine
 from webui.endframe_ichi import main
 
 SMALL = {
@@ -65,7 +69,7 @@ class Command:
         return Answer(status, tuple(self._capsys.readouterr().err.splitlines()), files_below(output))
 
     def refuse(self, *arguments: object, status: int = 2, begun: bool = False, **named: Path) -> str:
-        """Run the command, which must fail with one sentence and leave nothing; returns the sentence.
+        """Run the command, which must fail with one line and leave nothing; returns its sentences.
 
         Args:
             begun: the work goes on for a while, so what is planned and done is told before the sentence.
@@ -75,12 +79,22 @@ class Command:
         *before, sentence = answer.lines
         assert sentence.startswith("Error: ")
         assert sentence.endswith((".", "?"))
-        assert ". " not in sentence.replace("...", "")
-        assert "went wrong that this app does not know" not in sentence
-        progress = ("Making ", "Section ") if begun else ()
+        assert sentence.replace("...", "").count(". ") <= 2, "what is wrong, and what to do"
+        assert "An unexpected error occurred" not in sentence
+        progress = ("Making ", "Section ", "section ") if begun else ()
         assert all(line.startswith(progress) for line in before), before
         assert answer.files == ()
         return sentence.removeprefix("Error: ")
+
+
+def at_steps(monkeypatch: pytest.MonkeyPatch, act: Callable[[StepDone], object]) -> None:
+    """Calls `act` with each StepDone as the terminal shows it."""
+
+    def show(_line: ProgressLine, event: Event, _progress: Progress) -> None:
+        if isinstance(event, StepDone):
+            act(event)
+
+    monkeypatch.setattr(ProgressLine, "show", show)
 
 
 def files_below(folder: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_hunyuan_video import (
 )
 from torch import nn
 
-from diffusers_helper.eight_bit.block import FUSED_FORWARDS, use_fused_forward
+from diffusers_helper.eight_bit.block import FUSED_FORWARDS, can_fuse, use_fused_forward
 from diffusers_helper.eight_bit.linear import ScaledLinear, quantize
 from diffusers_helper.transformer.compiling import COMPILED_FORWARD
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation, strip_modulation
@@ -27,7 +27,7 @@ def traced_product(tokens, weight, scale, bias):
     return whole.to(tokens.dtype)
 
 
-def make_block(kind, product=traced_product, dtype=torch.float32, device=CPU):
+def make_block(kind, product=traced_product, dtype=torch.float32, device=CPU, attention=None):
     """Make a block with 8-bit weights, whose layers compute with `product`."""
     torch.manual_seed(1)
     block = KINDS[kind](HEADS, HEAD_DIM, mlp_ratio=4.0)
@@ -38,9 +38,10 @@ def make_block(kind, product=traced_product, dtype=torch.float32, device=CPU):
     for name, layer in list(block.named_modules()):
         if isinstance(layer, nn.Linear):
             block.set_submodule(name, scaled(layer, product))
-    use_fused_forward(block, kind)
-    if not hasattr(block, COMPILED_FORWARD):
-        setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], TORCH_OPS))
+    if can_fuse(block):
+        use_fused_forward(block, kind, attention)
+    else:
+        setattr(block, COMPILED_FORWARD, partial(FUSED_FORWARDS[kind], TORCH_OPS, attention))
     sizes = modulation_sizes(kind, WIDTH)
     set_modulation(block, kind, tuple(torch.randn(1, size).to(device, dtype) for size in sizes))
     return block

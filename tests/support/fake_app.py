@@ -17,6 +17,7 @@ from webui.eichi_utils.jobs.eta import SpeedHistory
 from webui.eichi_utils.jobs.job import Job, Run
 from webui.eichi_utils.jobs.queue import JobQueue
 from webui.eichi_utils.preflight import Preflight
+from webui.eichi_utils.recent_videos import RecentVideos
 from webui.eichi_utils.settings.presets import PresetStore
 from webui.eichi_utils.settings.settings import SettingsStore
 
@@ -32,7 +33,8 @@ def fake_app(home: Path, run: Run, *, demo: bool = False, **values: Any) -> Iter
         "settings": SettingsStore(home / "settings" / "app_settings.json", SETTINGS_FIELDS),
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
         "speed": SpeedHistory(home / "settings" / "speed.json"),
-        "preflight": Preflight(engine, home / "outputs"),
+        "preflight": Preflight(lambda: engine, lambda: home / "outputs"),
+        "recent": RecentVideos(lambda: home / "outputs", home / "temp" / "recent"),
         "language": "en",
     }
     app = AppState(**plain | values)

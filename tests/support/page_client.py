@@ -49,8 +49,9 @@ class PageClient:
 
     def open(self) -> "PageClient":
         """Do what a browser does after loading the page."""
-        (call,) = [call for call in self._calls if any(event == "load" for _, event in call["targets"])]
-        self._run(call)
+        loads = [call["id"] for call in self._calls if any(event == "load" for _, event in call["targets"])]
+        (call,) = [call for call in self._calls if call["trigger_after"] in loads and call["backend_fn"]]
+        self._run_all(call)
         return self
 
     def upload(self, path: Path, name: str | None = None) -> dict[str, Any]:
@@ -60,9 +61,16 @@ class PageClient:
         return {"path": stored, "meta": META, "orig_name": name or path.name}
 
     def set(self, **values: Any) -> "PageClient":
-        """Fill in widgets (`_` stands for `-`), then let the page look at what was filled in."""
-        self.shown |= {name.replace("_", "-"): value for name, value in values.items()}
-        self.send(next(iter(values)).replace("_", "-"), "change")
+        """Fill in widgets by hand (`_` stands for `-`), then let the page look at what was filled in."""
+        filled = {name.replace("_", "-"): value for name, value in values.items()}
+        filled |= {f"{name}-choice": "other" for name in filled if f"{name}-choice" in self.shown}
+        self.shown |= filled
+        for name in filled:
+            self.send(
+                name, next(event for event in ("input", "change", "blur") if self._calls_of(name, event))
+            )
+        if self._calls_of(name := next(iter(filled)), "change"):
+            self.send(name, "change")
         return self
 
     def click(self, name: str, job: str = "") -> str:
@@ -83,15 +91,22 @@ class PageClient:
         Raises:
             AssertionError: the server answered with an error of its own instead of a message on the page.
         """
-        numbers = [number for number in self._widgets if self._name(number) == name]
-        calls = [call for call in self._calls if [numbers[0], event] in call["targets"]]
+        calls = self._calls_of(name, event)
         assert calls, f"{name} has no {event}"
         for call in calls:
-            if call["backend_fn"]:
-                self._run(call)
-            for following in self._calls:
-                if following["trigger_after"] == call["id"] and following["backend_fn"]:
-                    self._run(following)
+            self._run_all(call)
+
+    def _run_all(self, call: Mapping[str, Any]) -> None:
+        """Run a call and those that follow it."""
+        if call["backend_fn"]:
+            self._run(call)
+        for following in self._calls:
+            if following["trigger_after"] == call["id"] and following["backend_fn"]:
+                self._run(following)
+
+    def _calls_of(self, name: str, event: str) -> list[dict[str, Any]]:
+        numbers = [number for number in self._widgets if self._name(number) == name]
+        return [call for call in self._calls if [numbers[0], event] in call["targets"]]
 
     @property
     def message(self) -> str:
@@ -119,7 +134,8 @@ class PageClient:
     def _ask(self, number: int, data: list[Any]) -> dict[str, Any]:
         """Send one call as the page does; gives the last word on it."""
         body = {"data": data, "fn_index": number, "session_hash": self._session, "event_data": None}
-        event = self.http.post("gradio_api/queue/join", json=body).json()["event_id"]
+        sent = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        event = self.http.post("gradio_api/queue/join", **sent).json()["event_id"]
         return last_word(self.http, self._session, event)
 
 

@@ -10,7 +10,8 @@ from diffusers_helper.events import Event, Finished, Planned, SectionDone, Stage
 from diffusers_helper.plan import make_plan
 from tests.support import app
 from webui.eichi_utils.jobs.job import Job, JobSpec
-from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.queue import JobQueue
+from webui.eichi_utils.jobs.view import QueueView
 
 SOON = 20
 """Seconds that nothing here needs, unless it waits for ever."""

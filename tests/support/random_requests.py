@@ -6,7 +6,7 @@ from diffusers_helper.request import GenerationRequest, field_limits
 
 WHOLE = ("steps", "resolution", "crf")
 NUMBERS = ("teacache_threshold", "end_frame_strength", "distilled_guidance_scale", "guidance_rescale")
-FLAGS = ("teacache", "loop", "keep_section_videos", "save_section_stills")
+FLAGS = ("teacache", "loop", "keep_section_videos", "save_section_stills", "embed_request")
 PIECES = (
     *("", "A cat.", "猫が歩く。", "é", "👩\u200d👩\u200d👧", '"', "'", "\\", "\n", "\r\n", "\t", "\0"),
     *("\x1b[31m", "\x7f", "{", "}", "%s", "=", ";", "#", "<b>", "\u2028", "\ufeff", "\U0010ffff", " "),

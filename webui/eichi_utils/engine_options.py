@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusers_helper.errors import EngineError
 from diffusers_helper.events import Notice
-from diffusers_helper.public import ModelFiles, find_models
+from diffusers_helper.public import (
+    ModelFiles,
+    OutdatedWeights,
+    find_models,
+    find_outdated,
+    room_for_eight_bit,
+)
 
 from .download.model_folders import ModelFolders, find_models_in, take_inventory
 
@@ -32,7 +39,6 @@ class EngineOptions:
         vram_gb: most GiB of the GPU's memory to use; None for all that is free.
         downloaded: folder of the app's own download.
         eight_bit: use the transformer's 8-bit weights, and convert them first where they are missing.
-        sage_attention: use SageAttention, which is faster and less exact.
     """
 
     models: Path | None
@@ -41,7 +47,6 @@ class EngineOptions:
     vram_gb: float | None
     downloaded: Path = DOWNLOADED
     eight_bit: bool = False
-    sage_attention: bool = False
 
     @property
     def folders(self) -> ModelFolders:
@@ -66,26 +71,59 @@ class EngineOptions:
         Raises:
             InputError: the models are not there, or not complete.
         """
+        if self.models is None and not self._has_download:
+            yield Notice("demo_models", {"path": str(self.folders.own)})
+        return self._find_models()
+
+    def find_tokenizer(self) -> Path | None:
+        """Return the folder of Llama's tokenizer; None where it is not there yet."""
+        try:
+            return self._find_models().text_encoder.processor
+        except EngineError:
+            return None
+
+    def _find_models(self) -> ModelFiles:
         if self.models is not None:
             return find_models(self.models)
-        if self._has_download:
-            return find_models_in(self.folders)
-        yield Notice("demo_models", {"path": str(self.folders.own)})
-        return find_models(DEMO)
+        return find_models_in(self.folders) if self._has_download else find_models(DEMO)
 
-    def config_of(self, files: ModelFiles) -> "EngineConfig":
-        """The engine's configuration with these models. Imports torch."""
+    def config_of(self, files: ModelFiles, eight_bit: bool | None = None) -> "EngineConfig":
+        """The engine's configuration with these models. Imports torch.
+
+        Args:
+            eight_bit: the job's own choice; None for that of the command line.
+        """
         from diffusers_helper.engine import EngineConfig
 
-        roots = self._eight_bit_roots(files.transformer.folder) if self.eight_bit else ()
-        return EngineConfig(files, self.cache, self.device, self.vram_gb, roots, self.sage_attention)
+        is_fast = self.eight_bit if eight_bit is None else eight_bit
+        roots = self._eight_bit_roots(files.transformer.folder) if is_fast else ()
+        return EngineConfig(files, self.cache, self.device, self.vram_gb, roots)
+
+    def room_for_eight_bit(self) -> tuple[Path, int]:
+        """Return the folder of the 8-bit weights of the models in use, and the bytes that they still need.
+
+        Raises:
+            InputError: the models are not there, or not complete.
+            OSError: something cannot be read now.
+        """
+        transformer = self._find_models().transformer
+        return room_for_eight_bit(transformer, self._eight_bit_roots(transformer.folder))
+
+    def find_outdated(self) -> list[OutdatedWeights]:
+        """Find the 8-bit weights that an earlier version has left, wherever it made them. Raises OSError."""
+        roots = self.folders.target, *self._cached_roots
+        return [found for root in roots if (found := find_outdated(root)) is not None]
+
+    @property
+    def _cached_roots(self) -> tuple[Path, Path]:
+        return self.cache / "eight_bit" / "models", self.cache / "eight_bit" / "demo"
 
     def _eight_bit_roots(self, transformer: Path) -> tuple[Path, ...]:
         """The folders below which 8-bit weights may lie: that of the models, if it is ours, and the cache.
 
         Not ours are the demo's models, and folders to which the app downloads nothing (Hugging Face's cache).
         """
+        (cached, demo), target = self._cached_roots, self.folders.target
         if transformer.resolve().is_relative_to(DEMO.resolve()):
-            return (self.cache / "eight_bit" / "demo",)
-        cached, target = self.cache / "eight_bit" / "models", self.folders.target
+            return (demo,)
         return (target, cached) if transformer.is_relative_to(target) else (cached,)

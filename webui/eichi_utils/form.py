@@ -13,13 +13,12 @@ from typing import Any
 
 from diffusers_helper.buckets import video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.public import atomic_write, open_data_uri, read_size
+from diffusers_helper.public import new_file, open_data_uri, read_size, read_size_and_length
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 
 from .settings.settings import Field
 
 Values = dict[str, Any]
-NORMAL, LOOP = "normal", "loop"
 MAX_SEED_DIGITS = 19
 UNKNOWN_PICTURE = "?"
 """The start image's name while none is chosen."""
@@ -41,26 +40,41 @@ _NEW = GenerationRequest()
 _SAME = (
     *("prompt", "seconds", "section_seconds", "end_frame_strength", "teacache", "teacache_threshold"),
     *("steps", "distilled_guidance_scale", "crf", "resolution", "keep_section_videos", "save_section_stills"),
+    "embed_request",
+    *("loop", "all_padding"),
 )
 """The fields that a request has under the same name."""
 DEFAULTS: Values = {
     **{name: getattr(_NEW, name) for name in _SAME},
-    "mode": NORMAL,
-    "use_all_padding": False,
-    "all_padding": 1.0,
     "random_seed": True,
     "seed": "0",
     "use_keyframes": False,
     "copy_keyframes": True,
+    "join": True,
 }
 """A form that was never touched."""
 FIELDS: dict[str, Field] = {
     **{name: Field(default, _takes_kind_of(default)) for name, default in DEFAULTS.items()},
     "section_seconds": Field(_NEW.section_seconds, _is_one_of(0.5, 1)),
-    "mode": Field(NORMAL, _is_one_of(NORMAL, LOOP)),
+    "all_padding": Field(None, lambda value: value is None or _takes_kind_of(1.0)(value)),
 }
 """The fields that come back at the next start; pictures and section rows do not."""
-_ELSEWHERE = {"start_image", "end_image", "keyframes", "loop"}
+OWN_CHOICES = ("embed_request",)
+"""The fields that stay as they are when a request comes back: they are about files to come."""
+SEED = ("random_seed", "seed")
+
+
+def renew_settings(kept: Values) -> Values:
+    """Turn the fields that earlier versions kept (`mode`, `use_all_padding`) into today's."""
+    renewed = {name: value for name, value in kept.items() if name not in ("mode", "use_all_padding")}
+    if "mode" in kept:
+        renewed.setdefault("loop", kept["mode"] == "loop")
+    if kept.get("use_all_padding") is False:
+        renewed.pop("all_padding", None)
+    return renewed
+
+
+_ELSEWHERE = {"start_image", "end_image", "crop_position", "keyframes", "previous_video"}
 HIDDEN_SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in FIELDS and name not in _ELSEWHERE)
 """The settings of a request that the page has no field for: kept as they came, and shown in words."""
 
@@ -75,11 +89,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The picture files of a form: the start image (or several, a video each), the end image, the rows."""
+    """The picture files of a form: the start image (or several, a video each), the end image, the rows.
+
+    `position` is the request's `crop_position`; `previous` the video whose last frame the start image is.
+    """
 
     start: tuple[str, ...] = ()
     end: str | None = None
     rows: Mapping[int, Row] = field(default_factory=dict)
+    position: float = 0.5
+    previous: Path | None = None
 
 
 def count_rows(values: Values) -> int:
@@ -123,12 +142,15 @@ def to_requests(values: Values, pictures: Pictures, hidden: Mapping[str, Any]) -
     starts: tuple[str | None, ...] = pictures.start or ((None,) if has_keyframe_picture else ())
     if not starts:
         raise InputError("choose_start_image")
-    made = {key: "" if values[key] is None else values[key] for key in _SAME}  # "" is no number to any check
+    emptied = {key: "" for key in _SAME if values[key] is None}  # which is no number to any check
+    made = {key: values[key] for key in _SAME} | emptied | {"all_padding": values["all_padding"]}
     made |= {key: hidden[key] for key in HIDDEN_SETTINGS if hidden.get(key) is not None}
     made |= {"start_image": None, "end_image": pictures.end, "keyframes": keyframes}
-    padding = -1 if values["all_padding"] is None else values["all_padding"]
-    made |= {"loop": values["mode"] == LOOP, "all_padding": padding if values["use_all_padding"] else None}
+    made["crop_position"] = pictures.position
     made["seed"] = None if values["random_seed"] else _seed(values["seed"])
+    if pictures.previous is not None and values["join"]:
+        height, width, _ = read_size_and_length(pictures.previous)
+        made |= {"previous_video": str(pictures.previous), "height": height, "width": width}
     return [GenerationRequest.from_dict(made | {"start_image": start}) for start in starts]
 
 
@@ -154,7 +176,7 @@ def _keyframes(values: Values, rows: Mapping[int, Row]) -> list[dict[str, object
 
 def copies_pictures(values: Values) -> bool:
     """Return whether the red and the blue picture count for all even and odd sections."""
-    return values["mode"] == LOOP and bool(values["copy_keyframes"])
+    return bool(values["loop"] and values["copy_keyframes"])
 
 
 # -- the way back ------------------------------------------------------------------------------------
@@ -170,15 +192,13 @@ def from_request(request: GenerationRequest, folder: Path) -> tuple[Values, Pict
     Raises:
         InputError: a picture inside the request is damaged.
     """
-    padding, seed = request.all_padding, request.seed
+    seed = request.seed
     values: Values = {key: getattr(request, key) for key in _SAME} | {
-        "mode": LOOP if request.loop else NORMAL,
-        "use_all_padding": padding is not None,
-        "all_padding": DEFAULTS["all_padding"] if padding is None else padding,
         "random_seed": seed is None,
         "seed": str(seed or 0),
         "use_keyframes": bool(request.keyframes),
         "copy_keyframes": False,  # each row comes back by itself
+        "join": True,
     }
     named = request.map_images(lambda image: _as_file(image, folder))
     changed = {key: value for key, value in vars(request).items() if value != getattr(_NEW, key)}
@@ -187,7 +207,7 @@ def from_request(request: GenerationRequest, folder: Path) -> tuple[Values, Pict
         hidden = {key: value for key, value in hidden.items() if key not in ("width", "height")}
     rows = {keyframe.section: Row(keyframe.image, keyframe.prompt) for keyframe in named.keyframes}
     start = () if named.start_image is None else (named.start_image,)
-    return values, Pictures(start, named.end_image, rows), hidden
+    return values, Pictures(start, named.end_image, rows, request.crop_position), hidden
 
 
 def _as_file(image: str, folder: Path) -> str:
@@ -198,7 +218,6 @@ def _as_file(image: str, folder: Path) -> str:
     content, ending = opened.read(), kind.partition("/")[2]
     name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
     path = folder / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, flush=False) as part:
+    with new_file(path, flush=False) as part:
         part.write_bytes(content)
     return str(path)

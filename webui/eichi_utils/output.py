@@ -1,31 +1,55 @@
-"""The output folder: names that every system takes, never a way out of the app's folder."""
+"""The output folder: a name inside the app's folder that every system takes, or a whole path."""
 
+import contextlib
 import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
+import secrets
 import unicodedata
 from collections.abc import Collection
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from diffusers_helper.errors import InputError
-from diffusers_helper.public import disk_errors
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.public import delete_file, disk_errors
 
+DEFAULT_OUTPUT = "outputs"
+"""The output folder in the app's folder, unless another is chosen."""
 MAX_LENGTH = 100
 """Characters of a name: on Windows a path has 260 for this app's folder, the output folder and the video."""
+MAX_PATH_LENGTH = 200
+"""Characters of a whole path: on Windows 260 hold the video's name, too."""
 MAX_BYTES = 200
 """Bytes of a file's name: file systems take 255, and the longest ending that we add has 21."""
-INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""The Unicode categories of what cannot be seen in a name: controls, surrogates, line ends."""
+UNTYPABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""The Unicode categories of what no field of a page can hold: controls, surrogates, line ends."""
+INVISIBLE = UNTYPABLE | {"Cf"}
+"""The Unicode categories of what cannot be seen in a name."""
+MAX_LEVELS = 20
+"""Levels of a folder that are looked for in another home."""
 OWN_FOLDERS = frozenset(
     {"__pycache__", "cache", "eichi_utils", "hf_download", "logs", "presets", "settings", "static", "temp"}
 )
 """The folders that the app keeps for itself in its folder."""
+PROGRAM = Path(__file__).resolve().parents[2]
+PROGRAM_FOLDERS = frozenset(
+    {
+        ".git",
+        "benchmarks",
+        "demo_models",
+        "diffusers_helper",
+        "docs",
+        "examples",
+        "locales",
+        "scripts",
+        "tests",
+    }
+    | {"uv", "venv", "webui"}
+)
+"""The folders of the program, which an update or a new installation replaces."""
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+_NETWORK = re.compile(r"[/\\]{2}")
+"""The beginning of a network share, or of a device: Windows would sign in there with the user's name."""
 _OUTSIDE = re.compile(r"[/\\~]|[a-z]:", re.IGNORECASE)
 """The beginnings of names that lead elsewhere: a root, a network share, a home, a drive."""
 
@@ -44,8 +68,12 @@ def check_name(name: str) -> str:
 def is_plain_name(name: str) -> bool:
     """Return whether Windows and Linux both take `name` for a file or a folder, with room for our endings."""
     bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name) or name.strip(" .") != name
-    bad = bad or any(unicodedata.category(character) in INVISIBLE for character in name)
+    bad = bad or _holds(name, INVISIBLE)
     return not bad and 0 < len(name) <= MAX_LENGTH and len(name.encode()) <= MAX_BYTES
+
+
+def _holds(name: str, categories: Collection[str]) -> bool:
+    return any(unicodedata.category(character) in categories for character in name)
 
 
 def new_name(folder: Path, taken: Collection[str] = ()) -> str:
@@ -59,18 +87,29 @@ def new_name(folder: Path, taken: Collection[str] = ()) -> str:
     return name
 
 
-def resolve_output(name: str, base: Path) -> Path:
+def resolve_output(name: str, base: Path, *, anywhere: bool = False) -> Path:
     """Return the folder called `name` inside `base`; it need not exist. `/` and `\\` both part its levels.
+
+    Args:
+        anywhere: a whole path (`~` is the user's home) may be any folder but the app's own ones.
 
     Raises:
         InputError: it is no name on every system, leads out of `base`, belongs to the app, or is a file.
+        MachineError: its drive is not there.
     """
-    if not name.strip():
+    if anywhere and (path := whole_path(name)) is not None and os.path.isdir(path):  # noqa: PTH112
+        return _check_whole(name, path, base)  # its name may end in spaces
+    name = name.strip()
+    if not name:
         raise InputError("output_folder_empty")
+    if (path := whole_path(name)) is not None and anywhere:
+        return _check_whole(name, path, base)
     if len(name) > MAX_LENGTH:
         raise InputError("output_folder_too_long", name=name[:20], length=MAX_LENGTH)
     parts = [part for part in re.split(r"[/\\]", name) if part]
     if _OUTSIDE.match(name) or ".." in parts:
+        if anywhere:
+            raise InputError("output_folder_not_whole", name=name, example=str(Path.home() / "Videos"))
         raise InputError("output_folder_outside", name=name)
     for part in parts:
         if not is_plain_name(part):
@@ -80,54 +119,107 @@ def resolve_output(name: str, base: Path) -> Path:
     return path
 
 
-def _check_on_disk(name: str, path: Path, base: Path) -> None:
-    """Refuse a folder that a link leads elsewhere, or whose name a file has."""
+def whole_path(name: str) -> Path | None:
+    """Return the path that `name` is from its root or the user's home on; None where it is only a name.
+
+    Looks at no disk.
+
+    Raises:
+        InputError: it is on a network share.
+    """
+    if _NETWORK.match(name):
+        raise InputError("output_folder_network", name=name[:MAX_LENGTH])
+    path = Path(os.path.expanduser(name) if re.match(r"~([/\\]|$)", name) else name)  # noqa: PTH111  (never raises)
+    return path if path.is_absolute() and ".." not in path.parts else None
+
+
+def _check_whole(name: str, path: Path, base: Path) -> Path:
+    """Return a folder that may be anywhere; levels that are there may have any name that a page can show."""
+    if len(str(path)) > MAX_PATH_LENGTH:
+        raise InputError("output_folder_too_long", name=name[:20], length=MAX_PATH_LENGTH)
+    if (part := next((part for part in path.parts if _holds(part, UNTYPABLE)), None)) is not None:
+        raise InputError("bad_folder_name", name=part)
+    for level in (path, *path.parents):
+        if os.path.isdir(level):  # noqa: PTH112  (is_dir may raise)
+            break
+        if level == level.parent:
+            raise MachineError("disk_away", path=str(level))
+        if not is_plain_name(level.name):
+            raise InputError("bad_folder_name", name=level.name)
+    _check_on_disk(name, path, base, anywhere=True)
+    return path
+
+
+def _check_on_disk(name: str, path: Path, base: Path, *, anywhere: bool = False) -> None:
+    """Refuse a folder of the app, one whose name a file has and, unless it may be anywhere, one that a link
+    leads out of `base`."""
     try:
-        # Windows' short names (`HF_DOW~1`) become long ones, too
-        real = path.resolve().relative_to(base.resolve()).parts
-    except (OSError, RuntimeError, ValueError) as error:  # the links lead out, or in circles
+        real, home = path.resolve(), base.resolve()  # Windows' short names (`HF_DOW~1`) become long ones, too
+    except (OSError, RuntimeError, ValueError) as error:  # the links lead in circles
         raise InputError("output_folder_leads_out", name=name) from error
-    if not real or {real[0].casefold(), path.relative_to(base).parts[0].casefold()} & OWN_FOLDERS:
+    if not anywhere and not real.is_relative_to(home):
+        raise InputError("output_folder_leads_out", name=name)
+    if _is_of_app(path, base) or _is_of_app(real, home):
         raise InputError("output_folder_of_app", name=name)
     levels = [path, *path.parents]
-    for level in levels[: levels.index(base)]:
+    for level in levels if anywhere else levels[: levels.index(base)]:
         if os.path.lexists(level) and not os.path.isdir(level):  # noqa: PTH112  (is_dir may raise)
             raise InputError("output_folder_is_file", name=name)
 
 
-def open_in_file_manager(path: Path) -> bool:
-    """Show a folder on this computer's screen without waiting; a missing one is made.
+def _is_of_app(path: Path, base: Path) -> bool:
+    """Return whether the app needs a folder for something else."""
+    for root, own in ((base, OWN_FOLDERS), (PROGRAM, PROGRAM_FOLDERS)):
+        if path.is_relative_to(root):
+            parts = path.relative_to(root).parts
+            return not parts or parts[0].casefold() in own
+    return False
 
-    Returns:
-        False where nothing can show it, as on a server without a screen.
+
+def try_folder(folder: Path) -> None:
+    """Write a file in a folder, and leave all as it was: a missing folder is made and deleted again.
 
     Raises:
-        MachineError: the folder cannot be made.
+        MachineError: it cannot be made, or nothing can be written there.
     """
-    with disk_errors(path, path):
-        path.mkdir(parents=True, exist_ok=True)
-    startfile = getattr(os, "startfile", None)  # there is one on Windows only
-    try:
-        if startfile is not None:
-            startfile(str(path.absolute()))
-            return True
-        return _start_opener(path.absolute())
-    except OSError:
-        return False
+    new = [level for level in (folder, *folder.parents) if not os.path.isdir(level)]  # noqa: PTH112
+    with disk_errors(folder, folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f"{secrets.token_hex(8)}.part"
+            probe.write_bytes(b"?")
+            delete_file(probe)
+        finally:
+            for level in new:
+                with contextlib.suppress(OSError):  # it was not made, or somebody uses it already
+                    level.rmdir()
 
 
-def _start_opener(path: Path) -> bool:
-    is_mac = sys.platform == "darwin"
-    has_screen = is_mac or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    command = shutil.which("open" if is_mac else "xdg-open")
-    if command is None or not has_screen:
-        return False
-    process = subprocess.Popen(
-        [command, str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
-    )
-    threading.Thread(target=process.wait, name="file manager", daemon=True).start()  # leaves no zombie
-    return True
+def portable_path(path: Path, home: Path) -> str:
+    """Return a path as it is stored: relative (with `/`) where it lies in `home`, which may be moved."""
+    for inner, base in ((path, home), (Path(os.path.realpath(path)), Path(os.path.realpath(home)))):
+        if inner.is_relative_to(base):
+            return inner.relative_to(base).as_posix()
+    return str(path)
+
+
+def find_stored_folder(stored: str, home: Path, default: Path, marker: Path) -> Path:
+    """Return the output folder that `portable_path` stored; those of an earlier version are all absolute.
+
+    One below the home before a move is the one below `home` now. Where a folder elsewhere is away, `default`
+    takes its place.
+
+    Args:
+        marker: a path relative to home that no two homes have, unless one is a copy of the other.
+    """
+    absolute = PureWindowsPath(stored).is_absolute() or PurePosixPath(stored).is_absolute()
+    folder = Path(stored) if absolute else home / stored
+    if folder in (home, default) or folder.is_relative_to(home):
+        return folder
+    if os.path.isdir(folder):  # noqa: PTH112  (is_dir may raise)
+        copied = (parent for parent in (folder, *folder.parents) if os.path.lexists(parent / marker))
+        return next((home / folder.relative_to(parent) for parent in copied), folder)
+    parts = [part for part in re.split(r"[/\\]", stored) if part][-MAX_LEVELS:]
+    tails = (parts[first:] for first in range(len(parts)) if parts[first].casefold() not in OWN_FOLDERS)
+    below = (home.joinpath(*tail) for tail in tails if ".." not in tail and not _OUTSIDE.match(tail[0]))
+    return next((path for path in below if os.path.isdir(path)), default)  # noqa: PTH112

@@ -4,8 +4,11 @@ Both are checked at the start and again when a download has ended, in threads; p
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from diffusers_helper.public import delete_outdated
 
 from .download.download import Download, DownloadView
 from .download.model_folders import Inventory, ModelFolders, take_inventory
@@ -27,8 +30,8 @@ class PreflightView:
 class Preflight:
     """The check and the download. Every method may be called from any thread."""
 
-    def __init__(self, engine: EngineOptions, output: Path) -> None:
-        self._engine, self._output, self._folders = engine, output, engine.folders
+    def __init__(self, engine: Callable[[], EngineOptions], output: Callable[[], Path]) -> None:
+        self._engine, self._output, self._folders = engine, output, engine().folders
         self.download = Download(self._folders, on_end=self.check_again)
         self._models: Inventory | None = None
         self._lines: tuple[CheckLine, ...] | None = None
@@ -41,6 +44,20 @@ class Preflight:
         """Check everything anew, in a thread; returns at once."""
         threading.Thread(target=self._check, name="preflight", daemon=True).start()
 
+    def delete_outdated(self) -> bool:
+        """Delete the 8-bit weights of an earlier version, and check again.
+
+        Raises:
+            InputError: other ones are being made there.
+            MachineError: a file cannot be read or deleted.
+        """
+        try:
+            for found in self._engine().find_outdated():
+                delete_outdated(found.folder)
+        finally:
+            self._check()
+        return True
+
     def _check(self) -> None:
         self._models = take_inventory(self._folders)
-        self._lines = tuple(check_lines(self._engine, self._output))
+        self._lines = tuple(check_lines(self._engine(), self._output()))

@@ -27,6 +27,14 @@ def report(line: str) -> None:
         write_line(line, sys.stderr)
 
 
+def ask(question: str) -> bool:
+    """Ask on the terminal, where there is somebody to answer; True for an answer that begins with Y."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    report(question)
+    return sys.stdin.readline().strip().lower().startswith("y")
+
+
 def write_line(text: str, stream: TextIO) -> None:
     """Write text as one line, with escape codes for characters that are invisible or that the terminal lacks.
 

@@ -30,7 +30,8 @@
     for (const part of block.querySelectorAll("button, input[type=number], input[type=range]")) {
       const [, key] = PARTS.find(([selector]) => part.matches(selector)) || [];
       if (key === undefined) continue;
-      const what = key === "number" ? String(++number) : key && window.ichi.word(key);
+      const seen = part.matches(".upload-container") && part.innerText.trim().replace(/\s+/g, " ");
+      const what = key === "number" ? String(++number) : seen || (key && window.ichi.word(key));
       const name = what ? `${label}: ${what}` : label;
       if (part.getAttribute("aria-label") !== name) part.setAttribute("aria-label", name);
       if (part.title && part.title !== name) part.title = name;

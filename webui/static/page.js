@@ -10,15 +10,15 @@
   let state = null;        // the newest state that the server sent
   let source = null;       // the open EventSource
   let language = "";       // of the words in `state`
-  let pinned = null;       // the id of an ended job that this page shows on request
-  let newestShown = null;  // the id of the running job whose video is shown
+  let newestShown = null;  // the id of the job that ran last
   let serverId = null;
   let lastEnded;           // id of the newest ended job; undefined before the first state
+  let lastActivity;        // which job ended last, and which one runs
   let lostTimer = null;
+  let isAway = false;      // until the same app is heard again
   let setupOpened = false;
   let lastOffer;           // what the download offers; undefined before the first state
-  const dismissed = new Set();
-  const sure = new Set();  // ids of the jobs whose "delete" was clicked once
+  let isSure = false;      // outdated weights are to be deleted: that was clicked once
 
   /* ---- receiving ---------------------------------------------------------------------------------------------- */
 
@@ -29,8 +29,8 @@
     document.documentElement.lang = { "zh-tw": "zh-Hant-TW" }[language] || language;
     source = listen(new URL(`events?lang=${encodeURIComponent(language)}`, base).href, {
       state: (text) => receive(JSON.parse(text)),
-      open: () => { clearTimeout(lostTimer); lostTimer = null; show(byId("lost"), false); },
-      lost: () => { lostTimer = lostTimer || setTimeout(() => show(byId("lost"), true), 3000); },
+      open: () => { clearTimeout(lostTimer); lostTimer = null; show(byId("lost"), isWaiting); },
+      lost: () => { isAway = true; lostTimer = lostTimer || setTimeout(() => show(byId("lost"), true), 3000); },
     });
   }
 
@@ -50,10 +50,11 @@
   function receive(next) {
     if (serverId !== null && serverId !== next.server) { location.reload(); return; }
     serverId = next.server;
+    isAway = false;
     state = next;
-    if (state.job && state.job.has_video && state.job.id !== newestShown) {
-      newestShown = state.job.id;                       // a new job has something to show
-      pinned = null;
+    if (state.job && state.job.id !== newestShown) {
+      newestShown = state.job.id;                       // a new job is what one wants to see
+      ichiStage.pin(null);
     }
     render();
     announceEnd();
@@ -64,8 +65,10 @@
     if (lastEnded !== undefined && newest && newest.id !== lastEnded) {
       byId("announcer").textContent = newest.text;
       if (state.sound) chime(newest.good);
-      click("look-again");                              // about how long the next one takes is known now
     }
+    const activity = [newest && newest.id, state.job && state.job.id].join();
+    if (lastEnded !== undefined && activity !== lastActivity) click("look-again");   // how long the next one takes, what Start does
+    lastActivity = activity;
     lastEnded = newest ? newest.id : null;
   }
 
@@ -77,20 +80,25 @@
   /* ---- showing ------------------------------------------------------------------------------------------------ */
 
   function render() {
-    if (!state || !["live", "work", "queue-box", "unfinished-box", "setup-box"].every(byId)) return;
+    if (!state || !["live", "queue-box", "unfinished-box", "setup-box"].every(byId)) return;
     document.title = state.title;
     renderWords();
     renderSetup();
-    renderVideo();
-    renderJob();
-    renderFailure();
-    renderJobs(byId("unfinished-box"), byId("unfinished"), state.unfinished);
-    renderJobs(byId("queue-box"), byId("queue"), state.queue);
+    ichiStage.render(state);
+    const outcome = ichiStage.outcome();               // its job stands on the stage
+    renderJobs("unfinished", state.unfinished.filter((item) => !outcome || item.id !== outcome.id), 1);
+    renderJobs("queue", state.queue, 2);           // a single job is not worth a list
+    setText(byId("waiting"), state.waiting);
+    show(byId("clear"), state.queue.filter((item) => item.state === "waiting").length > 1);
+    setText(document.getElementById("start"), state.start);
+    window.ichiStrip(state.recent, ichiStage.shownResult());
     const stop = document.getElementById("stop");
-    if (stop) stop.disabled = !state.job || state.job.stopping;
+    setText(stop, state.stop);
+    if (stop) stop.disabled = !state.can_stop;
   }
 
   function renderWords() {
+    document.documentElement.style.setProperty("--ichi-sending", JSON.stringify(state.words["live.sending"]));
     for (const element of document.querySelectorAll("[data-ichi-text]"))
       setText(element, state.words[element.dataset.ichiText] || "");
     for (const element of document.querySelectorAll("[data-ichi-label]"))
@@ -112,10 +120,17 @@
       lines.dataset.content = content;
       lines.replaceChildren(...setup.lines.map(setupLine));
     }
+    setText(byId("outdated-delete"), state.words[isSure ? "live.discard_sure" : "live.discard"]);
     const download = setup.download;
     show(byId("download-box"), Boolean(download));
     if (!download) return;
     setText(byId("download-text"), download.text);
+    setText(byId("licences-title"), download.licences.title);
+    const licences = byId("licences"), items = JSON.stringify(download.licences.items);
+    if (licences.dataset.content !== items) {
+      licences.dataset.content = items;
+      licences.replaceChildren(...download.licences.items.map(licence));
+    }
     setText(byId("download-status"), download.status);
     show(byId("download-progress"), download.fraction !== null);
     const percent = Math.round((download.fraction || 0) * 1000) / 10;
@@ -125,6 +140,15 @@
     setText(button, download.button);
     button.dataset.action = download.action;
     button.disabled = download.waits;
+  }
+
+  function licence(entry) {
+    const item = document.createElement("li"), link = document.createElement("a");
+    link.href = link.textContent = entry.address;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+    item.append(`${entry.text} `, link);
+    return item;
   }
 
   function setupLine(line) {
@@ -138,62 +162,20 @@
       advice.textContent = `→ ${line.advice}`;
       item.append(document.createElement("br"), advice);
     }
+    if (line.deletable) {
+      const button = document.createElement("button"), buttons = document.createElement("div");
+      button.type = "button";
+      button.id = "ichi-outdated-delete";
+      buttons.className = "ichi-buttons";
+      buttons.append(button);
+      item.append(buttons);
+    }
     return item;
   }
 
-  function shownResult() {
-    return (pinned && state.results.find((result) => result.id === pinned)) || state.results[0] || null;
-  }
-
-  function renderVideo() {
-    const result = shownResult(), video = byId("video");
-    document.body.classList.toggle("ichi-has-result", Boolean(result && result.complete));
-    show(byId("empty"), !result);
-    show(video, Boolean(result));
-    setText(byId("caption"), result ? result.caption : "");
-    const link = byId("download");
-    show(link, Boolean(result && result.complete));
-    if (!result) { video.removeAttribute("src"); return; }
-    link.href = result.video; link.download = result.file;
-    const url = new URL(result.video, location.href).href;
-    if (video.src !== url) {
-      video.src = url;
-      video.muted = true;
-      const started = video.play();
-      if (started) started.catch(() => {});
-    }
-  }
-
-  function renderJob() {
-    const job = state.job;
-    show(byId("job"), Boolean(job));
-    if (!job) { byId("preview").removeAttribute("src"); return; }
-    setText(byId("job-name"), job.label);
-    setText(byId("status"), job.status);
-    setText(byId("left"), job.left);
-    setText(byId("notices"), job.notices.join("\n"));
-    const percent = Math.round(job.fraction * 100);
-    byId("bar").style.width = `${percent}%`;
-    byId("progress").setAttribute("aria-valuenow", percent);
-    byId("progress").setAttribute("aria-valuetext", job.status);
-    const preview = byId("preview");
-    show(preview, Boolean(job.preview));
-    preview.alt = state.words["live.preview"];
-    if (!job.preview) preview.removeAttribute("src");
-    else if (preview.getAttribute("src") !== job.preview) preview.src = job.preview;
-  }
-
-  function renderFailure() {
-    const failure = state.failure && !dismissed.has(state.failure.id) ? state.failure : null;
-    show(byId("failure"), Boolean(failure));
-    if (!failure) return;
-    setText(byId("failure-title"), failure.title);
-    setText(byId("failure-text"), failure.text);
-    byId("failure-copy").dataset.ichiCopy = failure.details;
-  }
-
-  function renderJobs(box, list, items) {
-    show(box, items.length > 0);
+  function renderJobs(name, items, fewest) {
+    const list = byId(name);
+    show(byId(`${name}-box`), items.length >= fewest);
     const known = new Map([...list.children].map((row) => [row.dataset.id, row]));
     items.forEach((item, index) => {
       const row = known.get(item.id) || queueRow(item.id);
@@ -220,15 +202,16 @@
     const image = part("queue-thumbnail");
     if (item.thumbnail && image.getAttribute("src") !== item.thumbnail) image.src = item.thumbnail;
     show(image, Boolean(item.thumbnail));
-    for (const action of ["finish", "short", "show", "up", "remove", "discard"]) {
+    for (const action of ["finish", "short", "show", "up", "edit", "remove", "discard"]) {
       const button = part(`queue-${action}`);
       show(button, item.actions.includes(action));
-      const word = state.words[action === "discard" && sure.has(item.id) ? "live.discard_sure" : `live.${action}`];
+      const word = state.words[`live.${action}`];
       setText(button, word);
       button.setAttribute("aria-label", `${word}: ${item.name}`);
     }
     part("queue-short").title = state.words["live.short_info"];
-    row.classList.toggle("ichi-shown", shownResult() !== null && shownResult().id === item.id);
+    const shown = ichiStage.shownResult();
+    row.classList.toggle("ichi-shown", shown !== null && shown.id === item.id);
   }
 
   function show(element, visible) { if (element) element.hidden = !visible; }
@@ -236,8 +219,13 @@
 
   /* ---- doing -------------------------------------------------------------------------------------------------- */
 
-  function post(path) {
-    return fetch(new URL(path, base), { method: "POST", headers: { "X-Endframe-Ichi": "1" } }).catch(() => {});
+  async function post(path) {
+    const address = new URL(`${path}?lang=${encodeURIComponent(language)}`, base);
+    try {
+      const answer = await fetch(address, { method: "POST", headers: { "X-Endframe-Ichi": "1" } });
+      const { said } = await answer.json();
+      if (said) window.ichiToast.show(said);
+    } catch { /* the app is away, which the page says by itself */ }
   }
 
   document.addEventListener("click", (event) => {
@@ -245,20 +233,47 @@
     if (!button) return;
     if (button.dataset.ichiCopy !== undefined) copy(button);
     else if (button.id === "ichi-download-button") post(`download/${button.dataset.action}`);
-    else if (button.id === "ichi-failure-close") { dismissed.add(state.failure.id); render(); }
-    else if (button.dataset.ichiClose !== undefined) button.closest(".ichi-message").remove();
+    else if (button.id === "ichi-outdated-delete") {
+      if (isSure) post("outdated/delete");
+      else askAgain();
+    }
+    else if (button.id === "stop") stop(event);
+    else if (button.id === "show-folder") showFolder();
+    else if (button.id === "ichi-clear") post("queue/clear");
+    else if (button.dataset.ichiUndo !== undefined) undo(button.dataset.ichiUndo);
+    else if (button.id === "ichi-failure-finish") post(`jobs/${encodeURIComponent(ichiStage.outcome().id)}/finish`);
+    else if (button.id === "ichi-failure-close") { ichiStage.dismiss(); render(); }
+    else if (button.id === "ichi-sample" || button.closest("#ichi-sample")) click("sample");
+    else if (button.dataset.ichiOffer !== undefined) refuse(button.dataset.ichiOffer);
     const row = button.closest(".ichi-jobs [data-id]");
     if (!row) return;
     const action = button.className.replace("ichi-queue-", "");
-    if (action === "show") { pinned = row.dataset.id; render(); }
-    else if (action === "discard" && !sure.has(row.dataset.id)) askAgain(row.dataset.id);
+    if (action === "show") { ichiStage.pin(row.dataset.id); render(); }
+    else if (action === "edit") { edited = row.dataset.id; click("edit-job"); }
     else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
   });
 
-  function askAgain(id) {                          // what is deleted is gone: only the second click deletes
-    sure.add(id);
+  function showFolder() {
+    const { id } = ichiStage.shownResult(), isRecent = state.recent.videos.some((video) => video.id === id);
+    post(`${isRecent ? "recent" : "jobs"}/${encodeURIComponent(id)}/folder`);
+  }
+
+  let edited = "";
+  function stop({ detail }) {
+    const { job } = state, isDouble = detail > 1;   // its second click would take the first one back
+    if (job && !isDouble) post(`jobs/${encodeURIComponent(job.id)}/${job.stopping ? "keep" : "stop"}`);
+  }
+
+  function undo(wanted) {
+    window.ichiToast.close();
+    if (wanted.includes(":")) refuse(wanted);
+    else post(wanted);
+  }
+
+  function askAgain() {                            // what is deleted is gone: only the second click deletes
+    isSure = true;
     render();
-    setTimeout(() => { sure.delete(id); render(); }, 5000);
+    setTimeout(() => { isSure = false; render(); }, 5000);
   }
 
   function copy(button) {
@@ -296,53 +311,213 @@
     setTimeout(() => context.close(), 1500);
   }
 
-  /* ---- files dropped anywhere --------------------------------------------------------------------------------- */
+  /* ---- Start ----------------------------------------------------------------------------------------------------- */
 
-  const isForPicture = (event) => {
-    const files = [...event.dataTransfer.files];
-    const box = event.target.closest && event.target.closest(".ichi-picture");
-    return box && files.length === 1 && /^image\//.test(files[0].type);
+  const DOUBLE_CLICK = 800;   // milliseconds: clicks that follow each other faster are one
+  const STARTS = "#start, #again";
+  let isAnswered = true, lastClick = 0, isTaking = false, waitsForFiles = false;
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest(STARTS);
+    if (!button) return;
+    const isHeld = button.getAttribute("aria-disabled") === "true";
+    lastClick = performance.now();
+    const waits = isTaking && button.id === "start";
+    if (isHeld || waits) event.stopImmediatePropagation();
+    if (isHeld) return;
+    button.setAttribute("aria-disabled", "true");
+    if (waits) waitsForFiles = true;
+    else isAnswered = false;
+    release();
+  }, true);
+
+  function release() {
+    const rest = lastClick + DOUBLE_CLICK - performance.now();
+    if (rest > 0) setTimeout(release, rest);
+    else if (isAnswered && !waitsForFiles) letClick();
+  }
+
+  function letClick() {
+    for (const button of document.querySelectorAll(STARTS)) button.removeAttribute("aria-disabled");
+  }
+
+  function answered() { isAnswered = true; release(); }
+
+  function giveUp() { isTaking = waitsForFiles = false; release(); }
+
+  function taken() {      // Gradio lets Start wait for a picture in its place, not for what goes through "Open..."
+    isTaking = false;
+    if (!waitsForFiles) return;
+    waitsForFiles = false;
+    letClick();
+    if (!document.querySelector("#message .ichi-error")) click("start");
+  }
+
+  let said = "";                                   // by the server, about an upload that it refused
+  const plainFetch = window.fetch;
+  window.fetch = (...request) => {
+    const isUpload = /\/upload(\?|$)/.test(String(request[0].url || request[0]));
+    if (isUpload) request[1] = { ...request[1], headers: { ...request[1]?.headers, "Accept-Language": language } };
+    const answer = plainFetch(...request);
+    if (isUpload) {
+      answer.then((response) => {
+        const isOurs = /^text\/plain/.test(response.headers.get("content-type"));   // not a proxy's page
+        said = !response.ok && isOurs ? response.clone().text() : "";
+        if (!response.ok) giveUp();
+      }, () => { giveUp(); refuse("not_sent"); });   // Gradio says nothing then
+    }
+    return answer;
   };
-  const isTooMuch = (files, event) => {            // Gradio would send nothing and show nothing
-    if ([...files].reduce((sum, file) => sum + file.size, 0) <= Number(byId("live").dataset.maxUpload)) return false;
-    event.preventDefault();
+
+  /* ---- files: chosen, or dropped anywhere ------------------------------------------------------------------------- */
+
+  let refusal = "";
+  function refuse(code) { refusal = code; click("refuse"); }
+
+  const isVideo = (file) => /^video\//.test(file.type) || /\.(mp4|m4v|mov)$/i.test(file.name);
+  const isTooMuch = (files) =>                     // Gradio would send nothing and show nothing
+    [...files].reduce((sum, file) => sum + file.size, 0) > Number(byId("live").dataset.maxUpload);
+  const hasFiles = (transfer) => [...transfer.types].includes("Files");
+  const isFromPage = (transfer) => [...transfer.types].some((type) => /^text\/(uri-list|html)$/.test(type));
+  const takesText = (element) => element.closest && element.closest("textarea, input:not([type=file])");
+
+  function setFiles(input, files) {                // Gradio sends only what a browser calls a picture; ours looks inside
+    const transfer = new DataTransfer(), isForPicture = input.closest(".ichi-picture, #several-images");
+    for (const file of files) {
+      const isKnown = !isForPicture || /^image\//.test(file.type);
+      transfer.items.add(isKnown ? file : new File([file], file.name, { type: "image/png" }));
+    }
+    input.files = transfer.files;
+  }
+
+  function choose(input, files) {
+    setFiles(input, files);
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  document.addEventListener("click", (event) => {   // Gradio's way ends in English words, or in silence
+    const button = event.target.closest(".ichi-picture .source-selection button:last-of-type");
+    if (!button) return;
     event.stopImmediatePropagation();
-    click("too-large");
-    return true;
-  };
-  const hasFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
+    paste(button.closest(".ichi-picture"));
+  }, true);
 
+  async function paste(box) {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const kind = item.types.find((type) => /^image\//.test(type));
+        if (!kind) continue;
+        const file = new File([await item.getType(kind)], `clipboard.${kind.slice(6)}`, { type: kind });
+        choose(box.querySelector("input[type=file]"), [file]);
+        return;
+      }
+    } catch { /* it may not be read, or there is none for pages that are not on localhost */ }
+    refuse("nothing_pasted");
+  }
+
+  const inbox = () => document.querySelector("#inbox-box input[type=file]");
+
+  document.addEventListener("change", (event) => {
+    const input = event.target, files = [...(input.files || [])], box = input.closest(".ichi-picture");
+    if (input.type !== "file" || !files.length) return;
+    const video = box && files.find(isVideo);
+    if (isTooMuch(files) || video) { event.stopImmediatePropagation(); input.value = ""; }
+    if (isTooMuch(files)) refuse("upload_too_large");
+    else if (video) choose(inbox(), [video]);      // it brings settings
+    else {
+      isTaking = isTaking || input === inbox();
+      setFiles(input, files);
+    }
+  }, true);
+
+  document.addEventListener("dragstart", (event) => {   // what stands in a place is only a view of the picture
+    if (event.target.tagName === "IMG") event.preventDefault();
+  }, true);
   document.addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();                      // else the browser would open what is dropped
+    const transfer = event.dataTransfer;
+    if (!hasFiles(transfer) && (!isFromPage(transfer) || takesText(event.target))) return;
+    event.preventDefault();                        // else the browser would open what is dropped
     document.body.classList.add("ichi-dragging");
   }, true);
   document.addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) document.body.classList.remove("ichi-dragging");
   }, true);
-  document.addEventListener("change", (event) => {
-    if (event.target.type === "file" && isTooMuch(event.target.files, event)) event.target.value = "";
-  }, true);
   document.addEventListener("drop", (event) => {
     document.body.classList.remove("ichi-dragging");
-    if (!hasFiles(event) || isTooMuch(event.dataTransfer.files, event) || isForPicture(event)) return;   // one picture on a picture's widget is Gradio's
+    const transfer = event.dataTransfer, files = [...transfer.files];
+    if (!files.length && (!isFromPage(transfer) || takesText(event.target))) return;
     event.preventDefault();
     event.stopPropagation();
-    const input = document.querySelector("#inbox-box input[type=file]");
-    if (!input) return;
-    const transfer = new DataTransfer();
-    for (const file of event.dataTransfer.files) transfer.items.add(file);
-    input.files = transfer.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    const box = event.target.closest && event.target.closest(".ichi-picture, .ichi-row");
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
+    if (!files.length) refuse("address_dropped");
+    else if (entries.some((entry) => entry && entry.isDirectory)) refuse("folder_dropped");
+    else if (isTooMuch(files)) refuse("upload_too_large");
+    else if (box && files.length === 1 && !isVideo(files[0])) choose(box.querySelector("input[type=file]"), files);
+    else if (box && box.id !== "start-image" && files.length > 1) refuse("one_picture_here");
+    else choose(inbox(), files);
   }, true);
+
+  /* ---- Gradio's own words, in English, which nobody sees ---------------------------------------------------------- */
+
+  async function hear(toast) {
+    const text = toast.textContent, sentence = /HTTP \d+:/.test(text) && (await said);
+    isDead = isDead || /Connection Lost/.test(text);   // Gradio sends nothing more until the page is loaded anew
+    if (/Connection (Lost|errored)|fetch|NetworkError/i.test(text)) waitForApp();
+    else refuse(sentence ? `said:${sentence}` : "not_sent");
+  }
+
+  /* What is typed while the app is away reaches no server, and Gradio loads the page anew when it is back. */
+
+  const FIELDS = ":is(#left, #more) :is(textarea, input:not([type=file]))";
+  const hasState = (field) => field.type === "radio" || field.type === "checkbox";
+  const nameOf = (field) => [field.closest("[id]:not([id^=range_id])").id, field.type, hasState(field) ? field.value : ""].join();
+  const valueOf = (field) => (hasState(field) ? field.checked : field.value);
+
+  window.addEventListener("pagehide", () => {
+    if (!isAway) return;
+    const typed = [...document.querySelectorAll(FIELDS)].map((field) => [nameOf(field), valueOf(field)]);
+    sessionStorage.setItem("ichi-typed", JSON.stringify(typed));
+  });
+
+  function typeAgain() {
+    const typed = new Map(JSON.parse(sessionStorage.getItem("ichi-typed") || "[]"));
+    sessionStorage.removeItem("ichi-typed");
+    for (const field of document.querySelectorAll(FIELDS)) {
+      const value = typed.get(nameOf(field));
+      if (value === undefined || value === valueOf(field)) continue;
+      if (hasState(field)) { if (value || field.type === "checkbox") field.click(); continue; }
+      field.value = value;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+  }
+
+  let isWaiting = false, isDead = false;
+  async function waitForApp() {                    // the stream may live on, or not know yet that it does not
+    if (isWaiting) return;
+    isWaiting = isAway = true;
+    show(byId("lost"), true);
+    const asks = () => plainFetch(new URL("hello", base)).then((answer) => answer.ok, () => false);
+    while (!await asks()) await new Promise((go) => setTimeout(go, 1500));
+    if (isDead) { location.reload(); return; }
+    isWaiting = false;
+    answered();
+    show(byId("lost"), false);
+  }
 
   /* ---- beginning ---------------------------------------------------------------------------------------------- */
 
   window.ichi = {
-    connect, chimes: 0,
-    shownJob: () => { const result = state && shownResult(); return result ? result.id : ""; },
+    connect, answered, taken, choose, post, chimes: 0,
+    play: (id) => { ichiStage.pin(id); render(); },
+    refusal: () => refusal,
+    shownJob: () => { const result = ichiStage.shownResult(); return result ? result.id : ""; },
+    editedJob: () => edited,
     runningJob: () => (state && state.job ? state.job.id : ""),
     pageLanguage: () => language,
+    loaded: (code) => { connect(code); typeAgain(); },
+    keep: (form) => sessionStorage.setItem("ichi-form", form),
+    kept: () => sessionStorage.getItem("ichi-form") || "",
     word: (key) => (state && state.words[key]) || "",
   };
 
@@ -350,11 +525,12 @@
     const live = byId("live");
     if (!live) return;
     clearInterval(waiting);
-    connect(language || live.dataset.language);
     render();
   }, 50);
-  new MutationObserver(() => {                   // what Gradio draws (again) shows the state at once
-    const fresh = [byId("live"), byId("work"), byId("queue-box"), byId("setup-box"), document.getElementById("stop")]
+  new MutationObserver((changes) => {            // what Gradio draws (again) shows the state at once
+    for (const node of changes.flatMap((change) => [...change.addedNodes]))
+      for (const toast of node.querySelectorAll ? node.querySelectorAll("[data-testid=toast-text]") : []) hear(toast);
+    const fresh = [byId("live"), byId("queue-box"), byId("setup-box"), byId("strip-box"), document.getElementById("stop"), document.getElementById("start")]
       .filter((element) => element && !element.dataset.ichiSeen);
     for (const element of fresh) element.dataset.ichiSeen = "1";
     if (fresh.length) render();

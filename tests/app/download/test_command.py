@@ -15,6 +15,7 @@ from tests.support.fake_hub import SHARD, SHARD_BYTES, Trouble, part_sizes
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
 from webui.eichi_utils.download.command import run_download
+from webui.eichi_utils.download.licences import licence_lines
 from webui.eichi_utils.text.translations import Translator
 
 WORDS = Translator("en")
@@ -29,9 +30,11 @@ def test_it_reports_what_is_there_what_comes_and_lost_connections(hub, folders, 
     hub.trouble["vae/config.json"] = [Trouble(break_after=10)]
     assert run_download(folders, WORDS) == 0
     shown = lines(capsys)
-    assert shown[0] == f"Found transformer in {folders.caches[0] / FRAMEPACK}: it is used as it is."
-    assert shown[1].startswith("The models have 0.0 GB. 0.0 GB are still to be downloaded to ")
-    assert "The line broke (the connection ended early); trying again in a moment." in shown
+    assert shown[0] == f"Found transformer in {folders.caches[0] / FRAMEPACK}. It will be used from there."
+    licences = [f"  {text} {address}" for text, address in licence_lines(WORDS)]
+    assert shown[1:6] == [WORDS("licence.title"), *licences]
+    assert shown[6].startswith("The models are 0.0 GB in all. 0.0 GB will be downloaded to ")
+    assert "The connection was lost (the connection ended early). Trying again soon." in shown
     assert f"{HUNYUAN}/vae/config.json (0.0 of 0.0 GB)" in shown
     assert shown[-1] == f"The models are complete ({folders.own})."
 
@@ -44,16 +47,17 @@ def test_a_complete_set_is_checked(hub, folders, capsys):
     assert hub.sent == SHARD_BYTES
     shown = lines(capsys)
     assert len([line for line in shown if line.startswith("Found ")]) == 5
-    assert "read once more" in shown[5]
+    assert WORDS("licence.title") not in shown
+    assert shown[5] == WORDS("download.checking_all")
 
 
 @pytest.mark.parametrize(
     ("variables", "status", "sentence"),
     [
-        ({}, 1, "{url}/{repository} lets only known users download; visit "),
-        ({"HF_ENDPOINT": "somewhere"}, 2, 'HF_ENDPOINT is "somewhere", which is no address; '),
-        ({"HF_ENDPOINT": "http://a@127.0.0.1:9"}, 1, "127.0.0.1:9 cannot be reached (Connection refused); "),
-        ({"HF_ENDPOINT": "http://[::1"}, 2, 'HF_ENDPOINT is "http://[::1", which is no address; '),
+        ({}, 1, "{url}/{repository} can only be downloaded after signing in. Open "),
+        ({"HF_ENDPOINT": "somewhere"}, 2, 'HF_ENDPOINT is "somewhere", which is not an address. '),
+        ({"HF_ENDPOINT": "http://a@127.0.0.1:9"}, 1, "127.0.0.1:9 cannot be reached (Connection refused). "),
+        ({"HF_ENDPOINT": "http://[::1"}, 2, 'HF_ENDPOINT is "http://[::1", which is not an address. '),
     ],
 )
 def test_a_failure_is_one_sentence_and_a_status(

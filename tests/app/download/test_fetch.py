@@ -98,6 +98,21 @@ def test_a_part_that_is_complete_elsewhere_stays_there_untouched(hub, folders):
     assert len(hub.asked) == asked
 
 
+@pytest.mark.usefixtures("hub")
+def test_weights_that_comfyui_has_are_used_there_and_not_fetched(folders):
+    single = folders.own / "models" / "vae" / "hunyuan_video_vae_bf16.safetensors"
+    single.parent.mkdir(parents=True)
+    shutil.copy(MODELS / VAE_FILE, single)
+    vae = next(part for part in take_inventory(folders).parts if part.name == "vae")
+    assert (vae.state, vae.num_bytes) == ("partly", VAE_BYTES)
+    assert bring(folders).needed_bytes == ALL_BYTES - VAE_BYTES
+    assert find_models(folders.own).vae.checkpoint.signatures.keys() == {single}
+    assert bring(folders, check=True).needed_bytes == 0
+    assert not (folders.own / VAE_FILE).exists()
+    single.unlink()
+    assert bring(folders).needed_bytes == VAE_BYTES
+
+
 @pytest.mark.parametrize(("is_damaged", "can_link"), [(False, True), (True, True), (False, False)])
 def test_files_of_a_partial_cache_are_used_unless_damaged(hub, folders, monkeypatch, is_damaged, can_link):
     if not can_link:

@@ -1,8 +1,10 @@
 """Models are found in every folder, part by part, and used where they are."""
 
+import errno
 import os
 import shutil
 from pathlib import Path, PurePosixPath
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,6 +48,11 @@ def test_a_complete_set_is_complete_and_empty_folders_have_nothing(folders):
     assert view(folders, "vae") == PartView("vae", "missing", None, 0)
     inventory = take_inventory(ModelFolders(None, MODELS, folders.caches))
     assert (inventory.state, inventory.num_bytes) == ("complete", ALL_BYTES)
+
+
+def test_models_of_which_no_file_opens_now_are_not_there(monkeypatch):
+    monkeypatch.setattr(Path, "open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+    assert take_inventory(ModelFolders(None, MODELS)).state == "partly"
 
 
 def test_each_part_is_found_in_whichever_folder_has_it(folders):

@@ -105,11 +105,18 @@ def test_a_thumbnail_is_small():
     assert thumbnail.getpixel((32, 108))[0] > 200
 
 
-@pytest.mark.parametrize(("width", "size"), [(36, (288, 32)), (1000, (1200, 5)), (9600, (1200, 1))])
-def test_a_preview_is_scaled_up_to_a_limit(width, size):
-    image = open_webp(make_preview(np.full((4, width, 3), 100, np.uint8)))
-    assert image.size == size
-    assert image.getpixel((5, 0)) == pytest.approx((100,) * 3, abs=3)
+@pytest.mark.parametrize(
+    ("shape", "size"), [((80, 76), (304, 320)), ((20, 28), (320, 229)), ((1, 990), (320, 1))]
+)
+def test_a_preview_moves_through_its_frames_as_fast_as_the_video(shape, size):
+    levels = 100, 160, 220
+    frames = np.stack([np.full((*shape, 3), level, np.uint8) for level in levels])
+    image = Image.open(io.BytesIO(make_preview(frames)))
+    assert (image.size, image.n_frames) == (size, 3)
+    for number, level in enumerate(levels):
+        image.seek(number)
+        assert image.convert("RGB").getpixel((5, 0)) == pytest.approx((level,) * 3, abs=4)
+        assert image.info["duration"] == 133  # four frames at 30 a second
 
 
 def test_a_job_whose_output_folder_is_gone_has_left_nothing(tmp_path):

@@ -1,6 +1,7 @@
 """The queue with runners that only pretend: what pages see while jobs wait, run and end."""
 
 import os
+import pydoc
 import threading
 import time
 from collections.abc import Generator
@@ -26,6 +27,7 @@ from tests.support.queue import (
     wait_idle,
     wait_until,
 )
+from webui.eichi_utils.jobs import trash
 from webui.eichi_utils.jobs.eta import Eta, job_parts
 from webui.eichi_utils.jobs.job import JobSpec
 from webui.eichi_utils.jobs.pictures import make_thumbnail
@@ -33,7 +35,9 @@ from webui.eichi_utils.jobs.queue import KEPT_ENDED, JobQueue
 
 
 def copies(temp: Path) -> list[Path]:
-    return sorted(path for path in temp.rglob("*") if path.suffix == ".png")
+    """The jobs' pictures; a folder that is deleted meanwhile has none."""
+    files = (Path(folder, name) for folder, _, names in os.walk(temp) for name in names)
+    return sorted(path for path in files if path.suffix == ".png")
 
 
 # -- order -------------------------------------------------------------------------------------------
@@ -52,14 +56,13 @@ def test_a_job_added_while_another_runs_waits_for_it(start, request_, tmp_path):
     assert [job.id for job in wait_idle(queue)] == [first, second] == [spec.id for spec in runner.began]
 
 
-def test_only_a_waiting_job_can_be_removed_or_moved_up_and_none_stopped(start, request_, tmp_path, temp):
+def test_only_a_waiting_job_can_be_removed_or_moved_up_and_none_stopped(start, request_, tmp_path):
     queue = start(runner := Runner(held=True))
     running, a, b, c = (queue.add(request_, tmp_path) for _ in range(4))
     wait_until(queue, lambda view: view.running)
     assert queue.move_up(c)
     assert [job.id for job in queue.view().waiting] == [a, c, b]
     assert queue.remove(a)
-    assert len(copies(temp)) == 3, "its pictures are deleted"
     assert queue.move_up(c), "the first stays the first"
     assert [job.id for job in queue.view().waiting] == [c, b]
     assert queue.find(a) is None
@@ -69,6 +72,76 @@ def test_only_a_waiting_job_can_be_removed_or_moved_up_and_none_stopped(start, r
     assert queue.version == version
     runner.go_on.release(3)
     assert [job.id for job in wait_idle(queue)] == [running, c, b]
+
+
+def test_what_was_removed_or_cleared_comes_back_in_order_until_its_time_is_over(
+    start, request_, tmp_path, temp, monkeypatch
+):
+    queue = start(runner := Runner(held=True))
+    running, *others = (queue.add(request_, tmp_path) for _ in range(4))
+    wait_until(queue, lambda view: view.running)
+    assert queue.remove(others[1])
+    assert queue.restore([others[1]])
+    assert [job.id for job in queue.view().waiting] == others
+    cleared = queue.clear()
+    assert (cleared, queue.view().waiting, queue.clear()) == (others, (), [])
+    assert queue.view().running.id == running
+    before = [path for path in temp.rglob("*.png") if path.parent.name.startswith("trash_")]
+    assert len(before) == 3, "their pictures are kept"
+    assert queue.restore(reversed(cleared))
+    assert [job.id for job in queue.view().waiting] == others
+    monkeypatch.setattr(trash, "SECONDS", 0.05)
+    assert queue.remove(others[0])
+    wait_until(queue, lambda _: len(copies(temp)) == 3)
+    assert not queue.restore([others[0]])
+    runner.go_on.release(3)
+    assert [job.id for job in wait_idle(queue)] == [running, *others[1:]]
+
+
+def test_waiting_jobs_and_their_order_survive_the_app(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True), None, True)
+    a, b, c = (queue.add(replace(request_, seed=seed), tmp_path) for seed in (None, 8, None))
+    queue.move_up(c)
+    queue.remove(a)
+    queue.restore([a])
+    again = start(runner, None, True).view().waiting
+    assert [(job.id, job.spec.random_seed) for job in again] == [(a, True), (c, True), (b, False)]
+    assert [job.spec for job in again] == [job.spec for job in queue.view().waiting]
+
+
+def test_a_stop_can_be_taken_back_until_the_job_has_noticed_it(start, request_, tmp_path):
+    asked, seen = threading.Semaphore(0), []
+
+    def run(_: JobSpec, stop: threading.Event) -> Generator[Event, None, None]:
+        yield step(1)
+        while True:
+            assert asked.acquire(timeout=SOON)
+            seen.append(stop.is_set())
+            if seen[-1]:
+                assert asked.acquire(timeout=SOON)
+                assert stop.is_set(), "whoever has seen it may ask again"
+                yield Stopped(None, 0, 1)
+                return
+            yield step(2)
+
+    queue = start(run)
+    job_id = queue.add(request_, tmp_path)
+    wait_until(queue, is_stepping)
+    assert not queue.keep_going(job_id), "nobody wants it to stop"
+    assert queue.stop(job_id)
+    assert (queue.view().running.stopping, queue.view().can_keep_going) == (True, True)
+    assert queue.keep_going(job_id)
+    assert not queue.view().running.stopping
+    asked.release()
+    view = wait_until(queue, lambda view: view.running and view.running.progress.step == 2)
+    assert (seen, view.running.stopping) == ([False], False)
+    queue.stop(job_id)
+    asked.release()
+    wait_until(queue, lambda view: not view.can_keep_going)
+    assert not queue.keep_going(job_id), "it is stopping already"
+    assert queue.view().running.stopping
+    asked.release()
+    assert [job.state for job in wait_idle(queue)] == ["stopped"]
 
 
 def test_a_hundred_jobs_are_unique_and_only_the_newest_are_kept(start, request_, tmp_path, temp):
@@ -135,7 +208,7 @@ def test_an_unreadable_picture_is_refused_before_queueing(start, request_, tmp_p
     queue = start(runner := Runner())
     with pytest.raises(InputError) as caught:
         queue.add(replace(request_, end_image=str(broken)), tmp_path)
-    assert (caught.value.code, caught.value.values["image"]) == ("image_broken", str(broken))
+    assert (caught.value.code, caught.value.values["image"]) == ("image_cut", str(broken))
     assert (queue.version, runner.began, copies(temp)) == (0, [], [])
 
 
@@ -211,6 +284,50 @@ def test_whatever_fails_between_two_jobs_the_next_is_made(start, request_, tmp_p
     assert [queue.find(job).state for job in jobs] == ["failed", "done", "done"]
 
 
+@pytest.mark.parametrize("name", ["queue.replace", "store.JobStore.write", "queue.JobQueue._make"])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RecursionError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit(), OSError(28, "x")],
+)
+def test_whatever_is_raised_where_a_job_begins_or_ends_the_next_is_made(
+    start, request_, tmp_path, monkeypatch, name, error
+):
+    monkeypatch.setattr("webui.eichi_utils.jobs.queue.RETRY_SECONDS", 0.01)
+    queue = start(Runner(), None, True)
+    jobs = [queue.add(request_, tmp_path) for _ in range(3)]
+    target = f"webui.eichi_utils.jobs.{name}"
+    owner, _, attribute = target.rpartition(".")
+    real = getattr(pydoc.locate(owner), attribute)
+    failing = iter([error, error])
+
+    def fail_twice(*arguments, **named):
+        for raised in failing:
+            raise raised
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(target, fail_twice)
+    queue.resume()
+    ended = wait_idle(queue)
+    assert {job.id for job in ended} == set(jobs)
+    assert ended[-1].state == "done"
+    assert all(job.failure or job.state == "done" for job in ended)
+    assert not queue.has_stopped
+
+
+def test_a_thread_that_has_ended_shows_and_closing_is_none(request_, tmp_path, temp, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(JobQueue, "_work", lambda _: None)
+        queue = JobQueue(Runner(), temp)
+    queue.add(request_, tmp_path)
+    wait_until(queue, lambda view: view.has_stopped)
+    assert queue.close(SOON)
+    assert not queue.view().has_stopped
+    other = JobQueue(Runner(), temp)
+    wait_idle(other)
+    assert other.close(SOON)
+    assert not other.has_stopped
+
+
 def test_a_failed_job_shows_its_unfinished_video(start, request_, tmp_path):
     def fail(spec: JobSpec) -> list[Event | BaseException]:
         spec.unfinished_video.write_bytes(b"video")
@@ -274,7 +391,7 @@ def test_a_running_job_has_an_eta_and_its_speed_is_learned(start, request_, tmp_
     assert view.version == 2 + 10, "it was added, it began, and each event is a change"
     running = view.running
     assert running.progress.seconds_left >= 0
-    assert 0.4 < running.progress.fraction < 1
+    assert 0 < running.progress.fraction < 1
     assert queue.find(running.id).elapsed > running.elapsed
     go_on.release()
     (job,) = wait_idle(queue)

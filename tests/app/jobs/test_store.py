@@ -1,6 +1,8 @@
 """Jobs that are not finished: resumed, discarded, and found by the next start, whatever has happened."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,8 +13,10 @@ import pytest
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.media.video import write_mp4
+from tests.support import app
 from tests.support.queue import SOON, Runner, StoppedOnly, is_stepping, wait_idle, wait_until
 from webui.eichi_utils.jobs import queue as jobs
+from webui.eichi_utils.jobs import trash
 from webui.eichi_utils.jobs.job import Job
 from webui.eichi_utils.jobs.queue import JobQueue
 
@@ -82,7 +86,8 @@ def test_removing_a_resumed_job_from_the_queue_loses_nothing(start, long, tmp_pa
     assert [stored.state for stored in queue._store.load()[0]] == ["interrupted"] * 2
 
 
-def test_a_discarded_job_leaves_nothing(start, long, tmp_path, temp):
+def test_a_discarded_job_leaves_nothing(start, long, tmp_path, temp, monkeypatch):
+    monkeypatch.setattr(trash, "SECONDS", 0.1)
     queue = start(StoppedOnly(1))
     job_id = queue.add(long, tmp_path)
     wait_until(queue, is_stepping)
@@ -104,9 +109,31 @@ def test_a_discarded_job_leaves_nothing(start, long, tmp_path, temp):
     assert queue.discard(job_id)
     assert not queue.discard(job_id)
     assert queue.find(job_id) is None
-    assert not any(path.exists() for path in left)
+    app.wait_until(lambda: not any(path.exists() for path in left), "what it has left is deleted", SOON)
     assert all(path.exists() for path in others)
     assert list(temp.iterdir()) == []
+    assert not queue.restore([job_id])
+
+
+def test_a_discarded_job_can_be_brought_back_until_the_next_start(start, long, tmp_path, temp):
+    queue = start(StoppedOnly(2))
+    job_id = queue.add(long, tmp_path)
+    wait_until(queue, is_stepping)
+    queue.stop(job_id)
+    (job,) = wait_idle(queue)
+    (left := tmp_path / f"{job.name}_unfinished.mp4").touch()
+    assert queue.discard(job_id)
+    assert queue.restore([job_id])
+    assert not queue.restore([job_id])
+    assert (queue.view().unfinished, left.exists()) == ((job,), True)
+    assert (job.spec.work / "section_001.frames").exists()
+    assert queue.finish(job_id)
+    wait_until(queue, is_stepping)
+    queue.stop(job_id)
+    wait_idle(queue)
+    assert queue.discard(job_id)
+    assert start(Runner()).view().jobs == (), "the next start brings nothing back"
+    assert (list(temp.iterdir()), left.exists()) == ([], False)
 
 
 # -- the next start ----------------------------------------------------------------------------------
@@ -195,20 +222,142 @@ def test_no_damage_keeps_the_queue_from_starting(start, kept, caplog, monkeypatc
     assert "SECRETWORDS" not in caplog.text
 
 
-def test_a_job_locked_now_is_restored_at_the_next_start(start, begun, monkeypatch):
-    read = Path.read_text
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "too large"])
+@pytest.mark.parametrize("name", ["job.json", "thumbnail.webp"])
+def test_no_odd_file_in_a_job_keeps_the_queue_from_starting(start, kept, kind, name):
+    path = kept.with_name(name)
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**30)  # takes no room on the disk
+    queue = start(Runner())
+    if name == "job.json":
+        assert queue.view().jobs == ()
+    else:
+        (job,) = wait_idle(queue)
+        assert (job.state, job.thumbnail, queue.notices) == ("done", b"", [])
 
-    def locked(path: Path, *arguments: str) -> str:
+
+def test_a_job_locked_now_is_restored_at_the_next_start(start, begun, monkeypatch):
+    read = Path.read_bytes
+
+    def locked(path: Path) -> bytes:
         if path.name == "job.json":
             raise PermissionError(13, "used by another program", str(path))
-        return read(path, *arguments)
+        return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", locked)
+        patch.setattr(Path, "read_bytes", locked)
         queue = start(Runner())
         assert queue.view().unfinished == ()
         assert [notice.code for notice in queue.notices] == ["job_unreadable"]
     assert [job.id for job in start(Runner()).view().unfinished] == [begun.id]
+
+
+@pytest.mark.parametrize("version", ["this", "before"])
+def test_jobs_go_on_where_their_home_was_moved_to(request_, tmp_path, version):
+    home, moved = tmp_path / "drive" / "home", tmp_path / "新しい home"
+    (home / "outputs" / "cats").mkdir(parents=True)
+    queue = JobQueue(Runner(), home / "temp" / "jobs", paused=True, home=home)
+    jobs = [queue.add(request_, home / "outputs" / "cats"), queue.add(request_, home / "outputs")]
+    assert queue.close(SOON)
+    if version == "before":
+        for path in home.glob("temp/jobs/*/job.json"):
+            values = json.loads(path.read_text("utf-8"))
+            path.write_text(json.dumps(values | {"folder": str(home / values["folder"])}), "utf-8")
+    home.rename(moved)
+    home.parent.rmdir()
+    again = JobQueue(Runner(), moved / "temp" / "jobs", home=moved)
+    try:
+        ended = wait_idle(again)
+        assert {job.id: job.spec.folder for job in ended} == {
+            jobs[0]: moved / "outputs" / "cats",
+            jobs[1]: moved / "outputs",
+        }
+        assert {job.state for job in ended} == {"done"}
+        codes = [notice.code for notice in again.notices]
+        assert codes == ["output_folder_away"] * (2 if version == "before" else 0)
+    finally:
+        assert again.close(SOON)
+
+
+@pytest.mark.parametrize("version", ["this", "other"])
+def test_the_video_before_is_found_where_its_home_was_moved_to(request_, tmp_path, version):
+    home, moved = tmp_path / "home", tmp_path / "新しい home"
+    first, elsewhere = home / "outputs" / "cats" / "first.mp4", tmp_path / "usb" / "first.mp4"
+    elsewhere.parent.mkdir()
+    queue = JobQueue(Runner(), home / "temp" / "jobs", paused=True, home=home)
+    jobs = {
+        queue.add(replace(request_, previous_video=str(video)), home / "outputs"): video
+        for video in (first, elsewhere)
+    }
+    assert queue.close(SOON)
+    if version == "other":  # whose paths are all absolute, in a copy of the home
+        for job in home.glob("temp/jobs/*/job.json"):
+            text = job.read_text("utf-8").replace('"outputs/cats/first.mp4"', json.dumps(str(first)))
+            job.write_text(text, "utf-8")
+        shutil.copytree(home, moved)
+        first.parent.mkdir(parents=True)
+    else:
+        home.rename(moved)
+    again = JobQueue(Runner(), moved / "temp" / "jobs", paused=True, home=moved)
+    found = {job.id: job.request.previous_video for job in again.view().waiting}
+    assert found == {
+        job: str(moved / "outputs" / "cats" / "first.mp4" if video == first else video)
+        for job, video in jobs.items()
+    }
+    assert again.close(SOON)
+
+
+@pytest.mark.parametrize("value", [7, [], {}, "", " ", "a/", "\0"])
+def test_a_damaged_name_of_the_video_before_loses_no_other_job(kept, temp, value):
+    values = json.loads(kept.read_text("utf-8"))
+    values["request"]["previous_video"] = value
+    kept.write_text(json.dumps(values), "utf-8")
+    again = JobQueue(Runner(), temp, paused=True)
+    assert len(again.view().waiting) + len(again.notices) == 1
+    assert again.close(SOON)
+
+
+def test_an_output_folder_that_is_away_is_replaced_and_told(request_, tmp_path):
+    home, away = tmp_path / "home", tmp_path / "usb" / "videos"
+    away.mkdir(parents=True)
+    queue = JobQueue(Runner(), home / "temp" / "jobs", paused=True, home=home)
+    for _ in range(2):
+        queue.add(request_, away)
+    assert queue.close(SOON)
+    away.rmdir()
+    for default in (home / "outputs", tmp_path / "chosen"):
+        again = JobQueue(Runner(), home / "temp" / "jobs", paused=True, home=home, output=default)
+        assert {job.spec.folder for job in again.view().waiting} == {default}
+        (notice,) = again.notices
+        assert (notice.code, notice.values) == (
+            "output_folder_away",
+            {"path": str(away), "folder": str(default)},
+        )
+        assert again.close(SOON)
+    away.mkdir()
+    again = JobQueue(Runner(), home / "temp" / "jobs", paused=True, home=home)
+    assert ({job.spec.folder for job in again.view().waiting}, again.notices) == ({away}, [])
+    assert again.close(SOON)
+
+
+def test_a_folder_with_a_name_of_any_bytes_is_restored(request_, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    queue = JobQueue(Runner(), tmp_path / "home" / "temp" / "jobs", paused=True)
+    queue.add(request_, folder)
+    assert queue.close(SOON)
+    again = JobQueue(Runner(), tmp_path / "home" / "temp" / "jobs", paused=True)
+    assert [job.spec.folder for job in again.view().waiting] == [folder]
+    assert again.close(SOON)
 
 
 def test_a_job_whose_output_folder_is_away_is_restored(start, begun, monkeypatch):
@@ -252,6 +401,25 @@ def test_finishing_short_that_leaves_nothing_out_is_finishing(start, begun, done
     assert queue.finish(begun.id, short=True)
     wait_until(queue, lambda view: view.ended)
     assert runner.began[-1].request.close_after is None
+
+
+@pytest.mark.parametrize("eight_bit", [True, False, None])
+def test_an_unfinished_job_goes_on_with_its_own_weights(start, request_, tmp_path, temp, eight_bit):
+    path = temp / f"job_{start(Runner(), None, True).add(request_, tmp_path, eight_bit)}" / "job.json"
+    assert json.loads(path.read_text("utf-8"))["eight_bit"] is eight_bit
+    queue = start(runner := Runner())
+    wait_until(queue, lambda view: view.ended)
+    assert [spec.eight_bit for spec in runner.began] == [eight_bit]
+
+
+def test_a_job_of_an_earlier_version_computes_as_the_command_line_says(start, request_, tmp_path, temp):
+    path = temp / f"job_{start(Runner(), None, True).add(request_, tmp_path, True)}" / "job.json"
+    values = json.loads(path.read_text("utf-8"))
+    del values["eight_bit"]
+    path.write_text(json.dumps(values), "utf-8")
+    queue = start(runner := Runner())
+    wait_until(queue, lambda view: view.ended)
+    assert [spec.eight_bit for spec in runner.began] == [None]
 
 
 def test_remains_are_deleted_and_nothing_else(start, begun, temp):

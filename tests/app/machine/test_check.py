@@ -14,7 +14,7 @@ from scripts.torch_build import Gpu
 from tests.support.terminal import Terminal
 from tests.support.tiny import MODELS
 from webui import endframe_ichi
-from webui.eichi_utils.engine_options import EngineOptions
+from webui.eichi_utils.engine_options import DEMO, EngineOptions
 from webui.eichi_utils.machine import check
 from webui.eichi_utils.machine.check import gather_facts, has_nvidia_hardware
 from webui.eichi_utils.machine.rules import CheckLine, MachineFacts, fails, good, slow
@@ -56,6 +56,12 @@ def test_this_machine_is_checked_without_importing_torch(tmp_path):
     )
     shown = subprocess.check_output([sys.executable, "-c", program], cwd=endframe_ichi.ROOT)
     assert shown.split() == [b"False", b"False"]
+
+
+@pytest.mark.parametrize("models", [DEMO, MODELS])
+def test_the_check_knows_when_the_demo_is_asked_for(options, models):
+    engine, output = options
+    assert gather_facts(replace(engine, models=models), output).demo is (models == DEMO)
 
 
 def test_facts_that_fail_are_unknown(options, monkeypatch):
@@ -124,11 +130,11 @@ def test_the_exit_status_is_1_if_something_will_fail(run, lines, level):
 def test_each_line_has_a_mark_and_what_to_do_below_it(run):
     full = fails("torch_refuses", torch="2.11", reason=MachineError("out_of_memory"))
     _, lines = run(GOOD, SLOW, full, good("card", card="a\x1b[2J\nb"))
-    assert lines[0] == "[ok] The card RTX 4060 is new enough."
+    assert lines[0] == "[ok] The GPU RTX 4060 is new enough."
     marks = ["[ok", "[slow", "    -", "[will fail", "    -", "[ok"]
     assert all(line.startswith(mark) for line, mark in zip(lines, marks, strict=False))
     assert lines[4] == f"    -> {ENGLISH('error.out_of_memory')}", "an error is shown as its own sentence"
-    assert lines[5] == "[ok] The card a\\x1b[2J\\nb is new enough."
+    assert lines[5] == "[ok] The GPU a\\x1b[2J\\nb is new enough."
 
 
 class Japanese(Translator):
@@ -139,7 +145,7 @@ class Japanese(Translator):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "begin"), [("utf-8", "[良] The card 石"), ("ascii", "[ok] The card \\u77f3")]
+    ("encoding", "begin"), [("utf-8", "[良] The GPU 石"), ("ascii", "[ok] The GPU \\u77f3")]
 )
 def test_a_terminal_with_few_letters_gets_plain_ones(run, encoding, begin):
     _, lines = run(good("card", card="石"), words=Japanese("en"), encoding=encoding)

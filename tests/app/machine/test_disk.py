@@ -1,5 +1,6 @@
 """Folders and models in any state."""
 
+import json
 import os
 import shutil
 from types import SimpleNamespace
@@ -8,10 +9,19 @@ from unittest.mock import Mock
 import pytest
 
 from diffusers_helper.errors import InputError
-from tests.support.tiny import LAST_SHARD, MODELS
+from diffusers_helper.weights.contents import record_in
+from tests.support.tiny import LAST_SHARD, MODELS, VAE_FILE
 from webui.eichi_utils.download.model_folders import ModelFolders
 from webui.eichi_utils.machine import disk
 from webui.eichi_utils.machine.disk import inspect_folder, inspect_models, read_speed
+
+
+def test_a_file_of_fewer_bits_is_a_reason_even_where_nothing_else_is_there(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "llava-llama-3-8b-Q4.gguf").touch()
+    facts = inspect_models(ModelFolders(None, tmp_path))
+    assert facts.error is not None
+    assert (facts.state, facts.error.code) == ("partly", "model_file_reduced")
 
 
 def test_a_missing_folder_has_the_free_space_of_its_parent(tmp_path):
@@ -43,14 +53,31 @@ def test_complete_models_have_a_size_and_a_speed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("folder", "state", "code"),
-    [("none", "missing", "model_missing"), ("cut", "partly", "model_file_cut_short"), (MODELS, "demo", None)],
+    [
+        ("none", "missing", "model_missing"),
+        ("cut", "partly", "model_file_cut_short"),
+        ("blank", "partly", "weights_blank"),
+        (MODELS, "demo", None),
+    ],
 )
 def test_models_in_any_state_are_reported_with_their_error(tmp_path, folder, state, code):
     shutil.copytree(MODELS, tmp_path / "cut")
     os.truncate(tmp_path / "cut" / LAST_SHARD, 10)
+    blank = shutil.copytree(MODELS, tmp_path / "blank") / VAE_FILE
+    header = blank.read_bytes()[: 8 + int.from_bytes(blank.read_bytes()[:8], "little")]
+    blank.write_bytes(header.ljust(blank.stat().st_size, b"\0"))
     facts = inspect_models(ModelFolders(None, tmp_path / folder))
     assert (facts.state, facts.error and facts.error.code) == (state, code)
     assert facts.folder.free is not None
+
+
+def test_files_that_hold_weights_are_remembered_in_the_apps_cache(tmp_path):
+    models, cache = shutil.copytree(MODELS, tmp_path / "models"), tmp_path / "cache"
+    files = sorted(models.rglob("*.safetensors"))
+    for path in files:
+        os.utime(path, (1e9, 1e9))
+    inspect_models(ModelFolders(None, models), cache)
+    assert sorted(json.loads(record_in(cache).read_text("utf-8"))) == list(map(str, files))
 
 
 def test_models_that_do_not_belong_together_are_incomplete(monkeypatch):
@@ -72,3 +99,25 @@ def test_a_disk_is_measured_briefly_and_the_slower_half_counts(tmp_path, monkeyp
 def test_unreadable_files_have_no_speed(tmp_path, paths):
     (tmp_path / "small").write_bytes(b"x" * 10)
     assert read_speed([tmp_path / path for path in paths]) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "path", "lies_in"),
+    [
+        ({}, "OneDrive/app", False),
+        ({"OneDrive": "OneDrive"}, "OneDrive/Desktop/app/webui/hf_download", True),
+        ({"OneDrive": "OneDrive"}, "OneDrive", True),
+        ({"OneDrive": "OneDrive"}, "OneDrive2/app", False),
+        ({"OneDrive": ""}, "app", False),
+        ({"OneDrive": "OneDrive", "OneDriveCommercial": "OneDrive - Work"}, "OneDrive - Work/app", True),
+        ({"OneDrive": "OneDrive"}, "link/app", True),
+    ],
+)
+def test_a_folder_that_onedrive_uploads_is_known(tmp_path, monkeypatch, variables, path, lies_in):
+    for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if value else "")
+    (tmp_path / "OneDrive").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "OneDrive")
+    assert inspect_folder(tmp_path / path).in_onedrive is lies_in

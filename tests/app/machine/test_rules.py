@@ -8,6 +8,7 @@ import pytest
 
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.limits import GIB
+from diffusers_helper.public import OutdatedWeights
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu
 from tests.support.error_values import WORDS, placeholders
@@ -41,6 +42,7 @@ MISSING = ModelsFacts("missing", MODELS, InputError("model_missing", repository=
 CUT_SHORT = InputError("model_file_cut_short", path="models/a.safetensors", size=5, expected=9)
 PARTLY = ModelsFacts("partly", MODELS, CUT_SHORT, num_bytes=30 * GIB)
 MISSING_20, PARTLY_15 = replace(MISSING, folder=folder(20)), replace(PARTLY, folder=folder(15))
+DEMO = ModelsFacts("demo", MODELS)
 RAM_16 = ram(15.7, 10)
 GTX_1080 = gpu("GTX 1080", (6, 1), 8, 7.5)
 RTX_3060 = gpu("RTX 3060", (8, 6), 12, 11.1)
@@ -48,9 +50,18 @@ RTX_4060 = gpu("RTX 4060", (8, 9), 8, 7.1)
 RTX_4090 = gpu("RTX 4090", (8, 9), 24, 23.5)
 RTX_5070 = gpu("RTX 5070", (12, 0), 12, 11)
 TITAN_V = gpu("TITAN V", (7, 0), 12, 11)
-CUDA_126, CUDA_128 = TorchFacts("2.12.0+cu126", (12, 6)), TorchFacts("2.11.0+cu128", (12, 8))
-CUDA_130, CUDA_150 = TorchFacts("2.12.0+cu130", (13, 0)), TorchFacts("3.0", (15, 0))
+CUDA_126, CUDA_128, CUDA_130, CUDA_150 = (
+    TorchFacts(version, cuda, "3.8.0.post29")
+    for version, cuda in (
+        ("2.12.0+cu126", (12, 6)),
+        ("2.11.0+cu128", (12, 8)),
+        ("2.12.0+cu130", (13, 0)),
+        ("3.0", (15, 0)),
+    )
+)
+NO_TRITON = replace(CUDA_128, triton=None)
 FOR_CPU, NO_TORCH = TorchFacts("2.13.0+cpu"), TorchFacts(None)
+OUTDATED = tuple(OutdatedWeights(Path(root), 17 * 10**9) for root in ("models", "cache"))
 GOOD_PC = MachineFacts(
     python=(3, 12),
     python_bits=64,
@@ -139,6 +150,7 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "16 GB of RAM, nothing left": (pc(memory=ram(15.7, 1, page_file=None)), "ram_short.fails"),
     "24 GB of RAM": (pc(memory=ram(23.7, 15)), "ram_and_disk.good"),
     "24 GB of RAM, 8-bit weights": (pc(memory=ram(23.7, 15), eight_bit=True), "ram.good"),
+    "8-bit weights of an earlier version": (pc(outdated=OUTDATED), "eight_bit_outdated.slow"),
     "64 GB of RAM, slow disk": (pc(memory=ram(63.7, 50), models=SLOW_DISK), ""),
     "RTX 4090, slow disk": (pc(gpu=RTX_4090, memory=RAM_16, models=SLOW_DISK), "ram.good"),
     "RTX 4090 with a limit": (pc(gpu=RTX_4090, memory=RAM_16, memory_limit=8 * GIB), "ram_and_disk.good"),
@@ -153,17 +165,45 @@ COMPUTERS: dict[str, tuple[MachineFacts, str]] = {
     "free space unknown": (pc(output=folder(None)), "output_unknown.slow"),
     "models missing": (pc(models=MISSING), "models_missing.fails models_disk.good"),
     "models missing, disk full": (pc(models=MISSING_20), "models_missing.fails models_disk.fails"),
+    "models in OneDrive": (
+        pc(models=replace(COMPLETE, folder=folder(200, in_onedrive=True))),
+        "models_onedrive.slow models.good",
+    ),
     "models cut short": (pc(models=PARTLY), "models_partly.fails"),
     "models cut short, just enough space": (pc(models=PARTLY_15), "models_partly.fails models_disk.good"),
-    "demo models": (pc(models=ModelsFacts("demo", MODELS)), "models_demo.slow"),
-    "xformers broken, flash": (probed(RTX_4060, xformers_broken=True), "attention_flash.good"),
-    "xformers broken, no flash": (
-        probed(RTX_4060, attention="plain", xformers_broken=True),
-        "attention_xformers_broken.slow",
+    "demo models": (pc(models=DEMO), "models_demo.slow"),
+    "--demo": (pc(models=DEMO, demo=True, memory=RAM_16), "models_demo.good ram.good -vram"),
+    "--demo, no GPU": (pc(gpu=None, models=DEMO, demo=True), "demo_without_card.good models_demo.good"),
+    "--demo --device cpu": (pc(device="cpu", gpu=None, models=DEMO, demo=True), "demo_without_card.good"),
+    "--demo --device cuda, no GPU": (pc(gpu=None, models=DEMO, demo=True, device="cuda"), "no_card.fails"),
+    "Triton": (GOOD_PC, "triton.good"),
+    "no Triton": (pc(torch=NO_TRITON), "triton_missing.slow"),
+    "no Triton, RTX 2060": (
+        pc(gpu=gpu("RTX 2060", (7, 5), 6, 5.2), torch=NO_TRITON),
+        "card_float16.slow -triton",
     ),
-    "xformers": (probed(RTX_4060, attention="xformers"), "attention_xformers.good"),
-    "no xformers, no flash": (probed(RTX_4060, attention="plain"), "attention_plain.good"),
+    "no Triton, no GPU": (pc(gpu=None, torch=NO_TRITON), "no_card.slow -triton"),
+    "compiling failed": (pc(compiler_failure="no C runtime"), "triton_failed.slow"),
+    "compiling failed once, no Triton now": (
+        pc(torch=NO_TRITON, compiler_failure="no C runtime"),
+        "triton_missing.slow",
+    ),
+    "kernels of an RTX 4060": (
+        probed(RTX_4060, attention="cudnn", product="triton", int8_attention=True),
+        "attention_cudnn.good eight_bit_triton.good int8_attention.good",
+    ),
+    "kernels without Triton": (
+        probed(RTX_4060, attention="efficient", product="pytorch", int8_attention=False),
+        "attention_efficient.good eight_bit_pytorch.good -int8_attention",
+    ),
+    "kernels of an older GPU": (
+        probed(RTX_4060, attention="xformers", product="dequantized"),
+        "attention_xformers.good eight_bit_dequantized.good -int8_attention",
+    ),
+    "flash": (probed(RTX_4060), "attention_flash.good -eight_bit"),
+    "no kernel of attention": (probed(RTX_4060, attention="math"), "attention_math.slow"),
     "Python 3.9": (pc(python=(3, 9)), "python_old.fails"),
+    "Python 3.14": (pc(python=(3, 14)), "python.good"),
     "Python 3.15": (pc(python=(3, 15)), "python_new.slow"),
     "Python of 32 bits": (pc(python_bits=32), "python_32_bit.fails"),
     "nothing known": (MachineFacts((3, 12), 64, on_windows=False), "no_card.slow ram_unknown.slow"),
@@ -191,6 +231,11 @@ def test_what_is_not_good_has_a_line(name):
 def test_8_bit_weights_stream_half_as_much():
     lines = {line.code: line for line in check_machine(pc(memory=ram(15.7, 8), eight_bit=True))}
     assert lines["ram_and_disk"].values["streamed"] == "8"
+
+
+def test_all_that_an_earlier_version_left_has_one_line():
+    lines = {line.code: line for line in check_machine(pc(outdated=OUTDATED))}
+    assert lines["eight_bit_outdated"].values == {"path": "models, cache", "size": "34.0"}
 
 
 def test_drivers_are_named_as_nvidia_names_them():

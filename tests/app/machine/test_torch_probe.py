@@ -2,11 +2,13 @@
 
 import json
 import sys
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from diffusers_helper.device import Compute
+from diffusers_helper.chosen_kernels import ChosenKernels
 from diffusers_helper.errors import MachineError
 from scripts.torch_build import Gpu
 from webui.eichi_utils.machine import torch_probe
@@ -26,9 +28,13 @@ hip: Optional[str] = None
 @pytest.mark.parametrize(
     ("old", "new", "facts"),
     [
-        ("", "", TorchFacts("2.11.0+cu128", (12, 8))),
-        ("cuda: Optional[str] = '12.8'", "cuda: Optional[str] = None", TorchFacts("2.11.0+cu128", None)),
-        ("cuda: Optional[str]", "cuda", TorchFacts("2.11.0+cu128", (12, 8))),  # older builds
+        ("", "", TorchFacts("2.11.0+cu128", (12, 8), "3.6.0")),
+        (
+            "cuda: Optional[str] = '12.8'",
+            "cuda: Optional[str] = None",
+            TorchFacts("2.11.0+cu128", None, "3.6.0"),
+        ),
+        ("cuda: Optional[str]", "cuda", TorchFacts("2.11.0+cu128", (12, 8), "3.6.0")),  # older builds
     ],
 )
 def test_a_build_is_found_in_its_files(monkeypatch, tmp_path, old, new, facts):
@@ -37,6 +43,10 @@ def test_a_build_is_found_in_its_files(monkeypatch, tmp_path, old, new, facts):
     (tmp_path / "torch" / "version.py").write_text(BUILD.replace(old, new))
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.syspath_prepend(tmp_path)
+    notes = tmp_path / "triton_windows-3.6.0.dist-info"
+    notes.mkdir()
+    (notes / "METADATA").write_text("Metadata-Version: 2.1\nName: triton-windows\nVersion: 3.6.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where no other Triton lies
     assert find_torch() == facts
 
 
@@ -77,12 +87,12 @@ def test_a_report_is_parsed_completely():
     sent = {
         "gpu": {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7},
         "error": {"code": "card_not_supported", "values": {"card": "RTX", "torch": "2"}},
-        "attention": "plain",
-        "xformers_broken": True,
+        "attention": "flash",
+        "product": "pytorch",
     }
     report = probe_torch(TorchFacts("2"), [sys.executable, "-c", f"print({json.dumps(sent)!r})"])
     assert report.gpu == Gpu("RTX", None, (8, 9), 8, 7)
-    assert (report.attention, report.xformers_broken) == ("plain", True)
+    assert (report.attention, report.product, report.int8_attention) == ("flash", "pytorch", None)
     assert report.error is not None
     assert (report.error.code, report.error.values) == ("card_not_supported", {"card": "RTX", "torch": "2"})
 
@@ -104,16 +114,39 @@ def test_the_engines_error_is_part_of_the_report(monkeypatch, raised, cause, cod
     assert (report["error"]["code"], report["lacks_kernels"]) == (code, lacks_kernels)
 
 
-@pytest.mark.parametrize(
-    ("has_xformers", "has_flash", "dtype", "kernel"),
-    [
-        (False, True, torch.bfloat16, "flash"),
-        (False, True, torch.float16, "plain"),
-        (False, False, torch.bfloat16, "plain"),
-        (True, False, torch.bfloat16, "xformers"),
-    ],
-)
-def test_the_attention_kernel_is_reported(monkeypatch, has_xformers, has_flash, dtype, kernel):
-    monkeypatch.setattr("diffusers_helper.engine.xformers_computes", lambda *_: has_xformers)
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: has_flash)
-    assert torch_probe._attention(Compute(torch.device("cuda"), torch.float16, dtype)) == kernel
+@pytest.fixture
+def sound_gpu(monkeypatch):
+    """A PyTorch that computes on a GPU, whose kernels are those that a test sets."""
+    description = {"gpu": {"name": "RTX", "capability": (8, 9), "memory": 8, "free": 7}}
+    monkeypatch.setattr(torch_probe, "_describe_gpu", lambda: description)
+    monkeypatch.setattr("diffusers_helper.device.choose_compute", lambda _: None)
+    return lambda choose: monkeypatch.setattr("diffusers_helper.chosen_kernels.choose_kernels", choose)
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    torch_probe.write_report()
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_chosen_kernels_are_reported_after_all_the_rest(sound_gpu, capsys):
+    sound_gpu(lambda _: ChosenKernels("cudnn", "triton", int8_attention=True))
+    first, last = written(capsys)
+    assert last == first | {"attention": "cudnn", "product": "triton", "int8_attention": True}
+
+
+def test_kernels_that_cannot_be_tried_leave_the_rest_of_the_report(sound_gpu, capsys):
+    sound_gpu(Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+    first, last = written(capsys)
+    assert last == first
+    assert first["gpu"]["name"] == "RTX"
+
+
+def test_kernels_that_end_the_process_leave_the_rest_of_the_report():
+    program = 'import os; print(\'{"no_gpu_reason": "x"}\', flush=True); os._exit(3)'
+    report = probe_torch(TorchFacts("2"), [sys.executable, "-c", program])
+    assert (report.no_gpu_reason, report.failure) == ("x", None)
+
+
+def test_without_a_gpu_no_kernels_are_tried(monkeypatch, capsys):
+    monkeypatch.setattr(torch_probe, "_describe_gpu", lambda: {"no_gpu_reason": "none"})
+    assert written(capsys) == [{"no_gpu_reason": "none"}]

@@ -93,7 +93,8 @@ def test_wrong_values_are_refused_in_a_sentence(client, app, cat, tmp_path):
         (cat, 1, {"prompt": "x"}, WORDS("error.unknown_key", field="settings.prompt", nearest="prompt")),
         *((cat, 1, settings, "The request must be one JSON object") for settings in ([], "steps=5", 7)),
         (cat, 1, SMALL | inner, WORDS("error.no_paths_from_clients")),
-        (no_picture, 1, SMALL, "no_picture.png is not a picture that can be read"),
+        (cat, 1, SMALL | {"previous_video": "/a.mp4"}, WORDS("error.no_paths_from_clients")),
+        (no_picture, 1, SMALL, "no_picture.png is not a picture that this app can read"),
     ):
         assert sentence in refusal(client, handle_file(str(image)), "A cat.", seconds, None, settings)
     assert not [*(app.home / "temp" / "uploads").rglob(no_picture.name)], "what is no picture is deleted"

@@ -1,5 +1,6 @@
 """The page's handlers in a running app, without a browser."""
 
+import html
 import io
 import json
 import re
@@ -13,14 +14,17 @@ import pytest
 from PIL import Image
 
 from diffusers_helper.media.embedded_request import load_request, write_png
-from diffusers_helper.media.images import to_data_uri
+from diffusers_helper.media.images import read_image, to_data_uri
 from diffusers_helper.media.video import read_last_frame, write_mp4
-from tests.support.app import SMALL, App, wait_until
+from diffusers_helper.public import find_unread
+from tests.support.app import MODELS, SMALL, App, wait_until
 from tests.support.page_client import PageClient
 from tests.support.page_state import state, text
 from tests.support.pictures import PICTURE
 from webui.eichi_utils.form import DEFAULTS
+from webui.eichi_utils.page.unread import last_words
 from webui.eichi_utils.text.translations import Translator
+from webui.eichi_utils.uploads.files import VIEW
 
 WORDS = Translator("en")
 REQUEST: dict[str, Any] = {
@@ -28,6 +32,8 @@ REQUEST: dict[str, Any] = {
     "prompt": "A cat yawns.",
     "seed": 2**53 + 1,
     "seconds": 2.0,
+    "section_seconds": 1,
+    "distilled_guidance_scale": 10,
     "steps": 25,
     "resolution": 64,
     "crf": 30,
@@ -35,6 +41,8 @@ REQUEST: dict[str, Any] = {
     "negative_prompt": "blurry",
 }
 SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
+TRUE_LENGTHS = {1: "1.23", 2: "2.43", 4: "3.63", 6: "6.03", 8: "8.43", 16: "15.63"}
+"""The seconds that videos have, as upstream computes them, by those that are asked for."""
 NOBODYS = "0123456789abcdef"
 
 
@@ -52,8 +60,8 @@ def page(app: App) -> Iterator[PageClient]:
 
 def jobs(app: App) -> list[dict[str, Any]]:
     """All jobs, the newest that waits last."""
-    shown = state(app)
-    return shown["queue"] or ([shown["job"]] if shown["job"] else [])
+    listed: list[dict[str, Any]] = state(app)["queue"]
+    return listed
 
 
 def made(app: App, page: PageClient) -> Path:
@@ -76,16 +84,16 @@ def our_video(folder: Path, name: str = "ours.mp4", **values: Any) -> Path:
 
 
 def test_a_page_opens_as_the_last_one_was_left(app, page):
-    page.set(prompt="A dog runs.", steps=30, mode="loop", use_keyframes=True, teacache=False)
+    page.set(prompt="A dog runs.", steps=30, loop=True, use_keyframes=True, teacache=False)
     with PageClient(app.url) as other:
         shown = other.open().shown
-        assert (shown["prompt"], shown["steps"], shown["mode"]) == ("A dog runs.", 30, "loop")
+        assert (shown["prompt"], shown["steps"], shown["loop"]) == ("A dog runs.", 30, True)
         assert other.properties["copy-keyframes"]["visible"]
         assert not other.properties["teacache-threshold"]["visible"]
     app.keep_settings(**DEFAULTS)
     with PageClient(app.url) as other:
         shown = other.open().shown
-        names = ("steps", "seconds", "mode", "crf", "prompt", "seed", "teacache")
+        names = ("steps", "seconds", "loop", "crf", "prompt", "seed", "teacache")
         assert {name: shown[name] for name in names} == {name: DEFAULTS[name] for name in names}
 
 
@@ -100,9 +108,59 @@ def test_a_wrong_value_is_named_and_not_remembered(app, page):
 
 def test_switches_show_what_belongs_to_them(page):
     for is_on in (True, False):
-        page.set(use_all_padding=is_on, random_seed=not is_on)
-        assert page.properties["all-padding"]["visible"] is is_on
+        page.set(teacache=is_on, random_seed=not is_on)
+        assert page.properties["teacache-threshold"]["visible"] is is_on
         assert page.properties["seed"]["interactive"] is is_on
+
+
+def test_the_number_shows_for_other_values_than_those_in_words(app, page):
+    for code, value in (("small", 26), ("other", 26), ("best", 10)):
+        page.shown["crf-choice"] = code
+        page.send("crf-choice", "input")
+        assert (page.properties["crf"]["visible"], page.shown["crf"]) == (code == "other", value)
+        assert app.kept_settings()["crf"] == value
+    page.shown["all-padding-choice"] = "lively"
+    page.send("all-padding-choice", "input")
+    assert app.kept_settings()["all_padding"] == 1
+
+
+def test_a_choice_that_none_of_ours_is_becomes_a_sentence(page):
+    for code in ("draft!", {"a": 1}, [], 7):
+        page.shown["resolution-choice"] = code
+        page.send("steps", "change")
+        assert text(page.shown["outlook"]).startswith(f'"{WORDS("field.resolution")}" must be'), code
+
+
+def test_each_length_says_how_long_the_video_becomes(page):
+    def labels() -> list[str]:
+        return [label for label, _ in page.properties["seconds-choice"]["choices"]][:-1]
+
+    page.set(section_seconds=1)
+    assert labels() == [f"{n} s\n{true}" for n, true in TRUE_LENGTHS.items()]
+    page.set(section_seconds=0.5)
+    assert labels()[:2] == ["1 s\n1.37", "2 s\n2.03"]
+
+
+def test_what_differs_from_the_defaults_is_counted_and_reset_with_an_undo(app, page):
+    page.set(steps=9, crf=40, end_frame_strength=0.5)
+    changes = page.shown["changes"]
+    assert {"steps", "crf", "end-frame-strength"} <= set(
+        re.search('data-changed="([^"]*)"', changes)[1].split()
+    )
+    assert page.properties["reset"]["visible"]
+    page.shown["prompt"] = "It stays."
+    undo = re.search('data-ichi-undo="([^"]*)"', page.click("reset"))[1]
+    assert (page.shown["steps"], page.shown["crf"], page.shown["prompt"]) == (16, 16, "It stays.")
+    assert (app.kept_settings()["steps"], page.shown["crf-choice"]) == (16, "high")
+    page.send("steps", "change")
+    assert (page.shown["changes"], page.properties["reset"]["visible"]) == ('<p data-changed=""></p>', False)
+    page.shown["refusal"] = html.unescape(undo)
+    page.send("refuse", "click")
+    assert (page.shown["steps"], page.shown["crf"], page.shown["crf-choice"]) == (9, 40, "other")
+    for damaged in ("settings:", "settings:[]", 'settings:{"steps": "x", "nothing": 1}'):
+        page.shown["refusal"] = damaged
+        page.send("refuse", "click")
+        assert page.shown["steps"] == 9
 
 
 # -- pictures ----------------------------------------------------------------------------------------
@@ -122,7 +180,7 @@ def test_an_unusable_picture_is_taken_out_and_an_undisplayable_one_shown_as_png(
 
 def test_a_picture_with_settings_is_reported_and_changes_nothing(page, tmp_path):
     file = tmp_path / "ours.png"
-    write_png(file, PICTURE, REQUEST)
+    write_png(file, PICTURE, json.dumps(REQUEST))
     message = page.choose("start-image", page.upload(file))
     assert text(message) == WORDS("page.picture_carries_settings")
     assert page.shown["steps"] == SMALLEST["steps"]
@@ -144,16 +202,16 @@ def test_several_start_images_make_a_video_each(app, page, tmp_path, cat):
     page.set(several_images=[])
     assert [image["visible"] for image in images] == [True, False]
     assert page.choose("inbox", [page.upload(cat)]) == ""
-    assert page.shown["start-image"]["path"].endswith("cat.png")
+    assert page.shown["start-image"]["path"].endswith("cat.png" + VIEW)
 
 
 # -- files that come back ----------------------------------------------------------------------------
 
 
 def test_sliders_reach_as_far_as_a_restored_value(page, tmp_path):
-    page.choose("inbox", [page.upload(our_video(tmp_path, resolution=1536, all_padding=9.5))])
-    for name, value in (("resolution", 1536), ("all-padding", 9.5)):
-        assert page.shown[name] == page.properties[name]["maximum"] == value
+    page.choose("inbox", [page.upload(our_video(tmp_path, teacache_threshold=7.5, resolution=1536))])
+    assert page.shown["teacache-threshold"] == page.properties["teacache-threshold"]["maximum"] == 7.5
+    assert (page.shown["resolution-choice"], page.shown["resolution"]) == ("other", 1536)
 
 
 def test_a_restored_seed_is_used_to_its_last_digit(app, page, tmp_path):
@@ -161,6 +219,64 @@ def test_a_restored_seed_is_used_to_its_last_digit(app, page, tmp_path):
     again = load_request(made(app, page))
     assert (again.negative_prompt, again.seed, again.loop) == ("blurry", 2**53 + 1, True)
     assert page.shown["seed"] == str(2**53 + 1)
+
+
+def test_a_draft_given_back_is_made_large_from_the_whole_picture(app, page, tmp_path):
+    picture = Image.effect_noise((300, 220), 60).convert("RGB")
+    picture.save(photo := tmp_path / "photo.png")
+    page.choose("start-image", page.upload(photo))
+    draft = made(app, page)
+    for ending in (".mp4", ".png"):
+        page.choose("inbox", [page.upload(draft.with_suffix(ending))])
+        content = page.http.get(f"gradio_api/file={page.shown['start-image']['path']}").content
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(picture))
+    page.set(resolution=128)
+    large = load_request(made(app, page))
+    assert (large.width, large.height, large.seed) == (128, 96, load_request(draft).seed)
+    assert np.array_equal(read_image(large.start_image), np.asarray(picture)), (
+        "and it can be made larger still"
+    )
+
+
+def test_a_restored_seed_is_named_so_and_new_pictures_have_a_random_one(app, page, tmp_path, cat):
+    brought = our_video(tmp_path, seconds=0.5, section_seconds=0.5, steps=1)
+    page.choose("inbox", [page.upload(brought)])
+    page.send("prompt", "change")
+    named, plain = WORDS("page.seed_from_video"), WORDS("page.seed")
+    assert (page.properties["seed"]["label"], page.shown["random-seed"]) == (named, False)
+    assert app.kept_settings()["random_seed"] is True, "a file changes no setting about others"
+    with PageClient(app.url) as reloaded:
+        reloaded.shown["kept"] = page.shown["kept"]
+        assert reloaded.open().shown["random-seed"] is False
+        reloaded.send("prompt", "change")
+        assert (reloaded.properties["seed"]["label"], reloaded.shown["seed"]) == (named, str(REQUEST["seed"]))
+        assert reloaded.set(seed="5").properties["seed"]["label"] == plain
+        reloaded.choose("start-image", reloaded.upload(cat))
+        assert reloaded.shown["random-seed"] is False, "this one was typed"
+    before, chosen = dict(page.shown), page.upload(cat)
+    page.choose("start-image", chosen)
+    page.send("prompt", "change")
+    assert (page.properties["seed"]["label"], page.shown["random-seed"]) == (plain, True)
+    assert page.properties["seed"]["interactive"] is False
+    page.choose("inbox", [page.upload(brought)])
+    page.shown |= {"start-image": chosen}
+    assert (before["random-seed"], page.shown["random-seed"]) == (False, False)
+    assert load_request(made(app, page)).seed != REQUEST["seed"], "also of who starts before the page knows"
+    assert page.shown["random-seed"] is True
+
+
+def test_files_hold_nothing_where_they_are_not_to_also_after_one_that_does(app, page, tmp_path):
+    page.set(embed_request=False)
+    page.choose("inbox", [page.upload(our_video(tmp_path, seconds=0.5, section_seconds=0.5, steps=1))])
+    assert page.shown["embed-request"] is False
+    assert app.kept_settings()["embed_request"] is False
+    video = made(app, page)
+    assert not any(b"yawns" in path.read_bytes() for path in app.outputs.glob(f"{video.stem}*"))
+    for button in ("again", "take-settings"):
+        message = text(page.click(button, job=state(app)["results"][0]["id"]))
+        assert message == WORDS("error.settings_left_out", path=video)
+    assert text(page.click("continue", job=state(app)["results"][0]["id"])) == WORDS("page.continued")
+    page.set(embed_request=True)
 
 
 def test_files_of_others_are_refused_and_change_nothing(app, page, tmp_path, cat):
@@ -184,15 +300,54 @@ def test_files_of_others_are_refused_and_change_nothing(app, page, tmp_path, cat
 # -- jobs --------------------------------------------------------------------------------------------
 
 
-def test_an_output_folder_elsewhere_is_refused(app, page, cat):
+@pytest.mark.parametrize("name", ["../outside", "cache", "", "//server/share"])
+def test_an_unusable_output_folder_is_refused_and_not_kept(app, page, cat, name):
     page.choose("start-image", page.upload(cat))
     before = len(jobs(app))
-    page.set(output_folder="../outside")
-    promised = text(page.shown["outlook"])
-    message = page.click("start")
-    assert text(message) == promised, "the estimate shows the error before Start"
+    message = page.set(output_folder=name).message
     assert "ichi-error" in message
+    assert text(message) == text(page.shown["outlook"]), "the estimate shows the error before Start"
+    assert text(page.click("start")) == text(message)
     assert len(jobs(app)) == before
+    assert page.shown["output-folder"] == name, "it can be corrected"
+    assert app.kept_settings().get("output_folder", "outputs") == "outputs"
+
+
+def test_a_half_typed_output_folder_is_no_setting_and_no_error(app, page):
+    promised = page.shown["outlook"]
+    page.shown["output-folder"] = "../"
+    page.set(steps=2)
+    assert app.kept_settings().get("output_folder", "outputs") == "outputs"
+    page.set(output_folder="outputs")
+    assert text(page.shown["outlook"]) == text(promised)
+
+
+def test_videos_go_to_any_folder_and_are_served_from_there(app, page, cat, tmp_path):
+    page.choose("start-image", page.upload(cat))
+    folder = tmp_path / "new" / "猫の動画 #1"
+    assert page.set(output_folder=f" {folder} ").message == ""
+    assert page.shown["output-folder"] == app.kept_settings()["output_folder"] == str(folder)
+    assert not folder.parent.exists(), "nothing is made before there is a video"
+    assert page.click("start") == ""
+    wait_until(lambda: state(app)["job"] is None and [*folder.glob("*.mp4")], "the video is made")
+    (video,) = folder.glob("*.mp4")
+    recent = wait_until(lambda: state(app)["recent"]["videos"], "the strip has it")
+    assert [item["file"] for item in recent] == [video.name]
+    served = page.http.get(recent[0]["video"])
+    assert served.content == video.read_bytes()
+    assert text(page.click("take-settings", job=recent[0]["id"])) == WORDS("page.restored")
+
+
+def test_a_path_in_the_apps_folder_is_kept_by_its_name(app, page):
+    page.set(output_folder=str(app.home / "outputs" / "cats"))
+    assert page.shown["output-folder"] == app.kept_settings()["output_folder"] == "outputs/cats"
+
+
+def test_a_folder_that_takes_no_files_is_refused_and_not_kept(app, page):
+    message = page.set(output_folder="/proc/cats").message
+    assert "/proc/cats" in text(message)
+    assert "ichi-error" in message
+    assert app.kept_settings().get("output_folder", "outputs") == "outputs"
 
 
 def test_a_second_job_waits_and_stop_stops_the_shown_one(app, page, cat):
@@ -201,11 +356,35 @@ def test_a_second_job_waits_and_stop_stops_the_shown_one(app, page, cat):
     page.click("start")
     job = wait_until(lambda: state(app)["job"], "the job runs")
     assert text(page.click("start")) == WORDS("page.queued", count=1)
-    page.click("stop", job=NOBODYS)
-    assert not state(app)["job"]["stopping"]
-    page.click("stop", job=job["id"])
+    for job_id in (NOBODYS, job["id"]):
+        assert not state(app)["job"]["stopping"]
+        page.http.post(f"ichi/jobs/{job_id}/stop", headers={"X-Endframe-Ichi": "1"})
     wait_until(lambda: state(app)["ended"] and state(app)["ended"]["id"] == job["id"], "the job has stopped")
-    assert state(app)["ended"]["text"].endswith("is stopped.")
+    assert state(app)["ended"]["text"].endswith("was stopped.")
+
+
+def test_a_waiting_job_comes_back_into_the_form_to_be_changed(app, page, cat):
+    page.choose("start-image", page.upload(cat))
+    page.set(steps=100, seconds=60)
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    page.set(seconds=2, steps=7, prompt="A cat sleeps.")
+    page.click("start")
+    (waiting,) = (job for job in jobs(app) if job["state"] == "waiting")
+    page.set(seconds=3, steps=8, prompt="Another one.")
+    page.shown["start-image"] = None
+    said = page.click("edit-job", job=waiting["id"])
+    assert text(said) == WORDS("live.editing", button=WORDS("page.start_queue"))
+    assert (page.shown["seconds"], page.shown["steps"], page.shown["prompt"]) == (2, 7, "A cat sleeps.")
+    assert (page.shown["random-seed"], bool(page.shown["start-image"])) == (True, True)
+    assert waiting["id"] not in [job["id"] for job in jobs(app)]
+    assert text(page.click("edit-job", job=waiting["id"])) == WORDS("live.job_begun")
+    with PageClient(app.url) as other:
+        assert other.open().shown["prompt"] == "A cat sleeps.", "it is kept, should the page be loaded anew"
+    page.click("start")
+    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["A cat sleeps."]
+    page.http.post(f"ichi/jobs/{waiting['id']}/restore", headers={"X-Endframe-Ichi": "1"})
+    assert [job["state"] for job in jobs(app)].count("waiting") == 2
 
 
 def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
@@ -246,10 +425,6 @@ def test_a_button_of_a_missing_result_is_refused(page):
             assert text(page.click(button, job=job)) == WORDS("error.no_result")
 
 
-def test_without_a_screen_the_page_names_the_folder(app, page):
-    assert text(page.click("open-folder")) == WORDS("page.folder_is", path=app.outputs)
-
-
 def test_a_path_that_was_never_uploaded_is_refused(app, page, cat):
     page.shown["several-images"] = [{"image": {"path": str(cat)}, "caption": None}]
     before = len(jobs(app))
@@ -282,13 +457,57 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
         shown = other.open().shown
         assert (shown["preset"], shown["startup-preset"]) == ("jump", True)
     assert text(page.click("save-preset")) == WORDS("page.preset_replaced", name="jump")
-    assert text(page.click("delete-preset")) == WORDS("page.preset_deleted", name="jump")
+    deleted = page.click("delete-preset")
+    assert text(deleted) == WORDS("page.preset_deleted", name="jump")
+    assert "jump" not in json.dumps(page.properties["preset"]["choices"])
     assert (page.shown["preset"], page.shown["preset-name"]) == (None, "")
-    with PageClient(app.url) as other:
-        assert other.open().shown["preset"] is None
+    for told in ("", WORDS("live.undo_too_late")):
+        page.shown["refusal"] = re.findall(r'data-ichi-undo="([^"]+)"', deleted)[0]
+        page.send("refuse", "click")
+        assert text(page.message) == told
+        assert "jump" in json.dumps(page.properties["preset"]["choices"])
+    for known in ("jump", None):
+        with PageClient(app.url) as other:
+            assert other.open().shown["preset"] == known, "it is the start-up prompt again, or gone"
+        page.shown["preset"] = "jump"
+        page.click("delete-preset")
 
 
 def test_buttons_without_a_preset_are_refused(page):
     page.shown["preset"] = None
     for button in ("apply-preset", "delete-preset"):
         assert text(page.click(button)) == WORDS("error.choose_preset")
+
+
+# -- a prompt that is too long ---------------------------------------------------------------------------
+
+
+def test_a_prompt_longer_than_the_models_read_shows_where_it_is_cut(app, page):
+    page.set(prompt="A cat yawns. ")
+    assert page.shown["unread"] == ""
+    whole = "A cat yawns. " * 200
+    end = find_unread(whole, lambda: MODELS / "hunyuanvideo-community" / "HunyuanVideo" / "tokenizer")
+    page.set(prompt=whole)
+    shown = text(page.shown["unread"])
+    assert shown == WORDS("page.unread", words=last_words(whole[:end]))
+    assert last_words(whole[:end]).removeprefix("…") in whole[:end]
+    with PageClient(app.url) as again:
+        assert text(again.open().shown["unread"]) == shown, "also where it comes back"
+    page.set(prompt="猫😀" * 400)
+    assert re.search("[猫😀]{16}", text(page.shown["unread"]))
+    page.set(prompt="")
+    assert page.shown["unread"] == ""
+
+
+@pytest.mark.parametrize(
+    ("read", "shown"),
+    [
+        ("A cat.", "A cat."),
+        ("Then a\n large cat slowly walks away", "…walks away"),
+        ("It is so that wonderful cats yawn", "…cats yawn"),
+        ("猫" * 30, "…" + "猫" * 16),
+        ("a" * 30 + " b", "…" + "a" * 14 + " b"),
+    ],
+)
+def test_the_last_words_that_are_read_begin_with_a_whole_one(read, shown):
+    assert last_words(read) == shown

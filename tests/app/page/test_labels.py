@@ -16,7 +16,7 @@ class Widget:
 
 
 UPDATE = {"__type__": "update"}
-CHOICES = [("page.mode_normal", "normal"), ("page.mode_loop", "loop")]
+CHOICES = [("page.section_one", 1), ("page.section_half", 0.5)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -24,17 +24,24 @@ def test_all_widgets_have_their_words_in_each_language(language):
     words, english = Translator(language), Translator("en")
     labels = Labels(english)
     box = labels.make(Widget, "start-image", keys={"info": "page.steps_info"}, height=7)
-    radio = labels.make(Widget, "mode", keys={"choices": CHOICES}, elem_id="id")
+    radio = labels.make(Widget, "section-seconds", keys={"choices": CHOICES}, elem_id="id")
     texts = {"label": english("page.start_image"), "info": english("page.steps_info")}
     assert vars(box) == texts | {"elem_id": "start-image", "height": 7}
-    assert radio.info == english("page.mode_info"), "a label's info comes with it"
-    assert (radio.choices, radio.elem_id) == ([("Normal", "normal"), ("Loop", "loop")], "id")
-    assert (labels.fields, radio.value) == ({"mode": radio}, "normal"), "a field of the form has its default"
+    assert radio.info == english("page.section_seconds_info"), "a label's info comes with it"
+    assert (radio.choices, radio.elem_id) == ([("1 s", 1), ("0.5 s", 0.5)], "id")
+    assert (labels.fields, radio.value) == ({"section_seconds": radio}, 1), (
+        "a field of the form has its default"
+    )
     assert labels.widgets == [box, radio]
     choices = [(words(key), value) for key, value in CHOICES]
     assert labels.in_language(words) == {
         box: UPDATE | {"label": words("page.start_image"), "info": words("page.steps_info")},
-        radio: UPDATE | {"info": words("page.mode_info"), "label": words("page.mode"), "choices": choices},
+        radio: UPDATE
+        | {
+            "info": words("page.section_seconds_info"),
+            "label": words("page.section_seconds"),
+            "choices": choices,
+        },
     }
 
 

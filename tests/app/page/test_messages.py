@@ -50,9 +50,8 @@ def test_markup_in_a_text_stays_text(make):
 def test_an_error_is_a_sentence_in_the_language_of_the_page(language):
     words = Translator(language)
     parsed = Parsed(messages.problem(InputError("preset_missing", name=NASTY), words))
-    buttons = words("live.copy_details") + words("live.close")
-    assert parsed.text == words("error.preset_missing", name=NASTY) + buttons
-    assert parsed.tags == ["div", "p", "div", "button", "button"]
+    assert parsed.text == words("error.preset_missing", name=NASTY) + words("live.copy_details")
+    assert parsed.tags == ["div", "p", "div", "button"]
     parsed = Parsed(messages.hint(MachineError("port_taken", port=NASTY), words))
     assert (parsed.tags, parsed.text) == (["p"], words("error.port_taken", port=NASTY))
 
@@ -66,9 +65,15 @@ def test_the_details_hold_the_traceback_in_one_line():
     assert "\n" not in message, "line ends would be lost in an attribute"
 
 
-def test_errors_are_alerts_notes_are_not_and_each_is_unique():
+def test_an_undo_is_a_button_with_an_address():
+    parsed = Parsed(messages.note(NASTY, (NASTY, "jobs/a,b/restore")))
+    assert parsed.text == 2 * NASTY
+    assert parsed.tags == ["div", "p", "div", "button"]
+    assert parsed.attributes["data-ichi-undo"] == "jobs/a,b/restore"
+
+
+def test_errors_stay_notes_do_not_and_each_is_unique():
     """Gradio draws a message that was closed again only if it has changed."""
-    assert 'role="alert"' in messages.problem(InputError("no_result"), WORDS)
-    for text in (messages.note("a"), messages.hint(InputError("no_result"), WORDS)):
-        assert 'role="status"' in text
+    assert "ichi-error" in messages.problem(InputError("no_result"), WORDS)
+    assert "ichi-error" not in messages.note("a")
     assert messages.note("a") != messages.note("a")

@@ -1,10 +1,14 @@
 """The app's own addresses: what they give, to whom, and what they refuse."""
 
 import asyncio
+import errno
 import json
+import os
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,17 +18,24 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Finished, SectionDone, StageStarted, StepDone, Stopped
+from diffusers_helper.media.embedded_request import LEFT_OUT
+from diffusers_helper.media.video import write_mp4
 from tests.support.fake_app import add_job, ended, fake_app
+from tests.support.page_state import EMPTY_PREFLIGHT, text
 from tests.support.queue import SOON, wait_until
 from webui.eichi_utils.app import AppState
 from webui.eichi_utils.jobs.job import JobSpec
+from webui.eichi_utils.jobs.stop import StopRequest
 from webui.eichi_utils.page.routes import OWN_HEADER, POLL_SECONDS, make_routes
+from webui.eichi_utils.page.state import page_state
 from webui.eichi_utils.text.translations import LANGUAGES, Translator
 
 EVENTS = "/ichi/events"
 OURS = {OWN_HEADER: "1"}
 VIDEO = b"the video"
+WORDS = Translator("en")
 
 
 class Pretender:
@@ -130,6 +141,12 @@ NO_JOBS = (
 NO_NUMBERS = ("x", "-1", "1.5", "1/../../../../../settings/app_settings", "%2e%2e")
 
 
+def assert_nothing_is_served(client: TestClient, paths: list[str]) -> None:
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status_code in (404, 405) or (answer.status_code, answer.content) == (204, b""), path
+
+
 def test_nothing_but_files_of_jobs_is_served(client, app, done):
     app.settings.update(steps=20)
     paths = [f"{job}/{what}" for job in NO_JOBS for what in ("thumbnail", "preview/1", "video/1.mp4")]
@@ -138,7 +155,102 @@ def test_nothing_but_files_of_jobs_is_served(client, app, done):
     (other := video.with_name("private.mp4")).write_bytes(b"private")
     for name in (other.name, other.stem, video.name, f"../{other.name}", f"..%2f{other.name}"):
         paths += [f"{name}/video/37.mp4", f"../{name}", name, f"{done}/{name}"]
-    assert {client.get(f"/ichi/jobs/{path}").status_code for path in paths} <= {404, 405}
+    assert_nothing_is_served(client, [f"/ichi/jobs/{path}" for path in paths])
+
+
+@pytest.fixture
+def recent(app) -> str:
+    """The id of a video in the output folder that no job of this run has made."""
+    (folder := app.home / "outputs").mkdir(exist_ok=True)
+    write_mp4(folder / "猫 #1 100%.mp4", [np.zeros((32, 32, 3), np.uint8)] * 2, crf=40, comment=LEFT_OUT)
+    app.recent.look()
+    (video,) = app.recent.view()
+    return str(video.id)
+
+
+def test_videos_of_the_output_folder_are_served_by_their_ids_while_they_are_there(client, app, recent):
+    path = app.recent.find(recent).path
+    content = path.read_bytes()
+    answer = client.get(f"/ichi/recent/{recent}/video.mp4", headers={"Range": "bytes=4-7"})
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (206, b"ftyp", "video/mp4")
+    assert client.get(f"/ichi/recent/{recent}/video.mp4").content == content
+    thumbnail = client.get(f"/ichi/recent/{recent}/thumbnail")
+    assert (thumbnail.headers["content-type"], thumbnail.content[:4]) == ("image/webp", b"RIFF")
+    path.unlink()
+    assert client.get(f"/ichi/recent/{recent}/video.mp4").status_code == 404
+    app.recent.look()
+    codes = [client.get(f"/ichi/recent/{recent}/{path}").status_code for path in ("video.mp4", "thumbnail")]
+    assert codes == [404, 204], "a page may have asked for the thumbnail a moment before"
+
+
+def test_a_video_on_a_drive_that_does_not_answer_is_not_there(client, app, recent, done, monkeypatch):
+    ask = os.stat
+    away = {str(app.queue.find(done).video), str(app.recent.find(recent).path)}
+
+    def stat(path, *options, **named):
+        if str(path) in away:
+            raise OSError(errno.EIO, "Input/output error")
+        return ask(path, *options, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    for path in (f"jobs/{done}/video/37.mp4", f"recent/{recent}/video.mp4"):
+        assert client.get(f"/ichi/{path}").status_code == 404
+
+
+def test_nothing_but_listed_videos_of_the_output_folder_is_served(client, app, recent):
+    video = app.recent.find(recent).path
+    write_mp4(app.home / "private.mp4", [np.zeros((32, 32, 3), np.uint8)], crf=40, comment=LEFT_OUT)
+    (video.with_name("holiday.mp4")).write_bytes(b"private")
+    names = [video.name, video.stem, "holiday.mp4", "holiday", "../private.mp4", "..%2fprivate.mp4"]
+    names += ["..%5cprivate.mp4", f"{recent}%2f..%2f..%2fprivate", f"{recent}.webp", recent[:-1]]
+    names += [str(app.home / "private.mp4"), *NO_JOBS]
+    paths = [f"{name}/{what}" for name in names for what in ("thumbnail", "video.mp4", "private.mp4")]
+    paths += [f"{recent}/{name}" for name in names]
+    assert_nothing_is_served(client, [f"/ichi/recent/{path}" for path in paths])
+    posted = [client.post(f"/ichi/recent/{name}/folder", headers=OURS).status_code for name in names]
+    assert set(posted) <= {404, 405}
+
+
+def test_a_video_is_shown_in_its_folder_or_the_page_says_where_that_is(client, app, recent, monkeypatch):
+    path = f"/ichi/recent/{recent}/folder"
+    shows = Mock(return_value=True)
+    monkeypatch.setattr("webui.eichi_utils.page.routes.show_in_file_manager", shows)
+    assert client.post(path).status_code == 403
+    assert not shows.called
+    assert client.post(path, headers=OURS).json() == {"done": True}
+    shows.assert_called_once_with(app.recent.find(recent).path)
+    shows.return_value = False
+    told_the_folder(client, app, path)
+
+
+def test_the_video_of_a_job_is_shown_in_its_folder_once_it_is_done(
+    client, app, running, pretender, monkeypatch
+):
+    shows = Mock(return_value=True)
+    monkeypatch.setattr("webui.eichi_utils.page.routes.show_in_file_manager", shows)
+    path = f"/ichi/jobs/{running}/folder"
+    assert client.post(path, headers=OURS).json() == {"done": False}
+    assert client.post("/ichi/jobs/nothing/folder", headers=OURS).json() == {"done": False}
+    assert not shows.called
+    pretender.go_on.release()
+    job = ended(app, running)
+    assert client.post(path, headers=OURS).json() == {"done": True}
+    shows.assert_called_once_with(job.video)
+    shows.return_value = False
+    told_the_folder(client, app, path)
+
+
+def test_a_page_elsewhere_opens_nothing_on_this_computer(client, app, recent, monkeypatch):
+    shows = Mock(return_value=True)
+    monkeypatch.setattr("webui.eichi_utils.page.routes.show_in_file_manager", shows)
+    monkeypatch.setattr(AppState, "is_private", False)
+    told_the_folder(client, app, f"/ichi/recent/{recent}/folder")
+    assert not shows.called
+
+
+def told_the_folder(client: TestClient, app: AppState, path: str) -> None:
+    answer = client.post(f"{path}?lang=ja", headers=OURS).json()
+    assert Translator("ja")("page.folder_is", path=app.home / "outputs") in answer["said"]
 
 
 # -- actions -----------------------------------------------------------------------------------------
@@ -151,13 +263,20 @@ def test_an_action_needs_the_pages_own_header_and_a_known_name(client, app, runn
         for action in ("remove", "up", "stop"):
             assert client.post(f"/ichi/jobs/{job}/{action}").status_code == 403
             assert client.get(f"/ichi/jobs/{job}/{action}", headers=OURS).status_code == 405
-    for action in ("start", "cancel"):
-        assert client.post(f"/ichi/download/{action}").status_code == 403
+    for action in ("download/start", "download/cancel", "outdated/delete"):
+        assert client.post(f"/ichi/{action}").status_code == 403
     for action in ("add", "close", "__class__", "REMOVE", "view"):
-        for path in (f"jobs/{running}", "download"):
+        for path in (f"jobs/{running}", "download", "outdated"):
             assert client.post(f"/ichi/{path}/{action}", headers=OURS).status_code == 404
     assert app.queue.version == before
     assert app.preflight.download.view().state == "idle"
+
+
+def test_why_something_cannot_be_deleted_is_answered_in_the_pages_language(client, app, monkeypatch):
+    monkeypatch.setattr(app.preflight, "delete_outdated", Mock(side_effect=MachineError("closing")))
+    for lang in ("en", "ja"):
+        answer = client.post(f"/ichi/outdated/delete?lang={lang}", headers=OURS).json()
+        assert (answer["done"], text(answer["said"])) == (False, Translator(lang)("error.closing"))
 
 
 def test_jobs_can_be_moved_up_removed_and_stopped(client, app, running):
@@ -177,6 +296,52 @@ def test_jobs_can_be_moved_up_removed_and_stopped(client, app, running):
     gone = [act(job, action) for job in (first, "0123456789abcdef") for action in ("remove", "up", "stop")]
     assert gone == [False] * 6
     assert app.queue.version == version
+
+
+def test_what_is_deleted_is_told_with_the_address_that_brings_it_back(client, app, running):
+    assert app.queue.find(running).state == "running"
+    jobs = [add_job(app), add_job(app)]
+
+    def said(address: str) -> str:
+        answer = client.post(f"/ichi/{address}?lang=en", headers=OURS).json()
+        assert answer["done"]
+        return str(answer["said"])
+
+    for address, told in (
+        (f"jobs/{jobs[0]}/remove", WORDS("live.removed")),
+        ("queue/clear", WORDS("live.cleared", count=2)),
+    ):
+        markup = said(address)
+        assert text(markup) == told
+        (undo,) = re.findall(r'data-ichi-undo="([^"]+)"', markup)
+        assert client.post(f"/ichi/{undo}", headers=OURS).json() == {"done": True}
+        assert [job.id for job in app.queue.view().waiting] == jobs
+    late = client.post(f"/ichi/{undo}?lang=ja", headers=OURS).json()
+    assert (late["done"], text(late["said"])) == (False, Translator("ja")("live.undo_too_late"))
+    assert client.post("/ichi/queue/clear").status_code == 403
+    assert client.post("/ichi/queue/close", headers=OURS).status_code == 404
+
+
+def test_a_stop_that_nobody_has_noticed_is_taken_back(client, app, pretender, running, monkeypatch):
+    monkeypatch.setattr(StopRequest, "is_set", lambda _: False)  # in a long step
+
+    def act(action: str) -> dict[str, Any]:
+        return dict(client.post(f"/ichi/jobs/{running}/{action}?lang=en", headers=OURS).json())
+
+    assert (act("keep")["done"], text(act("keep")["said"])) == (False, WORDS("live.stops_already"))
+    assert act("stop") == {"done": True}
+    shown = state_of(app)
+    assert (shown["stop"], shown["can_stop"]) == (WORDS("live.keep_going"), True)
+    assert act("keep") == {"done": True}
+    shown = state_of(app)
+    assert (shown["stop"], shown["can_stop"], shown["job"]["stopping"]) == (WORDS("page.stop"), True, False)
+    pretender.go_on.release()
+    assert ended(app, running).state == "done"
+
+
+def state_of(app: AppState) -> dict[str, Any]:
+    named = {"server": "s", "sound": True}
+    return page_state(app.queue.view(), EMPTY_PREFLIGHT, WORDS, **named)
 
 
 # -- the stream --------------------------------------------------------------------------------------
@@ -247,6 +412,18 @@ def test_a_page_is_sent_every_change_and_nothing_else(app, pretender):
         pretender.go_on.release()
         state = await until(page, lambda state: state["job"] is None)
         assert state["results"][0]["complete"]
+
+    asyncio.run(listen())
+
+
+def test_a_page_is_sent_the_videos_of_the_output_folder_as_they_come_and_go(app, recent):
+    async def listen() -> None:
+        page = await stream(app, "lang=ja")
+        (video,) = (await until(page, anything))["recent"]["videos"]
+        assert (video["file"], list(video["actions"])) == ("猫 #1 100%.mp4", ["continue", "folder"])
+        app.recent.find(recent).path.unlink()
+        app.recent.look()
+        assert (await until(page, anything))["recent"]["videos"] == []
 
     asyncio.run(listen())
 

@@ -16,9 +16,10 @@ from diffusers_helper.events import Stage
 from diffusers_helper.request import GenerationRequest
 from tests.support.page_state import EMPTY_PREFLIGHT
 from webui.eichi_utils.download.download import DownloadView
+from webui.eichi_utils.download.licences import licence_lines
 from webui.eichi_utils.download.model_folders import ModelFolders, take_inventory
 from webui.eichi_utils.jobs.job import Job, JobSpec, Progress
-from webui.eichi_utils.jobs.queue import QueueView
+from webui.eichi_utils.jobs.view import QueueView
 from webui.eichi_utils.page import state as state_module
 from webui.eichi_utils.page.routes import STATIC
 from webui.eichi_utils.page.state import MODEL_GB, SHOWN_PROMPT, WORDS, page_state
@@ -45,11 +46,23 @@ def job(number: int = 1, state: Any = "waiting", **values: Any) -> Job:
         thumbnail=b"WEBP",
         state=state,
         progress=progress,
-        preview=np.zeros((1, 1, 3), np.uint8) if state == "running" else None,
+        preview=np.zeros((1, 1, 1, 3), np.uint8) if state == "running" else None,
         preview_number=3 if state == "running" else 0,
         elapsed=None if state == "waiting" else 61.0,
     )
     return replace(plain, **values)
+
+
+def test_what_stops_the_whole_app_is_shown_in_place_of_a_failure():
+    view = QueueView(1, None, (), (failed(1),))
+    shown = {"server": "s", "sound": True}
+    for trouble in (Failure("jobs_stopped", {}, "d"), Failure("home_moved", {"path": "/app"}, "d")):
+        for language in LANGUAGES:
+            words = Translator(language)
+            failure = page_state(view, EMPTY_PREFLIGHT, words, **shown, trouble=trouble)["outcome"]
+            assert (failure["id"], failure["title"]) == (trouble.code, words("live.trouble"))
+            assert failure["text"] == words(f"error.{trouble.code}", **trouble.values)
+    assert page_state(view, EMPTY_PREFLIGHT, ENGLISH, **shown)["outcome"]["title"] != ENGLISH("live.trouble")
 
 
 def done(number: int, frames: int = 109) -> Job:
@@ -124,6 +137,7 @@ def test_every_state_has_words_in_every_language(name, language):
 
 def test_another_language_changes_words_and_nothing_else():
     texts = {"title", "words", "text", "status", "left", "label", "caption", "state_text", "notices", "kept"}
+    texts |= {"start", "stop", "waiting"}
 
     def without_words(state: object) -> object:
         if isinstance(state, dict):
@@ -138,7 +152,7 @@ def test_another_language_changes_words_and_nothing_else():
 def test_the_page_gets_the_words_of_its_files():
     named = (path.read_text("utf-8") for path in STATIC.iterdir() if path.suffix in (".html", ".js"))
     asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
-    asked |= {f"live.{action}" for action in ("show", "up", "remove", "finish", "short", "discard")}
+    asked |= {f"live.{action}" for action in ("show", "up", "edit", "remove", "finish", "short", "discard")}
     assert asked == set(WORDS)
 
 
@@ -159,14 +173,33 @@ def running(**values: Any) -> dict[str, Any]:
         ({"progress": Progress("sampling", 1, 3, 0, 16)}, {"status": "section 2 of 3, sampling"}),
         ({"progress": Progress("sampling", 1, 3, 4, 16)}, {"status": "section 2 of 3, step 4 of 16"}),
         ({"progress": Progress("decoding", 2, 3, 16, 16)}, {"status": "section 3 of 3, decoding"}),
+        (
+            {"progress": Progress("decoding", 2, 3, 16, 16, stage_fraction=0.4)},
+            {"status": "section 3 of 3, decoding (40 %)"},
+        ),
+        (
+            {"stopping": True, "progress": Progress("decoding", 2, 3, 16, 16)},
+            {
+                "status": "Stopping soon. The steps of this section are kept. "
+                "Only its decoding will be repeated."
+            },
+        ),
         ({"progress": Progress("saving", 2, 3, 16, 16)}, {"status": "writing the video"}),
+        (
+            {"stopping": True, "progress": Progress("saving", 2, 3, 16, 16, sections_done=3)},
+            {"status": "All sections are done, so the video is being saved instead of stopping."},
+        ),
+        (
+            {"stopping": True, "progress": Progress("saving", 1, 3, 16, 16, sections_done=1)},
+            {"status": "Stopping after this step. Keeping 1 of 3 sections, the last 1.1 s of the video."},
+        ),
         ({"progress": replace(PROGRESS, seconds_left=95.0)}, {"left": "about 1 min 40 s left"}),
         ({"progress": replace(PROGRESS, seconds_left=0.0)}, {"left": "about 1 s left"}),
         ({"progress": replace(PROGRESS, seconds_left=None)}, {"left": ""}),
         ({"stopping": True}, {"stopping": True, "left": ""}),
         (
             {"stopping": True, "progress": replace(PROGRESS, sections=3, sections_done=2)},
-            {"status": "Stopping after this step. Kept: 2 of 3 sections, the last 2.3 s of the video."},
+            {"status": "Stopping after this step. Keeping 2 of 3 sections, the last 2.3 s of the video."},
         ),
         ({}, {"id": f"{1:016x}", "label": "261124_000001: Prompt 1."}),
         ({}, {"preview": f"ichi/jobs/{1:016x}/preview/3"}),
@@ -198,13 +231,13 @@ def test_an_unfinished_job_shows_what_is_kept_and_its_actions(done, actions):
     (shown,) = state_of(view(unfinished=[unfinished(1, "interrupted", done)]))["unfinished"]
     assert (shown["actions"], shown["state_text"]) == (actions, "interrupted")
     kept = f"Kept: {done} of 4 sections, the last {(36 * done - 3) / 30:.1f} s of the video."
-    assert shown["kept"] == (kept if done else "No section was finished yet.")
+    assert shown["kept"] == (kept if done else "No section is finished yet.")
 
 
 def test_an_unfinished_job_is_shown_once_with_its_video():
     kept = unfinished(1, "stopped", 2, video=KEPT, frames=69, ended=5.0)
     shown = state_of(view(unfinished=[kept], ended=[replace(done(2), ended=3.0)]))
-    assert shown["queue"] == []
+    assert [item["id"] for item in shown["queue"]] == [done(2).id]
     assert [result["id"] for result in shown["results"]] == [kept.id, done(2).id]
     assert shown["unfinished"][0]["actions"][0] == "show"
     assert shown["ended"]["id"] == kept.id
@@ -234,10 +267,10 @@ def test_a_longer_video_has_another_address_and_caption():
     endings = ("36.mp4?running", "72.mp4?running", "109.mp4?done", "36.mp4?stopped")
     assert [result["video"] for result in shown] == [f"ichi/jobs/{1:016x}/video/{name}" for name in endings]
     assert [result["caption"] for result in shown] == [
-        "261124_000001: so far, the last 1.2 s",
-        "261124_000001: so far, the last 2.4 s",
-        "261124_000001: 109 frames, 3.63 s, 640 x 608, seed 1, made in 1 min 0 s",
-        "261124_000001: not finished, the last 1.2 s were kept",
+        "261124_000001: the last 1.2 s so far",
+        "261124_000001: the last 2.4 s so far",
+        "1: 109 frames, 3.63 s, 640 x 608, seed 1, made in 1 min",
+        "261124_000001: unfinished, the last 1.2 s are kept",
     ]
 
 
@@ -250,23 +283,40 @@ def test_the_newest_failure_stays_when_later_jobs_end_well():
         view(job(4, "running"), ended=ended),
         view(unfinished=[replace(ended[1], can_finish=True)], ended=[ended[0]]),
     ):
-        assert state_of(queue)["failure"] == {
+        can_finish = bool(queue.unfinished)
+        nothing = "\n" + ENGLISH("live.unfinished_nothing") if can_finish else ""
+        assert state_of(queue)["outcome"] == {
             "id": f"{2:016x}",
-            "title": "261124_000002 failed",
+            "failed": True,
+            "title": "261124_000002 failed.",
             "details": "Traceback <b>",
-            "text": ENGLISH("error.out_of_memory"),
+            "text": ENGLISH("error.out_of_memory") + nothing,
+            "can_finish": can_finish,
         }
+
+
+def test_a_stopped_job_says_what_is_kept_until_another_runs_or_ends():
+    stopped = replace(job(2, "stopped"), ended=2.0, can_finish=True)
+    stopped = replace(stopped, progress=replace(stopped.progress, sections=3, sections_done=2))
+    outcome = state_of(view(unfinished=[stopped]))["outcome"]
+    assert (outcome["failed"], outcome["can_finish"]) == (False, True)
+    assert outcome["title"] == "261124_000002 was stopped."
+    assert "2 of 3" in outcome["text"]
+    nothing = state_of(view(ended=[replace(stopped, can_finish=False)]))["outcome"]
+    assert nothing["can_finish"] is False
+    assert state_of(view(job(4, "running"), unfinished=[stopped]))["outcome"] is None
+    assert state_of(view(unfinished=[stopped], ended=[replace(done(3), ended=3.0)]))["outcome"] is None
 
 
 def test_the_newest_end_is_announced_and_a_stop_is_no_failure():
     assert (state_of(view())["ended"], state_of(view())["title"]) == (None, "Endframe Ichi")
     for ended, good, text in (
-        ([done(2), failed(1)], True, "261124_000002 is finished."),
-        ([job(1, "stopped")], False, "261124_000001 is stopped."),
+        ([done(2), failed(1)], True, "261124_000002 is done."),
+        ([job(1, "stopped")], False, "261124_000001 was stopped."),
     ):
         state = state_of(view(ended=ended))
         assert state["ended"] == {"id": ended[0].id, "good": good, "text": text}
-        assert (state["failure"] is None) == (len(ended) == 1)
+        assert state["outcome"]["failed"] == (len(ended) == 2)
 
 
 # -- the list of jobs --------------------------------------------------------------------------------
@@ -278,9 +328,9 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     state = state_of(view(job(5, "running", video=Path("a.mp4")), waiting, ended))
     assert [(item["id"][-1], item["state_text"], item["actions"]) for item in state["queue"]] == [
         ("5", "running", []),
-        ("6", "waiting", ["remove"]),
-        ("7", "waiting", ["up", "remove"]),
-        ("4", "finished", ["show"]),
+        ("6", "waiting", ["edit", "remove"]),
+        ("7", "waiting", ["up", "edit", "remove"]),
+        ("4", "done", ["show"]),
         ("3", "failed", []),
         ("2", "failed", ["show"]),
         ("1", "stopped", []),
@@ -288,8 +338,31 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     shown = {item["id"] for item in state["queue"] if "show" in item["actions"]}
     assert shown <= {result["id"] for result in state["results"]}
     assert (state["queue"][1]["prompt"], state["queue"][1]["thumbnail"]) == ("(no prompt)", None)
-    for queue in (view(), view(job(1, "running")), view(ended=[done(1)])):
-        assert state_of(queue)["queue"] == [], "a single job makes no list"
+
+
+def test_a_waiting_job_with_finished_sections_cannot_be_changed():
+    resumed = job(6, progress=Progress(sections=4, sections_done=2))
+    assert state_of(view(None, [resumed]))["queue"][0]["actions"] == ["remove"]
+
+
+def test_the_start_button_and_the_stop_button_say_what_they_do():
+    views = {
+        "idle": (view(), "page.start", "page.stop", False),
+        "a job runs": (view(job(1, "running")), "page.start_queue", "page.stop", True),
+        "one waits for the app's start": (view(None, [job(1)]), "page.start_queue", "page.stop", False),
+        "one was made": (view(ended=[done(1)]), "page.start", "page.stop", False),
+        "it stops": (view(job(1, "running", stopping=True)), "page.start_queue", "live.keep_going", False),
+    }
+    for language in LANGUAGES:
+        words = Translator(language)
+        for name, (jobs, start, stop, can_stop) in views.items():
+            state = state_of(jobs, words)
+            shown = (state["start"], state["stop"], state["can_stop"])
+            assert shown == (words(start), words(stop), can_stop), name
+    writing = view(job(1, "running", progress=Progress("saving", 0, 1, 16, 16, sections_done=1)))
+    assert not state_of(writing)["can_stop"], "the whole video is there in a moment"
+    unnoticed = replace(view(job(1, "running", stopping=True)), can_keep_going=True)
+    assert state_of(unnoticed)["can_stop"]
 
 
 # -- the preflight -----------------------------------------------------------------------------------
@@ -306,11 +379,18 @@ def test_the_box_shows_missing_models_and_connection_errors_in_words(language, t
     models = take_inventory(folders)
     shown = preflight_of(words, folders=folders, models=models)
     assert f"{MODEL_GB} GB" in shown["title"]
+    for there, size in ((26 * 10**9, MODEL_GB - 26), (10**12, 1)):
+        other = preflight_of(words, folders=folders, models=replace(models, num_bytes=there))
+        assert f" {size} GB" in other["title"]
+        assert f" {size} GB" in other["download"]["text"]
     assert str(tmp_path) in shown["download"]["text"]
+    licences = shown["download"]["licences"]
+    assert licences["title"] == words("licence.title")
+    assert [(item["text"], item["address"]) for item in licences["items"]] == licence_lines(words)
     monkeypatch.setattr(state_module, "free_bytes", Mock(side_effect=gone))
     assert "? GB" in preflight_of(words, folders=folders, models=models)["download"]["text"]
     fetching = DownloadView("fetching", False, 10**9, 4 * 10**9, speed=1e6, last_error="reason.ended_early")
-    time = words("time.minutes", minutes=50, seconds=0)
+    time = words("time.whole_minutes", minutes=50)
     amount = {"done": "1.0", "total": "4.0"}
     for download, status in (
         (replace(fetching, state="waiting"), words("download.waiting", reason=words("reason.ended_early"))),

@@ -16,7 +16,6 @@ from webui.eichi_utils.server.body_limit import UPLOAD, BodyLimit
 from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.cleanup import UploadCleaner
 
-WORDS = Translator("en")
 MB = 1_000_000
 GONE = {"type": "http.disconnect"}
 
@@ -35,7 +34,10 @@ class Server:
         self.half = folder / "half"
         self.raised: Exception | None = None
         self.taken = 0
-        self._limit = BodyLimit(self._app, UploadCleaner(folder), WORDS)
+        self.language = ""
+        self._limit = BodyLimit(
+            self._app, UploadCleaner(folder), lambda asked: Translator(str(asked) or "en")
+        )
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -47,7 +49,8 @@ class Server:
     def ask(self, path: str, pieces: Iterable[dict[str, Any]], method: str = "POST", length: int = 0) -> Any:
         """The status and text of the answer to a body in pieces."""
         messages, sent = iter(pieces), []
-        headers = [(b"content-length", str(length).encode())] if length else []
+        headers = [(b"accept-language", self.language.encode())] if self.language else []
+        headers += [(b"content-length", str(length).encode())] if length else []
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
 
         async def receive() -> dict[str, Any]:
@@ -73,7 +76,7 @@ def pieces(count: int, size: int = MB) -> list[dict[str, Any]]:
     ]
 
 
-TOO_LARGE = (413, WORDS("page.upload_too_large", megabytes=2))
+TOO_LARGE = (413, Translator("en")("page.upload_too_large", megabytes=2))
 
 
 def test_body_within_the_limit_is_taken(server):
@@ -88,6 +91,9 @@ def test_too_large_upload_is_read_to_its_end_and_refused(server, length):
     assert server.taken == 3, "else no browser shows the answer"
     assert not server.half.exists()
     assert (server.raised is None) == bool(length), "what is announced too large never begins"
+    server.language = "ja"
+    sentence = Translator("ja")("page.upload_too_large", megabytes=2)
+    assert server.ask(UPLOAD, pieces(3), length=length) == (413, sentence)
 
 
 def test_endless_body_is_read_up_to_a_measure(server):

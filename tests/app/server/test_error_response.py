@@ -21,8 +21,13 @@ from webui.eichi_utils.text.translations import Translator
 WORDS = Translator("ja")
 
 
+def translator(asked: object) -> Translator:
+    """The words of the one language that pages ask for here, else those of the app."""
+    return Translator("zh-tw") if asked == "zh-tw" else WORDS
+
+
 def served(answer: Any, path: str = "/x") -> TestClient:
-    guard = Middleware(ErrorResponse, words=WORDS, uploads=Path("/uploads"))
+    guard = Middleware(ErrorResponse, translator=translator, uploads=Path("/uploads"))
     return TestClient(Starlette(routes=[Route(path, answer)], middleware=[guard]))
 
 
@@ -47,6 +52,11 @@ def test_error_is_a_sentence_and_its_traceback_is_logged(caplog):
 def test_full_disk_is_named():
     answer = failing(OSError(errno.ENOSPC, "No space left")).get("/x")
     assert answer.text == WORDS("error.disk_full", path=str(Path("/uploads")))
+
+
+def test_a_page_is_answered_in_its_tabs_language():
+    answer = failing(OSError(errno.ENOSPC, "No space left")).get("/x", headers={"Accept-Language": "zh-tw"})
+    assert answer.text == Translator("zh-tw")("error.disk_full", path=str(Path("/uploads")))
 
 
 def test_answer_that_has_begun_ends_there(caplog):
@@ -89,5 +99,5 @@ def test_answer_starts_with_its_first_piece_or_its_end(pieces):
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(ErrorResponse(app, WORDS, Path())({"type": "http"}, None, send))
+    asyncio.run(ErrorResponse(app, translator, Path())({"type": "http", "headers": []}, None, send))
     assert [message.get("status") or message["body"] for message in sent] == [200, *pieces]

@@ -11,9 +11,12 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from webui.eichi_utils.server.security import BLOCKED_PATHS, FILES, PUBLIC_PATH, is_loopback, make_guards
+from webui.eichi_utils.instance import is_loopback
+from webui.eichi_utils.server.security import BLOCKED_PATHS, FILES, PUBLIC_PATH, make_guards
+from webui.eichi_utils.text.translations import Translator
 
 HERE = "127.0.0.1:8001"
+WORDS = Translator("ja")
 LOGIN = ("mia", "p\u00e4ss:word 1")
 
 
@@ -29,7 +32,7 @@ def guarded(
     uploads: Path = Path("/"),
 ) -> Starlette:
     routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
-    return Starlette(routes=routes, middleware=make_guards(server, shared, login, uploads))
+    return Starlette(routes=routes, middleware=make_guards(server, shared, login, uploads, WORDS))
 
 
 @pytest.fixture
@@ -164,7 +167,8 @@ PATHS += [f"{PUBLIC_PATH}/", f"{PUBLIC_PATH}x", PUBLIC_PATH.upper(), f"/x/%2e%2e
 def test_every_path_needs_the_password(locked, path):
     for method in ("GET", "POST", "HEAD", "OPTIONS"):
         reply = locked.request(method, path)
-        assert (reply.status_code, reply.content) == (401, b"")
+        assert reply.status_code == 401
+        assert reply.text == ("" if method == "HEAD" else WORDS("page.password_needed"))
         assert reply.headers["www-authenticate"].startswith("Basic realm=")
     assert locked.get(path, headers={"Authorization": basic(*LOGIN)}).text == "here"
 

@@ -71,9 +71,15 @@ def test_broken_file_is_set_aside_and_written_anew(path, content):
     file.write({"a": 1})
     assert opened(path).value == {"a": 1}
     opened(path, content)
-    path.with_name("app.json.part").touch()
-    opened(path)
-    assert names(path) == ["app.broken-1.json", "app.broken-2.json"], "the first stays, remains go"
+    assert names(path) == ["app.broken-1.json", "app.broken-2.json"], "the first stays"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+def test_pipe_in_its_place_is_set_aside_without_waiting(path):
+    path.parent.mkdir()
+    os.mkfifo(path)
+    assert [notice.code for notice in opened(path).notices] == ["file_set_aside"]
+    assert names(path) == ["app.broken-1.json"]
 
 
 def test_size_is_limited_both_ways(path, monkeypatch):

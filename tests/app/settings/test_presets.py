@@ -162,3 +162,22 @@ def test_change_that_cannot_be_written_is_undone(theirs, path):
         with pytest.raises(MachineError, match="cannot_write"):
             change()
     assert theirs.names() == NAMES
+
+
+def test_the_last_change_can_be_taken_back_once(theirs, path):
+    before = kept(path)
+    theirs.delete("cat")
+    assert theirs.undo(theirs.changes)
+    assert not theirs.undo(theirs.changes)
+    assert kept(path)["presets"] == before["presets"]
+    assert PresetStore(path).names() == theirs.names() == NAMES, "in its old place"
+    assert theirs.save("cat", "Another one.")
+    change = theirs.changes
+    theirs.mark_startup("cat")
+    assert not theirs.undo(change), "what came after it would be lost"
+    assert theirs.undo(theirs.changes)
+    assert (theirs.startup_name(), theirs.prompt_of("cat")) == (PREDECESSOR_STARTUP, "Another one.")
+
+
+def test_nothing_is_taken_back_where_nothing_was_changed(theirs):
+    assert not theirs.undo(theirs.changes)

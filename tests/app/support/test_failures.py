@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffusers_helper.version import VERSION
 from webui.eichi_utils.support.failures import MAX_DETAILS, Failure, describe_failure, versions
 
 PROMPT = " ".join(f"secret{number}" for number in range(200))
@@ -16,7 +17,7 @@ def described(message: str, *hide: str) -> Failure:
 def test_long_details_are_cut_in_their_middle():
     details = described("x" * 10 * MAX_DETAILS + " the end").details
     assert len(details) < MAX_DETAILS + 100
-    assert details.startswith("Python 3.")
+    assert details.startswith(f"Endframe Ichi {VERSION}, Python 3.")
     assert "\n[...]\n" in details
     assert details.endswith(" the end\n")
 
@@ -38,5 +39,6 @@ def test_no_cut_leaves_half_of_a_private_text(behind):
 def test_versions_also_tell_what_is_not_installed(monkeypatch):
     monkeypatch.setattr("webui.eichi_utils.support.failures.LIBRARIES", ("numpy", "no-such-library"))
     versions.cache_clear()
+    assert versions().startswith(f"Endframe Ichi {VERSION}, Python 3.")
     assert versions().endswith(", no-such-library is not installed")
     versions.cache_clear()

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.app import wait_until
-from webui.eichi_utils.uploads.cleanup import EMPTY_FOLDER_SECONDS, UploadCleaner, delete_upload, touch
+from webui.eichi_utils.uploads.cleanup import (
+    EMPTY_FOLDER_SECONDS,
+    UploadCleaner,
+    delete_upload,
+    touch,
+    uploads_folder,
+)
 
 HOUR = 3600
 
@@ -26,6 +32,17 @@ def put(folder: Path, name: str, hours: float, size: int = 10) -> Path:
     then = time.time() - hours * HOUR
     os.utime(path, (then, then))
     return path
+
+
+@pytest.mark.parametrize(
+    ("name", "is_inside"), [("home", True), ("ホーム #1 100%", True), (b"caf\xe9", False)]
+)
+def test_uploads_lie_in_the_home_unless_its_name_is_no_utf8(tmp_path, name, is_inside):
+    home = tmp_path / os.fsdecode(name)
+    uploads = uploads_folder(home)
+    assert uploads.is_relative_to(home) is is_inside
+    assert uploads == uploads_folder(home) != uploads_folder(tmp_path / "other")
+    str(uploads).encode("utf-8")
 
 
 def test_oldest_files_are_deleted_where_there_is_too_much(folder):

@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.media.embedded_request import write_png
+from diffusers_helper.media.embedded_request import to_comment, write_png
 from diffusers_helper.media.images import read_image, to_data_uri
 from diffusers_helper.media.video import write_mp4
 from diffusers_helper.request import GenerationRequest
 from tests.support.pictures import PICTURE
 from webui.eichi_utils.uploads.files import (
-    SHOWN_BY_BROWSERS,
     checked_picture,
     embedded_request,
+    is_readable_in_part,
     is_share,
     is_video,
     lies_in,
+    make_view,
+    read_in_part,
     uploaded_path,
     uploaded_paths,
 )
@@ -107,26 +109,63 @@ def test_no_other_computer_is_asked_for_a_file(monkeypatch, path):
 # -- pictures ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_picture_that_browsers_show_is_used_as_it_is(uploads, kind):
-    path = uploads / f"a.{kind.lower()}"
-    Image.fromarray(PICTURE).save(path, kind)
-    assert checked_picture(str(path)) == str(path)
-    assert list(uploads.iterdir()) == [path]
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return exif
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PPM", "JPEG2000"])
-def test_other_picture_becomes_a_png_of_the_same_pixels(uploads, kind):
+SEE_THROUGH = Image.fromarray(PICTURE).convert("RGBA")
+SEE_THROUGH.putalpha(100)
+FILES: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+    "plain": (Image.fromarray(PICTURE), "PNG", {}),
+    "turned": (Image.fromarray(PICTURE), "JPEG", {"exif": turned()}),
+    "CMYK": (Image.fromarray(PICTURE).convert("CMYK"), "JPEG", {}),
+    "see-through": (SEE_THROUGH, "WEBP", {"lossless": True}),
+    "16 bits": (Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100), "PNG", {}),
+    "animated": (
+        Image.fromarray(PICTURE),
+        "GIF",
+        {"save_all": True, "append_images": [Image.new("RGB", (PICTURE.shape[1], PICTURE.shape[0]), "red")]},
+    ),
+    "TIFF": (Image.fromarray(PICTURE), "TIFF", {}),
+    "PPM": (Image.fromarray(PICTURE), "PPM", {}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_picture_stays_as_it_is_and_the_page_shows_what_the_engine_reads(uploads, name):
+    image, kind, options = FILES[name]
     path = uploads / "my.scan.dat"
-    options = {"irreversible": False} if kind == "JPEG2000" else {}
-    Image.fromarray(PICTURE).save(path, kind, **options)
-    shown = checked_picture(str(path))
-    with Image.open(shown) as image:
-        assert image.format == "PNG"
-        assert image.format in SHOWN_BY_BROWSERS
-        assert np.array_equal(np.asarray(image), read_image(str(path)))
-    assert Path(shown).parent == uploads
-    assert checked_picture(shown) == shown
+    image.save(path, kind, **options)
+    before = path.read_bytes()
+    assert checked_picture(str(path)) == str(path)
+    assert path.read_bytes() == before
+    view = make_view(str(path))
+    with Image.open(view) as shown:
+        assert (shown.format, shown.mode) == ("PNG", "RGB")
+        assert np.array_equal(np.asarray(shown), read_image(str(path)))
+    assert uploaded_path({"path": view}, uploads) == str(path)
+
+
+def test_a_large_picture_is_shown_reduced(uploads):
+    Image.new("RGB", (3000, 1500), "teal").save(path := uploads / "large.png")
+    with Image.open(make_view(str(path))) as shown:
+        assert shown.size == (1024, 512)
+
+
+@pytest.mark.parametrize(("kept", "is_offered"), [(0.9, True), (0.2, False)])
+def test_of_a_picture_that_is_cut_the_rest_can_be_used_from_half_on(uploads, kept, is_offered):
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    Image.fromarray(noise).save(path := uploads / "cut.jpg", quality=80)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(InputError) as caught:
+        checked_picture(str(path))
+    assert (caught.value.code, caught.value.values["image"]) == ("image_cut", "cut.jpg")
+    assert (is_readable_in_part(caught.value), path.exists()) == (is_offered, is_offered)
+    if is_offered:
+        whole = checked_picture(read_in_part(str(path)))
+        assert np.array_equal(read_image(whole), read_image(str(path), partial=True))
 
 
 NO_PICTURES = [b"", b"\xff\xfe", b"<html><script>alert(1)</script></html>", b"GIF89a", b"PK\3\4" + bytes(100)]
@@ -145,7 +184,7 @@ def test_file_that_is_no_picture_is_refused_and_deleted(uploads, content):
 def test_own_video_and_picture_carry_their_request(uploads):
     mp4, png = uploads / "a.mp4", uploads / "a.png"
     write_mp4(mp4, [PICTURE], crf=40, comment=json.dumps(REQUEST))
-    write_png(png, PICTURE, {key: value for key, value in REQUEST.items() if key != "start_image"})
+    write_png(png, PICTURE, to_comment(REQUEST, PICTURE))
     assert embedded_request(str(mp4)) == GenerationRequest.from_dict(REQUEST)
     expected = dataclasses.replace(GenerationRequest.from_dict(REQUEST), start_image=str(png))
     assert embedded_request(str(png)) == expected
@@ -179,7 +218,7 @@ def test_video_or_picture_that_names_local_files_is_refused(uploads, values):
     secret = uploads / "secret.png"
     Image.fromarray(PICTURE).save(secret)
     comment = json.dumps(REQUEST | values).replace("{secret}", secret.as_posix())
-    write_png(uploads / "theirs.png", PICTURE, json.loads(comment))
+    write_png(uploads / "theirs.png", PICTURE, comment)
     for path in (video(uploads, comment, "theirs.mp4"), str(uploads / "theirs.png")):
         error = refusal(path)
         assert (error.code, error.values) == ("not_made_by_us", {"path": Path(path).name})

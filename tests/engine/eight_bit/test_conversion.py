@@ -13,15 +13,14 @@ from safetensors.torch import load_file, save_file
 from diffusers_helper import machine_errors
 from diffusers_helper.device import choose_compute
 from diffusers_helper.eight_bit import conversion, linear, shards
-from diffusers_helper.eight_bit.conversion import (
+from diffusers_helper.eight_bit.conversion import convert, remove_corrupt_shards, with_eight_bit
+from diffusers_helper.eight_bit.folder import (
     CONFIG,
     INDEX,
     MANIFEST,
-    convert,
+    SPARE_BYTES,
     eight_bit_folder,
     is_converted,
-    remove_corrupt_shards,
-    with_eight_bit,
 )
 from diffusers_helper.eight_bit.linear import ScaledLinear, int8_product
 from diffusers_helper.eight_bit.tokens import rotate
@@ -105,7 +104,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
 
 
 def test_a_disk_too_small_is_an_error_before_the_work(source, converted, tmp_path, monkeypatch):
-    free = sum(path.stat().st_size for path in converted.iterdir()) + conversion.SPARE_BYTES - 50_000
+    free = sum(path.stat().st_size for path in converted.iterdir()) + SPARE_BYTES - 50_000
     monkeypatch.setattr(machine_errors.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(MachineError, match=r"^disk_too_small"):
         make(source, tmp_path / "new")

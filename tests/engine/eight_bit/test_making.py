@@ -19,25 +19,22 @@ from filelock import FileLock
 
 from diffusers_helper import machine_errors
 from diffusers_helper.eight_bit import conversion
-from diffusers_helper.eight_bit.conversion import (
-    CPU,
-    LOCK,
-    choose_root,
-    eight_bit_folder,
-    is_converted,
-    make_eight_bit,
-)
+from diffusers_helper.eight_bit import folder as eight_bit
+from diffusers_helper.eight_bit.conversion import CPU, make_eight_bit
+from diffusers_helper.eight_bit.folder import LOCK, choose_root, eight_bit_folder, is_converted
 from diffusers_helper.engine import Engine, EngineConfig, Target
 from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.events import Event, Finished, Notice, Planned, StageProgress, StageStarted, Stopped
 from diffusers_helper.weights.model_files import ModelPart, find_models
+from tests.support.command import at_steps
 from tests.support.page_state import EMPTY_PREFLIGHT
 from tests.support.queue import LONG, wait_until
 from tests.support.terminal import Terminal
 from tests.support.tiny import make_request
 from webui.eichi_utils.engine_options import EngineOptions
-from webui.eichi_utils.jobs.queue import JobQueue, QueueView
+from webui.eichi_utils.jobs.queue import JobQueue
 from webui.eichi_utils.jobs.runner import JobRunner
+from webui.eichi_utils.jobs.view import QueueView
 from webui.eichi_utils.page.state import page_state
 from webui.eichi_utils.text.translations import Translator
 
@@ -94,7 +91,7 @@ def test_a_finished_folder_is_used_wherever_it_is_and_else_a_writable_one(
     roots = (models, tmp_path / "cache")
     assert choose_root(source, roots) == models
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_can_write", lambda folder: folder != models)
+        patch.setattr(eight_bit, "_can_write", lambda folder: folder != models)
         assert choose_root(source, roots) == tmp_path / "cache"
         shutil.copytree(finished, eight_bit_folder(models))
         assert choose_root(source, roots) == models
@@ -207,6 +204,12 @@ def scales_in(shard: Path) -> list[int]:
     return [begin + entry["data_offsets"][0] for name, entry in tensors.items() if name.endswith("scale")]
 
 
+def test_a_stop_reaches_the_first_reading_of_the_weights(engine, tmp_path, monkeypatch):
+    stop = threading.Event()
+    monkeypatch.setattr("diffusers_helper.engine.check_contents", lambda *given: given[-1].set())
+    assert isinstance(list(run(engine, tmp_path, stop))[-1], Stopped)
+
+
 # -- on the terminal ---------------------------------------------------------------------------------------
 
 
@@ -215,10 +218,10 @@ def test_ctrl_c_during_the_conversion_is_a_stop(command, models, source, folder,
     stop_at_half(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
     assert command({}, "--eight-bit", models=models).status == 130
     shown = terminal.shown()
-    assert f"The 8-bit weights are made in {folder} before" in shown
+    assert f"the 8-bit weights are made in {folder}" in shown
     assert "making the 8-bit weights (0 %)" in shown
-    assert "Stopping after this step." in shown
-    assert "Stopped. No section was finished as a video." in shown
+    assert "Stopping soon." in shown
+    assert "Stopped. No section was finished." in shown
     assert not is_converted(folder, source)
 
 
@@ -228,16 +231,16 @@ def test_the_command_advises_where_the_disk_is_too_small(command, models, monkey
     assert answer.status == 1
     assert answer.lines[1].startswith("Error: The 8-bit weights need ")
     assert " 0.5 MB " in answer.lines[1]
-    assert answer.lines[1].endswith("free some space, or start the app without --eight-bit.")
+    assert answer.lines[1].endswith('Free some space, or set the speed to "Exact" (without --eight-bit).')
 
 
 def test_a_video_begun_without_8_bit_is_not_continued(command, models, folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("webui.eichi_utils.headless._advance", lambda *_: signal.raise_signal(signal.SIGINT))
+        at_steps(patch, lambda _: signal.raise_signal(signal.SIGINT))
         assert command({"seconds": 1}, models=models).status == 130
     answer = command({"seconds": 1}, "--eight-bit", models=models)
     assert answer.status == 2
-    assert "(weights with and without --eight-bit are two)" in answer.lines[-1]
+    assert "count as different" in answer.lines[-1]
     assert command({"seconds": 1}, models=models).status == 0, "nothing was lost"
     assert not folder.exists(), "nothing was made for that"
 
@@ -254,7 +257,7 @@ def test_the_page_shows_the_conversion_and_can_stop_it(models, tmp_path):
     view = wait_until(queue, is_half_made, LONG)
     assert status(view).startswith("making the 8-bit weights (")
     assert queue.stop(job_id)
-    assert status(queue.view()) == "Stopping. What is made of the 8-bit weights is kept."
+    assert status(queue.view()) == "Stopping. The finished part of the 8-bit weights is kept."
     wait_until(queue, lambda view: view.ended, LONG)
     job = queue.find(job_id)
     assert job is not None

@@ -26,8 +26,8 @@ def test_the_llama_tokenizer_keeps_its_spaces():
 
 
 @pytest.mark.parametrize("bos", [[], ["<|begin_of_text|>"] * 2], ids=["none", "two"])
-def test_a_tokenizer_without_one_beginning_is_refused(bos, tmp_path):
-    """Its head of another length would cost the prompt's first word, or leave a piece of the template."""
+def test_a_beginning_is_added_where_it_is_missing_and_two_are_refused(bos, tmp_path):
+    """A head of another length would cost the prompt's first word, or leave a piece of the template."""
     models = shutil.copytree(MODELS, tmp_path / "models")
     path = models / "hunyuanvideo-community" / "HunyuanVideo" / "tokenizer" / "tokenizer.json"
     values = json.loads(path.read_text("utf-8"))
@@ -36,9 +36,14 @@ def test_a_tokenizer_without_one_beginning_is_refused(bos, tmp_path):
     template["single"] += [{"Sequence": {"id": "A", "type_id": 0}}]
     template["special_tokens"] = {text: {"id": text, "ids": [0], "tokens": [text]} for text in bos}
     path.write_text(json.dumps(values | {"post_processor": template | {"pair": template["single"]}}), "utf-8")
-    with pytest.raises(InputError) as caught:
-        encode_prompts(["A cat."], make_loader(models))
-    assert caught.value.code == "tokenizer_foreign"
+    if bos:
+        with pytest.raises(InputError, match="tokenizer_foreign"):
+            encode_prompts(["A cat."], make_loader(models))
+    else:
+        found, expected = (
+            encode_prompts(["A cat."], make_loader(root))["A cat."] for root in (models, MODELS)
+        )
+        assert all(found[name].equal(tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize(("length", "is_right"), [(0, False), (94, False), (95, True), (96, False)])
@@ -53,7 +58,8 @@ def test_llamas_own_vocabulary_makes_95_tokens_of_the_head(length, is_right):
         prompts._check_head(Llama(), "a head", 95)
 
 
-def test_a_clip_tokenizer_needs_no_tokenizer_json(tmp_path):
+@pytest.mark.parametrize("change", [{}, {"pad_token": None}, {"model_max_length": "long"}])
+def test_a_clip_tokenizer_needs_no_tokenizer_json(tmp_path, change):
     characters = [chr(code) for code in range(33, 127)]
     endings = [f"{character}</w>" for character in characters]
     words = [*characters, *endings, "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
@@ -61,7 +67,10 @@ def test_a_clip_tokenizer_needs_no_tokenizer_json(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
     (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"})
+        json.dumps(
+            {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
+            | change
+        )
     )
     ids = load_tokenizer(tmp_path)("A cat", padding="max_length", max_length=77, truncation=True).input_ids
     start, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
@@ -82,3 +91,21 @@ def test_a_broken_image_processor_is_named(tmp_path):
     loader.files = replace(loader.files, image_encoder=part)
     with pytest.raises(InputError, match="model_file_broken"):
         encode_vision(np.zeros((32, 32, 3), np.uint8), loader)
+
+
+@pytest.mark.parametrize("key", ["bos_token", "pad_token", "model_max_length", "additional_special_tokens"])
+def test_settings_of_a_tokenizer_change_no_token(key, tmp_path):
+    shutil.copytree(REPOSITORY / "tokenizer", folder := tmp_path / "tokenizer")
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(values | {key: ["cat"] if key.endswith("s") else "cat"}), "utf-8")
+    text = "A cat walks."
+    assert load_tokenizer(folder)(text).input_ids == load_tokenizer(REPOSITORY / "tokenizer")(text).input_ids
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path):
+    for name, other in (("tokenizer", "tokenizer_2"), ("tokenizer_2", "tokenizer")):
+        models = shutil.copytree(MODELS, tmp_path / name)
+        shutil.copy(REPOSITORY / other / "tokenizer.json", models / REPOSITORY.relative_to(MODELS) / name)
+        with pytest.raises(InputError, match="tokenizer_"):
+            encode_prompts(["A cat."], make_loader(models))

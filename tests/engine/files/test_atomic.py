@@ -9,8 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from diffusers_helper.errors import MachineError
 from diffusers_helper.files import atomic
-from diffusers_helper.files.atomic import atomic_write, delete_file
+from diffusers_helper.files.atomic import atomic_write, delete_file, new_file
 
 
 @pytest.fixture
@@ -65,3 +66,13 @@ def test_a_change_that_windows_refuses_for_a_moment_is_retried(
         delete_file(path)
     assert path.exists() is not succeeds
     assert succeeds or path.read_text() == ("new" if name == "unlink" else "old")
+
+
+def test_a_new_file_has_its_folder_or_is_an_error_in_words(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    with new_file(path) as part:
+        part.write_text("x")
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+    with pytest.raises(MachineError) as caught, new_file(path / "b.txt"):
+        pass
+    assert str(path) in str(caught.value.values["path"])

@@ -42,6 +42,11 @@ def test_what_is_no_such_file_has_no_facts(tmp_path):
     assert read_metadata(tmp_path / "text") is None
 
 
+def test_a_folder_has_no_facts_on_windows_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    assert read_metadata(tmp_path) is None
+
+
 def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
     write_checksummed(tmp_path / "a", [b"content"], {})
     monkeypatch.setattr(Path, "open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))

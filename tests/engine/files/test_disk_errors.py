@@ -9,10 +9,17 @@ from unittest.mock import Mock
 import pytest
 
 from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.files.disk_errors import disk_errors
+from diffusers_helper.files.disk_errors import disk_code, disk_errors
 from diffusers_helper.files.exclusive_lock import exclusive_lock
 
 FOLDER = Path("/videos")
+
+
+def of_windows(number: int, own: int, *name: str) -> OSError:
+    """An error with the number of Windows, and with the one that Python takes it for."""
+    error = OSError(number, "no", *name)
+    error.winerror = own
+    return error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +29,27 @@ FOLDER = Path("/videos")
         (OSError(errno.EDQUOT, "no"), FOLDER / "a", "disk_quota", FOLDER),
         (OSError(errno.EROFS, "no"), None, "disk_read_only", FOLDER),
         (OSError(errno.EFBIG, "no", "/b"), None, "disk_file_limit", FOLDER),
+        (OSError(errno.EHOSTDOWN, "no", "/b"), None, "disk_away", FOLDER),
+        (OSError(errno.ESTALE, "no"), FOLDER / "a", "disk_away", FOLDER),
+        (OSError(errno.ENOTCONN, "no", "/b"), None, "disk_away", FOLDER),
+        (OSError(errno.EACCES, "no", "/b"), None, "no_permission", "/b"),
+        (OSError(errno.EPERM, "no"), FOLDER / "a", "no_permission", FOLDER / "a"),
+        (OSError(errno.ENOENT, "no", "/b"), None, "path_gone", "/b"),
+        (OSError(errno.ENOTDIR, "no", "/b"), None, "cannot_write", "/b"),
+        (OSError(errno.ENAMETOOLONG, "no", "/b"), None, "path_too_long", "/b"),
+        (OSError(errno.EILSEQ, "no", "/b"), None, "name_refused", "/b"),
+        (OSError(errno.EINVAL, "no", "/a:b"), None, "name_refused", "/a:b"),
+        (OSError(errno.EINVAL, "no"), None, "cannot_write", FOLDER),
+        (of_windows(errno.EINVAL, 64, "/b"), None, "disk_away", FOLDER),
+        (of_windows(errno.ENOENT, 53), None, "disk_away", FOLDER),
+        (of_windows(errno.EACCES, 21, "/b"), None, "disk_away", FOLDER),
+        (of_windows(errno.EACCES, 19, "/b"), None, "disk_read_only", FOLDER),
+        (of_windows(errno.EINVAL, 223), None, "disk_file_limit", FOLDER),
+        (of_windows(errno.EINVAL, 1295), None, "disk_quota", FOLDER),
+        (of_windows(errno.EINVAL, 39), None, "disk_full", FOLDER),
+        (of_windows(errno.EINVAL, 123, "/b"), None, "name_refused", "/b"),
+        (of_windows(errno.ENOENT, 206, "/b"), None, "path_too_long", "/b"),
+        (of_windows(errno.EACCES, 32, "/b"), None, "no_permission", "/b"),
         (OSError(errno.EIO, "no", "/b"), None, "cannot_write", "/b"),
         (OSError(errno.EIO, "no", "/b"), FOLDER / "a", "cannot_write", FOLDER / "a"),
         (OSError("no"), None, "cannot_write", FOLDER),
@@ -31,8 +59,20 @@ def test_disk_errors_become_codes_with_paths(error, file, code, path):
     with pytest.raises(MachineError) as caught, disk_errors(FOLDER, file):
         raise error
     assert caught.value.code == code
-    assert caught.value.values == {"path": str(path)} | ({"reason": "no"} if code == "cannot_write" else {})
+    reason = {"reason": "no"} if code in ("cannot_write", "no_permission") else {}
+    assert caught.value.values == {"path": str(path)} | reason
     assert caught.value.__cause__ is error
+
+
+AWAY = ["ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENOTCONN", "ETIMEDOUT", "ECONNABORTED"]
+AWAY += ["ECONNRESET", "ESTALE", "ENODEV", "ENXIO"]
+WINDOWS_AWAY = [21, 51, 53, 54, 55, 59, 64, 67, 121, 1167, 1231, 1232, 1236]
+
+
+def test_every_way_in_which_a_disk_goes_away_is_known():
+    assert {disk_code(OSError(getattr(errno, name), "no", "/b")) for name in AWAY} == {"disk_away"}
+    assert {disk_code(of_windows(errno.EINVAL, own, "/b")) for own in WINDOWS_AWAY} == {"disk_away"}
+    assert disk_code(of_windows(errno.EINVAL, 112, "/b")) == "disk_full"
 
 
 def test_other_errors_pass_unchanged():
@@ -50,7 +90,7 @@ def test_a_second_holder_gets_the_callers_error(tmp_path):
         assert lock.exists()
 
 
-@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS"])
+@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EINVAL"])
 def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch, name):
     monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(getattr(errno, name), "")))
     with exclusive_lock(tmp_path / "lock", InputError("output_busy")) as is_locked:

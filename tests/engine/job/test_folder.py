@@ -25,7 +25,7 @@ def plain(count, value):
 
 
 def add(folder, frames, weights=()):
-    folder.add_frames(frames, len(frames), weights)
+    list(folder.add_frames(frames, len(frames), weights))
 
 
 def values(folder, *span):
@@ -46,7 +46,7 @@ def test_a_section_of_another_length_is_rejected(folder):
     add(folder, plain(4, 100))
     for count in (4, 6):
         with pytest.raises(ValueError, match="zip"):
-            folder.add_frames(plain(5, 200), count, FADE)
+            list(folder.add_frames(plain(5, 200), count, FADE))
     assert values(folder) == [100] * 4
     assert [path.name for path in folder.path.glob("*.part")] == []
 
@@ -137,7 +137,7 @@ def test_frames_that_cannot_be_made_replace_nothing(two_sections):
     assert len(before) == 4
     with JobFolder(two_sections, 16, 24, 3) as folder:
         with pytest.raises(torch.OutOfMemoryError):
-            folder.add_frames(fail(), 8)
+            list(folder.add_frames(fail(), 8))
         assert content() == before
         add(folder, plain(8, 7))
         assert sorted(content()) == ["section_000.frames", "section_000.latents", "section_001.latents"]

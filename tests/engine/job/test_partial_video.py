@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def add_sections(folder, counts):
     for number, count in enumerate(counts):
-        folder.add_frames(moving_section(number, count), count, weights_of(folder, count))
+        list(folder.add_frames(moving_section(number, count), count, weights_of(folder, count)))
         yield number
 
 

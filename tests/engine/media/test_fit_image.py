@@ -12,13 +12,13 @@ from tests.support import process_memory
 from tests.support.pictures import noise
 
 
-def plain_fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def plain_fit(image: np.ndarray, height: int, width: int, position: float = 0.5) -> np.ndarray:
     """The picture scaled as a whole, then cropped."""
     old_height, old_width = image.shape[:2]
     scale = max(width / old_width, height / old_height)
     new_width, new_height = round(old_width * scale), round(old_height * scale)
     scaled = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.LANCZOS)
-    left, top = round((new_width - width) / 2), round((new_height - height) / 2)
+    left, top = round((new_width - width) * position), round((new_height - height) * position)
     return np.asarray(scaled.crop((left, top, left + width, top + height)))
 
 
@@ -37,6 +37,16 @@ def test_fitting_scales_the_whole_and_crops_the_centre(monkeypatch, old, new):
     difference = np.abs(fit_image(noise(*old), *new).astype(int) - expected)
     assert difference.max() <= 2
     assert (difference > 1).mean() < 1e-5
+
+
+@pytest.mark.parametrize("position", [0, 0.25, 1])
+@pytest.mark.parametrize("old", [(300, 700), (700, 300)])
+def test_the_part_that_stays_can_be_chosen(monkeypatch, old, position):
+    expected = plain_fit(noise(*old), 64, 96, position)
+    assert np.array_equal(fit_image(noise(*old), 64, 96, position), expected)
+    assert not np.array_equal(fit_image(noise(*old), 64, 96), expected)
+    monkeypatch.setattr(images, "MAX_SCALED_PIXELS", 0)
+    assert np.abs(fit_image(noise(*old), 64, 96, position).astype(int) - expected).max() <= 2
 
 
 def test_a_picture_that_fits_is_returned_unchanged():

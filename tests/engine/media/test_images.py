@@ -1,17 +1,20 @@
 """Pictures of every kind are read with their size and colours."""
 
+import errno
 import io
 import random
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from diffusers_helper.errors import InputError
-from diffusers_helper.media import images
-from diffusers_helper.media.images import FORMATS, read_image, read_size, to_data_uri
+from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.media import picture_file
+from diffusers_helper.media.images import read_image, read_size, to_data_uri
+from diffusers_helper.media.picture_file import FORMATS
 from tests.support.pictures import noise, png_chunk, png_file
 
 WIDTH, HEIGHT = 24, 16
@@ -140,7 +143,7 @@ def test_a_format_is_known_by_its_content_not_its_name(tmp_path):
 
 
 def test_formats_that_this_pillow_lacks_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "FORMATS", ("NO_SUCH_FORMAT", *FORMATS))
+    monkeypatch.setattr(picture_file, "FORMATS", ("NO_SUCH_FORMAT", *FORMATS))
     assert read_image(saved(tmp_path, PICTURE, "a.png")).shape == (HEIGHT, WIDTH, 3)
 
 
@@ -174,7 +177,7 @@ def test_deep_grey_tiffs_are_read_by_the_range_of_their_values(tmp_path, kind, v
 # -- colour profiles ------------------------------------------------------------------------------------
 
 DISPLAY_P3, LINEAR_GREY, PRINTER = (
-    (Path(images.__file__).parents[2] / "tests/support/profiles" / f"{name}.icc").read_bytes()
+    (Path(__file__).parents[2] / "support/profiles" / f"{name}.icc").read_bytes()
     for name in ("display_p3", "linear_grey", "printer")
 )
 """Display P3's primaries with a gamma of 2.2; grey with a gamma of 1; a printer whose cyan alone is a middle
@@ -276,7 +279,8 @@ def test_a_damaged_picture_is_rejected_or_read(tmp_path, kind):
             ends.add(read_image(str(path)).ndim)
         except InputError as error:
             ends.add(error.code)
-    assert ends <= {3, "image_broken", "not_an_image", "image_too_small", "image_too_large"}
+    known = {"image_broken", "not_an_image", "image_too_small", "image_too_large", "image_cut", "image_kind"}
+    assert ends <= {3, *known}
 
 
 def test_unusable_pictures_are_rejected_by_both_readers(tmp_path, recwarn):
@@ -313,3 +317,12 @@ def test_a_size_is_read_without_the_pixels(tmp_path, name, monkeypatch):
     path = saved(tmp_path, PICTURE, name)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
     assert read_size(path) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("opens_nothing", [(Path, "open"), (picture_file, "_open_picture")])
+def test_a_picture_is_not_called_damaged_where_no_file_can_be_opened(tmp_path, monkeypatch, opens_nothing):
+    Image.new("RGB", (32, 32)).save(path := tmp_path / "a.png")
+    error = OSError(errno.EMFILE, "Too many open files", "PIL/ImageCms.py")
+    monkeypatch.setattr(*opens_nothing, Mock(side_effect=error))
+    with pytest.raises(MachineError, match="image_unreadable"):  # an InputError would delete an upload
+        read_size(str(path))

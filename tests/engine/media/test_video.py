@@ -125,6 +125,13 @@ def test_the_last_frame_of_a_video_without_an_index_is_found(tmp_path):
     assert np.array_equal(read_last_frame(tmp_path / "a.h264"), last)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipe has a name")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match="video_broken"):
+        read_last_frame(tmp_path / "a.mp4")
+
+
 def test_all_but_whole_videos_are_broken(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_helper.device import Compute, choose_compute
-from diffusers_helper.errors import EngineError, InputError
+from diffusers_helper.errors import EngineError, InputError, MachineError
 from diffusers_helper.models.architectures import build_empty
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.weights.filling import match_tensors
@@ -73,6 +73,12 @@ def test_a_cache_that_cannot_be_made_is_no_fault_of_the_config():
         build_empty(part, Mock(side_effect=NotADirectoryError))
 
 
+def test_a_machine_without_temporary_files_is_no_fault_of_the_config(monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", Mock(side_effect=FileNotFoundError("none is usable")))
+    with pytest.raises(MachineError, match="no_temporary_folder"):
+        make_loader().verify()
+
+
 def test_text_encoder_without_last_layers_gives_the_same_bits():
     from transformers import LlamaModel
 
@@ -98,6 +104,13 @@ def test_older_names_of_tensors_are_understood(tmp_path, part, prefix):
         values["weight_map"] = {prefix + name: file for name, file in values["weight_map"].items()}
         index.write_text(json.dumps(values))
     make_loader(tmp_path / "models").verify()
+
+
+def test_models_are_verified_once(monkeypatch):
+    loader = make_loader()
+    first = loader.verify()
+    monkeypatch.setattr("diffusers_helper.models.loading.build_empty", None)
+    assert loader.verify() is first
 
 
 def test_missing_tensor_is_refused():

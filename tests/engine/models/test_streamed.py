@@ -96,6 +96,7 @@ def test_layers_kept_in_ram_serve_every_section_and_change_no_bit(tmp_path, monk
     assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_job_after_job_holds_no_more_memory(tmp_path):
     # One section's frames, left behind by each job, would be 3 times this; its weights 100 times.
     allowed, jobs = 150 * 1024, 7

@@ -125,9 +125,14 @@ def velocity(dtype, *given, **values):
     return (STEP["x"].to(dtype).float() - denoised(dtype, *given, **values)) / float(STEP["sigma"])
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_the_velocity_in_bfloat16_is_upstreams():
-    """Measured: equal to the bit on the processor of the file, 0.0022 on another."""
-    assert relative_error(velocity(torch.bfloat16), STEP["velocity.bfloat16"]) < 0.005
+    """Measured: equal to the bit on the processor of the file, 0.0022 on another.
+
+    oneDNN's products on AMX round so that it becomes 0.0094, where bfloat16 itself is 0.23 from float32.
+    """
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert relative_error(velocity(torch.bfloat16), STEP["velocity.bfloat16"]) < 0.005
 
 
 OVERFLOWS = {

@@ -1,7 +1,5 @@
 """Attention backends: the first that works is chosen, active during a job, and replaced where it fails."""
 
-import contextlib
-import sys
 import types
 from unittest.mock import Mock
 
@@ -10,13 +8,10 @@ import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch.nn.attention import SDPBackend
 
-from diffusers_helper.events import Notice
 from diffusers_helper.transformer import attention
 from diffusers_helper.transformer.block_stack import BlockStack
 from diffusers_helper.transformer.compiling import CompiledBlocks
 from tests.support.tiny import load_latents, make_loader, make_request, run
-from webui.eichi_utils.text.translations import Translator
-from webui.endframe_ichi import parse_arguments
 
 
 @pytest.fixture
@@ -28,7 +23,7 @@ def gpu(monkeypatch):
         native: the backend that PyTorch takes by itself.
         tried: the backends that computed something.
     """
-    names = ("native", "sage", *attention.CANDIDATES)
+    names = ("native", *attention.CANDIDATES)
     gpu = types.SimpleNamespace(factors=dict.fromkeys(names, 1.0), native=SDPBackend.MATH, tried=[])
 
     def attend(states, backend):
@@ -59,21 +54,19 @@ def test_a_cpu_uses_pytorchs_own_attention():
         # They are taken in a fixed order.
         ("MATH", 0, {}, {}, "_native_cudnn"),
         ("MATH", 1, {}, {}, "_native_flash"),
-        ("MATH", 2, {}, {}, "xformers"),
-        ("MATH", 3, {}, {}, "_native_efficient"),
+        ("MATH", 2, {}, {}, "_native_efficient"),
+        ("MATH", 3, {}, {}, "xformers"),
         ("MATH", 4, {}, {}, None),
         # What PyTorch takes by itself is left to it.
         ("CUDNN_ATTENTION", 0, {}, {}, None),
         ("FLASH_ATTENTION", 0, {}, {}, "_native_cudnn"),
         ("FLASH_ATTENTION", 3, {}, {}, None),
-        ("EFFICIENT_ATTENTION", 3, {}, {}, None),
+        ("EFFICIENT_ATTENTION", 2, {}, {}, None),
         # Compiled blocks do without xformers.
-        ("MATH", 2, {}, {"compiles": True}, "_native_efficient"),
-        # Wrong numbers are not used; SageAttention may round.
+        ("MATH", 3, {}, {"compiles": True}, None),
+        # Wrong numbers are not used.
         ("MATH", 0, {"_native_cudnn": 1.03}, {}, "_native_flash"),
         ("MATH", 0, {"_native_cudnn": torch.nan}, {}, "_native_flash"),
-        ("MATH", 0, {"sage": 1.08}, {"requested": "sage"}, "sage"),
-        ("MATH", 0, {"sage": 1.2}, {"requested": "sage"}, "_native_cudnn"),
     ],
 )
 def test_the_first_backend_that_works_is_chosen(gpu, native, missing, factors, options, chosen):
@@ -82,51 +75,25 @@ def test_the_first_backend_that_works_is_chosen(gpu, native, missing, factors, o
     for name in [*attention.CANDIDATES][:missing]:
         del gpu.factors[name]
     assert chooser(**options).choose(2, 16) == chosen
-    assert ("sage" in gpu.tried) is ("requested" in options)
 
 
 @pytest.mark.parametrize(("place", "name"), [(attention, "attend"), (torch, "randn")])
 def test_without_memory_to_try_pytorchs_own_is_used_this_time(gpu, monkeypatch, place, name):  # noqa: ARG001
-    one = chooser(requested=attention.SAGE)
+    one = chooser()
     with monkeypatch.context() as patch:
         patch.setattr(place, name, Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
         assert one.choose(2, 16) is None
-    assert one.choose(2, 16) == "sage"
+    assert one.choose(2, 16) == "_native_cudnn"
 
 
 def test_each_backend_is_tried_once_and_not_chosen_after_it_is_excluded(gpu):
     del gpu.factors["_native_flash"]
-    one = chooser(requested=attention.SAGE)
-    for name in ("sage", "_native_cudnn", "xformers"):
+    one = chooser()
+    for name in ("_native_cudnn", "_native_efficient"):
         assert [one.choose(2, 16), one.choose(2, 16)] == [name, name]
         one.exclude(name)
     tried = [name for name in gpu.tried if name != attention.NATIVE]
-    assert tried == ["sage", "_native_cudnn", "_native_flash", "xformers"]
-
-
-def test_only_blocks_with_sage_attention_are_not_compiled():
-    """A compiler cannot look into it, and would be disabled for all."""
-    loader = make_loader()
-    loader._runner = CompiledBlocks("eager")
-    for chosen, compiles in ((attention.SAGE, False), (None, True)):
-        loader._attention.choose = lambda *_, chosen=chosen: chosen
-        with contextlib.ExitStack() as exits:
-            if chosen is not None:  # the package is not there
-                patch = exits.enter_context(pytest.MonkeyPatch.context())
-                patch.setattr(attention.ActiveAttention, "_enter", lambda _self: None)
-            transformer = exits.enter_context(loader.transformer(500))
-            assert transformer.stack.runner.is_compiling is compiles
-            assert transformer.is_prepared is not compiles
-
-
-def test_the_command_line_reports_a_missing_sage_attention(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "sageattention", None)
-    with pytest.raises(SystemExit) as end:
-        parse_arguments(["--sage-attention", "--lang", "ja"])
-    assert end.value.code == 2
-    assert Translator("ja")("cli.sage_attention_missing") in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "sageattention", types.SimpleNamespace(__spec__=object()))
-    assert parse_arguments(["--sage-attention"]).sage_attention
+    assert tried == ["_native_cudnn", "_native_flash", "_native_efficient"]
 
 
 def test_attention_backends_agree():
@@ -137,12 +104,19 @@ def test_attention_backends_agree():
         assert torch.allclose(attention.attend(states, backend), wanted, atol=1e-5)
 
 
-def test_xformers_must_be_there_and_right(gpu):
-    for factor, works in ((1.0, True), (1.1, False)):
-        gpu.factors["xformers"] = factor
-        assert attention.xformers_computes(torch.device("cpu"), torch.float32) is works
-    del gpu.factors["xformers"]
-    assert not attention.xformers_computes(torch.device("cpu"), torch.float32)
+@pytest.mark.parametrize(
+    ("native", "works", "kernel"),
+    [
+        ("MATH", "_native_flash", SDPBackend.FLASH_ATTENTION),
+        ("MATH", "xformers", None),
+        ("EFFICIENT_ATTENTION", "xformers", SDPBackend.EFFICIENT_ATTENTION),
+        ("MATH", "native", SDPBackend.MATH),
+    ],
+)
+def test_the_kernel_behind_the_choice_is_known(gpu, native, works, kernel):
+    gpu.native = getattr(SDPBackend, native)
+    gpu.factors = {"native": 1.0, works: 1.0}
+    assert chooser().kernel(2, 16) == kernel
 
 
 # -- in a job ------------------------------------------------------------------------------------------
@@ -166,39 +140,14 @@ def native_latents(tmp_path_factory):
     return load_latents(folder / "a.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("chosen", "requested", "notices"),
-    [("xformers", "native", []), ("sage", "sage", ["attention_refused"]), ("_native_cudnn", None, [])],
-)
-def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, native_latents, chosen, requested, notices):
-    """None of these works here; the first two fail when they are activated, the other in a block."""
+@pytest.mark.parametrize("chosen", ["xformers", "sage", "_native_cudnn"])
+def test_a_backend_that_fails_in_a_job_is_replaced(tmp_path, native_latents, chosen):
+    """None of these works here: sage fails when it is activated, cuDNN's in a block, xformers in either."""
     loader = make_loader()
     loader._attention.choose = lambda *_: chosen
-    loader.requested_attention = requested
-    events = run(make_request(), tmp_path / "out", loader=loader, save_latents=True)
-    assert [event.code for event in events if isinstance(event, Notice)] == notices
+    list(run(make_request(), tmp_path / "out", loader=loader, save_latents=True))
     assert torch.equal(load_latents(tmp_path / "out" / "a.safetensors"), native_latents)
     assert loader._attention._usable == {chosen: False}
-
-
-@pytest.mark.slow
-def test_a_requested_backend_that_fails_in_a_job_is_reported(tmp_path, monkeypatch):
-    calls = []
-
-    def fail_later(self, work):
-        calls.append(1)
-        if len(calls) == 5:
-            self.replace("CUDA error: invalid argument")
-        return work()
-
-    monkeypatch.setattr(attention.ActiveAttention, "guard", fail_later)
-    loader = make_loader()
-    loader._attention.choose = lambda *_: "_native_math"
-    loader.requested_attention = "_native_math"
-    events = list(run(make_request(seconds=3), tmp_path / "out", loader=loader))
-    codes = [event.code if isinstance(event, Notice) else type(event).__name__ for event in events]
-    assert codes.count("attention_refused") == 1
-    assert codes.index("StepDone") < codes.index("attention_refused") < codes.index("SectionDone")
 
 
 @pytest.mark.parametrize(("error", "tries"), [(torch.OutOfMemoryError(), 1), (RuntimeError("a bug"), 2)])

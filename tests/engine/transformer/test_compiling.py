@@ -4,8 +4,10 @@
 """
 
 import dataclasses
+import errno
 import hashlib
 import os
+import threading
 import weakref
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,9 +18,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from diffusers_helper.device import choose_compute
+from diffusers_helper.engine import Engine, EngineConfig
 from diffusers_helper.errors import MachineError
-from diffusers_helper.events import StageStarted
-from diffusers_helper.kernels import relative_error
+from diffusers_helper.events import Notice, StageStarted
+from diffusers_helper.files.compiler_failure import NAME, installed_versions, read_failure, write_failure
+from diffusers_helper.job.output import Target
+from diffusers_helper.kernels import FAILED, relative_error
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.models.vram_budget import VramBudget
 from diffusers_helper.sampling import section as section_sampling
@@ -27,7 +32,7 @@ from diffusers_helper.transformer.block_stack import BlockStack
 from diffusers_helper.transformer.compiling import TOLERANCE, CompiledBlocks, EagerBlocks, keep_compiled
 from diffusers_helper.transformer.modulation import modulation_sizes, set_modulation
 from diffusers_helper.weights.model_files import find_models
-from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run
+from tests.support.tiny import LAST_SHARD, MODELS, copy_models, load_latents, make_request, run, small_request
 
 
 @pytest.fixture
@@ -139,11 +144,60 @@ def test_a_compiler_that_fails_is_tried_once():
         calls.append(1)
         raise RuntimeError("Python.h: No such file or directory")
 
-    runner = CompiledBlocks(broken)
+    remembered: list[str] = []
+    runner = CompiledBlocks(broken, remembered.append)
     for _ in range(2):
         assert torch.equal(run_block(runner), Block()(*STATES)[0])
     assert len(calls) == 1
     assert runner.is_ready("any")
+    assert remembered == ["RuntimeError: Python.h: No such file or directory"]
+    assert [runner.take_failure(), runner.take_failure()] == [*remembered, None]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("number", "lasts"), [(errno.ENOSPC, False), (errno.EACCES, True)])
+def test_a_full_disk_is_no_fault_of_the_compiler(number, lasts):
+    remembered: list[str] = []
+    runner = CompiledBlocks(Mock(side_effect=OSError(number, "no")), remembered.append)
+    run_block(runner)
+    assert not runner.is_compiling
+    assert bool(remembered) is lasts
+
+
+def compiling_engine(monkeypatch, cache, driver="12060"):
+    """An engine on a GPU that compiles, as far as the CPU can pretend."""
+    compute = dataclasses.replace(choose_compute("cpu"), compiles=True)
+    monkeypatch.setattr("diffusers_helper.engine.choose_compute", lambda *_: compute)
+    monkeypatch.setattr(Engine, "_compiler_versions", lambda _: {"torch": "2.14.1", "driver": driver})
+    monkeypatch.setattr("diffusers_helper.engine.keep_compiled", lambda _: None)
+    return Engine(EngineConfig(find_models(MODELS), cache))
+
+
+def test_a_compiler_that_failed_is_not_tried_again_until_something_changed(tmp_path, monkeypatch):
+    broken = Mock(side_effect=RuntimeError("no C runtime"))
+    monkeypatch.setattr(CompiledBlocks, "is_ready", lambda *_: True)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    first, again = (compiling_engine(monkeypatch, tmp_path) for _ in range(2))
+    target = Target(tmp_path / "out", "a")
+    told = list(first.generate(small_request(), target, threading.Event()))
+    assert told.count(Notice("not_compiled", {"reason": "RuntimeError: no C runtime"})) == 1
+    assert again._compute.compiles, "it was made before the failure"
+    assert broken.call_count == 1
+    assert not compiling_engine(monkeypatch, tmp_path)._compute.compiles
+    assert vars(FAILED) == {"folder": tmp_path / "kernels", "versions": again._versions}
+    assert compiling_engine(monkeypatch, tmp_path, driver="13000")._compute.compiles
+    (tmp_path / NAME).write_text("[" * 99999)
+    assert compiling_engine(monkeypatch, tmp_path)._compute.compiles
+
+
+def test_a_failure_is_known_without_pytorch(tmp_path):
+    versions = installed_versions(tmp_path)
+    assert versions["torch"] == torch.__version__
+    assert versions["folder"] == str(tmp_path)
+    assert read_failure(tmp_path, versions) is None
+    write_failure(tmp_path, versions | {"driver": "12060"}, "no C runtime")
+    assert read_failure(tmp_path, versions) == "no C runtime"
+    assert read_failure(tmp_path, versions | {"torch": "2.15.0"}) is None
 
 
 @pytest.mark.usefixtures("fresh")

@@ -47,8 +47,8 @@ def test_tiles_of_the_real_size_follow_the_memory(free, least, most):
 def test_a_picture_in_tiles_resembles_the_whole_one():
     latents = torch.randn(1, 16, 1, 24, 20)
     with make_loader().vae() as vae:
-        whole = torch.stack(decode_to(list, latents, vae, 2**40))
-        tiled = torch.stack(decode_to(list, latents, vae, tilings_of(192, 160)[1].bytes_to_decode(vae)))
+        whole = torch.stack([*decode_to(iter, latents, vae, 2**40)])
+        tiled = torch.stack([*decode_to(iter, latents, vae, tilings_of(192, 160)[1].bytes_to_decode(vae))])
         assert vae.tile_sample_min_height < 192
     # The tiny VAE has random weights: what is in the middle of a tile is what counts.
     assert (whole - tiled).abs().mean() < 0.25 * whole.std()
@@ -79,23 +79,23 @@ def fail_at(vae, numbers):
 def test_by_default_decoding_equals_the_librarys_to_the_bit(latent_frames):
     latents = torch.randn(1, 16, latent_frames, 2, 2)
     with make_loader().vae() as vae:
-        found = torch.stack(decode_to(list, latents, vae, 2**40))
+        found = torch.stack([*decode_to(iter, latents, vae, 2**40)])
         assert torch.equal(found, decode_by_the_library(latents, vae))
 
 
 def test_omitted_tiles_change_no_frame_before_them():
     latents = torch.randn(1, 16, 18, 2, 2)
     with make_loader().vae() as vae:
-        found = torch.stack(decode_to(list, latents[:, :, :11], vae, 2**40, starts=(0, 3, 6)))
+        found = torch.stack([*decode_to(iter, latents[:, :, :11], vae, 2**40, starts=(0, 3, 6))])
         wanted = decode_by_the_library(latents, vae)
-        last_tile = torch.stack(decode_to(list, latents[:, :, 6:11], vae, 2**40, starts=(0,)))
+        last_tile = torch.stack([*decode_to(iter, latents[:, :, 6:11], vae, 2**40, starts=(0,))])
     assert len(found) == 41
     assert torch.equal(found[:38], wanted[:38])  # the first of four frames that are blended is as it was
     assert torch.equal(found[29:], last_tile[-12:])
 
 
-def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
-    """The one after that waits, so that a GPU stays busy and memory does not grow with the length."""
+def test_a_tiles_frames_are_taken_before_the_next_tile_is_decoded(monkeypatch):
+    """The progress is reported at once, and memory does not grow with the length. A GPU is one tile ahead."""
     queued, seen, fetched = [], [], []
     original_frame = codec._to_frame
 
@@ -105,16 +105,13 @@ def test_a_tiles_frames_are_taken_when_the_next_tile_is_queued(monkeypatch):
 
     monkeypatch.setattr(codec, "_to_frame", to_frame)
 
-    def take(frames):
-        for frame in frames:
-            assert frame.shape == (16, 16, 3)
-            seen.append(len(queued))
-
     with make_loader().vae() as vae:
         original = vae.decode
         vae.decode = lambda z: queued.append(z) or original(z)
-        decode_to(take, torch.randn(1, 16, 11, 2, 2), vae, 2**40, starts=(0, 3, 6))
-    assert seen == [2] * 13 + [3] * (12 + 16)
+        for frame in decode_to(iter, torch.randn(1, 16, 11, 2, 2), vae, 2**40, starts=(0, 3, 6)):
+            assert frame.shape == (16, 16, 3)
+            seen.append(len(queued))
+    assert seen == [1] * 13 + [2] * 12 + [3] * 16
     assert fetched == seen
 
 
@@ -124,15 +121,17 @@ def test_after_out_of_memory_all_frames_are_taken_again_in_smaller_tiles():
 
     def take(frames):
         taken.append([])
-        taken[-1].extend(frames)
-        return "taken"
+        for frame in frames:
+            taken[-1].append(frame)
+            yield len(taken[-1])
 
     with make_loader().vae() as vae:
         sizes = fail_at(vae, (3, 4))
-        assert decode_to(take, latents, vae, 2**40) == "taken"
-        smaller = torch.stack(decode_to(list, latents, vae, tilings_of(32, 32)[2].bytes_to_decode(vae)))
+        numbers = list(decode_to(take, latents, vae, 2**40))
+        smaller = torch.stack([*decode_to(iter, latents, vae, tilings_of(32, 32)[2].bytes_to_decode(vae))])
+    assert numbers == [*range(1, 26), *range(1, 30)]
     assert sizes[:5] == [32] * 4 + [24]
-    assert [len(frames) for frames in taken] == [13, 0, 29], "those of the first tile, none, all"
+    assert [len(frames) for frames in taken] == [25, 0, 29], "those of the first two tiles, none, all"
     assert torch.equal(torch.stack(taken[2]), smaller)
 
 
@@ -150,7 +149,7 @@ def test_after_any_failure_the_feature_buffers_are_freed(failure, monkeypatch):
         for size, may_shrink in ((2, True), (4, False)):
             left.clear()
             with pytest.raises(type(failure)) as caught:
-                decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink)
+                list(decode_to(take, torch.randn(1, 16, 8, size, size), vae, 2**40, may_shrink))
             assert caught.value is failure
             assert left[-1] is None
             assert len(left) == 2, "before and after the buffers"
@@ -162,7 +161,7 @@ def test_a_pixel_that_is_not_finite_is_an_error(number):
     latents[:, :, -1] = number
     taken = []
     with make_loader().vae() as vae, pytest.raises(MachineError, match="not_a_number_in_pixels"):
-        decode_to(taken.extend, latents, vae, 2**40)
+        taken.extend(decode_to(iter, latents, vae, 2**40))
     assert 0 < len(taken) < 29
 
 
@@ -193,4 +192,7 @@ def test_the_preview_equals_the_map_computed_frame_by_frame():
     wanted = colours.round().to(torch.uint8)[0]
     found = preview_latents(latents)
     assert found.dtype == np.uint8
-    assert all((found[:, 12 * t : 12 * t + 12] == wanted[t].numpy()).all() for t in range(3))
+    assert np.array_equal(found, wanted.numpy())
+    assert np.array_equal(preview_latents(latents, [*LATENT_RGB, LATENT_RGB_BIAS]), found)
+    grey = preview_latents(latents, [[0, 0, 0]] * 16 + [[0.5, 0.5, 0.5]])
+    assert np.unique(grey).tolist() == [128]

@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusers_helper.errors import InputError
-from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN
+from diffusers_helper.models.settings import check_settings
+from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, find_models
 from tests.support.tiny import MODELS, VAE_FILE, make_loader
 
 SHARD = f"{FRAMEPACK}/diffusion_pytorch_model-00004-of-00006.safetensors"
@@ -196,3 +198,151 @@ def test_models_that_do_not_fit_are_named_by_what_the_transformer_needs(models):
     error = refusal(models)
     assert (error.code, error.values["expected"]) == (FIT, 1152)
     assert error.values["path"] == str(models / SIGLIP)
+
+
+CHANGED: list[tuple[str, dict[str, Any]]] = [
+    (LLAMA, {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}),
+    (LLAMA, {"rope_parameters": {"rope_theta": 10_000.0, "rope_type": "linear", "factor": 2.0}}),
+    *((LLAMA, {key: value}) for key, value in (("rms_norm_eps", 1e-3), ("hidden_act", "gelu"))),
+    *((CLIP, {key: value}) for key, value in (("num_attention_heads", 1), ("layer_norm_eps", 1e-6))),
+    *((CLIP, {key: value}) for key, value in (("hidden_act", "gelu"), ("eos_token_id", 5))),
+    *((SIGLIP, {key: value}) for key, value in (("num_attention_heads", 4), ("hidden_act", "relu"))),
+    (VAE, {"act_fn": "gelu"}),
+    (VAE, {"norm_num_groups": 8}),
+    *(
+        (TRANSFORMER, {key: value})
+        for key, value in (("rope_theta", 10_000.0), ("rope_axes_dim", [12, 12, 8]))
+    ),
+    *((TRANSFORMER, {key: value}) for key, value in (("patch_size_t", True), ("guidance_embeds", False))),
+    (PROCESSOR, {"image_mean": [0.48, 0.46, 0.41]}),
+    *((PROCESSOR, {key: False}) for key in ("do_resize", "do_rescale", "do_normalize", "rescale_factor")),
+]
+"""Settings that fit the weights and make other numbers: of another model's config."""
+
+
+@pytest.mark.parametrize(("file", "change"), CHANGED)
+def test_settings_of_another_model_are_named(models, file, change):
+    known = json.loads((models / file).read_text())
+    (models / file).write_text(json.dumps(known | change))
+    error = refusal(models)
+    if error.code != REFUSED:  # the library's own refusal
+        assert (error.code, error.values["path"]) == (VALUE, str(models / file))
+
+
+class AutoencoderKLHunyuanVideo(torch.nn.Module):
+    """The published VAE as far as its settings go."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__()
+        published = {"block_out_channels": (128, 256, 512, 512), "norm_num_groups": 32, "act_fn": "silu"}
+        published |= {"latent_channels": 16, "in_channels": 3, "out_channels": 3}
+        published |= {"scaling_factor": 0.476986, "mid_block_add_attention": True}
+        self.config = SimpleNamespace(**published | changes)
+
+
+@pytest.mark.parametrize("change", [{}, {"scaling_factor": 0.5}, {"mid_block_add_attention": False}])
+def test_the_published_vae_has_settings_that_trained_ones_have_not(change):
+    part = find_models(MODELS).vae
+    if not change:
+        return check_settings(part, AutoencoderKLHunyuanVideo())
+    with pytest.raises(InputError, match=VALUE):
+        check_settings(part, AutoencoderKLHunyuanVideo(**change))
+
+
+def test_settings_without_a_part_in_the_result_may_be_any(models):
+    change = {
+        "return_dict": False,
+        "output_hidden_states": True,
+        "torch_dtype": "x",
+        "transformers_version": 5,
+    }
+    for file in (LLAMA, CLIP, SIGLIP, VAE, TRANSFORMER):
+        known = json.loads((models / file).read_text())
+        (models / file).write_text(json.dumps(known | change))
+    assert make_loader(models).verify() == []
+
+
+@pytest.mark.parametrize("scale", ["comfy_quant", "scales", "qweight", "scale_inv", "weight.quant_state.nf4"])
+def test_weights_of_few_bits_are_refused(models, scale):
+    save_file(load_file(path := models / VAE_FILE) | {f"encoder.conv_in.conv.{scale}": torch.ones(1)}, path)
+    assert refusal(models).code == "weights_scaled"
+
+
+def test_tensors_that_no_model_has_are_told(models):
+    weights = load_file(path := models / VAE_FILE)
+    save_file(weights | {f"extra.{number}.weight": torch.ones(1) for number in range(9)}, path)
+    (notice,) = make_loader(models).verify()
+    assert (notice.code, notice.values["path"]) == ("weights_unknown", str(path.parent))
+    assert (notice.values["number"], notice.values["tensors"].count("extra.")) == (9, 3)
+
+
+@pytest.mark.parametrize("name", ["x.lora_A.weight", "lora_unet_x.lora_up.weight", "x.alpha", "x.diff_b"])
+def test_a_lora_is_refused(models, name):
+    save_file(load_file(path := models / VAE_FILE) | {name: torch.ones(1)}, path)
+    assert (error := refusal(models)).code == "weights_adapter"
+    assert error.values["tensor"] == name
+
+
+def test_whole_numbers_are_no_weights(models):
+    weights = load_file(path := models / VAE_FILE)
+    save_file({name: weight.to(torch.int32) for name, weight in weights.items()}, path)
+    assert refusal(models).code == "weights_whole_numbers"
+
+
+@pytest.mark.parametrize(
+    "file", [SHARD, VAE_FILE, f"{HUNYUAN}/text_encoder/model-00002-of-00008.safetensors"]
+)
+def test_8_bits_that_we_did_not_make_are_refused_although_they_look_like_ours(models, file):
+    weights = load_file(path := models / file)
+    for name in [name for name, weight in weights.items() if name.endswith(".weight") and weight.ndim == 2]:
+        scale = weights[name].float().abs().amax(1).clamp_min(1e-9) / 127
+        weights[name] = (weights[name] / scale[:, None]).round().to(torch.int8)
+        weights[name.removesuffix("weight") + "scale"] = scale
+    save_file(weights, path)
+    index = json.loads((models / INDEX).read_text())
+    if file == SHARD:
+        names = dict.fromkeys(weights, path.name)
+        (models / INDEX).write_text(json.dumps({"weight_map": index["weight_map"] | names}))
+    error = refusal(models)
+    assert (error.code, error.values["path"]) == ("weights_scaled", str(path))
+    assert error.values["tensor"].endswith(".scale")
+
+
+def test_extras_of_published_files_are_silent(models):
+    clip = models / HUNYUAN / "text_encoder_2" / "model.safetensors"
+    extras = {"text_projection.weight": torch.ones(1), "text_model.embeddings.position_ids": torch.arange(77)}
+    save_file(load_file(clip) | extras, clip)
+    assert make_loader(models).verify() == []
+
+
+def test_files_of_two_downloads_are_refused(models):
+    """An index of other shards, and a shard that is there twice."""
+    index = json.loads((models / INDEX).read_text())
+    name = next(key for key, file in index["weight_map"].items() if file == Path(SHARD).name)
+    last = "diffusion_pytorch_model-00006-of-00006.safetensors"
+    (models / INDEX).write_text(json.dumps({"weight_map": index["weight_map"] | {name: last}}))
+    error = refusal(models)
+    assert (error.code, error.values["tensor"], error.values["expected"]) == ("weights_mixed", name, last)
+    shutil.copy(models / SHARD, (models / SHARD).with_name("z.safetensors"))
+    (models / INDEX).write_text(json.dumps({"weight_map": index["weight_map"] | {"none": "z.safetensors"}}))
+    assert refusal(models).code == "weights_mixed"
+
+
+def test_tensors_that_share_bytes_are_refused(models):
+    content = (models / VAE_FILE).read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    first, *others = (entry for key, entry in header.items() if key != "__metadata__")
+    twin = next(entry for entry in others if entry["shape"] == first["shape"])
+    twin["data_offsets"] = first["data_offsets"]
+    text = json.dumps(header).encode()
+    (models / VAE_FILE).write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+    assert refusal(models).code == "model_file_broken"
+
+
+@pytest.mark.parametrize("name", ["FramePack_F1_I2V_HY_20250503", "FramePack_T2V"])
+def test_a_sibling_of_the_transformer_is_named(models, name):
+    shutil.move(models / FRAMEPACK, sibling := models / name)
+    (models / FRAMEPACK).symlink_to(sibling)
+    assert (error := refusal(models)).code == "model_foreign"
+    assert error.values["found"] == name

@@ -1,15 +1,17 @@
 """Models are found in plain folders and in every form of a Hugging Face cache, and checked."""
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from diffusers_helper.errors import InputError
+from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.weights.checkpoint import Checkpoint, weight_files
 from diffusers_helper.weights.model_files import FLUX_REDUX, FRAMEPACK, HUNYUAN, ModelFiles, find_models
 from tests.support.tiny import MODELS
@@ -159,9 +161,9 @@ def test_the_models_of_a_repository_may_lie_in_two_snapshots(tmp_path):
 def test_a_tokenizer_may_lie_in_its_older_files(tmp_path):
     models = shutil.copytree(MODELS, tmp_path / "models")
     tokenizer = models / HUNYUAN / "tokenizer_2"
-    merges = json.loads((tokenizer / "tokenizer.json").read_text())["model"]
+    merges = json.loads((tokenizer / "tokenizer.json").read_text("utf-8"))["model"]
     (tokenizer / "tokenizer.json").unlink()
-    (tokenizer / "vocab.json").write_text(json.dumps(merges["vocab"]))
+    (tokenizer / "vocab.json").write_text(json.dumps(merges["vocab"]), "utf-8")
     (tokenizer / "merges.txt").write_text("#version: 0.2\n")
     assert find_models(models).text_encoder_2.processor == tokenizer
 
@@ -181,6 +183,14 @@ def test_an_index_comes_before_a_single_file(tmp_path):
     )
     assert [path.name for path in weight_files(tmp_path)] == shards
     assert set(Checkpoint.open(tmp_path).tensors) == {"a", "b"}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("how", ["open", "read_text"], ids=["weights", "config"])
+def test_where_nothing_opens_the_machine_is_at_fault_and_not_the_files(monkeypatch, number, how):
+    monkeypatch.setattr(Path, how, Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(MachineError, match="model_file_unreadable"):
+        find_models(MODELS)
 
 
 def test_a_file_without_tensors_is_complete(tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.random_weights import MODELS
 from diffusers_helper.device import choose_compute
+from diffusers_helper.eight_bit.folder import room_for_eight_bit
 from diffusers_helper.models.loading import ModelLoader
 from diffusers_helper.weights.model_files import PARTS, find_models
 from tests.support import tiny
@@ -70,4 +71,6 @@ def test_the_published_repositories_are_found_and_fit(tmp_path):
     }
     path = tmp_path / PARTS["image_encoder"].repository / "feature_extractor" / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"size": {"height": 384, "width": 384}}))
-    ModelLoader(find_models(tmp_path), choose_compute("cpu")).verify()
+    files = find_models(tmp_path)
+    ModelLoader(files, choose_compute("cpu")).verify()
+    assert round(room_for_eight_bit(files.transformer, (tmp_path,))[1] / 1e9) == 17  # as the page says

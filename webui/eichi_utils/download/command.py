@@ -12,6 +12,7 @@ from ..terminal import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, rep
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
 from .download import Download, DownloadView, find_endpoint, host_of
+from .licences import licence_lines
 from .model_folders import ModelFolders, free_bytes, gigabytes, take_inventory
 
 POLL_SECONDS = 0.5
@@ -66,6 +67,9 @@ def _run(folders: ModelFolders, check: bool, stop: threading.Event, words: Trans
             if view.total_bytes and not before.total_bytes and not check:
                 sizes = (view.total_bytes, view.needed_bytes, free_bytes(folders.target))
                 total, needed, free = map(gigabytes, sizes)
+                report(words("licence.title"))
+                for text, address in licence_lines(words):
+                    report(f"  {text} {address}")
                 report(words("download.plan", total=total, needed=needed, folder=folders.target, free=free))
             _show(bar, before, view, words)
     return view

@@ -26,9 +26,18 @@ from diffusers_helper.errors import InputError, MachineError
 from diffusers_helper.public import PARTS, delete_file, disk_errors, exclusive_lock, replace_file
 
 from ..support.failures import describe_failure
+from ..support.keep_awake import keep_awake
 from .download import DownloadState, DownloadView
 from .hub import ConnectionLost, Hub
-from .model_folders import ModelFolders, RemoteFile, file_size, files_of, find_models_in, take_inventory
+from .model_folders import (
+    ModelFolders,
+    RemoteFile,
+    file_size,
+    files_of,
+    find_models_in,
+    is_weights,
+    take_inventory,
+)
 
 LOCK = ".download.lock"
 """The name of the file in the target folder that is locked while a download writes there."""
@@ -55,7 +64,7 @@ def download(folders: ModelFolders, report: Callable[[DownloadView], object], ch
     busy = MachineError("download_runs_already", path=str(folders.target))
     try:
         fetcher = Fetcher(folders, progress)
-        with exclusive_lock(folders.target / LOCK, busy):
+        with exclusive_lock(folders.target / LOCK, busy), keep_awake():
             fetcher.fetch_all(check)
     except BaseException as error:  # noqa: BLE001  (the app reports it)
         progress.enter("failed", failure=describe_failure(error))
@@ -89,8 +98,11 @@ class Progress:
             if part.state == "complete" and not (check and is_own):
                 settled += part.num_bytes
                 continue
+            in_comfyui = folders.find_single_file(spec)
             for file in files_of(spec, list_once(spec.repository)):
                 path, copy = folders.target / file.name, folders.find_copy(file)
+                if in_comfyui and is_weights(file) and not path.exists():
+                    continue
                 left = min(file_size(folders.target / file.part_name) or 0, file.size)
                 self._present[file] = file.size if copy and (copy == path or not left) else left
                 if copy and copy != path and not left and copy.stat().st_dev != disk:

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from diffusers_helper.errors import InputError, MachineError
+from diffusers_helper.errors import EngineError, MachineError
 from diffusers_helper.public import (
     PARTS,
     SINGLE_FILES,
     ModelFiles,
+    ModelPart,
     PartSpec,
     check_fit,
     disk_errors,
     find_part,
+    find_single_file,
     repository_folders,
 )
 
@@ -104,6 +106,17 @@ class ModelFolders:
             with contextlib.suppress(OSError):
                 yield from repository_folders(root, repository)
 
+    def find_part(self, spec: PartSpec) -> ModelPart:
+        """Find and check one model; raises InputError like `find_models`."""
+        return find_part(self.target, spec, self.of_repository, self.roots)
+
+    def find_single_file(self, spec: PartSpec) -> list[Path]:
+        """Find ComfyUI's file of a model's weights, if it can be used."""
+        with contextlib.suppress(EngineError, OSError):
+            if found := find_single_file(spec, self.roots, self.target):
+                return [*found.signatures]
+        return []
+
     def find_copy(self, file: RemoteFile) -> Path | None:
         """Find a file of the same length at the same path of its repository in any of the folders."""
         paths = (folder / file.path for folder in self.of_repository(file.repository))
@@ -149,8 +162,7 @@ def take_inventory(folders: ModelFolders) -> Inventory:
 
 def find_models_in(folders: ModelFolders) -> ModelFiles:
     """Find the complete set, each part where it is whole; raises InputError like `find_models`."""
-    found = {name: find_part(folders.target, spec, folders.of_repository) for name, spec in PARTS.items()}
-    files = ModelFiles(**found)
+    files = ModelFiles(**{name: folders.find_part(spec) for name, spec in PARTS.items()})
     check_fit(files)
     return files
 
@@ -198,12 +210,19 @@ def files_of(spec: PartSpec, listing: Sequence[RemoteFile]) -> list[RemoteFile]:
     return [by_path[path] for path in paths]
 
 
+def is_weights(file: RemoteFile) -> bool:
+    """Return whether a chosen file holds weights, or is their index."""
+    return file.path.endswith((".safetensors", *INDICES))
+
+
 def _view_part(name: str, spec: PartSpec, folders: ModelFolders) -> PartView:
     try:
-        part = find_part(folders.target, spec, folders.of_repository)
-    except InputError:
+        part = folders.find_part(spec)
+    except EngineError:
         found = (_bytes_below(folder, spec) for folder in folders.of_repository(spec.repository))
-        num_bytes = max(found, default=0)
+        num_bytes = max(found, default=0) + sum(
+            file_size(path) or 0 for path in folders.find_single_file(spec)
+        )
         return PartView(name, "partly" if num_bytes else "missing", None, num_bytes)
     files = {*part.files, *(part.folder / index for index in INDICES)}
     return PartView(name, "complete", part.folder, sum(file_size(path) or 0 for path in files))

@@ -1,5 +1,6 @@
 """One job at one moment, and the pure function that returns its next moment, after an engine's event."""
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator
@@ -19,7 +20,9 @@ from .eta import Eta
 JobState = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`interrupted`: an earlier run of the app ended in the middle of it."""
 MAX_NOTICES = 20
-LEFT_ENDINGS = r"(\.(png|safetensors)|_unfinished\.mp4|_section_\d+\.(mp4|png)|(\.mp4(?=\.part)))(\.part)?"
+LEFT_ENDINGS = (
+    r"(\.(png|safetensors)|_(unfinished|joined)\.mp4|_section_\d+\.(mp4|png)|(\.mp4(?=\.part)))(\.part)?"
+)
 """The endings of files that a job may have written before its video is there."""
 
 
@@ -35,6 +38,10 @@ class JobSpec:
     work: Path
     close_after: int | None = None
     """The original request's; `request` may have that of "finish short"."""
+    random_seed: bool = False
+    """True where the seed was drawn when the job was queued."""
+    eight_bit: bool | None = None
+    """Whether the job computes with the fast 8-bit weights; None for what the command line says."""
 
     @property
     def private_texts(self) -> list[str]:
@@ -54,6 +61,12 @@ class JobSpec:
             return [path for path in self.folder.iterdir() if ours.fullmatch(path.name)]
         except OSError:  # the folder is gone
             return []
+
+    def delete_left_files(self) -> None:
+        """Delete the files of an unfinished job in the output folder."""
+        for path in self.left_files():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 Run = Callable[[JobSpec, threading.Event], Generator[events.Event, None, None]]
@@ -83,6 +96,11 @@ class Progress:
     fraction: float = 0.0
     sections_done: int = 0
     stage_fraction: float | None = None
+
+    @property
+    def is_finishing(self) -> bool:
+        """True while the whole video is written, which nothing stops; a stop writes a part of it."""
+        return self.stage == "saving" and self.sections_done == self.sections > 0
 
     def stage_text(self, words: Translator) -> str:
         """Return the stage in words, with its percentage where it reports one."""
@@ -123,9 +141,11 @@ class Job:
         thumbnail: a WebP picture, empty where there is none.
         position: in the queue; the smallest runs first.
         stopping: it runs, and was asked to stop.
-        preview: the newest latents of a running job, `(height, width, 3)` uint8; the `preview_number`-th.
+        preview: the newest latents of a running job, `(frames, height, width, 3)` uint8, the
+            `preview_number`-th ones.
         outcome: the state that the runner reported; `state` changes when the runner has cleaned up.
-        video: the newest partial video (the end), at last the finished one; it has `frames` frames.
+        video: the newest partial video (the end), at last the finished one, joined to the one before where it
+            continues that; it has `frames` frames.
         frames_done: the frames of all finished sections.
         can_finish: it ended before its video was there, and can be resumed.
         notices: (code, values), each shown as `notice.<code>`.
@@ -198,7 +218,7 @@ class Job:
             job = _with_kept(job, video if video in self.spec.left_files() else None)
             job = replace(job, outcome="failed")
         assert job.outcome is not None
-        progress = replace(job.progress, stage=None)
+        progress = replace(job.progress, stage=None, seconds_left=None)
         elapsed = now - self.started
         return replace(job, state=job.outcome, stopping=False, progress=progress, elapsed=elapsed, ended=now)
 
@@ -215,6 +235,8 @@ def apply(job: Job, event: events.Event, now: float) -> Job:
         case events.Notice(code=code, values=values) if len(job.notices) < MAX_NOTICES:
             notice = code, dict(values)
             return job if notice in job.notices else replace(job, notices=(*job.notices, notice))
+        case events.Finished(joined=Path() as joined):
+            return replace(job, video=joined, frames=event.joined_frames, outcome="done")
         case events.Finished(video=video, frames=frames):
             return replace(job, video=video, frames=frames, outcome="done")
         case events.Stopped(kept=kept):

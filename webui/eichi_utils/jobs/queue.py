@@ -10,43 +10,30 @@ import logging
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Event, Planned
 from diffusers_helper.plan import make_plan
+from diffusers_helper.public import holds_sections
 from diffusers_helper.request import GenerationRequest
 
 from ..output import new_name
 from ..support.failures import Failure, describe_failure, shorten
 from .job import Job, JobSpec, Run, StartEta, apply
+from .stop import StopRequest
 from .store import JobStore
+from .trash import Trash
+from .view import QueueView
 
 logger = logging.getLogger(__name__)
 
 KEPT_ENDED = 20
+RETRY_SECONDS = 0.5
+"""Seconds before the next job where one could not be begun or ended."""
 MAX_RANDOM_SEED = 2**32
-
-
-@dataclass(frozen=True)
-class QueueView:
-    """All jobs at one moment. `version` rises with every change.
-
-    `ended` and `unfinished` have the newest first; an unfinished job can be resumed, an ended one cannot.
-    """
-
-    version: int
-    running: Job | None
-    waiting: tuple[Job, ...]
-    ended: tuple[Job, ...]
-    unfinished: tuple[Job, ...] = ()
-
-    @property
-    def jobs(self) -> tuple[Job, ...]:
-        """All jobs, the running one first."""
-        running = () if self.running is None else (self.running,)
-        return (*running, *self.waiting, *self.unfinished, *self.ended)
 
 
 class JobQueue:
@@ -58,18 +45,28 @@ class JobQueue:
             and is made, what was begun is unfinished until somebody decides.
         start_eta: returns the remaining time of a job that was planned; without it, none is known.
         paused: no job begins before `resume`: restored ones must not slow down the app's own start.
+        home, output: of the app and of its videos, see `JobStore`.
     """
 
-    def __init__(self, run: Run, temp: Path, start_eta: StartEta | None = None, paused: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        temp: Path,
+        start_eta: StartEta | None = None,
+        paused: bool = False,
+        home: Path | None = None,
+        output: Path | None = None,
+    ) -> None:
         self._run = run
-        self._store = JobStore(temp)
+        self._store = JobStore(temp, home, output)
         self._start_eta = start_eta
         self._adding = threading.Lock()
         self._changed = threading.Condition()
         self._version = 0
         self._closing = False
         self._paused = paused
-        self._stop = threading.Event()
+        self._stop = StopRequest()
+        self._trash = Trash(self._store)
         jobs, self.notices = self._store.load()
         """Notices about jobs that could not be read."""
         self._jobs = {job.id: job for job in jobs}
@@ -87,10 +84,11 @@ class JobQueue:
             self._paused = False
             self._note_change()
 
-    def add(self, request: GenerationRequest, folder: Path) -> str:
-        """Queue a video to be made in `folder`; from now on its seed, name and pictures are fixed.
+    def add(self, request: GenerationRequest, folder: Path, eight_bit: bool | None = None) -> str:
+        """Queue a video to be made in `folder`; from now on its seed, name, pictures and weights are fixed.
 
-        The request is a checked one; its pictures are copied, so that uploads may vanish.
+        The request is a checked one; its pictures are copied, so that uploads may vanish. `eight_bit` is the
+        choice of weights, see `JobSpec`.
 
         Returns:
             The job's id, which nobody can guess.
@@ -99,12 +97,13 @@ class JobQueue:
             InputError: a picture cannot be used; nothing is queued.
             MachineError: the copies cannot be written, or the app is being closed.
         """
-        if request.seed is None:
+        if random_seed := request.seed is None:
             request = replace(request, seed=secrets.randbelow(MAX_RANDOM_SEED))
         with self._adding:  # one at a time: of many large pictures only one is in memory
             # a job that waits has no file yet
-            name = new_name(folder, {job.name for job in self.view().jobs})
-            job = self._store.add(name, folder.absolute(), request, next(self._positions))
+            name = new_name(folder, {job.name for job in self.view().jobs} | self._trash.names)
+            position, folder = next(self._positions), folder.absolute()
+            job = self._store.add(name, folder, request, position, eight_bit, random_seed)
             with self._changed:
                 if not self._closing:
                     self._put(job)
@@ -115,7 +114,7 @@ class JobQueue:
     def remove(self, job_id: str) -> bool:
         """Take a waiting job out of the queue; False where it is not waiting (any more).
 
-        One that has finished sections from an earlier run is unfinished again.
+        One that has finished sections from an earlier run is unfinished again; `restore` brings others back.
         """
         with self._changed:
             job = self._jobs.get(job_id)
@@ -124,10 +123,22 @@ class JobQueue:
             if job.progress.sections_done:
                 self._put(job.mark_interrupted(), write=True)
             else:
-                self._store.delete(job_id)
-                del self._jobs[job_id]
-                self._note_change()
+                self._throw_away(job)
             return True
+
+    def clear(self) -> list[str]:
+        """Remove all jobs that wait; returns the ids of those that `restore` can bring back."""
+        with self._changed:
+            waiting = self.view().waiting
+            return [job.id for job in waiting if self.remove(job.id) and job.id not in self._jobs]
+
+    def restore(self, job_ids: Iterable[str]) -> bool:
+        """Bring back jobs that were removed or discarded; False where all of them are gone for good."""
+        with self._changed:
+            jobs = self._trash.take(job_ids)
+            for job in jobs:
+                self._put(job, write=True)
+            return bool(jobs)
 
     def move_up(self, job_id: str) -> bool:
         """Swap a waiting job with the one before it; False where it is not waiting (any more)."""
@@ -152,6 +163,15 @@ class JobQueue:
                 self._put(replace(job, stopping=True))
             return True
 
+    def keep_going(self, job_id: str) -> bool:
+        """Take a request to stop back; False where the job has noticed it, and stops, or has ended."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None or not job.stopping or self._closing or not self._stop.take_back():
+                return False
+            self._put(replace(job, stopping=False))
+            return True
+
     def finish(self, job_id: str, short: bool = False) -> bool:
         """Resume an unfinished job, before all that wait; False where it is none (any more).
 
@@ -171,18 +191,16 @@ class JobQueue:
             return True
 
     def discard(self, job_id: str) -> bool:
-        """Delete an unfinished job and all it has made; False where it is none (any more)."""
+        """Throw an unfinished job away; False where it is none (any more).
+
+        What it has made is deleted when `restore` cannot bring it back any longer.
+        """
         with self._changed:
             job = self._jobs.get(job_id)
             if job is None or not job.can_finish:
                 return False
-            del self._jobs[job_id]
-            self._note_change()
-        self._store.delete(job_id)
-        for path in job.spec.left_files():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-        return True
+            self._throw_away(job)
+            return True
 
     def close(self, timeout: float) -> bool:
         """Stop the running job and wait for it; it and those that wait are restored at the next start.
@@ -206,17 +224,26 @@ class JobQueue:
         with self._changed:
             return self._version
 
+    @property
+    def has_stopped(self) -> bool:
+        """True where the thread that makes videos has ended while the app goes on: nothing should do that."""
+        return not self._worker.is_alive() and not self._closing
+
     def view(self) -> QueueView:
         """Return all jobs as they are at this moment."""
         with self._changed:
-            now, newest = time.monotonic(), tuple(reversed(self._jobs.values()))
+            now = time.monotonic()
+            self._jobs = {job_id: job.at(now) for job_id, job in self._jobs.items()}  # no bar falls
+            newest = tuple(reversed(self._jobs.values()))
             waiting = (job for job in newest if job.state == "waiting")
             return QueueView(
                 version=self._version,
-                running=next((job.at(now) for job in newest if job.state == "running"), None),
+                running=next((job for job in newest if job.state == "running"), None),
                 waiting=tuple(sorted(waiting, key=lambda job: (job.position, job.name))),
                 ended=tuple(job for job in newest if job.ended and not job.can_finish),
                 unfinished=tuple(job for job in newest if job.can_finish),
+                has_stopped=self.has_stopped,
+                can_keep_going=not (self._stop.is_seen or self._closing),
             )
 
     def find(self, job_id: str) -> Job | None:
@@ -228,24 +255,39 @@ class JobQueue:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (spec := self._begin_next()) is not None:
+        """Make one job after another until the queue is closed, whatever is raised in or between them."""
+        trouble: BaseException | None = None
+        while True:
             try:
-                self._end(spec.id, self._make(spec))
-            except BaseException as error:  # whatever it was, the next job is made
-                logger.warning("job %s could not be ended", spec.name, exc_info=True)
-                failure = Failure("unexpected", {"reason": shorten(error), "place": __name__}, "")
-                with self._changed:
-                    job = replace(self._jobs[spec.id], stopping=False, eta=None, ended=time.monotonic())
-                    failed = replace(job, state="failed", failure=failure, can_finish=True)
-                    self._put(failed if job.outcome is None else replace(job, state=job.outcome))
+                if trouble is not None:
+                    self._end_running(trouble)
+                trouble = None
+                while (spec := self._begin_next()) is not None:
+                    self._end(spec.id, self._make(spec))
+                return
+            except BaseException as error:
+                trouble = error
+                with contextlib.suppress(BaseException):
+                    logger.warning("a job could not be begun or ended", exc_info=True)
+                with contextlib.suppress(BaseException):
+                    time.sleep(RETRY_SECONDS)  # memory or file descriptors may be free again then
+
+    def _end_running(self, error: BaseException) -> None:
+        """End the job that could not be ended as usual; what cannot begin has failed, too."""
+        failure = Failure("unexpected", {"reason": shorten(error), "place": __name__}, "")
+        with self._changed:
+            for job in [job for job in self._jobs.values() if job.state == "running"]:
+                job = replace(job, stopping=False, eta=None, ended=time.monotonic())
+                failed = replace(job, state="failed", failure=failure, can_finish=True)
+                self._put(failed if job.outcome is None else replace(job, state=job.outcome))
 
     def _begin_next(self) -> JobSpec | None:
         with self._changed:
             self._changed.wait_for(lambda: (self.view().waiting and not self._paused) or self._closing)
             if self._closing:
                 return None
-            self._stop = threading.Event()
             job = replace(self.view().waiting[0], state="running", started=time.monotonic())
+            self._stop = StopRequest()
             self._put(job, write=True)
             return job.spec
 
@@ -275,10 +317,9 @@ class JobQueue:
 
     def _end(self, job_id: str, failure: Failure | None) -> None:
         job = self._jobs[job_id]
-        # One that was stopped before its first section was finished is deleted.
-        can_finish = failure is not None or (
-            job.outcome == "stopped" and (self._closing or job.progress.sections_done > 0)
-        )
+        # One that was stopped before anything was kept is deleted.
+        is_kept = self._closing or holds_sections(job.spec.work)
+        can_finish = failure is not None or (job.outcome == "stopped" and is_kept)
         if not can_finish:
             self._store.delete(job_id)  # its video holds the pictures
         with self._changed:
@@ -292,13 +333,18 @@ class JobQueue:
         self._version += 1
         self._changed.notify_all()
 
+    def _throw_away(self, job: Job) -> None:
+        self._trash.put(job)
+        del self._jobs[job.id]
+        self._note_change()
+
     def _put(self, job: Job, write: bool = False) -> None:
         """Add a job, or replace it. Where one cannot be written to the disk, the job itself is worth more."""
+        self._jobs.pop(job.id, None)
+        self._jobs[job.id] = job
+        self._note_change()
         if write:
             try:
                 self._store.write(job)
             except Exception:
                 logger.warning("job %s cannot be written to the disk", job.name, exc_info=True)
-        self._jobs.pop(job.id, None)
-        self._jobs[job.id] = job
-        self._note_change()

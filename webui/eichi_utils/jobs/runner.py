@@ -17,6 +17,8 @@ from diffusers_helper import events
 from diffusers_helper.request import GenerationRequest
 
 from ..engine_options import EngineOptions
+from ..support.keep_awake import keep_awake
+from .imports import finish_import
 from .job import JobSpec, Run
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ TEXTS = ("prompt", "negative_prompt")
 class JobRunner:
     """Makes the videos of jobs, one after another: not for two threads at a time.
 
-    The models' files are checked before each job, and the engine is kept while they are the same. So a
-    download that is completed while the app runs is used by the next job.
+    The models' files are checked before each job, and the engine is kept while they and the job's choice of
+    weights are the same. So a download that is completed while the app runs is used by the next job.
     """
 
     options: EngineOptions
@@ -52,14 +54,16 @@ class JobRunner:
             InputError: a picture, the models or the output folder cannot be used.
             MachineError: the machine was not up to it.
         """
-        files = yield from self.options.find_models()
-        from diffusers_helper.engine import Engine, Target
+        with keep_awake():
+            files = yield from self.options.find_models()
+            finish_import()
+            from diffusers_helper.engine import Engine, Target
 
-        config = self.options.config_of(files)
-        if self._engine is None or self._engine.config != config:
-            self._engine = Engine(config)
-        target = Target(spec.folder, spec.name, self.save_latents, self.partial_videos, spec.work)
-        yield from self._engine.generate(spec.request, target, stop)
+            config = self.options.config_of(files, spec.eight_bit)
+            if self._engine is None or self._engine.config != config:
+                self._engine = Engine(config)
+            target = Target(spec.folder, spec.name, self.save_latents, self.partial_videos, spec.work)
+            yield from self._engine.generate(spec.request, target, stop)
 
 
 def logged(run: Run) -> Run:

@@ -17,10 +17,11 @@ from typing import TypeVar, get_args
 
 from diffusers_helper.errors import EngineError
 from diffusers_helper.limits import GIB
+from diffusers_helper.public import installed_versions, read_failure
 from diffusers_helper.ram import read_ram
 from scripts.torch_build import query_gpus
 
-from ..engine_options import EngineOptions
+from ..engine_options import DEMO, EngineOptions
 from ..terminal import write_line
 from ..text.error_text import error_text
 from ..text.translations import Translator
@@ -97,9 +98,12 @@ def gather_facts(engine: EngineOptions, output: Path, *, probe: bool = False) ->
         gpu_without_driver=gpu is None and bool(_try(has_nvidia_hardware)),
         torch=torch,
         memory=_try(read_ram),
-        models=_try(lambda: inspect_models(engine.folders)),
+        models=_try(lambda: inspect_models(engine.folders, engine.cache)),
         output=_try(lambda: inspect_folder(output)),
         eight_bit=engine.eight_bit,
+        outdated=tuple(_try(engine.find_outdated) or ()),
+        demo=engine.models == DEMO,
+        compiler_failure=_try(lambda: read_failure(engine.cache, installed_versions(engine.cache))),
     )
 
 

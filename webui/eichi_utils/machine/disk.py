@@ -1,6 +1,7 @@
 """The disks: free space for videos and models, whether the models are complete, how fast they are read."""
 
 import contextlib
+import os
 import random
 import tempfile
 import time
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import Literal
 
 from diffusers_helper.errors import EngineError, MachineError
+from diffusers_helper.public import check_contents, record_in
 
 from ..download.model_folders import ModelFolders, find_models_in, free_bytes, nearest_folder, take_inventory
 
@@ -21,11 +23,15 @@ SAMPLE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A folder to write to; `free` (bytes) and `writable` are of its nearest parent until it is made."""
+    """A folder to write to; `free` (bytes) and `writable` are of its nearest parent until it is made.
+
+    `in_onedrive` tells whether OneDrive uploads what lies there.
+    """
 
     path: Path
     free: int | None
     writable: bool = True
+    in_onedrive: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,28 @@ def inspect_folder(path: Path) -> FolderFacts:
     # Windows' permissions alone do not show it
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=nearest_folder(path)):
         writable = True
-    return FolderFacts(path.absolute(), free, writable)
+    return FolderFacts(path.absolute(), free, writable, lies_in_onedrive(path))
 
 
-def inspect_models(folders: ModelFolders) -> ModelsFacts:
-    """Find which models are there, from headers and sizes, and how fast they are read."""
+def lies_in_onedrive(path: Path) -> bool:
+    """Return whether OneDrive would upload what is in a folder; Windows names its folders in variables."""
+    names = ("OneDrive", "OneDriveConsumer", "OneDriveCommercial")
+    roots = [Path(root).resolve() for root in map(os.environ.get, names) if root]
+    return any(path.resolve().is_relative_to(root) for root in roots)
+
+
+def inspect_models(folders: ModelFolders, cache: Path | None = None) -> ModelsFacts:
+    """Find which models are there, from headers, sizes and samples, and how fast they are read.
+
+    The app's `cache`, where there is one, remembers the files whose samples were good.
+    """
     folder, found = inspect_folder(folders.target), take_inventory(folders)
     try:
         files = find_models_in(folders)
+        check_contents(files, None if cache is None else record_in(cache))
     except EngineError as error:  # also where each part is complete, but they do not belong together
-        state = "partly" if found.state == "complete" else found.state
+        is_there = found.state == "complete" or error.code == "model_file_reduced"
+        state = "partly" if is_there else found.state
         return ModelsFacts(state, folder, error, found.num_bytes)
     paths = sorted({tensor.path for tensor in files.transformer.checkpoint.tensors.values()})
     if sum(path.stat().st_size for path in paths) < DEMO_BYTES:

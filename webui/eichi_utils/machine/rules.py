@@ -1,7 +1,7 @@
 """The meaning of a machine's facts for making videos on it: good, slow, or it will fail. Pure functions.
 
 Each line is a code and values; its sentence in `locales/` is `check.<code>.<level>`, and with `.do`
-appended the advice. Numbers are from `benchmarks/README.md` unless their docstring names another source.
+appended the advice. Numbers are from `docs/measurements.md` unless their docstring names another source.
 """
 
 import re
@@ -19,6 +19,7 @@ from diffusers_helper.limits import (
     VAE_BYTES,
     ram_reserve,
 )
+from diffusers_helper.public import OutdatedWeights
 from diffusers_helper.ram import SystemMemory
 from scripts.torch_build import Gpu, build_for, oldest_driver
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Level = Literal["good", "slow", "fails"]
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 VRAM_GOOD = 5 * GIB
 VRAM_LEAST = 9 * GIB // 2
 """Bytes of VRAM: a step takes 4.2 GiB at 640x608, and CUDA itself about half of one (reported only)."""
@@ -52,13 +53,18 @@ MODEL_BYTES = 43_000_000_000
 VIDEO_BYTES_PER_SECOND = 50_000_000
 """Bytes on the disk for a second of video while a job runs: raw frames of 640x608, and the MP4."""
 LONGEST_SECONDS, SHORTEST_SECONDS = 120, 5
+OUTDATED = "eight_bit_outdated"
+"""The code of the line about what can be deleted."""
 
 
 @dataclass(frozen=True)
 class MachineFacts:
     """The facts about the machine before anything is loaded. None stands for an unknown one; sizes are bytes.
 
-    `device`, `memory_limit` and `eight_bit` are options of the command line; for the CPU, `gpu` is None.
+    `device` and `memory_limit` are options of the command line, `eight_bit` is the choice of weights; for the
+    CPU, `gpu` is None. `outdated` are 8-bit weights that an earlier version has left.
+    `compiler_failure` is the reason why an earlier job could not compile. With `demo`, the demo's tiny models
+    are asked for.
     """
 
     python: tuple[int, int]
@@ -73,6 +79,9 @@ class MachineFacts:
     models: ModelsFacts | None = None
     output: FolderFacts | None = None
     eight_bit: bool = False
+    outdated: tuple[OutdatedWeights, ...] = ()
+    compiler_failure: str | None = None
+    demo: bool = False
 
     def usable_vram(self, unknown: int = 0) -> int:
         """Return the bytes of VRAM that a job may use; `unknown` stands for free ones not reported."""
@@ -99,8 +108,9 @@ good, slow, fails = partial(_line, "good"), partial(_line, "slow"), partial(_lin
 def check_machine(facts: MachineFacts) -> list[CheckLine]:
     """Return a line for each thing that is known or matters, in the order in which to repair them."""
     lines = (
-        *(_python(facts), _gpu(facts), _vram(facts), _driver(facts), _torch(facts), _attention(facts)),
-        *(_ram(facts), _page_file(facts), *_models(facts), _output(facts)),
+        *(_python(facts), _gpu(facts), _vram(facts), _driver(facts), _torch(facts)),
+        *(_triton(facts), *_kernels(facts), _ram(facts), _page_file(facts), *_models(facts)),
+        *(_outdated(facts), _output(facts)),
     )
     return [line for line in lines if line is not None]
 
@@ -118,6 +128,8 @@ def _python(facts: MachineFacts) -> CheckLine:
 
 def _gpu(facts: MachineFacts) -> CheckLine:
     gpu = facts.gpu
+    if facts.demo and gpu is None and facts.device != "cuda":
+        return good("demo_without_card")
     if facts.device == "cpu":
         return slow("card_unused")
     if gpu is None:
@@ -135,7 +147,7 @@ def _gpu(facts: MachineFacts) -> CheckLine:
 
 def _vram(facts: MachineFacts) -> CheckLine | None:
     gpu = facts.gpu
-    if gpu is None or gpu.free is None:
+    if gpu is None or gpu.free is None or facts.demo:
         return None
     usable, needed = facts.usable_vram(), _gb(VRAM_GOOD)
     if usable >= VRAM_GOOD:
@@ -192,13 +204,30 @@ def _torch_with_gpu(torch: TorchFacts, gpu: Gpu) -> CheckLine:
     return good("torch", torch=torch.version)
 
 
-def _attention(facts: MachineFacts) -> CheckLine | None:
-    torch = facts.torch
-    if torch is None or torch.attention is None or facts.gpu is None:
+def _triton(facts: MachineFacts) -> CheckLine | None:
+    """Judge Triton where it could be: on Windows there is none for RTX 20."""
+    torch, capability = facts.torch, facts.gpu.capability if facts.gpu is not None else None
+    if torch is None or torch.cuda is None or capability is None or capability < OLDEST_CAPABILITY:
         return None
-    if torch.attention == "plain" and torch.xformers_broken:
-        return slow("attention_xformers_broken")
-    return good(f"attention_{torch.attention}")
+    if torch.triton is None:
+        return slow("triton_missing") if capability >= BFLOAT16_CAPABILITY else None
+    if facts.compiler_failure is not None:
+        return slow("triton_failed", triton=torch.triton, reason=facts.compiler_failure)
+    return good("triton", triton=torch.triton)
+
+
+def _kernels(facts: MachineFacts) -> Iterator[CheckLine]:
+    """Name the kernels that were chosen, where they were tried."""
+    torch = facts.torch
+    if torch is None or facts.gpu is None:
+        return
+    if torch.attention is not None:
+        level = slow if torch.attention == "math" else good
+        yield level(f"attention_{torch.attention}")
+    if torch.product is not None:
+        yield good(f"eight_bit_{torch.product}")
+    if torch.int8_attention:
+        yield good("int8_attention")
 
 
 def _ram(facts: MachineFacts) -> CheckLine:
@@ -225,6 +254,8 @@ def _ram(facts: MachineFacts) -> CheckLine:
 
 
 def _block_bytes(facts: MachineFacts) -> int:
+    if facts.demo:
+        return 0
     return BLOCK_BYTES // 2 if facts.eight_bit else BLOCK_BYTES
 
 
@@ -247,11 +278,13 @@ def _models(facts: MachineFacts) -> Iterator[CheckLine]:
     if models is None:
         return
     path, free = str(models.folder.path), models.folder.free
+    if models.folder.in_onedrive:
+        yield slow("models_onedrive", path=path, size=gigabytes(MODEL_BYTES))
     needs_models = facts.gpu is not None or facts.gpu_without_driver  # else they would be of no use
     if models.state == "complete":
         yield good("models", path=path, size=gigabytes(models.num_bytes))
     elif models.state == "demo":
-        yield slow("models_demo", path=path)
+        yield good("models_demo") if facts.demo else slow("models_demo", path=path)
     elif models.state == "partly":
         yield fails("models_partly", path=path, reason=models.error)
     elif needs_models:
@@ -262,6 +295,13 @@ def _models(facts: MachineFacts) -> Iterator[CheckLine]:
         needed = max(MODEL_BYTES - models.num_bytes, 0) + RESERVE
         level = fails if free < needed else good
         yield level("models_disk", path=path, free=gigabytes(free), needed=gigabytes(needed))
+
+
+def _outdated(facts: MachineFacts) -> CheckLine | None:
+    if not facts.outdated:
+        return None
+    path = ", ".join(str(found.folder) for found in facts.outdated)
+    return slow(OUTDATED, path=path, size=gigabytes(sum(found.num_bytes for found in facts.outdated)))
 
 
 def _output(facts: MachineFacts) -> CheckLine | None:

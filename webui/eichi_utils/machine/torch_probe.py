@@ -4,15 +4,18 @@ A broken PyTorch can take its process down, and a sound one takes seconds and me
 for the first video. As a program (`python -m`), this file is that process.
 """
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import runpy
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from diffusers_helper.errors import EngineError
 from scripts.torch_build import Gpu, Version, find_dlls, run_quietly
@@ -20,12 +23,10 @@ from scripts.torch_build import Gpu, Version, find_dlls, run_quietly
 from ..engine_options import ROOT
 from ..support.failures import MAX_REASON, as_engine_error, shorten
 
-if TYPE_CHECKING:
-    from diffusers_helper.device import Compute
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 180
-"""Seconds: on a slow disk, the first import of PyTorch takes a minute."""
-AttentionKernel = Literal["flash", "xformers", "plain"]
+"""Seconds: on a slow disk, the first import of PyTorch takes a minute; kernels are compiled, too."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,26 @@ class TorchFacts:
     Attributes:
         version: None if it isn't installed.
         cuda: None if its build is for the CPU.
+        triton: the version of Triton beside it; None if there is none.
         failure: the reason why there is no report: PyTorch does not load, or does not end.
         gpu: the GPU that it computes on; without one, `no_gpu_reason`.
         error: the reason why the engine would refuse the GPU.
         lacks_kernels: whether CUDA found in it nothing built for the GPU.
+        attention, product, int8_attention: the kernels that jobs use on the GPU, by the names that
+            `chosen_kernels` has for them; None where they could not be tried.
     """
 
     version: str | None
     cuda: Version | None = None
+    triton: str | None = None
     failure: str | None = None
     gpu: Gpu | None = None
     no_gpu_reason: str | None = None
     error: EngineError | None = None
     lacks_kernels: bool = False
-    attention: AttentionKernel | None = None
-    xformers_broken: bool = False
+    attention: str | None = None
+    product: str | None = None
+    int8_attention: bool | None = None
 
 
 def find_torch() -> TorchFacts:
@@ -59,7 +65,14 @@ def find_torch() -> TorchFacts:
         return TorchFacts(version=None)
     values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
     version, cuda = values["__version__"], values["cuda"]
-    return TorchFacts(version, tuple(map(int, cuda.split(".")[:2])) if cuda else None)
+    return TorchFacts(version, tuple(map(int, cuda.split(".")[:2])) if cuda else None, _find_triton())
+
+
+def _find_triton() -> str | None:
+    for package in ("triton", "triton-windows"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
 
 
 def probe_torch(facts: TorchFacts, command: list[str] | None = None) -> TorchFacts:
@@ -81,6 +94,19 @@ def probe_torch(facts: TorchFacts, command: list[str] | None = None) -> TorchFac
         return replace(facts, failure=" ".join([f"exit status {done.returncode}", *last])[:MAX_REASON])
 
 
+def write_report() -> None:
+    """Write a report as a line of JSON, then one with the chosen kernels: trying them may end the process."""
+    report = make_report()
+    _write(report)
+    if "gpu" in report and "error" not in report:
+        _write(report | _try_kernels())
+
+
+def _write(report: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
 def make_report() -> dict[str, Any]:
     """Import PyTorch and report on it, as JSON can carry it. For a process of its own."""
     find_dlls()
@@ -88,8 +114,7 @@ def make_report() -> dict[str, Any]:
         importlib.import_module("torch")
     except Exception as error:  # noqa: BLE001  (a broken package may raise anything)
         return {"failure": shorten(error)}
-    # the engine hides an xformers that is broken
-    return _try_engine() | _describe_gpu() | {"xformers_broken": sys.modules.get("xformers", True) is None}
+    return _try_engine() | _describe_gpu()
 
 
 def _try_engine() -> dict[str, Any]:
@@ -97,8 +122,8 @@ def _try_engine() -> dict[str, Any]:
     from diffusers_helper.device import choose_compute
 
     try:
-        compute = choose_compute("auto")
-        return {"attention": _attention(compute) if compute.device.type == "cuda" else None}
+        choose_compute("auto")
+        return {}
     except Exception as caught:  # noqa: BLE001  (a broken driver may raise anything)
         error = as_engine_error(caught)
         lacks_kernels = "no kernel image" in str(caught.__cause__)
@@ -117,17 +142,16 @@ def _describe_gpu() -> dict[str, Any]:
     return {"gpu": {"name": name, "capability": capability, "memory": total, "free": free}}
 
 
-def _attention(compute: "Compute") -> AttentionKernel:
-    import torch
+def _try_kernels() -> dict[str, Any]:
+    from diffusers_helper.chosen_kernels import choose_kernels
+    from diffusers_helper.device import choose_compute
 
-    from diffusers_helper.engine import xformers_computes
-
-    has_flash = torch.backends.cuda.is_flash_attention_available()
-    if not has_flash and xformers_computes(compute.device, compute.transformer):
-        return "xformers"
-    is_new = compute.transformer == torch.bfloat16
-    return "flash" if has_flash and is_new else "plain"  # before RTX 30, PyTorch has its other kernels
+    try:
+        return asdict(choose_kernels(choose_compute("auto")))
+    except Exception:  # a full GPU, above all
+        logger.info("the kernels could not be tried", exc_info=True)
+        return {}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(make_report()) + "\n")
+    write_report()

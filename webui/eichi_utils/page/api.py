@@ -12,9 +12,10 @@ from gradio import FileData
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
-from ..app import DEFAULT_OUTPUT, AppState
+from ..app import AppState
 from ..engine_options import DEMO_RESOLUTION
 from ..jobs.job import Job
+from ..output import DEFAULT_OUTPUT
 from ..text.error_text import error_text
 from ..uploads.files import delete_refused, uploaded_path
 
@@ -32,13 +33,14 @@ def add_api(app: AppState) -> None:
         end_image: FileData | None = None,
         settings: dict | None = None,
     ) -> FileData:
-        """Make a video and wait for it. `settings` holds further keys of a request file (README)."""
+        """Make a video and wait for it. `settings` holds further keys of a request (docs/request.md)."""
         try:
             pictures = {"start_image": start_image, "end_image": end_image}
             paths = {key: uploaded_path(file, app.uploads) for key, file in pictures.items()}
             own: dict[str, object] = {"prompt": prompt, "seconds": seconds, **paths}
             request = _request(settings, own, {"resolution": DEMO_RESOLUTION} if engine.uses_demo else {})
-            job_id = await asyncio.to_thread(app.queue.add, request, app.output_folder(DEFAULT_OUTPUT))
+            folder, eight_bit = app.output_folder(DEFAULT_OUTPUT), app.settings.load()["eight_bit"]
+            job_id = await asyncio.to_thread(app.queue.add, request, folder, eight_bit)
         except EngineError as caught:
             error = delete_refused(caught, app.uploads)
             raise gr.Error(error_text(error, words), print_exception=False) from caught
@@ -88,7 +90,7 @@ def _request(settings: object, own: dict[str, object], defaults: dict[str, objec
     for key in own.keys() & further.keys():
         raise InputError("unknown_key", field=f"settings.{key}", nearest=key)
     request = GenerationRequest.from_dict({**defaults, **further, **own})
-    if any(keyframe.image is not None for keyframe in request.keyframes):
+    if request.previous_video is not None or any(frame.image is not None for frame in request.keyframes):
         raise InputError("no_paths_from_clients")
     return request
 
@@ -102,7 +104,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "sections_done": job.progress.sections_done,
         "can_finish": job.can_finish,
         "seconds_left": job.progress.seconds_left,
-        "video": str(job.video) if job.video is not None else None,
+        "video": str(job.video).encode("utf-8", "backslashreplace").decode() if job.video else None,
     }
 
 

@@ -1,7 +1,8 @@
-"""Handlers of the form: estimate what it makes, check pictures, bring a request back, and open the page."""
+"""Handlers of the form: estimate what it makes, check pictures, and bring a request back."""
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,17 +11,21 @@ from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
 from ..form import (
-    DEFAULTS,
-    FIELDS,
     HIDDEN_SETTINGS,
+    OWN_CHOICES,
+    SEED,
     UNKNOWN_PICTURE,
+    Row,
     copies_pictures,
     count_rows,
     from_request,
+    request_size,
     to_requests,
 )
+from ..jobs.imports import begin_import
 from ..text.translations import Translator
 from ..uploads.cleanup import delete_upload
+from ..uploads.continued import copy_last_frame
 from ..uploads.files import (
     MAX_UPLOAD,
     MB,
@@ -28,68 +33,90 @@ from ..uploads.files import (
     checked_picture,
     embedded_request,
     is_video,
+    make_view,
+    read_in_part,
     uploaded_path,
     uploaded_paths,
 )
 from . import messages
 from .estimate import estimate
-from .parts.keyframe_rows import RowPlan, take_picture
-from .preset_handlers import show_preset
-from .widgets import Data, Page, Updates
+from .kept import kept_paths, write_kept
+from .parts.keyframe_rows import RowPlan, take_picture, view_of
+from .preset_handlers import UNDO, undo_change
+from .setting_handlers import UNDO_RESET, show_changes, show_eight_bit, undo_reset
+from .unread import show_unread
+from .widgets import Data, Page, Updates, source_of_seed, text_of
+
+REFUSALS = ("upload_too_large", "one_picture_here", "folder_dropped", "address_dropped", "nothing_pasted")
 
 
 def wire_inputs(page: Page) -> None:
     inputs, options = page.inputs, page.options
-    pictures = [inputs.start, inputs.start_images, inputs.end]
-    watched = [*page.fields.values(), options.output_folder, *pictures, page.hidden_settings, page.language]
+    pictures = [inputs.start, inputs.start_images, inputs.end, inputs.position]
+    states = [page.keyframes.rows, page.hidden_settings, page.seed_source]
+    watched = [*page.form_widgets, *pictures, *states, page.language]
     changes = partial(gr.on, [widget.change for widget in watched])
-    shown = [inputs.estimate, page.message, page.keyframes.plan, *page.switched(DEFAULTS)]
-    page.on(changes, refresh_form, shown, trigger_mode="always_last")
-    uploads, answers = partial(gr.on, [inputs.start.upload, inputs.end.upload]), [*pictures, page.message]
-    page.on(uploads, check_pictures, answers)
+    changed = page.on(changes, refresh_form, [*page.shown_widgets, inputs.kept], trigger_mode="always_last")
+    changed.then(None, inputs.kept, None, js="(form) => { ichi.keep(form); return []; }")
+    uploads = partial(gr.on, [inputs.start.upload, inputs.end.upload])
+    answers = [*pictures, page.message, page.seed_source, *(page.fields[name] for name in SEED)]
+    page.on(uploads, check_pictures, answers, inputs.kept)
     page.on(inputs.start_images.change, restore_single_start, answers)
-    page.on(inputs.refresh_estimate.click, refresh_estimate, [inputs.estimate])
-    page.on(inputs.too_large.click, refuse_large_upload, [page.message])
-    page.on(inputs.dropped_files.upload, open_files, page.restored_widgets, inputs.dropped_files)
+    page.on(inputs.start_images.upload, check_start_images, answers)
+    looked_at = [inputs.estimate, options.eight_bit_note]
+    page.on(inputs.refresh_estimate.click, refresh_estimate, looked_at)
+    refused = inputs.refuse.click(None, None, inputs.refusal, js="() => ichi.refusal()")
+    heard = [*page.restored_widgets, page.presets.choice, page.presets.startup]
+    page.on(refused.then, hear_script, heard, inputs.refusal)
+    opened = page.on(inputs.dropped_files.upload, open_files, page.restored_widgets, inputs.dropped_files)
+    opened.then(None, None, None, js="() => { ichi.taken(); return []; }")  # where it failed, too
     page.on(options.clear_hidden.click, clear_hidden_settings, page.restored_widgets)
-    page.on(options.sound.change, remember_sound, [page.message], options.sound)
 
 
 # -- what comes out of the form ----------------------------------------------------------------------
 
 
 def refresh_form(page: Page, data: Data) -> Updates:
-    """Remember the fields, estimate the video, and show the fields that belong to the switches."""
-    app, values = page.app, page.values(data)
-    app.remember(**values)
-    if app.options.output is None:
-        app.remember(output_folder=data[page.options.output_folder])
+    """Estimate the video, and show the fields that belong to the switches; the tab keeps its pictures."""
+    pictures, seed = page.pictures(data), page.fields["seed"]
+    switched = page.switched(page.values(data))
     return {
-        page.inputs.estimate: _estimate_html(page, data),
-        page.keyframes.plan: _plan_rows(page, data),
-        **page.switched(values),
+        page.inputs.estimate: estimate_html(page, data),
+        page.keyframes.plan: plan_rows(page, data),
+        page.inputs.kept: write_kept(page, data, pictures),
+        **switched,
+        page.fields["join"]: gr.update(visible=pictures.previous is not None),
+        seed: switched[seed] | seed_label(page, data, page.words(data)),
+        **show_changes(page, data),
+        **show_unread(page, data),
     }
+
+
+def seed_label(page: Page, data: Data, words: Translator) -> dict[str, Any]:
+    """Return the update of the seed's name: beside it stands where it has come from."""
+    return gr.update(label=words("page.seed_from_video" if page.is_seed_from_file(data) else "page.seed"))
 
 
 def refresh_estimate(page: Page, data: Data) -> Updates:
     """Estimate anew after a job, which shows how long the next one takes, and with other models."""
-    return {page.inputs.estimate: _estimate_html(page, data)}
+    return {page.inputs.estimate: estimate_html(page, data), **show_eight_bit(page, data)}
 
 
-def _plan_rows(page: Page, data: Data) -> RowPlan:
+def plan_rows(page: Page, data: Data) -> RowPlan:
     values, old = page.values(data), data[page.keyframes.plan]
     count = count_rows(values) if values["use_keyframes"] else 0
     section_seconds = 0.5 if values["section_seconds"] == 0.5 else 1.0
     return RowPlan(count, section_seconds, copies_pictures(values), page.words(data).language, old.drawn)
 
 
-def _estimate_html(page: Page, data: Data) -> str:
+def estimate_html(page: Page, data: Data) -> str:
     words = page.words(data)
     try:
         page.output_folder(data)
         requests = _requests_so_far(page, data)
         speed = page.app.speed.speeds.get(page.app.settings.load()["machine"])
-        return messages.plain(estimate(requests, speed, words))
+        height, width = request_size(requests[0]) or (0, 0)
+        return messages.plain(estimate(requests, speed, words), width=width, height=height)
     except EngineError as error:
         return messages.hint(error, words)
 
@@ -109,21 +136,53 @@ def _requests_so_far(page: Page, data: Data) -> list[GenerationRequest]:
 # -- pictures and files ------------------------------------------------------------------------------
 
 
-def refuse_large_upload(page: Page, data: Data) -> Updates:
-    """Report that files are too large, which the page's script has not sent for that reason."""
-    return page.note(data, "page.upload_too_large", megabytes=MAX_UPLOAD // MB)
+def hear_script(page: Page, data: Data) -> Updates:
+    """Report why the page's script has sent nothing, or what the server said to it; take a cut picture, or a
+    change of the presets back."""
+    code, _, rest = text_of(data, page.inputs.refusal).partition(":")
+    if code == "take":
+        return _take_in_part(page, data, *rest.split(":", 1))
+    if code == UNDO:
+        return undo_change(page, data, rest)
+    if code == UNDO_RESET:
+        return undo_reset(page, data, rest)
+    if code == "said":
+        return {page.message: messages.note(rest)}
+    key = f"page.{code}" if code in REFUSALS else "page.not_sent"
+    return page.note(data, key, megabytes=MAX_UPLOAD // MB)
+
+
+def _take_in_part(page: Page, data: Data, place: str, cut: str = "") -> Updates:
+    """Put what there is of a picture that is cut where somebody wanted it."""
+    path = read_in_part(uploaded_path({"path": cut}, page.app.uploads) or "")
+    updates: Updates = {page.message: messages.NOTHING}
+    if place == page.inputs.start.elem_id:
+        return updates | page.with_new_starts([path], data)
+    if place == page.inputs.end.elem_id:
+        return updates | page.with_random_seed(data) | {page.inputs.end: make_view(path)}
+    rows, section = data[page.keyframes.rows], int(place.removeprefix("section-"))
+    row = dataclasses.replace(rows.get(section, Row()), image=path)
+    plan = data[page.keyframes.plan].redrawn()
+    return updates | {page.keyframes.rows: rows | {section: row}, page.keyframes.plan: plan}
 
 
 def check_pictures(page: Page, data: Data) -> Updates:
-    """Take unusable start and end images out again, and report that the start image holds settings."""
+    """Put back what was there before an unusable picture, and report that a start image holds settings."""
     updates: Updates = {page.message: messages.NOTHING}
     for widget in (page.inputs.start, page.inputs.end):
-        shown, problem = take_picture(page.app, data[widget], page.words(data))
+        path, problem = take_picture(page.app, data[widget], page.words(data), widget.elem_id)
         if problem:
-            return {widget: None, page.message: problem}
-        if shown is not None and shown != uploaded_path(data[widget], page.app.uploads):
-            updates[widget] = shown
+            before = kept_paths(page, data, "start" if widget is page.inputs.start else "end")
+            return {widget: view_of(before[0]) if len(before) == 1 else None, page.message: problem}
+        if path is not None:
+            updates[widget] = make_view(path)
+    if page.is_seed_of_other_pictures(data):
+        updates |= page.with_random_seed(data)
     start = uploaded_path(data[page.inputs.start], page.app.uploads)
+    if start is not None:
+        begin_import()
+        if start not in kept_paths(page, data, "start"):
+            updates[page.inputs.position] = 0.5
     if start is not None and _has_request(start):
         updates |= page.note(data, "page.picture_carries_settings")
     return updates
@@ -135,6 +194,18 @@ def restore_single_start(page: Page, data: Data) -> Updates:
     return {} if paths else page.with_starts([])
 
 
+def check_start_images(page: Page, data: Data) -> Updates:
+    """Take unusable ones of several start images out again."""
+    good: list[str] = []
+    updates: Updates = {page.message: messages.NOTHING}
+    for path in uploaded_paths(data[page.inputs.start_images], page.app.uploads):
+        try:
+            good.append(checked_picture(path))
+        except EngineError as error:
+            updates = {page.message: messages.problem(error, page.words(data))}
+    return updates | page.with_new_starts(good, data)
+
+
 def open_files(page: Page, data: Data) -> Updates:
     """Take whatever was dropped or opened: a video or picture with settings, a picture, or several."""
     paths = uploaded_paths(data[page.inputs.dropped_files], page.app.uploads)
@@ -144,11 +215,14 @@ def open_files(page: Page, data: Data) -> Updates:
         for path in filter(is_video, paths):
             delete_upload(path)
         raise InputError("video_among_pictures")
-    shown = [checked_picture(path) for path in paths]
-    if not shown:
+    if len(paths) == 1:
+        words, start = page.words(data), page.inputs.start.elem_id
+        single, problem = take_picture(page.app, {"path": paths[0]}, words, start)
+        return {page.message: problem} | ({} if single is None else page.with_new_starts([single], data))
+    pictures = [checked_picture(path) for path in paths]
+    if not pictures:
         return {}
-    note = page.note(data, "page.several_chosen", count=len(shown)) if len(shown) > 1 else {}
-    return {page.message: messages.NOTHING} | note | page.with_starts(shown)
+    return page.note(data, "page.several_chosen", count=len(pictures)) | page.with_new_starts(pictures, data)
 
 
 def _has_request(path: str) -> bool:
@@ -171,23 +245,40 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
         raise
 
 
-def restore_request(page: Page, request: GenerationRequest, data: Data) -> Updates:
-    """Fill the form with a request, its pictures and its hidden settings."""
+def restore_request(
+    page: Page, request: GenerationRequest, data: Data, *, is_from_file: bool = True
+) -> Updates:
+    """Fill the form with a request, its pictures and its hidden settings.
+
+    One from a file brings a seed for its pictures alone, and no choice about the files to come.
+    """
     keyframes = page.keyframes
     check_embedded_pictures(request)
     values, pictures, hidden = from_request(request, page.app.uploads / "restored")
+    if request.previous_video is None:
+        values["join"] = page.values(data)["join"]
+    else:
+        start = copy_last_frame(pictures.start[0], Path(request.previous_video), page.app.uploads)
+        pictures = dataclasses.replace(pictures, start=(start,))
+    source, remembered = None, dict(values)
+    if is_from_file:
+        values |= {name: page.values(data)[name] for name in OWN_CHOICES}
+        remembered = {name: value for name, value in values.items() if name not in SEED}
+        source = None if request.seed is None else source_of_seed(values["seed"], pictures)
+    page.app.remember(**remembered)
     return {
+        page.seed_source: source,
         **page.filled(values),
-        **page.with_starts(pictures.start),
-        page.inputs.end: pictures.end,
+        **page.with_starts(pictures.start, pictures.position),
+        page.inputs.end: view_of(pictures.end),
         keyframes.rows: dict(pictures.rows),
         keyframes.plan: data[keyframes.plan].redrawn(),
         **page.note(data, "page.restored"),
-        **_show_hidden(page, hidden, page.words(data)),
+        **show_hidden(page, hidden, page.words(data)),
     }
 
 
-def _show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Updates:
+def show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Updates:
     options = page.options
     shown = [key for key in HIDDEN_SETTINGS if key in settings]
     lines = [words("page.extra", name=words(f"field.{key}"), value=settings[key]) for key in shown]
@@ -201,37 +292,4 @@ def _show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Upd
 
 def clear_hidden_settings(page: Page, data: Data) -> Updates:
     """Drop the settings that no field shows."""
-    return _show_hidden(page, {}, page.words(data))
-
-
-# -- the page itself ---------------------------------------------------------------------------------
-
-
-def remember_sound(page: Page, data: Data) -> Updates:
-    page.app.remember(sound=bool(data[page.options.sound]))
-    return {}
-
-
-def restore_settings(page: Page) -> Updates:
-    """Fill in the settings on a page that was just opened."""
-    app, options, known = page.app, page.options, page.app.settings.load()
-    updates = page.filled({key: known[key] for key in FIELDS})
-    updates[options.sound] = gr.update(value=known["sound"])
-    if app.options.output is None:
-        updates[options.output_folder] = gr.update(value=known["output_folder"])
-    return updates | show_preset(page, app.presets.startup_name())
-
-
-def show_notices(page: Page, words: Translator) -> str:
-    """Show once which files could not be read."""
-    texts = [words(f"notice.{notice.code}", **notice.values) for notice in page.app.take_notices()]
-    return messages.note("\n".join(texts)) if texts else messages.NOTHING
-
-
-def translate_notes(page: Page, data: Data, words: Translator) -> Updates:
-    """Put standing notes into the language that was chosen; passed messages go."""
-    note = page.options.hidden_note
-    return {
-        note: _show_hidden(page, data[page.hidden_settings], words)[note],
-        page.message: messages.NOTHING,
-    }
+    return show_hidden(page, {}, page.words(data))

@@ -1,39 +1,46 @@
 """Handlers of jobs and results: start, stop, make again, continue, take settings, open the folder."""
 
 import secrets
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.public import atomic_write, load_request, read_last_frame
-from diffusers_helper.request import GenerationRequest
+from diffusers_helper.public import load_request, new_file
+from diffusers_helper.request import GenerationRequest, is_data_uri
 
-from ..form import to_requests
-from ..output import open_in_file_manager
+from ..form import OWN_CHOICES, SEED, to_requests
+from ..uploads.continued import save_last_frame
 from . import messages
 from .handlers import restore_request
+from .routes import SAMPLE
+from .state import start_key
 from .widgets import Data, Handler, Page, Updates
 
+SAMPLE_PROMPT = "The camera pans left."
 SHOWN_JOB = "() => ichi.shownJob()"
-RUNNING_JOB = "() => ichi.runningJob()"
+EDITED_JOB = "() => ichi.editedJob()"
 
 
 def wire_jobs(page: Page) -> None:
     result, message = page.result, [page.message]
 
-    def click(button: Any, act: Handler, job: Any, outputs: list[Any], job_script: str) -> None:
+    def click(button: Any, act: Handler, job: Any, outputs: list[Any], job_script: str) -> Any:
         """The page's script names the job that a button acts on, then the handler acts."""
-        page.on(button.click(None, None, job, js=job_script).then, act, outputs, job)
+        return page.on(button.click(None, None, job, js=job_script).then, act, outputs, job)
 
-    page.on(page.inputs.start_button.click, start_jobs, [page.message, page.fields["seed"]])
-    click(page.inputs.stop_button, stop_job, result.running, message, RUNNING_JOB)
-    click(result.again, make_again, result.shown, message, SHOWN_JOB)
+    told = [page.message, *(page.fields[name] for name in SEED)]
+    started = page.on(page.inputs.start_button.click, start_jobs, told)
+    sampled = page.on(result.sample.click, take_sample, page.restored_widgets)
+    page.on(sampled.then, start_jobs, told)
+    repeated = click(result.again, make_again, result.shown, message, SHOWN_JOB)
+    for queued in (started, repeated):  # until then, further clicks belong to a double click
+        queued.then(None, None, None, js="() => { ichi.answered(); return []; }")
     click(result.proceed, continue_from_video, result.shown, page.restored_widgets, SHOWN_JOB)
     click(result.take_settings, take_settings, result.shown, page.restored_widgets, SHOWN_JOB)
-    page.on(page.options.open_folder.click, open_folder, message)
+    click(result.edit, edit_job, result.shown, page.restored_widgets, EDITED_JOB)
 
 
 def start_jobs(page: Page, data: Data) -> Updates:
@@ -41,22 +48,32 @@ def start_jobs(page: Page, data: Data) -> Updates:
     queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
     requests = to_requests(values, page.pictures(data), data[page.hidden_settings])
     waits = queue.view().running is not None
-    job = queue.find(_add_all(page, requests, folder)[-1])
+    job = queue.find(_add_all(page, requests, folder, page.eight_bit(data))[-1])
     waiting = len(queue.view().waiting)
     updates: Updates = {page.message: messages.NOTHING}
     if waits and waiting:
         updates = page.note(data, "page.queued", count=waiting)
     if job and values["random_seed"]:
-        updates[page.fields["seed"]] = str(job.request.seed)
+        updates |= {page.fields["random_seed"]: True, page.fields["seed"]: (seed := str(job.request.seed))}
+        page.app.remember(seed=seed)
     return updates
 
 
-def _add_all(page: Page, requests: list[GenerationRequest], folder: Path) -> list[str]:
+def take_sample(page: Page, _: Data) -> Updates:
+    """Fill the form with the sample of an empty stage."""
+    path = page.app.uploads / "sample" / SAMPLE.name
+    _copy(SAMPLE, path)
+    page.app.remember(prompt=SAMPLE_PROMPT)
+    shown: Updates = {page.fields["prompt"]: SAMPLE_PROMPT, page.message: messages.NOTHING}
+    return page.with_starts([str(path)]) | shown
+
+
+def _add_all(page: Page, requests: list[GenerationRequest], folder: Path, eight_bit: bool) -> list[str]:
     """Queue all of them or, where one cannot be queued, none."""
     ids: list[str] = []
     try:
         for request in requests:
-            ids.append(page.app.queue.add(request, folder))
+            ids.append(page.app.queue.add(request, folder, eight_bit))
     except EngineError:
         for job in ids:
             page.app.queue.remove(job)
@@ -64,27 +81,19 @@ def _add_all(page: Page, requests: list[GenerationRequest], folder: Path) -> lis
     return ids
 
 
-def stop_job(page: Page, data: Data) -> Updates:
-    page.app.queue.stop(str(data[page.result.running] or ""))
-    return {}
-
-
 def make_again(page: Page, data: Data) -> Updates:
     """Queue the shown video once more, with another seed."""
-    request = replace(load_request(_shown_video(page, data)), seed=None)
-    page.app.queue.add(request, page.output_folder(data))
+    own = {name: page.values(data)[name] for name in OWN_CHOICES}
+    request = replace(load_request(_shown_video(page, data)), seed=None, **own)
+    page.app.queue.add(request, page.output_folder(data), page.eight_bit(data))
     return page.note(data, "page.again_queued")
 
 
 def continue_from_video(page: Page, data: Data) -> Updates:
     """Put the shown video's last frame in place of the start image."""
-    frame = read_last_frame(_shown_video(page, data))
-    path = page.app.uploads / "continued" / f"{secrets.token_hex(8)}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, flush=False) as part:
-        Image.fromarray(frame).save(part, "PNG")
+    path = save_last_frame(_shown_video(page, data), page.app.uploads)
     note = page.note(data, "page.continued")
-    return note | page.with_starts([str(path)]) | {page.inputs.end: None}
+    return note | page.with_new_starts([path], data) | {page.inputs.end: None}
 
 
 def take_settings(page: Page, data: Data) -> Updates:
@@ -92,15 +101,46 @@ def take_settings(page: Page, data: Data) -> Updates:
     return restore_request(page, load_request(_shown_video(page, data)), data)
 
 
+def edit_job(page: Page, data: Data) -> Updates:
+    """Take a waiting job out of the queue, and fill the form with its request and copies of its pictures."""
+    queue, words = page.app.queue, page.words(data)
+    job = queue.find(str(data[page.result.shown] or ""))
+    if job is None or job.state != "waiting" or job.progress.sections_done:
+        return page.note(data, "live.job_begun")
+    copied = partial(_copy_picture, folder=page.app.uploads / "restored")
+    request = job.request.map_images(copied)
+    if not queue.remove(job.id):
+        return page.note(data, "live.job_begun")
+    seed = None if job.spec.random_seed else request.seed
+    undo = words("live.put_back"), f"jobs/{job.id}/restore"
+    said = messages.note(words("live.editing", button=words(start_key(queue.view()))), undo)
+    try:
+        request = replace(request, seed=seed)
+        return restore_request(page, request, data, is_from_file=False) | {page.message: said}
+    except BaseException:
+        queue.restore([job.id])
+        raise
+
+
+def _copy_picture(image: str, folder: Path) -> str:
+    """Copy a job's own picture, which goes with the job; one in a `data:` URI stays as it is."""
+    if is_data_uri(image):
+        return image
+    copy = folder / f"{secrets.token_hex(8)}{Path(image).suffix}"
+    _copy(Path(image), copy)
+    return str(copy)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with new_file(target, flush=False) as part:
+        shutil.copyfile(source, part)
+
+
 def _shown_video(page: Page, data: Data) -> Path:
-    job = page.app.queue.find(str(data[page.result.shown] or ""))
+    shown = str(data[page.result.shown] or "")
+    if (recent := page.app.recent.find(shown)) is not None:
+        return recent.path
+    job = page.app.queue.find(shown)
     if job is None or job.state != "done" or job.video is None:
         raise InputError("no_result")
     return job.video
-
-
-def open_folder(page: Page, data: Data) -> Updates:
-    folder = page.output_folder(data)
-    if open_in_file_manager(folder):
-        return {page.message: messages.NOTHING}
-    return page.note(data, "page.folder_is", path=folder)

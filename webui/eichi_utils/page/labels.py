@@ -7,6 +7,10 @@ import gradio as gr
 from ..form import FIELDS
 from ..text.translations import Translator
 
+RAW: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+"""The options of handlers that take what the browser sends as it is: requests check every value, in the
+page's language."""
+
 
 class Labels:
     """Makes widgets with their words, and remembers which.
@@ -18,7 +22,7 @@ class Labels:
 
     def __init__(self, words: Translator) -> None:
         self.fields: dict[str, Any] = {}
-        self._words = words
+        self.words = words
         self._known: dict[Any, dict[str, Any]] = {}
 
     def make(self, kind: type, name: str, /, *, keys: dict[str, Any] | None = None, **properties: Any) -> Any:
@@ -32,14 +36,14 @@ class Labels:
         texts = {"value" if issubclass(kind, gr.Button | gr.HTML) else "label": f"page.{field}"} | (
             keys or {}
         )
-        if self._words.has(info := f"{texts.get('label')}_info"):
+        if self.words.has(info := f"{texts.get('label')}_info"):
             texts = {"info": info} | texts
         value = {"value": FIELDS[field].default} if field in FIELDS else {}
         widget = kind(**{"elem_id": name} | value | properties)
         if field in FIELDS:
             self.fields[field] = widget
         self._known[widget] = texts
-        for attribute, text in _texts(texts, self._words).items():
+        for attribute, text in _texts(texts, self.words).items():
             setattr(widget, attribute, text)
         return widget
 

@@ -7,6 +7,9 @@ from diffusers_helper.errors import InputError
 from . import messages
 from .widgets import Data, Page, Updates, text_of
 
+UNDO = "presets"
+"""The word by which the page's script asks for a change to be taken back."""
+
 
 def wire_presets(page: Page) -> None:
     box, widgets = page.presets, [page.presets.choice, page.presets.name, page.presets.startup]
@@ -26,7 +29,7 @@ def show_preset(page: Page, name: str | None) -> Updates:
     chosen = name if name in names else None
     is_startup = chosen is not None and chosen == page.app.presets.startup_name()
     return {
-        page.presets.choice: gr.update(choices=names, value=chosen),
+        page.presets.choice: gr.update(choices=[(known, known) for known in names], value=chosen),
         page.presets.startup: gr.update(value=is_startup, interactive=chosen is not None),
     }
 
@@ -38,21 +41,37 @@ def choose_preset(page: Page, data: Data) -> Updates:
 
 def apply_preset(page: Page, data: Data) -> Updates:
     prompt = page.app.presets.prompt_of(_chosen(page, data))
+    page.app.remember(prompt=prompt)
     return {page.inputs.prompt: prompt, page.message: messages.NOTHING}
 
 
 def save_preset(page: Page, data: Data) -> Updates:
     name = text_of(data, page.presets.name).strip()
     replaced = page.app.presets.save(name, text_of(data, page.inputs.prompt))
-    key = "page.preset_replaced" if replaced else "page.preset_saved"
-    return page.note(data, key, name=name) | show_preset(page, name)
+    note = page.note(data, "page.preset_saved", name=name)
+    if replaced:
+        note = _note_with_undo(page, data, "page.preset_replaced", name)
+    return note | show_preset(page, name)
 
 
 def delete_preset(page: Page, data: Data) -> Updates:
     name = _chosen(page, data)
     page.app.presets.delete(name)
-    note = page.note(data, "page.preset_deleted", name=name)
+    note = _note_with_undo(page, data, "page.preset_deleted", name)
     return note | show_preset(page, None) | {page.presets.name: ""}
+
+
+def _note_with_undo(page: Page, data: Data, key: str, name: str) -> Updates:
+    words = page.words(data)
+    undo = words("live.undo"), f"{UNDO}:{page.app.presets.changes}"
+    return {page.message: messages.note(words(key, name=name), undo)}
+
+
+def undo_change(page: Page, data: Data, change: str) -> Updates:
+    """Take a change of the presets back, if it was the last one."""
+    if not (change.isdecimal() and page.app.presets.undo(int(change[:9]))):
+        return page.note(data, "live.undo_too_late")
+    return {page.message: messages.NOTHING} | show_preset(page, None)
 
 
 def mark_preset(page: Page, data: Data) -> Updates:

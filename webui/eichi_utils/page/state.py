@@ -7,36 +7,67 @@ from diffusers_helper.errors import MachineError
 from diffusers_helper.sections import FPS, kept_frames
 
 from ..download.download import DownloadView
+from ..download.licences import licence_lines
 from ..download.model_folders import free_bytes, gigabytes
+from ..jobs.eta import Speed
+from ..jobs.forecast import seconds_left
 from ..jobs.job import Job
-from ..jobs.queue import QueueView
+from ..jobs.view import QueueView
 from ..machine.check import line_text, worst_level
-from ..machine.rules import MODEL_BYTES, CheckLine
+from ..machine.rules import MODEL_BYTES, OUTDATED, CheckLine
 from ..preflight import PreflightView
+from ..recent_videos import RecentVideo
+from ..support.failures import Failure
 from ..text.durations import format_duration
 from ..text.error_text import error_text, reason_text
 from ..text.translations import Translator
+from .strip import SHOWN_PROMPT, strip_state
 
 WORDS = (
     *("setup.download", "live.title", "live.empty", "live.download", "live.lost", "live.copy_details"),
     *("live.copied", "live.close", "live.progress", "live.preview", "live.queue", "live.show", "live.up"),
     *("live.remove", "live.unfinished", "live.finish", "live.short", "live.short_info", "live.discard"),
-    *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away"),
+    *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away", "live.sending"),
+    *("live.clear", "live.edit"),
+    *("live.english", "live.phrase_in", "live.phrase_pan", "live.phrase_turn", "live.phrase_wind"),
+    *("live.invitation", "live.sample", "live.crop", "live.frame", "live.so_far", "live.back"),
 )
 """The words that never change while a page is open."""
-SHOWN_PROMPT = 120
+TOPICS = {
+    **dict.fromkeys(("card", "no", "vram", "driver"), "gpu"),
+    **dict.fromkeys(("ram", "page"), "memory"),
+    **dict.fromkeys(("triton", "attention"), "speed"),
+    **dict.fromkeys(("models", "eight"), "models"),
+    "output": "output",
+    "python": "python",
+    "torch": "torch",
+}
+"""The topics of the check's lines, by the first word of their codes."""
+UNJOINED = ("not_joined", "previous_video_gone")
+"""The codes of notices that stay beside a finished video."""
 MODEL_GB = round(MODEL_BYTES / 1e9)
 """Decimal gigabytes of the whole set of models, for sentences."""
 
 
 def page_state(
-    view: QueueView, preflight: PreflightView, words: Translator, *, server: str, sound: bool
+    view: QueueView,
+    preflight: PreflightView,
+    words: Translator,
+    *,
+    server: str,
+    sound: bool,
+    trouble: Failure | None = None,
+    speed: Speed | None = None,
+    recent: tuple[RecentVideo, ...] = (),
 ) -> dict[str, Any]:
     """Return everything that a page shows of jobs and the preflight.
 
     Args:
         server: a name of this run of the app, so that a page notices when it was started anew.
         sound: whether the page should sound when a job ends.
+        speed: of this machine, in an earlier job.
+        trouble: what keeps the whole app from going on, which is shown in place of a job's failure.
+        recent: the newest videos in the output folder.
     """
     running = view.running
     ended = sorted((*view.unfinished, *view.ended), key=lambda job: job.ended, reverse=True)
@@ -52,13 +83,23 @@ def page_state(
         "sound": sound,
         "words": {key: words(key) for key in WORDS},
         "setup": _preflight(preflight, words),
+        "start": words(start_key(view)),
+        "stop": words("live.keep_going" if running and running.stopping else "page.stop"),
+        "can_stop": running is not None and _can_stop(running, view),
         "job": running and _job(running, words),
         "results": [_result(job, words) for job in with_video],  # the first one is shown
-        "failure": failed and _failure(failed, words),
+        "outcome": _trouble(trouble, words) if trouble else _outcome(failed, newest, view, words),
         "ended": newest and _ended(newest, words),
         "unfinished": [_unfinished(job, words) for job in view.unfinished],
         "queue": _queue(view, words),
+        "waiting": _waiting(view, speed, words),
+        "recent": strip_state(recent, words),
     }
+
+
+def start_key(view: QueueView) -> str:
+    """Return the key of the words on the button that starts a job, or adds it to the others."""
+    return "page.start_queue" if view.running or view.waiting else "page.start"
 
 
 def _job(job: Job, words: Translator) -> dict[str, Any]:
@@ -73,8 +114,14 @@ def _job(job: Job, words: Translator) -> dict[str, Any]:
         "stopping": job.stopping,
         "has_video": job.video is not None,
         "preview": f"ichi/jobs/{job.id}/preview/{job.preview_number}" if job.preview_number else None,
+        "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.thumbnail else None,
         "notices": [words(f"notice.{code}", **values) for code, values in job.notices],
     }
+
+
+def _can_stop(running: Job, view: QueueView) -> bool:
+    """Return whether the job can still be stopped or, where it was asked to stop, keep going."""
+    return view.can_keep_going if running.stopping else not running.progress.is_finishing
 
 
 def _status(job: Job, words: Translator) -> str:
@@ -82,12 +129,16 @@ def _status(job: Job, words: Translator) -> str:
     if job.stopping:
         if progress.stage == "eight_bit" and not progress.sections_done:
             return words("live.stopping_eight_bit")
+        if progress.stage == "decoding":
+            return words("live.stopping_decoding")
+        if progress.is_finishing:
+            return words("live.stopping_saving")
         key = "live.stopping_kept" if progress.sections_done else "live.stopping"
         return words(key, kept=_kept(job, words))
     if progress.stage is None:
         return words("live.starting")
     stage = progress.stage_text(words)
-    if progress.stage_fraction is not None or progress.stage not in ("sampling", "decoding"):
+    if progress.stage not in ("sampling", "decoding"):
         return stage
     section = words("live.section", number=progress.section + 1, sections=progress.sections)
     if progress.stage == "decoding" or not progress.step:
@@ -114,9 +165,9 @@ def _caption(job: Job, words: Translator) -> str:
         return words("live.caption_so_far", name=job.name, seconds=seconds)
     if job.state != "done":
         return words("live.caption_kept", name=job.name, seconds=seconds)
-    return words(
+    caption = words(
         "live.caption_done",
-        name=job.name,
+        name=job.video.stem if job.video else job.name,
         frames=job.frames,
         seconds=f"{job.frames / FPS:.2f}",
         width=job.progress.width,
@@ -124,26 +175,50 @@ def _caption(job: Job, words: Translator) -> str:
         seed=job.request.seed,
         elapsed=format_duration(job.elapsed or 0, words),
     )
+    stay = [words(f"notice.{code}", **values) for code, values in job.notices if code in UNJOINED]
+    return "\n".join([caption, *stay])
 
 
-def _failure(job: Job, words: Translator) -> dict[str, str]:
-    assert job.failure is not None
+def _outcome(
+    failed: Job | None, newest: Job | None, view: QueueView, words: Translator
+) -> dict[str, Any] | None:
+    """The end of the job that failed last, else of one that was stopped just now; None: all is well."""
+    was_stopped = newest is not None and newest.state == "stopped" and view.running is None
+    job = failed or (newest if was_stopped else None)
+    if job is None:
+        return None
+    can_finish = any(job.id == other.id for other in view.unfinished)
+    lines = [error_text(job.failure, words)] if job.failure else []
+    if can_finish or not job.failure:
+        lines.append(_left_of(job, words))
     return {
         "id": job.id,
-        "title": words("live.failed", name=job.name),
-        "text": error_text(job.failure, words),
-        "details": job.failure.details,
+        "failed": job.failure is not None,
+        "title": words(f"live.ended_{job.state}", name=job.name),
+        "text": "\n".join(lines),
+        "details": job.failure.details if job.failure else "",
+        "can_finish": can_finish,
     }
+
+
+def _trouble(trouble: Failure, words: Translator) -> dict[str, Any]:
+    text = error_text(trouble, words)
+    named = {"id": trouble.code, "title": words("live.trouble"), "text": text, "details": trouble.details}
+    return named | {"failed": True, "can_finish": False}
 
 
 def _unfinished(job: Job, words: Translator) -> dict[str, Any]:
     """A job that can go on: what is kept of it, and what can be done."""
     actions = ["finish", *(["short"] if job.can_finish_short else []), "discard"]
-    key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
     return _item(job, words) | {
         "actions": [*(["show"] if job.video is not None else []), *actions],
-        "kept": words(key, kept=_kept(job, words)),
+        "kept": _left_of(job, words),
     }
+
+
+def _left_of(job: Job, words: Translator) -> str:
+    key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
+    return words(key, kept=_kept(job, words))
 
 
 def _kept(job: Job, words: Translator) -> str:
@@ -159,21 +234,25 @@ def _ended(job: Job, words: Translator) -> dict[str, Any]:
 
 
 def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
-    """The running job, those that wait in their order, then those that ended, newest first.
-
-    A single job is not worth a list.
-    """
-    if len(view.ended) + len(view.waiting) + (view.running is not None) < 2:
-        return []
+    """The running job, those that wait in their order, then those that ended, newest first."""
     running = [_item(view.running, words)] if view.running else []
     waiting = [_item(job, words, is_first=index == 0) for index, job in enumerate(view.waiting)]
     return [*running, *waiting, *(_item(job, words) for job in view.ended)]
 
 
+def _waiting(view: QueueView, speed: Speed | None, words: Translator) -> str:
+    """The number of jobs that wait, and the time that everything takes, where that is known."""
+    count, seconds = len(view.waiting), seconds_left(view, speed)
+    if not count or seconds is None:
+        return words("live.waiting_count", count=count) if count else ""
+    return words("live.waiting_time", count=count, time=format_duration(seconds, words))
+
+
 def _item(job: Job, words: Translator, is_first: bool = True) -> dict[str, Any]:
     actions = []
     if job.state == "waiting":
-        actions = ["remove"] if is_first else ["up", "remove"]
+        can_edit = not job.progress.sections_done  # else what is made would be lost
+        actions = [*([] if is_first else ["up"]), *(["edit"] if can_edit else []), "remove"]
     elif job.state != "running" and job.video is not None:
         actions = ["show"]
     return {
@@ -198,9 +277,11 @@ def _preflight(view: PreflightView, words: Translator) -> dict[str, Any] | None:
     download = _download(view, words)
     if not lines and download is None:
         return None
-    count = words("setup.title_check", count=len(lines))
+    topics = dict.fromkeys(words(f"setup.topic_{TOPICS[line.code.partition('_')[0]]}") for line in lines)
+    listed = (", " if words.language == "en" else "、").join(topics)
+    count = words("setup.title_check", count=len(lines), list=listed)
     return {
-        "title": words("setup.title_download", size=MODEL_GB) if download else count,
+        "title": words("setup.title_download", size=_missing_gb(view)) if download else count,
         "open": worst_level(lines) == "fails" or view.download.state != "idle",
         "lines": [_line(line, words) for line in lines],
         "download": download,
@@ -209,7 +290,8 @@ def _preflight(view: PreflightView, words: Translator) -> dict[str, Any] | None:
 
 def _line(line: CheckLine, words: Translator) -> dict[str, Any]:
     text, advice = line_text(line, words)
-    return {"text": text, "advice": advice, "level": line.level, "mark": words(f"check.mark.{line.level}")}
+    mark, is_deletable = words(f"check.mark.{line.level}"), line.code == OUTDATED
+    return {"text": text, "advice": advice, "level": line.level, "mark": mark, "deletable": is_deletable}
 
 
 def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
@@ -221,6 +303,10 @@ def _download(view: PreflightView, words: Translator) -> dict[str, Any] | None:
     is_begun = download.state != "idle" or (view.models is not None and view.models.state == "partly")
     return {
         "text": _download_offer(view, words),
+        "licences": {
+            "title": words("licence.title"),
+            "items": [{"text": text, "address": address} for text, address in licence_lines(words)],
+        },
         "status": _download_status(download, words),
         "fraction": download.done_bytes / download.total_bytes if download.total_bytes else None,
         "action": "cancel" if download.is_running else "start",
@@ -235,7 +321,12 @@ def _download_offer(view: PreflightView, words: Translator) -> str:
     target, free = view.folders.target, "?"
     with contextlib.suppress(MachineError):
         free = gigabytes(free_bytes(target))
-    return words("setup.offer", size=MODEL_GB, path=target, free=free)
+    return words("setup.offer", size=_missing_gb(view), path=target, free=free)
+
+
+def _missing_gb(view: PreflightView) -> int:
+    """Decimal gigabytes that are still to come, about."""
+    return max(1, MODEL_GB - round(view.models.num_bytes / 1e9)) if view.models else MODEL_GB
 
 
 def _download_status(download: DownloadView, words: Translator) -> str:

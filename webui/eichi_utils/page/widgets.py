@@ -11,12 +11,15 @@ import gradio as gr
 from diffusers_helper.errors import EngineError
 
 from ..app import AppState
-from ..form import FIELDS, LOOP, Pictures, Values
+from ..form import DEFAULTS, FIELDS, Pictures, Values
 from ..text.translations import Translator
 from ..uploads.cleanup import touch
-from ..uploads.files import delete_refused, uploaded_path, uploaded_paths
+from ..uploads.continued import NOTE, find_previous
+from ..uploads.files import VIEW, delete_refused, make_view, uploaded_path, uploaded_paths
 from . import messages
-from .parts.inputs import RAW, Inputs
+from .labels import RAW
+from .parts.choice import Choice
+from .parts.inputs import Inputs
 from .parts.keyframe_rows import KeyframeRows
 from .parts.options import SLIDER_TOPS, Options
 from .parts.preset_box import PresetBox
@@ -35,7 +38,8 @@ class Page:
     """The widgets of a page and the app behind them: what a handler needs besides the raw values.
 
     `fields` are the widgets of the form's plain values, by name; `hidden_settings` holds the settings of a
-    request that no field shows; `language` is the page's.
+    request that no field shows; `seed_source` holds where the seed has come from, if that is a file (see
+    `source_of_seed`); `language` is the page's.
     """
 
     app: AppState
@@ -46,6 +50,7 @@ class Page:
     presets: PresetBox
     result: Result
     hidden_settings: Any
+    seed_source: Any
     language: Any
 
     @property
@@ -53,21 +58,39 @@ class Page:
         return self.inputs.message
 
     @property
+    def choices(self) -> list[Choice]:
+        return [self.inputs.seconds, *self.options.choices]
+
+    @property
+    def form_widgets(self) -> list[Any]:
+        """The widgets of the form's plain values."""
+        return [*self.fields.values(), *(choice.radio for choice in self.choices)]
+
+    @property
     def pictures_and_states(self) -> list[Any]:
         """All else that makes a request."""
         inputs, rows = self.inputs, self.keyframes
-        return [inputs.start, inputs.start_images, inputs.end, rows.rows, rows.plan, self.hidden_settings]
+        pictures = inputs.start, inputs.start_images, inputs.end, inputs.position
+        return [*pictures, rows.rows, rows.plan, self.hidden_settings, self.seed_source]
+
+    @property
+    def shown_widgets(self) -> list[Any]:
+        """Everything that follows from the form, and is shown anew when it changes."""
+        changes = self.fields["join"], self.options.changes, self.options.reset
+        shown = self.inputs.estimate, self.inputs.unread, self.message, self.keyframes.plan
+        return [*shown, *self.switched(DEFAULTS), *changes]
 
     @property
     def widgets(self) -> set[Any]:
         """Everything to be handed to a handler that reads the form."""
-        return {*self.fields.values(), *self.pictures_and_states, self.language, self.options.output_folder}
+        options = self.options.output_folder, self.options.eight_bit
+        return {*self.form_widgets, *self.pictures_and_states, self.language, *options}
 
     @property
     def restored_widgets(self) -> list[Any]:
         """Everything that changes when a request comes back."""
         notes = [self.message, self.options.hidden_note, self.options.clear_hidden]
-        return [*self.fields.values(), *self.pictures_and_states, *notes]
+        return [*self.form_widgets, *self.pictures_and_states, *notes]
 
     def words(self, data: Data) -> Translator:
         return self.app.translator(data[self.language])
@@ -75,12 +98,26 @@ class Page:
     def values(self, data: Data) -> Values:
         """The fields' values; an emptied text, which comes as None, is one."""
         values = {name: data[widget] for name, widget in self.fields.items()}
+        values |= {choice.name: choice.value(data) for choice in self.choices}
         return values | {name: values[name] or "" for name in ("prompt", "seed")}
 
     def requested(self, data: Data) -> Values:
         """The fields' values, as far as the models that are there can do what they ask for."""
         resolution = self.app.forced_resolution
-        return self.values(data) | ({} if resolution is None else {"resolution": resolution})
+        known = self.values(data) | ({} if resolution is None else {"resolution": resolution})
+        return known | ({"random_seed": True} if self.is_seed_of_other_pictures(data) else {})
+
+    def is_seed_from_file(self, data: Data) -> bool:
+        """True where the seed is the one that a file has brought."""
+        source, values = data[self.seed_source], self.values(data)
+        return source is not None and not values["random_seed"] and values["seed"] == source["seed"]
+
+    def is_seed_of_other_pictures(self, data: Data) -> bool:
+        """True where the seed is from a file, and the pictures are no longer those of that file."""
+        pictures = self.pictures(data)
+        return self.is_seed_from_file(data) and data[self.seed_source] != source_of_seed(
+            data[self.seed_source]["seed"], pictures
+        )
 
     def pictures(self, data: Data) -> Pictures:
         uploads = self.app.uploads
@@ -89,12 +126,19 @@ class Page:
         start = tuple(several) if several else (single,) if single is not None else ()
         end = uploaded_path(data[self.inputs.end], uploads)
         rows = data[self.keyframes.rows]
-        touch([*start, end, *(row.image for row in rows.values())])
-        return Pictures(start, end, rows)
+        used = [path for path in (*start, end, *(row.image for row in rows.values())) if path is not None]
+        touch([*used, *(path + ending for path in used for ending in (VIEW, NOTE))])
+        position = data[self.inputs.position]
+        previous = find_previous(start[0], uploads) if len(start) == 1 else None
+        return Pictures(start, end, rows, 0.5 if position is None else position, previous)
 
     def output_folder(self, data: Data) -> Path:
         """The folder for videos; raises InputError where the field names none."""
         return self.app.output_folder(text_of(data, self.options.output_folder))
+
+    def eight_bit(self, data: Data) -> bool:
+        """True where this page has the fast weights chosen."""
+        return bool(data[self.options.eight_bit])
 
     def private_texts(self, data: Data) -> list[str]:
         """The texts that the user wrote, which no report may hold."""
@@ -111,34 +155,51 @@ class Page:
         updates = {self.fields[name]: gr.update(value=values[name]) for name in FIELDS}
         for name, top in SLIDER_TOPS.items():  # a slider reaches as far as what it has to show
             updates[self.fields[name]]["maximum"] = max(top, values[name])
+        for choice in self.choices:
+            updates |= choice.filled(values[choice.name])
         for switch, update in self.switched(values).items():
             updates[switch] |= update
         return updates
 
     def switched(self, values: Values) -> Updates:
         """Updates that show, hide or lock fields by the switches beside them."""
-        fields, copies = self.fields, values["mode"] == LOOP and bool(values["use_keyframes"])
+        fields, copies = self.fields, bool(values["loop"] and values["use_keyframes"])
         return {
-            fields["all_padding"]: gr.update(visible=bool(values["use_all_padding"])),
             fields["teacache_threshold"]: gr.update(visible=bool(values["teacache"])),
             fields["seed"]: gr.update(interactive=not values["random_seed"]),
             fields["copy_keyframes"]: gr.update(visible=copies),
         }
 
-    def with_starts(self, paths: Sequence[str]) -> Updates:
+    def with_starts(self, paths: Sequence[str], position: object = 0.5) -> Updates:
         """Updates that put one start image, several, or none in place of whatever is there."""
-        single = paths[0] if len(paths) == 1 else None
-        several = list(paths) if len(paths) > 1 else None
+        views = list(map(make_view, paths))
+        single = views[0] if len(views) == 1 else None
+        several = views if len(views) > 1 else None
         return {
             self.inputs.start: gr.update(value=single, visible=several is None),
             self.inputs.start_images: gr.update(value=several, visible=several is not None),
+            self.inputs.position: position,
         }
+
+    def with_new_starts(self, paths: Sequence[str], data: Data) -> Updates:
+        """Updates that put other start images there: the seed that a file has brought was for its own."""
+        return self.with_starts(paths) | self.with_random_seed(data)
+
+    def with_random_seed(self, data: Data) -> Updates:
+        """Updates that make the seed random again if it is the one that a file has brought."""
+        if not self.is_seed_from_file(data):
+            return {}
+        seed = gr.update(interactive=False)
+        return {self.fields["random_seed"]: True, self.fields["seed"]: seed, self.seed_source: None}
 
     def on(
         self, event: Callable[..., Any], act: "Handler", outputs: Sequence[Any], *inputs: Any, **options: Any
-    ) -> None:
-        """Have a handler called at an event, with the raw values of the form and of further `inputs`."""
-        event(self.handler(act), {*self.widgets, *inputs}, outputs, **RAW, **options)
+    ) -> Any:
+        """Have a handler called at an event, with the raw values of the form and of further `inputs`.
+
+        Returns gradio's event, for what comes after it.
+        """
+        return event(self.handler(act), {*self.widgets, *inputs}, outputs, **RAW, **options)
 
     def handler(self, act: "Handler") -> Callable[[Data], Updates]:
         """The handler as gradio calls it: a failure becomes a message, in the page's language."""
@@ -160,6 +221,11 @@ class Page:
 
 Handler = Callable[[Page, Data], Updates]
 """A function that reads the widgets' raw values, acts, and gives the widgets that change."""
+
+
+def source_of_seed(seed: object, pictures: Pictures) -> dict[str, Any]:
+    """Return where a seed has come from: the file that brought these pictures."""
+    return {"seed": seed, "pictures": [*pictures.start, pictures.end]}
 
 
 def text_of(data: Data, widget: Any) -> str:

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
-from ..text.translations import Translator
 from ..uploads.cleanup import UploadCleaner
 from ..uploads.files import MAX_UPLOAD, MB
+from .error_response import FindTranslator, asked_language
 
 MAX_BODY = 4 * MB
 """Bytes of everything but uploads: texts, numbers, and the names of uploads."""
@@ -26,12 +26,12 @@ UPLOAD = "/gradio_api/upload"
 
 
 class BodyLimit:
-    """Refuses bodies that are too large in these `words`, and has the cleaner run after each upload."""
+    """Refuses bodies that are too large, in their language; the cleaner runs after each upload."""
 
-    def __init__(self, app: Any, cleaner: UploadCleaner, words: Translator) -> None:
+    def __init__(self, app: Any, cleaner: UploadCleaner, translator: FindTranslator) -> None:
         self._app = app
         self._cleaner = cleaner
-        self._words = words
+        self._translator = translator
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -52,7 +52,8 @@ class BodyLimit:
         if body.is_too_large:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(body.discard_rest(), DISCARD_SECONDS)
-            sentence = self._words("page.upload_too_large", megabytes=MAX_UPLOAD // MB) if is_upload else ""
+            words = self._translator(asked_language(scope))
+            sentence = words("page.upload_too_large", megabytes=MAX_UPLOAD // MB) if is_upload else ""
             await PlainTextResponse(sentence, status_code=413)(scope, receive, send)
         if is_upload:
             await asyncio.to_thread(self._cleaner.tidy)

@@ -1,13 +1,15 @@
 """The response to a request whose handler failed: a sentence, never a traceback."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
-from diffusers_helper.errors import InputError, MachineError
-from diffusers_helper.public import DISK_CODES
+from diffusers_helper.errors import InputError
+from diffusers_helper.public import disk_error, is_limit
 
 from ..support.failures import as_engine_error
 from ..text.error_text import error_text
@@ -15,16 +17,25 @@ from ..text.translations import Translator
 
 logger = logging.getLogger(__name__)
 
+FindTranslator = Callable[[object], Translator]
+
+
+def asked_language(scope: Any) -> str:
+    """Return the language that a request asks for; pages send that of their tab, by its code alone."""
+    return Headers(scope=scope).get("accept-language", "")
+
 
 class ErrorResponse:
-    """Plain ASGI. Logs whatever is raised behind it, and answers with a sentence in these `words`.
+    """Plain ASGI. Logs whatever is raised behind it, and answers with a sentence in the asked language.
 
-    `uploads` is the folder to name where a disk is full.
+    Args:
+        translator: returns the words of a language, see `AppState.translator`.
+        uploads: the folder to name where a disk is full.
     """
 
-    def __init__(self, app: Any, words: Translator, uploads: Path) -> None:
+    def __init__(self, app: Any, translator: FindTranslator, uploads: Path) -> None:
         self._app = app
-        self._words = words
+        self._translator = translator
         self._uploads = uploads
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -44,9 +55,10 @@ class ErrorResponse:
             status, error = 500, as_engine_error(caught)
             if isinstance(missed, FileNotFoundError):
                 status, error = 404, InputError("image_missing", image=scope["path"].rpartition("/")[2])
-            elif isinstance(caught, OSError) and caught.errno in DISK_CODES:
-                error = MachineError(DISK_CODES[caught.errno], path=str(self._uploads))
-            await PlainTextResponse(error_text(error, self._words), status)(scope, receive, send)
+            elif isinstance(caught, OSError) and is_limit(caught):
+                error = disk_error(caught, self._uploads)
+            words = self._translator(asked_language(scope))
+            await PlainTextResponse(error_text(error, words), status)(scope, receive, send)
 
 
 class _HeldStart:

@@ -1,7 +1,8 @@
 """Every change that this app makes to gradio itself; `tests/faults` fails when a new version needs others.
 
 Gradio imports in half of its time, asks no other computer for a file that somebody names, prints no traceback
-on the terminal, and answers also where a text holds a lone surrogate, and on Windows after a reset.
+on the terminal, starts on a busy computer, and answers also where a text holds a lone surrogate, where many
+connections send nothing, and on Windows after a reset.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import inspect
 import json
 import logging
 import sys
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,11 @@ from ..text.translations import Translator
 from ..uploads.files import SHOWN_CHARACTERS, is_share
 
 logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 250
+"""Connections at a time; a browser opens six at most. A process may often open 1024 files."""
+BACKLOG = 512
+"""Connections that are accepted at a time."""
 
 
 def import_gradio_fast() -> None:
@@ -48,7 +55,7 @@ def import_gradio_fast() -> None:
 def patch_gradio(words: Translator) -> None:
     """Patch gradio in this process; the refusal to download an address is in these `words`."""
     import gradio as gr
-    from gradio import processing_utils, queueing, route_utils, routes, utils
+    from gradio import networking, processing_utils, queueing, route_utils, routes, utils
 
     def refuse(url: str, cache_dir: str) -> str:
         del cache_dir
@@ -63,15 +70,53 @@ def patch_gradio(words: Translator) -> None:
             refuse(path, "")
         return False  # the app has none
 
+    is_reachable = networking.url_ok
+
+    def is_local_or_reachable(url: str) -> bool:
+        """Gradio gives its own page three seconds, which a busy computer exceeds; it has answered before."""
+        return url.startswith("http://") or is_reachable(url)
+
+    networking.url_ok = is_local_or_reachable
     utils.is_static_file = is_static_file
     processing_utils.async_ssrf_protected_download = refuse_async
     processing_utils.ssrf_protected_download = processing_utils.save_url_to_cache = refuse
-    log = partial(logger.warning, "gradio could not answer", exc_info=True)
     for module in (queueing, route_utils, routes, utils):
-        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": lambda *_, **__: log()})
+        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": lambda *_, **__: _log_failure()})
     dumps = partial(_dumps, routes.orjson.dumps)
     routes.orjson = SimpleNamespace(**vars(routes.orjson) | {"dumps": dumps})
     survive_resets()
+    limit_connections()
+
+
+def _log_failure() -> None:
+    """Log what gradio could not answer without the error's own words, which repeat what was sent."""
+    error = sys.exc_info()[1]
+    if error is not None:
+        places = "".join(traceback.format_tb(error.__traceback__))
+        logger.warning("gradio could not answer: %s\n%s", type(error).__name__, places)
+
+
+def limit_connections() -> None:
+    """Keep connections that send nothing from taking all files that this process may open.
+
+    Over `MAX_CONNECTIONS`, the oldest ends that has not sent a request yet, for whoever comes now.
+    """
+    from gradio import http_server
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class LimitedProtocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.since = time.monotonic()
+            others: set[Any] = self.connections - {self}
+            if len(others) >= MAX_CONNECTIONS:
+                silent = (other for other in others if other.cycle is None)
+                waiting = (other for other in silent if not other.transport.is_closing())
+                min(waiting, key=lambda other: other.since, default=self).transport.abort()
+
+    uvicorn = http_server.uvicorn
+    config = partial(uvicorn.Config, http=LimitedProtocol, backlog=BACKLOG)
+    http_server.uvicorn = SimpleNamespace(**vars(uvicorn) | {"Config": config})
 
 
 def survive_resets() -> None:

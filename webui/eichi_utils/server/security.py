@@ -5,9 +5,7 @@ Plain ASGI, so that streams pass untouched. The size of requests is limited in `
 """
 
 import base64
-import contextlib
 import hmac
-import ipaddress
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,12 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from ..instance import LOOPBACK, is_loopback
+from ..text.translations import Translator
 from ..uploads.files import lies_in
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC_PATH = "/gradio_api/startup-events"
 """The path that gradio asks itself at its start, without a password; it reveals nothing."""
 FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
@@ -62,25 +61,24 @@ SAFE_SITES = ("same-origin", "none")
 """The origins of a request, as a browser names them, that are this page or the user's own hand."""
 
 
-def make_guards(server: str, shared: bool, login: tuple[str, str] | None, uploads: Path) -> list[Middleware]:
+def make_guards(
+    server: str, shared: bool, login: tuple[str, str] | None, uploads: Path, words: Translator
+) -> list[Middleware]:
     """Return the guards of a server: on this computer only its own names are answered (no DNS rebinding).
 
-    Of all files, gradio may serve those in `uploads` alone.
+    Of all files, gradio may serve those in `uploads` alone. `words` tell who gives no password.
     """
     guards = [Middleware(SafeHeaders), Middleware(Guard, refuse=refuse_other_pages)]
     if not shared and is_loopback(server):
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", server]))
     if login is not None:
         expected = base64.b64encode(":".join(login).encode())
-        guards.append(Middleware(Guard, refuse=partial(refuse_without_password, expected)))
+        guards.append(
+            Middleware(
+                Guard, refuse=partial(refuse_without_password, expected, words("page.password_needed"))
+            )
+        )
     return [*guards, Middleware(Guard, refuse=partial(refuse_blocked_paths, uploads))]
-
-
-def is_loopback(server: str) -> bool:
-    """Return whether only this computer can reach a server of that address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(server).is_loopback
-    return server in LOOPBACK
 
 
 class SafeHeaders:
@@ -129,14 +127,17 @@ def refuse_other_pages(scope: Any) -> Response | None:
     return None if is_safe else Response(status_code=403)
 
 
-def refuse_without_password(expected: bytes, scope: Any) -> Response | None:
-    """Ask for a name and a password (HTTP's basic authentication) everywhere but on one path."""
+def refuse_without_password(expected: bytes, sentence: str, scope: Any) -> Response | None:
+    """Ask for a name and a password (HTTP's basic authentication) everywhere but on one path.
+
+    Guesses are not slowed down: all come from one address behind a proxy, so that would lock out the user.
+    """
     kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
     is_known = kind.lower() == "basic" and hmac.compare_digest(given.strip().encode(), expected)
     if is_known or scope["path"] == PUBLIC_PATH:
         return None
     asks = {"WWW-Authenticate": 'Basic realm="Endframe Ichi", charset="UTF-8"'}
-    return Response(status_code=401, headers=asks)
+    return PlainTextResponse(sentence, status_code=401, headers=asks)
 
 
 def refuse_blocked_paths(uploads: Path, scope: Any) -> Response | None:

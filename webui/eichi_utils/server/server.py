@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import signal
@@ -18,22 +19,24 @@ from starlette.middleware import Middleware
 from diffusers_helper.errors import InputError, MachineError
 
 from ..app import AppState, PageOptions, open_app
-from ..instance import remember_address, running_app, wait_for_app
+from ..instance import end_running_app, is_loopback, remember_address, running_app, wait_for_app
 from ..page.routes import STATIC, make_routes
 from ..support.failures import as_engine_error
-from ..terminal import report
+from ..terminal import ask, report
+from ..text.browser_language import BrowserLanguage
 from ..text.error_text import error_text
 from ..text.translations import Translator
-from ..uploads.cleanup import UploadCleaner
+from ..uploads.cleanup import UploadCleaner, uploads_folder
 from ..uploads.files import MAX_UPLOAD
 from .body_limit import BodyLimit
 from .error_response import ErrorResponse
 from .gradio_patches import import_gradio_fast, patch_gradio
-from .security import is_loopback, make_guards
+from .security import make_guards
 
 logger = logging.getLogger(__name__)
 
 FONTS = ("system-ui", "Segoe UI", "Yu Gothic UI", "Hiragino Sans", "Noto Sans CJK JP", "Microsoft JhengHei")
+SCRIPTS = ("stream.js", "toast.js", "stage.js", "page.js", "form.js", "strip.js", "names.js")
 MAX_TABS = 1000
 """Tabs whose section rows are kept, each in some 50 KB: no browser reports that one was closed."""
 CLOSE_SECONDS = 30
@@ -62,16 +65,21 @@ def run_page(options: PageOptions, words: Translator) -> int:
 def _serve(options: PageOptions, words: Translator) -> str | None:
     """Serve until the end; returns the address of another app that has this folder already."""
     try:
-        with serving(options) as (_, url):
+        with serving(options) as (app, url):
+            for notice in app.queue.notices:
+                report(words(f"notice.{notice.code}", **notice.values))
             _show("page.ready", url, options, words)
             _wait_for_end()
             report(words("page.closing"))
         return None
     except MachineError as error:
-        other = wait_for_app(options.home) if error.code == "app_runs_already" else None
-        if other is None:
+        if error.code != "app_runs_already":
             raise
-        return other
+        if (other := wait_for_app(options.home)) is not None:
+            return other
+        if not (ask(words("page.end_other")) and end_running_app(options.home)):
+            raise
+    return _serve(options, words)
 
 
 def _show(key: str, url: str, options: PageOptions, words: Translator) -> None:
@@ -113,7 +121,7 @@ def _launch(page: Any, app: AppState) -> str:
     import gradio as gr
 
     options = app.options
-    scripts = [(STATIC / name).read_text("utf-8") for name in ("stream.js", "page.js", "names.js")]
+    scripts = [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
     style = (STATIC / "page.css").read_text("utf-8")
     fonts = {"font": (*FONTS, "sans-serif"), "font_mono": ("monospace",)}
     try:
@@ -121,10 +129,11 @@ def _launch(page: Any, app: AppState) -> str:
             server_name=f"[{options.server}]" if ":" in options.server else options.server,
             server_port=options.port,
             share=options.share,
+            root_path="/" + options.root_path.strip("/") if options.root_path.strip("/") else None,
             prevent_thread_lock=True,
             quiet=True,
             ssr_mode=False,
-            pwa=False,
+            pwa=True,
             mcp_server=False,
             show_error=True,
             run_history=False,
@@ -158,6 +167,9 @@ def _check_login(options: PageOptions, words: Translator) -> None:
 
 def _check_port(server: str, port: int) -> None:
     """Refuse an address that cannot be had before anything is loaded."""
+    with contextlib.suppress(ValueError):  # a name
+        if ipaddress.ip_address(server).is_multicast or server == "255.255.255.255":  # nobody's own
+            raise MachineError("address_not_here", server=server)
     try:
         with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET) as probe:
             if sys.platform != "win32":  # there, this would let two programs share a port
@@ -166,7 +178,7 @@ def _check_port(server: str, port: int) -> None:
     except (OSError, UnicodeError) as error:
         if isinstance(error, (socket.gaierror, UnicodeError)):
             raise MachineError("address_unknown", server=server) from error
-        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):  # fe80::1 alone
             raise MachineError("address_not_here", server=server) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise MachineError("port_forbidden", port=port) from error
@@ -180,7 +192,7 @@ def _prepare_environment(home: Path) -> None:
     for name in [name for name in os.environ if name.startswith(("GRADIO_", "WEB_CONCURRENCY"))]:
         del os.environ[name]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(home / "temp" / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads_folder(home))
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
@@ -199,12 +211,13 @@ def _without_network_variables(share: bool = False) -> Iterator[None]:
 
 def _middleware(app: AppState) -> list[Middleware]:
     """Return what every request passes, the outermost first."""
-    options, words, cleaner = app.options, app.translator(None), UploadCleaner(app.uploads)
+    options, cleaner = app.options, UploadCleaner(app.uploads)
     cleaner.start(app.closing)
     return [
-        *make_guards(options.server, options.share, options.login, app.uploads),
-        Middleware(ErrorResponse, words=words, uploads=app.uploads),
-        Middleware(BodyLimit, cleaner=cleaner, words=words),
+        Middleware(BrowserLanguage),
+        *make_guards(options.server, options.share, options.login, app.uploads, app.translator(None)),
+        Middleware(ErrorResponse, translator=app.translator, uploads=app.uploads),
+        Middleware(BodyLimit, cleaner=cleaner, translator=app.translator),
     ]
 
 

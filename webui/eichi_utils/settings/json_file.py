@@ -1,7 +1,6 @@
 """A small JSON file that the app keeps between two starts: read once, written whole, and where it is broken
 set aside, so that it is neither fatal nor lost."""
 
-import contextlib
 import itertools
 import json
 import logging
@@ -13,7 +12,7 @@ from typing import Any
 
 from diffusers_helper.errors import MachineError
 from diffusers_helper.events import Notice
-from diffusers_helper.public import atomic_write, disk_errors
+from diffusers_helper.public import atomic_write, disk_errors, read_small
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,6 @@ class JsonFile:
         self.value: dict[str, Any] = {}
         self.notices: list[Notice] = []
         self.lock = threading.Lock()
-        with contextlib.suppress(OSError):
-            path.with_name(f"{path.name}.part").unlink()  # of a run that was killed
         try:
             self._read(parse)
         except FileNotFoundError:
@@ -64,9 +61,8 @@ class JsonFile:
 
     def _read(self, parse: Callable[[Any], dict]) -> None:
         try:
-            if (size := self.path.stat().st_size) > MAX_BYTES:
-                raise ValueError(f"{size} bytes")
-            value = json.loads(self.path.read_bytes().decode("utf-8-sig"))  # Windows editors mark UTF-8
+            text = read_small(self.path, MAX_BYTES).decode("utf-8-sig")  # Windows editors mark UTF-8
+            value = json.loads(text)
             if _depth(value) > 100:  # to copy and write it, each level takes several calls
                 raise ValueError("too deep")
             json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, but writes neither as JSON

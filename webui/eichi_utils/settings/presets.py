@@ -32,6 +32,9 @@ class PresetStore(JsonFile):
     def __init__(self, path: Path, starters: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(path, _parse)
         self.value = self.value or {"presets": [_new_entry(*starter) for starter in starters]}
+        self._before = self.value
+        self.changes = 0
+        """The number of changes since this object was made."""
 
     def names(self) -> list[str]:
         """Return the names in the order of the file."""
@@ -72,15 +75,24 @@ class PresetStore(JsonFile):
             if name is not None:
                 _find(content, name)["is_startup_default"] = True
 
+    def undo(self, change: int) -> bool:
+        """Take the last change back; False where it is not the one of that number, or was taken back."""
+        with self.lock:
+            if change != self.changes or self._before is self.value:
+                return False
+            self.write(self._before)
+            return True
+
     @contextmanager
     def _changing(self) -> Iterator[Entry]:
         """Yield a copy of the content, which replaces it once it is written: readers need no lock."""
         with self.lock:
-            content = copy.deepcopy(self.value)
+            before, content = self.value, copy.deepcopy(self.value)
             yield content
             name = _startup_name(content)
             content["default_startup_prompt"] = "" if name is None else _find(content, name)["prompt"]
             self.write(content)
+            self._before, self.changes = before, self.changes + 1
 
 
 def _is_preset(entry: object) -> bool:

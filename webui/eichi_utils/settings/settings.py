@@ -36,14 +36,21 @@ class SettingsStore(JsonFile):
     """The settings in one JSON file, a flat object of texts, numbers, flags. Safe to use from any thread.
 
     What the table does not know, or may not hold, stays in the file: a newer version may. `notices` name what
-    could not be read: the file itself, or single settings, which have their default then.
+    could not be read: the file itself, or single settings, which have their default then. `renew` turns what
+    an earlier version has written into today's.
     """
 
-    def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: Mapping[str, Field],
+        renew: Callable[[dict[str, Any]], dict[str, Any]] = lambda value: value,
+    ) -> None:
         super().__init__(path)
+        self.value = renew(self.value)
         self._fields = fields
-        self._defaults = {key: field.default for key, field in fields.items()}
-        self._kept = self._defaults | self.value
+        self.defaults = {key: field.default for key, field in fields.items()}
+        self._kept = self.defaults | self.value
         for key, field in fields.items():
             if not field.takes(self._kept[key]):
                 shown = str(self._kept[key])[:SHOWN_CHARACTERS]
@@ -53,7 +60,7 @@ class SettingsStore(JsonFile):
         """Return every setting of the table: as it was kept, else (or where unusable) its default."""
         kept = self._kept
         usable = {key: kept[key] for key, field in self._fields.items() if field.takes(kept[key])}
-        return self._defaults | usable
+        return self.defaults | usable
 
     def update(self, /, **changes: Any) -> None:
         """Change the settings that may hold these values, and keep them; writes only what is new.
@@ -63,7 +70,7 @@ class SettingsStore(JsonFile):
         changes = {key: value for key, value in changes.items() if self._fields[key].takes(value)}
         with self.lock:
             self._kept = self._kept | changes  # in place, `load` would need the lock, too
-            old = self._defaults | self.value
+            old = self.defaults | self.value
             new = {key: value for key, value in self._kept.items() if repr(value) != repr(old[key])}
             if new:
                 self.write(self.value | new)

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 from diffusers_helper.errors import EngineError, ErrorCode, InputError, MachineError
+from diffusers_helper.public import disk_error, is_limit
+from diffusers_helper.version import VERSION
 
 from .redaction import redact
 
@@ -32,11 +34,17 @@ class Failure:
 
 
 def as_engine_error(error: BaseException) -> EngineError:
-    """Return the same failure with a code: itself where it has one, `out_of_memory`, else `unexpected`."""
+    """Return the same failure with a code: its own, out of memory, of the disk, else `unexpected`."""
     if isinstance(error, EngineError):
         return error
     if isinstance(error, MemoryError):
         return MachineError("out_of_memory")
+    if (
+        isinstance(error, OSError)
+        and is_limit(error)
+        and not isinstance(error, ConnectionError | TimeoutError)
+    ):
+        return disk_error(error, Path(error.filename or "?"))
     if getattr(error, "winerror", None) in MISSING_DLL:
         return MachineError("torch_dll", reason=shorten(error))
     frames = traceback.extract_tb(error.__traceback__)
@@ -77,8 +85,8 @@ def loggable(error: InputError) -> str:
 
 @functools.cache  # to describe a failure, no file need be opened: there may be too many open
 def versions() -> str:
-    """Return the versions of Python, the system and the libraries, without importing any of them."""
-    found = [f"Python {platform.python_version()}", platform.platform()]
+    """Return the versions of the app, Python, the system and the libraries, which are not imported."""
+    found = [f"Endframe Ichi {VERSION}", f"Python {platform.python_version()}", platform.platform()]
     for name in LIBRARIES:
         try:
             found.append(f"{name} {metadata.version(name)}")

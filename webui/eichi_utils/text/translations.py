@@ -23,8 +23,11 @@ class Translator:
         self._words = _load(language)
 
     def __call__(self, key: str, /, **values: object) -> str:
-        """Return the text of `key` with its placeholders filled."""
-        return self._words[key].format(**values)
+        """Return the text of `key` with its placeholders filled, which any program can send as UTF-8.
+
+        A file's name may have bytes that are no UTF-8; they become escapes.
+        """
+        return self._words[key].format(**values).encode("utf-8", "backslashreplace").decode()
 
     def has(self, key: str) -> bool:
         """Return whether the language has a text of that key."""
@@ -33,10 +36,10 @@ class Translator:
 
 def system_language() -> str:
     """Return the operating system's language, or Japanese if it is unknown or none of ours."""
-    return _language_of(_system_locale()) or DEFAULT_LANGUAGE
+    return language_of(_system_locale()) or DEFAULT_LANGUAGE
 
 
-def _language_of(name: str) -> str | None:
+def language_of(name: str) -> str | None:
     """Return our language for a locale's name (`en_US.UTF-8`, `zh-Hant-HK`, `Japanese_Japan`), or None."""
     parts = name.lower().replace("-", "_").partition(".")[0].split("_")
     if parts[0] in ("ja", "japanese"):

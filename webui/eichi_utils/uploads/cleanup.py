@@ -2,15 +2,17 @@
 
 Gradio keeps there what pages upload, what comes back with a request, what is continued from, and a second
 name of each video that a program asked for. Jobs have copies of their own, so all of it is of use only to
-pages that show it. At the start and the end of the app the whole folder is deleted (`app`). Gradio's own
-`delete_cache` has no limit of bytes, keeps partial uploads and empty folders, and stops for good at a file
-that Windows does not let it delete.
+pages that show it. At the end of the app the whole folder is deleted (`app`), unless pages are open that will
+show it at the next start. Gradio's own `delete_cache` has no limit of bytes, keeps partial uploads and empty
+folders, and stops for good at a file that Windows does not let it delete.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +26,22 @@ MAX_AGE_SECONDS = 48 * 3600
 EMPTY_FOLDER_SECONDS = 3600
 """Seconds in which a folder that was just made may be about to get its file."""
 TIDY_SECONDS = 600
+
+
+def uploads_folder(home: Path) -> Path:
+    """Return the folder of uploads in the app's folder.
+
+    Where that has a name of bytes that are no UTF-8, which no address can have, it lies in the system's own
+    folder for such files.
+    """
+    try:
+        str(home).encode("utf-8")
+        return home / "temp" / "uploads"
+    except UnicodeEncodeError:
+        name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+        return Path(
+            tempfile.gettempdir(), f"endframe-ichi-{os.getuid() if hasattr(os, 'getuid') else 0}-{name}"
+        )
 
 
 class UploadCleaner:

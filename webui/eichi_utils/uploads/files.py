@@ -1,6 +1,7 @@
 """The files that users upload, and the picture or request in each."""
 
 import contextlib
+import dataclasses
 import threading
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.public import atomic_write, load_request, read_image
+from diffusers_helper.public import MAX_MISSING, atomic_write, disk_errors, load_request, read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
 from .cleanup import delete_upload
@@ -18,13 +19,18 @@ MAX_UPLOAD = 400 * MB
 """Bytes of all files that are sent at once. A picture has a tenth of that; a video of two minutes that this
 app made, with its pictures inside, less than half."""
 SHOWN_CHARACTERS = 200
-SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+VIEW, PARTIAL = ".view.png", ".partial.png"
+"""Endings of files beside an upload: what the page shows of it, and what there is of one that is cut."""
+MAX_VIEW = 1024
+"""Pixels of a view's longer side."""
 _one_at_a_time = threading.Lock()
-"""The lock for reading large pictures: many pages may send some at the same time."""
+"""The lock for reading large requests: many pages may send some at the same time."""
 
 
 def uploaded_path(file: Any, folder: Path) -> str | None:
     """Return the path in what gradio hands over for a file (`{"path": ...}`), None where there is none.
+
+    Of a view it is the path of the picture itself.
 
     Raises:
         InputError: it does not lie in `folder`, where all uploads do. Gradio checks that only where the
@@ -37,7 +43,7 @@ def uploaded_path(file: Any, folder: Path) -> str | None:
     path = file.get("path") if isinstance(file, dict) else file
     if path is not None and not (isinstance(file, dict) and lies_in(path, folder)):
         raise InputError("image_missing", image=str(path)[:SHOWN_CHARACTERS])
-    return path
+    return path.removesuffix(VIEW) if isinstance(path, str) else path
 
 
 def uploaded_paths(files: object, folder: Path) -> list[str]:
@@ -66,26 +72,58 @@ def is_share(path: object, folder: Path) -> bool:
 
 
 def checked_picture(path: str) -> str:
-    """Return the path of a picture that can be read; kinds that no browser shows become PNG.
+    """Return the path of a picture that can be read, of which there is a view now.
 
     Raises:
-        InputError: it is no picture that can be used; it does not stay.
+        InputError: it is no picture that can be used; it does not stay, but where it can be read in part.
     """
     try:
-        with _one_at_a_time:
-            pixels = read_image(path)
+        make_view(path)
     except (EngineError, MemoryError) as error:
-        delete_upload(path)
+        if not is_readable_in_part(error):
+            delete_upload(path)
         if isinstance(error, InputError):
             _name_only(error)
         raise
-    with Image.open(path) as image:
-        if image.format in SHOWN_BY_BROWSERS:
-            return path
-    shown = Path(path).with_suffix(".shown.png")
-    with atomic_write(shown, flush=False) as part:
-        Image.fromarray(pixels).save(part, "PNG")
-    return str(shown)
+    return path
+
+
+def make_view(path: str) -> str:
+    """Return the path of what a browser shows of a picture: what the engine reads from it, at most so large.
+
+    Browsers know fewer kinds than the engine, and differ about colours, transparency and turned pictures.
+
+    Raises:
+        InputError: as `read_image` does.
+    """
+    view = Path(path + VIEW)
+    if not view.is_file():
+        image = Image.fromarray(read_image(path))
+        image.thumbnail((MAX_VIEW, MAX_VIEW), Image.Resampling.LANCZOS)
+        _write_png(image, view)
+    return str(view)
+
+
+def is_readable_in_part(error: Exception) -> bool:
+    """Return whether it is the error about a picture that is cut, of which enough is there."""
+    if not isinstance(error, InputError) or error.code != "image_cut":
+        return False
+    missing = error.values["missing"]
+    return isinstance(missing, int | float) and missing <= MAX_MISSING
+
+
+def read_in_part(path: str) -> str:
+    """Return the path of a picture that holds what can be read of one that is cut."""
+    part_path = Path(path + PARTIAL)
+    if not part_path.is_file():
+        image = Image.fromarray(read_image(path, partial=True))
+        _write_png(image, part_path)
+    return str(part_path)
+
+
+def _write_png(image: Image.Image, path: Path) -> None:
+    with disk_errors(path.parent, path), atomic_write(path, flush=False) as part:
+        image.save(part, "PNG", compress_level=1)
 
 
 def is_video(path: str) -> bool:
@@ -102,7 +140,10 @@ def embedded_request(path: str) -> GenerationRequest:
     if not _is_mp4_or_png(file):
         raise InputError("not_made_by_us", path=file.name)
     try:
-        request = load_request(file)
+        with _one_at_a_time:
+            request = dataclasses.replace(
+                load_request(file), previous_video=None
+            )  # an upload has none beside it
     except InputError as error:
         _name_only(error)
         raise
@@ -118,8 +159,7 @@ def check_embedded_pictures(request: GenerationRequest) -> None:
         InputError: one cannot.
     """
     for image in _images(request):
-        with _one_at_a_time:
-            read_image(image)
+        read_image(image)
 
 
 def _images(request: GenerationRequest) -> list[str]:

@@ -1,5 +1,6 @@
 """Rows for the sections' own pictures and prompts: as many as the length has sections."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from diffusers_helper.sections import FPS, FRAMES_PER_LATENT, SectionSize
 from ...app import AppState
 from ...form import BLUE, RED, Row, section_image
 from ...text.translations import Translator
-from ...uploads.files import checked_picture, uploaded_path
+from ...uploads.files import checked_picture, is_readable_in_part, make_view, uploaded_path
 from .. import messages
-from ..labels import Labels
-from .inputs import PICTURE, RAW
+from ..labels import RAW, Labels
+from .inputs import PICTURE
 
 ROW_HEIGHT = 120
 
@@ -38,13 +39,25 @@ class RowPlan:
         return dataclasses.replace(self, drawn=self.drawn + 1)
 
 
-def take_picture(app: AppState, file: Any, words: Translator) -> tuple[str | None, str]:
-    """Check an uploaded picture; returns its path (None: there is none, or it was refused) and a message."""
+def take_picture(app: AppState, file: Any, words: Translator, place: str) -> tuple[str | None, str]:
+    """Check an uploaded picture; returns its path (None: there is none, or it was refused) and a message.
+
+    The message about a picture that is cut offers to put what there is of it in its `place`.
+    """
+    path = None
     try:
         path = uploaded_path(file, app.uploads)
         return (None if path is None else checked_picture(path)), messages.NOTHING
     except EngineError as error:
-        return None, messages.problem(error, words)
+        offer = f"take:{place}:{path}" if is_readable_in_part(error) else None
+        return None, messages.problem(error, words, offer=offer)
+
+
+def view_of(path: str | None) -> str | None:
+    """Return the path of what the page shows of a row's picture; None where it is gone."""
+    with contextlib.suppress(EngineError):
+        return path and make_view(path)
+    return None
 
 
 class KeyframeRows:
@@ -70,7 +83,7 @@ class KeyframeRows:
         colour = [] if not plan.copies else ["ichi-red" if section % 2 == RED else "ichi-blue"]
         with gr.Row(elem_classes=["ichi-row", *colour], elem_id=f"section-{section}"):
             image = gr.Image(
-                shown,
+                view_of(shown),
                 label=label,
                 placeholder=words("page.drop_picture"),
                 height=ROW_HEIGHT,
@@ -91,10 +104,13 @@ class KeyframeRows:
         def with_row(rows: dict[int, Row], **values: Any) -> dict[int, Row]:
             return rows | {section: dataclasses.replace(rows.get(section, Row()), **values)}
 
-        def set_image(file: Any, rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any, str]:
-            path, text = take_picture(self._app, file, self._app.translator(plan.language))
-            is_drawn = path is None or (plan.copies and section in (RED, BLUE))
-            return with_row(rows, image=path), plan.redrawn() if is_drawn else plan, text
+        def set_image(file: Any, rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any, str, Any]:
+            words = self._app.translator(plan.language)
+            path, text = take_picture(self._app, file, words, f"section-{section}")
+            if text:  # what was there stays
+                path = rows.get(section, Row()).image
+            is_drawn = bool(text) or path is None or (plan.copies and section in (RED, BLUE))
+            return with_row(rows, image=path), plan.redrawn() if is_drawn else plan, text, view_of(path)
 
         def clear_image(rows: dict[int, Row], plan: RowPlan) -> tuple[Any, Any]:
             return with_row(rows, image=None), plan.redrawn() if plan.copies else plan
@@ -103,7 +119,7 @@ class KeyframeRows:
             return with_row(rows, prompt=text if isinstance(text, str) else "")
 
         states = [self.rows, self.plan]
-        image.upload(set_image, [image, *states], [*states, self._message], **RAW)
+        image.upload(set_image, [image, *states], [*states, self._message, image], **RAW)
         image.clear(clear_image, states, states, **RAW)
         prompt.change(set_prompt, [prompt, self.rows], self.rows, trigger_mode="always_last", **RAW)
 

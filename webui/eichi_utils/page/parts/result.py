@@ -1,31 +1,32 @@
-"""The right half: the video, the running job, what to do with a result, the queue."""
+"""The stage and what stands below it: the present state, what to do with a result, the jobs."""
 
 import gradio as gr
 
 from ...uploads.files import MAX_UPLOAD
 from ..labels import Labels
-from ..routes import STATIC
+from ..routes import static_html
 
 
 class Result:
-    """The widgets of this part, laid out where it is made; `static/page.js` brings it to life.
+    """The widgets of this part, laid out where it is made; its scripts bring it to life.
 
-    `shown` and `running` are filled in by the page's script with ids of jobs.
+    `shown` is filled in by the page's script with a job's id. The script clicks `edit` for a job of the
+    queue, and `sample` for the picture of an empty stage.
     """
 
-    def __init__(self, labels: Labels, language: str) -> None:
-        screen = static_html("screen.html").replace("{language}", language)
-        gr.HTML(screen.replace("{max_upload}", str(MAX_UPLOAD)), padding=False)
-        with gr.Row(elem_id="result-buttons"):
-            self.again, self.proceed, self.take_settings = (
-                labels.make(gr.Button, name, size="sm", min_width=120)
-                for name in ("again", "continue", "take-settings")
-            )
-        gr.HTML(static_html("work.html"), padding=False)
+    def __init__(self, labels: Labels) -> None:
+        with gr.Column(elem_id="stage"):
+            gr.HTML(static_html("stage.html").replace("{max_upload}", str(MAX_UPLOAD)), padding=False)
+            with gr.Row(elem_id="result-buttons"):
+                self.stop = labels.make(gr.Button, "stop", size="sm", min_width=80)
+                self.again, self.proceed, self.take_settings = (
+                    labels.make(gr.Button, name, size="sm", min_width=80)
+                    for name in ("again", "continue", "take-settings")
+                )
+                labels.make(gr.Button, "show-folder", keys={"value": "strip.folder"}, size="sm", min_width=80)
         gr.HTML(static_html("queue.html"), padding=False)
-        self.shown, self.running = gr.Textbox(visible=False), gr.Textbox(visible=False)
-
-
-def static_html(name: str) -> str:
-    """Return a part of the page that its script brings to life."""
-    return (STATIC / name).read_text("utf-8")
+        gr.HTML(static_html("strip.html"), padding=False)
+        gr.HTML(static_html("toast.html"), padding=False)
+        self.edit = gr.Button(visible="hidden", elem_id="edit-job")
+        self.sample = gr.Button(visible="hidden", elem_id="sample")
+        self.shown = gr.Textbox(visible=False)

@@ -1,0 +1,85 @@
+"""The opening of a page: it shows the settings, what its tab remembers, and notes in its language."""
+
+import gradio as gr
+
+from ..form import FIELDS, HIDDEN_SETTINGS, Row
+from ..text.translations import Translator
+from . import messages
+from .handlers import estimate_html, plan_rows, seed_label, show_hidden
+from .kept import kept_paths, read_kept
+from .parts.keyframe_rows import view_of
+from .preset_handlers import show_preset
+from .setting_handlers import length_update, show_changes, show_eight_bit
+from .widgets import Data, Page, Updates
+
+
+def open_page(page: Page, data: Data) -> Updates:
+    """Show what belongs to a page that was just opened; one that was loaded anew has its pictures again."""
+    shown = {
+        page.inputs.estimate: estimate_html(page, data),
+        page.keyframes.plan: plan_rows(page, data),
+        page.message: show_notices(page, page.words(data)),
+        **show_eight_bit(page, data),
+        **show_changes(page, data),
+    }
+    return shown | _restore_kept(page, data)
+
+
+def _restore_kept(page: Page, data: Data) -> Updates:
+    """Put back what a tab remembers: its pictures, its rows, and the settings that no field shows.
+
+    Nothing where that is empty, of another version of the app, or of a program.
+    """
+    try:
+        kept = read_kept(page, data)
+        rows = {
+            int(section): Row(next(iter(kept_paths(page, data, "rows", section)), None), str(prompt))
+            for section, prompt in kept["prompts"].items()
+        }
+        hidden = {name: kept["hidden"][name] for name in HIDDEN_SETTINGS if name in kept["hidden"]}
+        seed = None if kept.get("seed") is None else str(kept["seed"]["seed"])
+        starts, ends = kept_paths(page, data, "start"), kept_paths(page, data, "end")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return {}
+    position = kept.get("position")
+    # nothing is taken from a quick hand
+    updates: Updates = page.with_starts(starts, position) if starts else {}
+    if ends:
+        updates[page.inputs.end] = view_of(ends[0])
+    if rows:
+        updates |= {page.keyframes.rows: rows, page.keyframes.plan: plan_rows(page, data).redrawn()}
+    if seed is not None:
+        updates |= {page.fields["random_seed"]: False, page.fields["seed"]: seed}
+        updates |= {page.seed_source: {"seed": seed, "pictures": list(kept["seed"]["pictures"])}}
+    return updates | (show_hidden(page, hidden, page.words(data)) if hidden else {})
+
+
+def restore_settings(page: Page) -> Updates:
+    """Fill in the settings on a page that was just opened."""
+    app, options, known = page.app, page.options, page.app.settings.load()
+    updates = page.filled({key: known[key] for key in FIELDS})
+    radio = page.inputs.seconds.radio
+    updates[radio] |= length_update(page, app.page_translator(), known["section_seconds"])[radio]
+    updates[options.sound] = gr.update(value=known["sound"])
+    updates[options.eight_bit] = gr.update(value=known["eight_bit"])
+    if app.options.output is None:
+        updates[options.output_folder] = gr.update(value=known["output_folder"])
+    return updates | show_preset(page, app.presets.startup_name())
+
+
+def show_notices(page: Page, words: Translator) -> str:
+    """Show once which files could not be read."""
+    texts = [words(f"notice.{notice.code}", **notice.values) for notice in page.app.take_notices()]
+    return messages.note("\n".join(texts)) if texts else messages.NOTHING
+
+
+def translate_notes(page: Page, data: Data, words: Translator) -> Updates:
+    """Put standing notes into the language that was chosen; passed messages go."""
+    note = page.options.hidden_note
+    return {
+        note: show_hidden(page, data[page.hidden_settings], words)[note],
+        page.message: messages.NOTHING,
+        page.fields["seed"]: seed_label(page, data, words),
+        **show_eight_bit(page, data),
+        **length_update(page, words, page.values(data)["section_seconds"]),
+    }

@@ -1,0 +1,61 @@
+/* What the form does without the server: marks settings that differ from their defaults, offers English phrases to those who
+   write in another language, takes pasted pictures, and starts with Ctrl+Enter. Knows no job. */
+(() => {
+  "use strict";
+  if (window.ichiForm) return;
+  window.ichiForm = true;
+
+  const byId = (id) => document.getElementById(id);
+  const FOREIGN = /[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]/;   // Japanese, Chinese, Korean: the models read English
+
+  /* ---- what differs from the defaults -------------------------------------------------------------------------------- */
+
+  function markChanged() {
+    const line = document.querySelector("#changes [data-changed]");
+    if (!line) return;
+    const ids = line.dataset.changed.split(" ").flatMap((id) => [id, `${id}-choice`]);
+    for (const marked of document.querySelectorAll(".ichi-changed"))
+      if (!ids.includes(marked.id)) marked.classList.remove("ichi-changed");
+    for (const id of ids) if (byId(id)) byId(id).classList.add("ichi-changed");
+  }
+
+  /* ---- the prompt ------------------------------------------------------------------------------------------------------ */
+
+  const promptField = () => document.querySelector("#prompt textarea");
+
+  function showHint() {
+    const hint = byId("ichi-hint"), field = promptField(), active = document.activeElement;
+    if (!hint || !field) return;
+    hint.hidden = !(FOREIGN.test(field.value) && (active === field || hint.contains(active)));
+  }
+
+  function insert(phrase) {
+    const field = promptField(), text = field.value.trim();
+    field.value = FOREIGN.test(text) ? phrase : `${text} ${phrase}`.trim();   // what the models cannot read is no loss
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.focus();
+    showHint();
+  }
+
+  document.addEventListener("input", (event) => { if (event.target === promptField()) showHint(); });
+  for (const kind of ["focusin", "focusout"]) document.addEventListener(kind, () => setTimeout(showHint));
+  document.addEventListener("click", ({ target }) => { if (target.dataset.ichiPhrase) insert(target.dataset.ichiPhrase); });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    if (event.target === promptField() && (event.ctrlKey || event.metaKey)) { event.preventDefault(); byId("start").click(); }
+    if (event.target.closest("#preset-name")) byId("save-preset").click();
+  });
+
+  /* ---- pasted pictures --------------------------------------------------------------------------------------------------- */
+
+  document.addEventListener("paste", (event) => {
+    const files = [...((event.clipboardData || {}).files || [])].filter((file) => /^image\//.test(file.type));
+    if (!files.length) return;
+    event.preventDefault();
+    const place = ["start-image", "end-image"].find((id) => !document.querySelector(`#${id} img`)) || "start-image";
+    window.ichi.choose(document.querySelector(`#${place} input[type=file]`), files.slice(0, 1));
+  });
+
+  new MutationObserver(markChanged).observe(document.documentElement, { childList: true, subtree: true });
+})();
