@@ -84,8 +84,9 @@ class StepDone:
 class SectionDone:
     """A section is decoded and stored; the video has `pixel_frames` frames so far, its end first.
 
-    `video` holds these frames where they were asked for and could be written. It is a new file each time,
-    in the job's folder: the one before stays for the next section, and all go with the job.
+    `video` holds these frames where they were asked for and could be written, but after the last section,
+    because the finished video comes next. It is a new file each time, in the job's folder: the one before
+    stays for the next section, and all go with the job.
     """
 
     section: int

@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,10 +55,7 @@ NUM_JUDGED = 5
 
 @dataclass(frozen=True)
 class _Job:
-    """The decisions made at the beginning of a job, and the objects that write its files.
-
-    `write_partial` writes the partial video, where one was asked for (see `PartialVideo.write`).
-    """
+    """The decisions made at the beginning of a job, and the objects that write its files."""
 
     request: GenerationRequest
     plan: Plan
@@ -68,12 +65,18 @@ class _Job:
     stop: threading.Event
     folder: JobFolder
     output: Output
-    write_partial: Callable[[], Path | None]
+    partial: PartialVideo | None
     started: float = field(default_factory=time.monotonic)
 
     @property
     def num_sections(self) -> int:
         return len(self.plan.sections)
+
+    def write_partial(self) -> Path | None:
+        """Write the partial video where one is asked for; not of the last section: the whole one comes next."""
+        if self.partial is None or self.folder.num_sections == self.num_sections:
+            return None
+        return self.partial.write()
 
     def check_stop(self) -> None:
         if self.stop.is_set():
@@ -118,8 +121,8 @@ def generate(
         packed = pack_request(target.portable(request), pictures, fingerprint.seed)
         output = Output(target, request, plan, folder, packed)
         folder.write_request(output.packed)
-        write_partial = PartialVideo(folder).write if target.partial_videos else lambda: None
-        job = _Job(request, plan, pictures, fingerprint.seed, loader, stop, folder, output, write_partial)
+        partial = PartialVideo(folder) if target.partial_videos else None
+        job = _Job(request, plan, pictures, fingerprint.seed, loader, stop, folder, output, partial)
         yield Planned(plan, width, height, job.seed)
         if damaged is not None:
             notices.append(Notice("section_damaged", {"section": damaged + 1, "sections": job.num_sections}))

@@ -150,9 +150,11 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab,
     look("a prompt that is too long")
     screen.put("start-image", pictures["yellow"])
     look("a picture")
-    field.fill("A cat walks.")  # no notice about its length comes with the job
     screen.start()
     screen.wait_until_running()
     look("Start")
+    expect(page.locator("#ichi-notices")).not_to_be_empty()
+    expect(screen.message).to_have_text(page.locator("#ichi-notices").text_content())
+    look("a notice that comes with the job")
     screen.end_jobs()
     assert found == {}

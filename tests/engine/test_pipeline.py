@@ -125,7 +125,7 @@ def test_a_written_file_alone_makes_the_same_video_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize("is_embedded", [True, False])
 def test_files_hold_the_request_only_if_they_are_to(tmp_path, is_embedded):
     sections = {"keep_section_videos": True, "save_section_stills": True}
-    request = small_request(prompt="A secret cat.", **sections, embed_request=is_embedded)
+    request = small_request(prompt="A secret cat.", seconds=1, **sections, embed_request=is_embedded)
     events, work = run(request, tmp_path / "out", partial_videos=True), work_of(tmp_path / "out")
     next(event for event in events if isinstance(event, SectionDone))
     assert "A secret cat." in (work / "request.json").read_text("utf-8"), "for the next run"
@@ -135,7 +135,7 @@ def test_files_hold_the_request_only_if_they_are_to(tmp_path, is_embedded):
     assert sorted(left) == ["a.png", "a_unfinished.mp4"]
     list(run(request, tmp_path / "out"))
     made = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
-    assert len(made) == 4, "the video, its start picture, and those of the section"
+    assert len(made) == 6, "the video, its start picture, and those of the sections"
     assert len(partial) == 1
     for content in (*left.values(), *made):
         assert (b"A secret cat." in content) is (b"teacache" in content) is is_embedded

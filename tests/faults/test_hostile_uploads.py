@@ -122,7 +122,7 @@ def test_first_of_thousands_of_frames_is_taken_at_once(app, page, kind):
     begun = time.monotonic()
     assert give(page, app, "start-image", f"a.{kind.lower()}", content) == ""
     assert time.monotonic() - begun < 10
-    assert "64 x 64" in text(page.set(seconds=1).shown["outlook"])
+    assert "64 × 64" in text(page.set(seconds=1).shown["outlook"])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@
   let wantsPicture = false;   // a picture was chosen after the newest video came
   let wantsPreview = false;   // of a running job that has a video so far
   let newest = "";         // what was newest when the picture was chosen
+  let told = "";           // the job and the number of its notices
   let pictureShown = null, hasActed = false;
   const dismissed = new Set();
 
@@ -49,6 +50,7 @@
     renderVideo(now === "video");
     renderPreview(now === "running");
     renderJob();
+    renderNotices();
     renderOutcome();
     renderSwitch(now);
     renderTag(now);
@@ -195,11 +197,19 @@
     setText(byId("job-name"), job.label);
     setText(byId("status"), job.status);
     setText(byId("left"), job.left);
-    setText(byId("notices"), job.notices.join("\n"));
     const percent = Math.round(job.fraction * 100);
     byId("bar").style.width = `${percent}%`;
     byId("progress").setAttribute("aria-valuenow", percent);
     byId("progress").setAttribute("aria-valuetext", job.status);
+  }
+
+  /* They stand where nothing is below them that they could move; a new one is also told where one looks. */
+  function renderNotices() {
+    const notices = state.job ? state.job.notices : [], last = notices[notices.length - 1];
+    const count = `${state.job && state.job.id} ${notices.length}`;
+    setText(byId("notices"), notices.join("\n"));
+    if (last && count !== told) ichiToast.tell(last);
+    told = count;
   }
 
   const outcome = () => (state.outcome && !dismissed.has(state.outcome.id) ? state.outcome : null);

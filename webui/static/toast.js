@@ -17,6 +17,14 @@
     planEnd();
   }
 
+  function tell(text) {
+    const message = document.createElement("div"), words = document.createElement("p");
+    message.className = "ichi-message ichi-note";
+    words.textContent = text;
+    message.append(words);
+    show(message.outerHTML);
+  }
+
   function close() {
     clearTimeout(timer);
     byId("ichi-toast").hidden = true;
@@ -47,5 +55,5 @@
     else close();
   }).observe(document.documentElement, { childList: true, subtree: true });
 
-  window.ichiToast = { show, close };
+  window.ichiToast = { show, tell, close };
 })();

@@ -31,11 +31,11 @@ def request_of(start: str, **values: object) -> GenerationRequest:
 @pytest.mark.parametrize(
     ("shape", "values", "size"),
     [
-        ((96, 64), {}, "768 x 512"),
-        ((900, 600, 6), {}, "512 x 768"),  # a phone's mark: to be turned upright
-        ((1000, 1010), {"seconds": 6, "section_seconds": 0.5, "resolution": 320}, "320 x 320"),
-        ((300, 200), {"seconds": 16, "loop": True}, "768 x 512"),
-        ((33, 977), {"seconds": 1.7, "section_seconds": 0.5, "all_padding": 1.0}, "416 x 960"),
+        ((96, 64), {}, "768 × 512"),
+        ((900, 600, 6), {}, "512 × 768"),  # a phone's mark: to be turned upright
+        ((1000, 1010), {"seconds": 6, "section_seconds": 0.5, "resolution": 320}, "320 × 320"),
+        ((300, 200), {"seconds": 16, "loop": True}, "768 × 512"),
+        ((33, 977), {"seconds": 1.7, "section_seconds": 0.5, "all_padding": 1.0}, "416 × 960"),
     ],
 )
 def test_the_estimate_is_what_the_engine_plans(tmp_path, shape, values, size):
@@ -43,7 +43,7 @@ def test_the_estimate_is_what_the_engine_plans(tmp_path, shape, values, size):
     planned = next(iter(run(request, tmp_path / "out")))
     plan, loop = planned.plan, "; the end returns to the start image" if "loop" in values else ""
     long = "\n" + WORDS("page.outlook_long") if values.get("seconds", 0) >= 8 else ""
-    assert size == f"{planned.width} x {planned.height}"
+    assert size == f"{planned.width} × {planned.height}"
     count = len(plan.sections)
     sections = f"{count} sections" if count > 1 else "1 section"
     length = f"{plan.pixel_frames} frames, {plan.seconds:.2f} s, {size}, {sections}"
@@ -55,7 +55,7 @@ def test_a_size_is_shown_as_far_as_it_is_known(tmp_path):
     assert unknown == "73 frames, 2.43 s, 2 sections"
     for start in (picture(tmp_path, 10, 90), UNKNOWN_PICTURE):
         requests = to_requests(DEFAULTS, Pictures((start,)), {"width": 320, "height": 256})
-        assert ", 320 x 256, " in estimate(requests, None, WORDS)
+        assert ", 320 × 256, " in estimate(requests, None, WORDS)
     rows = {0: Row(picture(tmp_path, 500, 500)), 1: Row(picture(tmp_path, 300, 900))}
     (request,) = to_requests(DEFAULTS | {"use_keyframes": True, "seconds": 2}, Pictures(rows=rows), {})
     assert request_size(request) == (960, 416), "a keyframe at the start decides"
