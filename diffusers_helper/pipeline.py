@@ -73,7 +73,7 @@ class _Job:
         return len(self.plan.sections)
 
     def write_partial(self) -> Path | None:
-        """Write the partial video where one is asked for, but after the last section: the whole one is next."""
+        """Write the partial video where one is asked for; after the last section, the whole one is next."""
         if self.partial is None or self.folder.num_sections == self.num_sections:
             return None
         return self.partial.write()
