@@ -4,7 +4,9 @@ Random weights in the real shapes of all five models (42 GB, written once); 640x
 every step computed, the videos so far written as for the page. Writes
 `benchmarks/results/DATE-GPU-section[-eight-bit][-eager].json`.
 
-    python benchmarks/section.py --weights DIR [--vram-gib 7.5] [--seconds 2] [--eight-bit] [--eager] ...
+    python benchmarks/section.py --weights DIR --cache DIR [--vram-gib 7.5] [--eight-bit] [--eager] ...
+
+Run it twice with the same `--cache`: the first job of the second run is that of any later start of the app.
 """
 
 import argparse
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -37,14 +40,18 @@ from diffusers_helper.device import choose_compute  # noqa: E402
 from diffusers_helper.encoding.embedding_cache import EmbeddingCache  # noqa: E402
 from diffusers_helper.events import Finished, SectionDone, StageStarted, StepDone  # noqa: E402
 from diffusers_helper.job.partial_video import PartialVideo  # noqa: E402
+from diffusers_helper.models.architectures import import_models  # noqa: E402
 from diffusers_helper.models.loading import ModelLoader  # noqa: E402
 from diffusers_helper.pipeline import Target, generate  # noqa: E402
 from diffusers_helper.request import GenerationRequest  # noqa: E402
+from diffusers_helper.transformer.compiling import CompiledBlocks, keep_compiled  # noqa: E402
+from diffusers_helper.transformer.saved_graphs import SavedGraphs  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True, help="keeps what was compiled")
     parser.add_argument("--vram-gib", default="7.5")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=2)
@@ -62,7 +69,12 @@ def main() -> None:
         folder = options.weights.with_name(options.weights.name + "-8bit")
         files = dataclasses.replace(files, transformer=make_eight_bit(files.transformer, folder))
     compute = dataclasses.replace(compute, compiles=compute.compiles and not options.eager)
-    loader = ModelLoader(files, compute)
+    compiled = options.cache / "compiled"
+    keep_compiled(compiled)
+    import_models()
+    imported = time.time() - psutil.Process().create_time()
+    runner = CompiledBlocks(saved=SavedGraphs(compiled)) if compute.compiles else None
+    loader = ModelLoader(files, compute, runner)
     with (
         tempfile.TemporaryDirectory() as folder,
         taken_away(options.vram_gib, loader.compute.device) as taken,
@@ -83,6 +95,7 @@ def main() -> None:
         for number in range(options.jobs):
             thief = options.take_gib if number == options.jobs - 1 else 0
             rows.append(run_job(request, loader, Path(folder), number, taken, thief))
+            rows[-1]["imported_after_seconds"] = round(imported, 2)
             write(rows, options)
         latents = [load_file(Path(folder) / f"job{n}.safetensors")["latents"] for n in range(options.jobs)]
         rows[-1]["latents_differ_by"] = float((latents[-1] - latents[0]).abs().max())
