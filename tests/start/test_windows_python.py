@@ -53,13 +53,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Windows]:
+def machine(request: pytest.FixtureRequest) -> Iterator[Windows]:
+    failed = request.session.testsfailed
     with contextlib.ExitStack() as stack:
         try:
             machine = stack.enter_context(windows())
         except UnavailableError as reason:
             pytest.skip(f"did not run: {reason}")
         yield machine
+        machine.is_trusted = request.session.testsfailed == failed
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,8 @@ class Windows:
         self.folder = folder
         self.apps, self.wheels, self.tools = (folder / name for name in ("apps", "wheels", "tools"))
         self.prefix, self.locales = folder / "prefix", folder / "locales"
+        self.is_trusted = True
+        """False once something failed in it: it is made anew for the next run."""
 
     @property
     def python(self) -> Path:
@@ -195,8 +197,9 @@ def windows() -> Iterator[Windows]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(CACHE / "lock"):
         machine, made = Windows(CACHE / "windows"), CACHE / "made"
-        if not made.exists() or made.read_text("ascii") != _fingerprint():
-            made.unlink(missing_ok=True)
+        is_whole = made.exists() and made.read_text("ascii") == _fingerprint()
+        made.unlink(missing_ok=True)  # until its end: a run that is killed may leave anything
+        if not is_whole:
             shutil.rmtree(machine.folder, ignore_errors=True)
             try:
                 _make(machine)
@@ -204,9 +207,10 @@ def windows() -> Iterator[Windows]:
                 raise UnavailableError(
                     f"CPython and the wheels for Windows could not be got: {error}"
                 ) from error
-            made.write_text(_fingerprint(), "ascii")
         with machine.running():
             yield machine
+        if machine.is_trusted:
+            made.write_text(_fingerprint(), "ascii")
 
 
 def _fingerprint() -> str:
