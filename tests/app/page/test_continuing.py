@@ -150,7 +150,7 @@ def test_a_browser_cannot_name_a_video(app, page, first, key):
 
 
 def test_its_size_is_that_of_the_video_before_and_the_page_says_so(app, page, first):
-    size = " x ".join(map(str, read_last_frame(first).shape[1::-1]))
+    size = " × ".join(map(str, read_last_frame(first).shape[1::-1]))
     sentence = WORDS("page.outlook_joined_size")
     assert sentence not in text(page.shown["outlook"])
     page.set(resolution=128)

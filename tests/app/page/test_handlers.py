@@ -395,7 +395,7 @@ def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
     job = state(app)["ended"]["id"]
     assert page.shown["seed"] == str(load_request(video).seed)
     (result,) = [result for result in state(app)["results"] if result["file"] == video.name]
-    frames, size = re.findall(r"(\d+) frames, .* s, (\d+ x \d+)", estimated)[0]
+    frames, size = re.findall(r"(\d+) frames, .* s, (\d+ × \d+)", estimated)[0]
     assert f"{frames} frames" in result["caption"]
     assert size in result["caption"]
 
