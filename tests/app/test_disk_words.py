@@ -102,8 +102,22 @@ def test_a_log_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
         LogFile(tmp_path / "logs").handle(logging.LogRecord("a", logging.INFO, "a", 1, "text", None, None))
 
 
-@pytest.mark.parametrize("number", [errno.EFBIG, errno.EDQUOT, errno.EHOSTDOWN])
-@pytest.mark.parametrize("ending", [".frames", ".mp4"])
+ALSO = [
+    (errno.EFBIG, ".mp4"),
+    (errno.EDQUOT, ".frames"),
+    (errno.EHOSTDOWN, ".mp4"),
+    (errno.EHOSTDOWN, ".frames"),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"),
+    [
+        (errno.EFBIG, ".frames"),
+        (errno.EDQUOT, ".mp4"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ALSO),
+    ],
+)
 def test_a_section_or_a_video_that_cannot_be_written_says_why(command, monkeypatch, number, ending):
     replace = atomic.replace_file
 

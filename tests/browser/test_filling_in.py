@@ -134,7 +134,10 @@ def seen(screen: Screen, place: str) -> np.ndarray:
     return np.array(pixels, np.uint8).reshape(size[1], size[0], 4)[..., :3]
 
 
-def test_a_place_shows_what_the_engine_reads(with_rows: Screen, tmp_path: Path):
+@pytest.mark.parametrize(
+    "place", [PLACES[0], *(pytest.param(place, marks=pytest.mark.slow) for place in PLACES[1:])]
+)
+def test_a_place_shows_what_the_engine_reads(with_rows: Screen, tmp_path: Path, place: str):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     colours = np.zeros((60, 90, 3), np.uint8)
@@ -149,14 +152,11 @@ def test_a_place_shows_what_the_engine_reads(with_rows: Screen, tmp_path: Path):
     image.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (90, 60), "red")])
     image.save(tmp_path / "scan.tiff")
     for path in sorted(tmp_path.iterdir()):
-        for place in PLACES:
-            with_rows.put(place, path)
-            with_rows.wait_until(
-                lambda p=place, n=path.name: n in with_rows.picture(p), f"{path.name} {place}"
-            )
-            with_rows.wait_until(
-                lambda p=place, n=path: np.array_equal(seen(with_rows, p), read_image(str(n))), path.name
-            )
+        with_rows.put(place, path)
+        with_rows.wait_until(lambda n=path.name: n in with_rows.picture(place), f"{path.name} {place}")
+        with_rows.wait_until(
+            lambda n=path: np.array_equal(seen(with_rows, place), read_image(str(n))), path.name
+        )
 
 
 def test_what_is_left_of_a_picture_that_is_cut_can_be_taken(with_rows: Screen, tmp_path: Path):

@@ -90,7 +90,7 @@ ZOOMED = {"width": 1067, "height": 600}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("has_picture", [False, True])
+@pytest.mark.parametrize("has_picture", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_at_150_percent_the_form_and_the_stage_are_in_sight(
     app: App, open_tab, pictures, language, has_picture
 ):

@@ -39,7 +39,7 @@ def test_the_sample_becomes_a_video_with_one_click(app: App, screen: Screen):
     assert "coffee" in screen.picture("start-image")
 
 
-@pytest.mark.parametrize("shape", FRAME_SHAPES)
+@pytest.mark.parametrize("shape", ["wide", pytest.param("high", marks=pytest.mark.slow)])
 def test_the_part_that_becomes_the_video_is_moved_by_mouse_and_keys(app, screen: Screen, tmp_path, shape):
     picture = tmp_path / "picture.png"
     Image.fromarray(

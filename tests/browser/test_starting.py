@@ -88,7 +88,7 @@ def test_a_second_start_is_announced_as_one_and_adds_a_job(ready: Screen, app: A
     expect(other.page.locator("#start")).to_have_text(WORDS("page.start"))
 
 
-@pytest.mark.parametrize("place", ["start-image", "inbox-box"])
+@pytest.mark.parametrize("place", ["start-image", pytest.param("inbox-box", marks=pytest.mark.slow)])
 def test_start_waits_for_a_picture_that_is_on_its_way(
     open_with: Open, app: App, pictures: dict[str, Path], place: str
 ):

@@ -86,7 +86,10 @@ SQUEEZED: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", SQUEEZED)
+@pytest.mark.parametrize(
+    "kind",
+    ["a squeezed text", *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*SQUEEZED][1:])],
+)
 def test_what_is_squeezed_beside_the_pixels_is_left_alone(app, page, kind):
     content, before = SQUEEZED[kind](), settled(app.pid)
     begun = time.monotonic()

@@ -164,6 +164,7 @@ def test_its_size_is_that_of_the_video_before_and_the_page_says_so(app, page, fi
     check_joined(first, part, joined)
 
 
+@pytest.mark.slow
 def test_settings_of_a_joined_video_and_another_try_join_again(app, page, first, cat):
     part, joined = made(app, page)
     job = newest(app)["id"]
