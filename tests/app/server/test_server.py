@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from unittest.mock import Mock
 
 import httpx
@@ -236,6 +237,37 @@ def _connect_silently(app: App) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 assert page.recv(2**20), "a page that listens is older, and stays"
+
+
+@pytest.mark.slow
+def test_a_flood_of_connections_leaves_a_job_its_files(tmp_path):
+    resource = pytest.importorskip("resource")
+    app = App(tmp_path, environment=ENGLISH_WITHOUT_SCREEN)
+    app.start()
+    resource.prlimit(app.pid, resource.RLIMIT_NOFILE, (600, 600))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    most = 0
+    try:
+        with contextlib.ExitStack() as silent:
+            flood = [silent.enter_context(socket.socket()) for _ in range(1300)]
+            for client in flood:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", app.port))
+            end = time.monotonic() + 8
+            while time.monotonic() < end:
+                for client in flood:
+                    with contextlib.suppress(OSError):
+                        client.send(b"GET / HTTP/1.1\r\nX-a: ")
+                most = max(most, len([*Path(f"/proc/{app.pid}/fd").iterdir()]))
+            assert running_app("127.0.0.1", app.port) == app.url
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    app.stop()
+    assert most > MAX_CONNECTIONS, "there was a flood"
+    assert "Too many open files" not in app.said() + "".join(
+        path.read_text("utf-8") for path in (tmp_path / "logs").iterdir()
+    )
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this system has no IPv6")

@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 250
 """Connections at a time; a browser opens six at most. A process may often open 1024 files."""
-BACKLOG = 512
-"""Connections that are accepted at a time."""
+BACKLOG = 64
+"""Connections that are accepted at a time, before the oldest can end: a few times as many may be open beyond
+`MAX_CONNECTIONS`. Windows' `select` takes 512."""
 
 
 def import_gradio_fast() -> None:
