@@ -20,10 +20,13 @@ def holds_sections(folder: Path) -> bool:
     return folder.is_dir() and any(SECTION.fullmatch(path.name) for path in folder.iterdir())
 
 
-def count_stored_sections(folder: Path) -> int:
-    """Count the finished sections in a job's folder by the files' names; they may be damaged."""
+def count_stored_sections(folder: Path, kind: Kind = "frames") -> int:
+    """Count the finished sections in a job's folder, or the sampled ones, by the files' names.
+
+    They may be damaged.
+    """
     count = 0
-    while section_file(folder, count, "frames").is_file():
+    while section_file(folder, count, kind).is_file():
         count += 1
     return count
 

@@ -69,6 +69,9 @@ def test_a_switch_changes_every_word_at_once_and_is_kept(screen: Screen, app: Ap
     for language, frames in (("ja", "37 フレーム"), ("zh-tw", "37")):
         switch(screen, language)
         expect(screen.page.locator("#outlook p")).to_contain_text(frames)
+        expect(screen.page.locator("#seconds-choice [data-testid=block-info]")).to_have_text(
+            Translator(language)("page.seconds")
+        )
         told.append(words_of(screen))
     assert len(set(told)) == 3
     assert screen.page.evaluate("window.isSame") is True

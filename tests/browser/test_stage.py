@@ -96,6 +96,15 @@ def test_who_does_not_write_english_gets_phrases_and_nothing_moves(screen: Scree
     field.fill("猫が歩く")
     expect(hint).to_contain_text(WORDS("live.english"))
     assert box(screen, "start") == before
+    screen.page.locator("#seconds-choice label").nth(3).click(trial=True)
+    screen.page.keyboard.press("Escape")
+    expect(hint).to_be_hidden()
+    field.fill("The cat 猫が歩く。 runs.")
+    hint.get_by_role("button", name=WORDS("live.phrase_in")).click()
+    expect(field).to_have_value("The cat runs. The camera slowly moves in.")
+    screen.page.keyboard.press("Control+Z")
+    expect(field).to_have_value("The cat 猫が歩く。 runs.")
+    field.fill("猫が歩く")
     hint.get_by_role("button", name=WORDS("live.phrase_pan")).click()
     expect(field).to_have_value("The camera pans left.")
     expect(hint).to_be_hidden()
@@ -117,6 +126,14 @@ def test_a_pasted_picture_goes_to_the_first_empty_place(screen: Screen):
         with screen.asking():
             screen.page.evaluate(PASTE)
         screen.wait_until(lambda p=place: "pasted" in screen.picture(p), place)
+
+
+def test_a_pasted_picture_beside_several_start_images_becomes_the_end_image(screen: Screen, pictures):
+    screen.drop(pictures["red"], pictures["green"])
+    expect(screen.page.locator("#several-images .thumbnail-item")).to_have_count(2)
+    with screen.asking():
+        screen.page.evaluate(PASTE)
+    screen.wait_until(lambda: "pasted" in screen.picture("end-image"), "the end image")
 
 
 def test_settings_that_differ_are_marked_and_reset_with_one_click(open_with: Any):

@@ -19,6 +19,7 @@ from tests.browser.driver import NO_ANSWER, WORDS, Screen
 from tests.support.app import App
 
 NAMES = ["猫 #1 100%&.mp4", "boat.mp4", "secret.mp4"]
+TALL = "secret.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,9 @@ def full(new_app: App, tmp_path_factory: pytest.TempPathFactory) -> App:
     """An app whose folder holds three videos of ours, the last without its request, and other files."""
     picture = str(tmp_path_factory.mktemp("picture") / "photo.png")
     Image.effect_noise((300, 200), 50).convert("RGB").save(picture)
-    fitted = read_fitted(picture, 64, 96)
     new_app.outputs.mkdir(exist_ok=True)
     for age, name in enumerate(NAMES):
+        fitted = read_fitted(picture, *((160, 64) if name == TALL else (64, 96)))
         request = GenerationRequest(picture, prompt=f"A {name[0]}.", seed=100 + age, resolution=64)
         packed = pack_request(request, {picture: fitted}, 100 + age)
         comment = LEFT_OUT if name == "secret.mp4" else to_comment(packed)
@@ -67,7 +68,7 @@ def test_the_videos_of_the_folder_stand_there_with_their_pictures_and_names(tab:
         image = items(tab).nth(number).locator("img")
         prompt = WORDS("live.no_prompt") if name == "secret.mp4" else f"A {name[0]}."
         expect(image).to_have_attribute("alt", WORDS("strip.play", name=Path(name).stem, prompt=prompt))
-        tab.wait_until(lambda image=image: image.evaluate("image => image.naturalWidth") == 96, "it is there")
+        tab.wait_until(lambda image=image: image.evaluate("image => image.naturalWidth") > 0, "it is there")
     expect(button(tab, 2, "settings")).to_be_hidden()
     expect(tab.page.get_by_role("button", name="Play: boat (A b.)")).to_be_visible()
     missing = "[...document.querySelectorAll('#ichi-strip button')].filter(b => !b.title).length"
@@ -158,3 +159,27 @@ def test_a_video_that_is_made_comes_first_and_stays_after_a_restart(tab: Screen,
     expect(tab.page.locator("#ichi-caption")).to_contain_text(newest)
     (full.outputs / f"{newest}.mp4").unlink()
     expect(items(tab)).to_have_count(len(NAMES))
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (420, 860)])
+def test_a_tall_video_is_whole_and_in_sight_when_it_is_played(tab: Screen, size):
+    tab.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    items(tab).nth(2).scroll_into_view_if_needed()
+    button(tab, 2, "play").click()
+    expect(tab.page.locator("#ichi-video")).to_have_js_property("videoHeight", 160)
+    video, stage = (tab.page.locator(f"#ichi-{name}").bounding_box() for name in ("video", "screen"))
+    assert video == stage, "the picture fits into it by itself"
+    assert stage is not None
+    assert stage["y"] >= 0
+    assert stage["y"] + stage["height"] <= size[1]
+
+
+def test_what_needs_settings_is_offered_where_there_are_some_alone(tab: Screen):
+    again, settings, proceed = (
+        tab.page.locator(f"#{name}") for name in ("again", "take-settings", "continue")
+    )
+    for number, has_settings in ((0, True), (2, False)):
+        button(tab, number, "play").click()
+        expect(proceed).to_be_visible()
+        expect(again).to_be_visible(visible=has_settings)
+        expect(settings).to_be_visible(visible=has_settings)

@@ -7,6 +7,7 @@
 
   const byId = (id) => document.getElementById(id);
   const FOREIGN = /[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]/;   // Japanese, Chinese, Korean: the models read English
+  const RUNS = /[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uff00-\uffef]+/g;   // with their signs and wide letters
 
   /* ---- what differs from the defaults -------------------------------------------------------------------------------- */
 
@@ -22,18 +23,29 @@
   /* ---- the prompt ------------------------------------------------------------------------------------------------------ */
 
   const promptField = () => document.querySelector("#prompt textarea");
+  let closedAt = null;     // the text at which Escape closed the hint
 
   function showHint() {
     const hint = byId("ichi-hint"), field = promptField(), active = document.activeElement;
     if (!hint || !field) return;
-    hint.hidden = !(FOREIGN.test(field.value) && (active === field || hint.contains(active)));
+    if (field.value !== closedAt) closedAt = null;
+    hint.hidden = closedAt !== null || !(FOREIGN.test(field.value) && (active === field || hint.contains(active)));
   }
 
+  function closeHint() {
+    const hint = byId("ichi-hint"), field = promptField();
+    if (!hint || hint.hidden) return;
+    if (hint.contains(document.activeElement)) field.focus();
+    closedAt = field.value;
+    showHint();
+  }
+
+  /* In place of what the models cannot read; as if it was typed, so that Ctrl+Z brings that back. */
   function insert(phrase) {
-    const field = promptField(), text = field.value.trim();
-    field.value = FOREIGN.test(text) ? phrase : `${text} ${phrase}`.trim();   // what the models cannot read is no loss
-    field.dispatchEvent(new Event("input", { bubbles: true }));
+    const field = promptField(), text = field.value.replace(RUNS, " ").replace(/\s+/g, " ").trim();
     field.focus();
+    field.select();
+    document.execCommand("insertText", false, `${text} ${phrase}`.trim());
     showHint();
   }
 
@@ -42,6 +54,7 @@
   document.addEventListener("click", ({ target }) => { if (target.dataset.ichiPhrase) insert(target.dataset.ichiPhrase); });
 
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.isComposing) closeHint();
     if (event.key !== "Enter" || event.isComposing) return;
     if (event.target === promptField() && (event.ctrlKey || event.metaKey)) { event.preventDefault(); byId("start").click(); }
     if (event.target.closest("#preset-name")) byId("save-preset").click();
@@ -53,7 +66,8 @@
     const files = [...((event.clipboardData || {}).files || [])].filter((file) => /^image\//.test(file.type));
     if (!files.length) return;
     event.preventDefault();
-    const place = ["start-image", "end-image"].find((id) => !document.querySelector(`#${id} img`)) || "start-image";
+    const places = ["start-image", "end-image"].filter(byId);   // several start images stand elsewhere
+    const place = places.find((id) => !document.querySelector(`#${id} img`)) || places[0];
     window.ichi.choose(document.querySelector(`#${place} input[type=file]`), files.slice(0, 1));
   });
 

@@ -248,7 +248,7 @@
     const row = button.closest(".ichi-jobs [data-id]");
     if (!row) return;
     const action = button.className.replace("ichi-queue-", "");
-    if (action === "show") { ichiStage.pin(row.dataset.id); render(); }
+    if (action === "show") { ichiStage.pin(row.dataset.id); render(); byId("screen").scrollIntoView({ block: "nearest" }); }
     else if (action === "edit") { edited = row.dataset.id; click("edit-job"); }
     else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
   });

@@ -163,6 +163,7 @@
   function renderVideo(isShown) {
     const result = isShown ? shownResult() : null, video = byId("video");
     document.body.classList.toggle("ichi-has-result", Boolean(result && result.complete));
+    document.body.classList.toggle("ichi-no-settings", Boolean(result && !result.has_settings));
     show(video, isShown);
     show(byId("caption-line"), Boolean(result && result.complete));   // else it stands on the picture
     setText(byId("caption"), result ? result.caption : "");

@@ -55,6 +55,7 @@
     const id = button.closest("[data-id]").dataset.id, action = button.dataset.action;
     if (action === "folder") { window.ichi.post(`recent/${id}/folder`); return; }
     window.ichi.play(id);
+    if (action === "play") byId("screen").scrollIntoView({ block: "nearest" });
     const acts = { settings: "take-settings", continue: "continue" }[action];
     if (acts) document.getElementById(acts).click();
   });

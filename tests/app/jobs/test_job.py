@@ -38,8 +38,11 @@ COURSE: list[tuple[Event, dict[str, object]]] = [
     (Planned(make_plan(REQUEST), 64, 96, 7), {"stage": "prompt", "section": 0, "step": 0, **SIZE}),
     (StageStarted("sampling", 0), {"stage": "sampling", "stage_fraction": None, "section": 0}),
     (step(1, 2, 0, 2), {"step": 1, "steps": 2, "preview_number": 1}),
-    (StageStarted("decoding", 0), {"stage": "decoding", "step": 1, "frames_done": 0}),
-    (SectionDone(0, 2, 33, PART), {"video": PART, "frames_done": 33, "sections_done": 1}),
+    (StageStarted("decoding", 0), {"stage": "decoding", "step": 1, "frames_done": 0, "steps_kept": True}),
+    (
+        SectionDone(0, 2, 33, PART),
+        {"video": PART, "frames_done": 33, "sections_done": 1, "steps_kept": False},
+    ),
     (StageStarted("sampling", 1), {"section": 1, "step": 0}),
     (step(2, 2, 1, 2), {"section": 1, "step": 2, "preview_number": 2}),
     (
@@ -64,6 +67,14 @@ def test_each_event_changes_what_pages_show():
     over = job.end(7.0, None, can_finish=False)
     assert (over.state, over.elapsed, over.at(9.0).elapsed, over.ended) == ("done", 6.0, 6.0, 7.0)
     assert (over.progress.stage, over.preview, over.preview_number, over.failure) == (None, None, 0, None)
+
+
+def test_a_job_that_goes_on_with_decoding_tells_its_section_and_keeps_its_steps():
+    job = apply(apply(RUNNING, Resumed(1, 2, 33), 5.0), StageStarted("decoding", 1), 6.0)
+    assert (job.progress.section, job.progress.steps_kept) == (1, True)
+    ended = apply(job, Stopped(None, 1, 2), 7.0).end(8.0, None, can_finish=True)
+    again = ended.requeued(REQUEST, 3).progress
+    assert (ended.progress.steps_kept, again.sections_done, again.steps_kept) == (True, 1, True)
 
 
 @pytest.mark.parametrize(

@@ -448,8 +448,14 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
     assert page.shown["preset"] == "jump"
     assert "jump" in json.dumps(page.properties["preset"]["choices"])
     page.set(prompt="Something else.")
+    used = page.click("apply-preset")
+    assert page.shown["prompt"] == "A cat jumps."
+    page.shown["refusal"] = re.findall(r'data-ichi-undo="([^"]+)"', used)[0]
+    page.send("refuse", "click")
+    assert (page.shown["prompt"], text(page.message)) == ("Something else.", "")
     page.click("apply-preset")
     assert page.shown["prompt"] == "A cat jumps."
+    assert page.click("apply-preset") == "", "nothing is lost"
     page.shown["startup-preset"] = True
     page.send("startup-preset", "input")
     assert text(page.message) == WORDS("page.preset_marked", name="jump")
@@ -466,6 +472,7 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
         page.send("refuse", "click")
         assert text(page.message) == told
         assert "jump" in json.dumps(page.properties["preset"]["choices"])
+        assert (page.shown["preset"], page.shown["preset-name"]) == ("jump", "jump")
     for known in ("jump", None):
         with PageClient(app.url) as other:
             assert other.open().shown["preset"] == known, "it is the start-up prompt again, or gone"

@@ -184,6 +184,13 @@ def running(**values: Any) -> dict[str, Any]:
                 "Only its decoding will be repeated."
             },
         ),
+        (
+            {"stopping": True, "progress": Progress("decoding", 1, 3, 16, 16, sections_done=1)},
+            {
+                "status": "Stopping soon. Kept: 1 of 3 sections, the last 1.1 s of the video, "
+                "and the steps of this section. Only its decoding will be repeated."
+            },
+        ),
         ({"progress": Progress("saving", 2, 3, 16, 16)}, {"status": "writing the video"}),
         (
             {"stopping": True, "progress": Progress("saving", 2, 3, 16, 16, sections_done=3)},
@@ -232,6 +239,17 @@ def test_an_unfinished_job_shows_what_is_kept_and_its_actions(done, actions):
     assert (shown["actions"], shown["state_text"]) == (actions, "interrupted")
     kept = f"Kept: {done} of 4 sections, the last {(36 * done - 3) / 30:.1f} s of the video."
     assert shown["kept"] == (kept if done else "No section is finished yet.")
+
+
+@pytest.mark.parametrize(
+    ("done", "first"), [(0, []), (1, ["Kept: 1 of 4 sections, the last 1.1 s of the video."])]
+)
+def test_steps_that_are_kept_are_told(done, first):
+    kept = unfinished(1, "stopped", done)
+    kept = replace(kept, progress=replace(kept.progress, steps_kept=True))
+    (shown,) = state_of(view(unfinished=[kept]))["unfinished"]
+    told = f"The steps of section {done + 1} are kept. Only its decoding will be repeated."
+    assert shown["kept"].split("\n") == [*first, told]
 
 
 def test_an_unfinished_job_is_shown_once_with_its_video():

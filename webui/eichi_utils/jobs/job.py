@@ -78,7 +78,8 @@ StartEta = Callable[[GenerationRequest, events.Planned], Eta]
 class Progress:
     """The progress of a job. `section` counts from 0, `step` from 1 (0: none yet); `stage` is None at first.
 
-    `sections_done` are kept, whatever happens. `frames`, `seconds`, `width` and `height` are the planned
+    `sections_done` are kept, whatever happens; with `steps_kept` so are the steps of the section behind them,
+    which is not decoded yet. `frames`, `seconds`, `width` and `height` are the planned
     video's, 0 until it is planned. `fraction` runs from 0 to 1 and never falls. `seconds_left` is None where
     it is unknown, as is `stage_fraction`, from 0 to 1, of a stage that does not report any.
     """
@@ -96,6 +97,7 @@ class Progress:
     fraction: float = 0.0
     sections_done: int = 0
     stage_fraction: float | None = None
+    steps_kept: bool = False
 
     @property
     def is_finishing(self) -> bool:
@@ -117,6 +119,8 @@ class Progress:
                 return replace(planned, seconds=plan.seconds, width=width, height=height)
             case events.StageStarted(stage="sampling" as stage, section=int(section)):
                 return replace(self, stage=stage, stage_fraction=None, section=section, step=0)
+            case events.StageStarted(stage="decoding" as stage, section=int(section)):
+                return replace(self, stage=stage, stage_fraction=None, section=section, steps_kept=True)
             case events.StageStarted(stage=stage):
                 return replace(self, stage=stage, stage_fraction=None)
             case events.StageProgress(fraction=fraction):
@@ -124,7 +128,7 @@ class Progress:
             case events.StepDone(section=section, sections=sections, step=step, steps=steps):
                 return replace(self, section=section, sections=sections, step=step, steps=steps)
             case events.SectionDone(section=section, sections=sections):
-                return replace(self, sections_done=section + 1, sections=sections)
+                return replace(self, sections_done=section + 1, sections=sections, steps_kept=False)
             case events.Resumed() | events.Stopped():
                 return replace(self, sections_done=event.sections_done, sections=event.sections)
             case events.Finished():
@@ -206,7 +210,8 @@ class Job:
 
     def requeued(self, request: GenerationRequest, position: int) -> "Job":
         """Return a waiting job that resumes this one, and shows what this one has made until then."""
-        progress = Progress(sections=self.progress.sections, sections_done=self.progress.sections_done)
+        was = self.progress
+        progress = Progress(sections=was.sections, sections_done=was.sections_done, steps_kept=was.steps_kept)
         spec = replace(self.spec, request=request)
         return Job(spec, self.thumbnail, position, progress=progress, video=self.video, frames=self.frames)
 

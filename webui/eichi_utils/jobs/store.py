@@ -220,7 +220,8 @@ class JobStore:
         spec = JobSpec(job_id, check_name(name), output, request, work, close_after, random_seed, eight_bit)
         plan, done = make_plan(request), count_stored_sections(work)
         sections = len(plan.sections)
-        progress = Progress(sections=sections, sections_done=min(done, sections))
+        sampled = count_stored_sections(work, "latents")
+        progress = Progress(sections=sections, sections_done=min(done, sections), steps_kept=sampled > done)
         thumbnail = b""
         with contextlib.suppress(OSError, ValueError):
             thumbnail = read_small(folder / THUMBNAIL, MAX_THUMBNAIL_BYTES)

@@ -42,7 +42,7 @@ from . import messages
 from .estimate import estimate
 from .kept import kept_paths, write_kept
 from .parts.keyframe_rows import RowPlan, take_picture, view_of
-from .preset_handlers import UNDO, undo_change
+from .preset_handlers import UNDO, UNDO_USE, undo_change, undo_use
 from .setting_handlers import UNDO_RESET, show_changes, show_eight_bit, undo_reset
 from .unread import show_unread
 from .widgets import Data, Page, Updates, source_of_seed, text_of
@@ -66,7 +66,7 @@ def wire_inputs(page: Page) -> None:
     looked_at = [inputs.estimate, options.eight_bit_note]
     page.on(inputs.refresh_estimate.click, refresh_estimate, looked_at)
     refused = inputs.refuse.click(None, None, inputs.refusal, js="() => ichi.refusal()")
-    heard = [*page.restored_widgets, page.presets.choice, page.presets.startup]
+    heard = [*page.restored_widgets, page.presets.choice, page.presets.name, page.presets.startup]
     page.on(refused.then, hear_script, heard, inputs.refusal)
     opened = page.on(inputs.dropped_files.upload, open_files, page.restored_widgets, inputs.dropped_files)
     opened.then(None, None, None, js="() => { ichi.taken(); return []; }")  # where it failed, too
@@ -144,6 +144,8 @@ def hear_script(page: Page, data: Data) -> Updates:
         return _take_in_part(page, data, *rest.split(":", 1))
     if code == UNDO:
         return undo_change(page, data, rest)
+    if code == UNDO_USE:
+        return undo_use(page, rest)
     if code == UNDO_RESET:
         return undo_reset(page, data, rest)
     if code == "said":

@@ -25,7 +25,7 @@ from .routes import static_html
 from .setting_handlers import wire_settings
 from .state import start_key
 from .unread import show_unread
-from .widgets import Data, Page, Updates
+from .widgets import Data, Page, Updates, merged
 
 
 def build_page(app: AppState) -> gr.Blocks:
@@ -99,8 +99,7 @@ def _wire_page(blocks: _FilledPage, labels: Labels, page: Page) -> None:
         words = app.page_translator()
         updates = labels.in_language(words)
         updates[page.inputs.start_button] = gr.update(value=words(start_key(app.queue.view())))
-        for widget, update in (restore_settings(page) | {language: gr.update(value=words.language)}).items():
-            updates[widget] = updates.get(widget, {}) | update
+        updates = merged(updates, restore_settings(page) | {language: gr.update(value=words.language)})
         return {
             widget: {key: value for key, value in update.items() if key != "__type__"}
             for widget, update in updates.items()
@@ -109,7 +108,7 @@ def _wire_page(blocks: _FilledPage, labels: Labels, page: Page) -> None:
     def change_language(data: Data) -> Updates:
         app.remember(language=data[language])
         words = app.translator(data[language])
-        return labels.in_language(words) | translate_notes(page, data, words)
+        return merged(labels.in_language(words), translate_notes(page, data, words))
 
     blocks.fill = fill
     options = page.options

@@ -9,6 +9,8 @@ from .widgets import Data, Page, Updates, text_of
 
 UNDO = "presets"
 """The word by which the page's script asks for a change to be taken back."""
+UNDO_USE = "preset-use"
+"""The word by which it asks for the prompt before a preset."""
 
 
 def wire_presets(page: Page) -> None:
@@ -40,9 +42,16 @@ def choose_preset(page: Page, data: Data) -> Updates:
 
 
 def apply_preset(page: Page, data: Data) -> Updates:
-    prompt = page.app.presets.prompt_of(_chosen(page, data))
+    """Put a preset in the place of the prompt, with an undo where that was another text."""
+    name, before = _chosen(page, data), text_of(data, page.inputs.prompt)
+    prompt = page.app.presets.prompt_of(name)
     page.app.remember(prompt=prompt)
-    return {page.inputs.prompt: prompt, page.message: messages.NOTHING}
+    note = messages.NOTHING
+    if before.strip() not in ("", prompt.strip()):
+        words = page.words(data)
+        undo = words("live.undo"), f"{UNDO_USE}:{before}"
+        note = messages.note(words("page.preset_used", name=name), undo)
+    return {page.inputs.prompt: prompt, page.message: note}
 
 
 def save_preset(page: Page, data: Data) -> Updates:
@@ -63,15 +72,22 @@ def delete_preset(page: Page, data: Data) -> Updates:
 
 def _note_with_undo(page: Page, data: Data, key: str, name: str) -> Updates:
     words = page.words(data)
-    undo = words("live.undo"), f"{UNDO}:{page.app.presets.changes}"
+    undo = words("live.undo"), f"{UNDO}:{page.app.presets.changes}:{name}"
     return {page.message: messages.note(words(key, name=name), undo)}
 
 
 def undo_change(page: Page, data: Data, change: str) -> Updates:
     """Take a change of the presets back, if it was the last one."""
-    if not (change.isdecimal() and page.app.presets.undo(int(change[:9]))):
+    number, _, name = change.partition(":")
+    if not (number.isdecimal() and page.app.presets.undo(int(number[:9]))):
         return page.note(data, "live.undo_too_late")
-    return {page.message: messages.NOTHING} | show_preset(page, None)
+    return {page.message: messages.NOTHING, page.presets.name: name} | show_preset(page, name)
+
+
+def undo_use(page: Page, before: str) -> Updates:
+    """Bring back the prompt in whose place a preset was put."""
+    page.app.remember(prompt=before)
+    return {page.inputs.prompt: before, page.message: messages.NOTHING}
 
 
 def mark_preset(page: Page, data: Data) -> Updates:

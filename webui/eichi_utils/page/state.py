@@ -130,7 +130,8 @@ def _status(job: Job, words: Translator) -> str:
         if progress.stage == "eight_bit" and not progress.sections_done:
             return words("live.stopping_eight_bit")
         if progress.stage == "decoding":
-            return words("live.stopping_decoding")
+            key = "live.stopping_decoding_kept" if progress.sections_done else "live.stopping_decoding"
+            return words(key, kept=_kept(job, words))
         if progress.is_finishing:
             return words("live.stopping_saving")
         key = "live.stopping_kept" if progress.sections_done else "live.stopping"
@@ -152,6 +153,7 @@ def _result(job: Job, words: Translator) -> dict[str, Any]:
     return {
         "id": job.id,
         "complete": job.state == "done",
+        "has_settings": job.request.embed_request,
         "file": job.video.name,
         # with the state, because the finished video has as many frames as the last one so far
         "video": f"ichi/jobs/{job.id}/video/{job.frames}.mp4?{job.state}",
@@ -217,8 +219,13 @@ def _unfinished(job: Job, words: Translator) -> dict[str, Any]:
 
 
 def _left_of(job: Job, words: Translator) -> str:
-    key = "live.unfinished_kept" if job.progress.sections_done else "live.unfinished_nothing"
-    return words(key, kept=_kept(job, words))
+    """What is kept of a job that can go on, line by line."""
+    progress, lines = job.progress, []
+    if progress.sections_done:
+        lines.append(words("live.unfinished_kept", kept=_kept(job, words)))
+    if progress.steps_kept:
+        lines.append(words("live.unfinished_steps", number=progress.sections_done + 1))
+    return "\n".join(lines) or words("live.unfinished_nothing")
 
 
 def _kept(job: Job, words: Translator) -> str:

@@ -25,6 +25,7 @@ def _item(video: RecentVideo, words: Translator) -> dict[str, Any]:
     return {
         "id": video.id,
         "complete": True,
+        "has_settings": video.has_settings,
         "file": f"{name}.mp4",
         "video": f"ichi/recent/{video.id}/video.mp4",
         "thumbnail": f"ichi/recent/{video.id}/thumbnail",

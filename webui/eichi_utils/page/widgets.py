@@ -33,6 +33,15 @@ Updates = dict[Any, Any]
 """The new values of widgets, or their new properties (`gr.update`), that a handler returns to gradio."""
 
 
+def merged(first: Updates, second: Updates) -> Updates:
+    """Return both, with the properties of one widget put together; the second ones count."""
+    both = dict(first)
+    for widget, update in second.items():
+        before = both.get(widget)
+        both[widget] = before | update if isinstance(before, dict) and isinstance(update, dict) else update
+    return both
+
+
 @dataclass(frozen=True)
 class Page:
     """The widgets of a page and the app behind them: what a handler needs besides the raw values.
