@@ -76,6 +76,7 @@ def show_all(browser: Browser, app: App, prefix: Path) -> None:
     for _ in range(4):
         screen.start()
         page.wait_for_timeout(1000)
+    page.click("#ichi-toast-close")
     save("queue")
     page.click("#ichi-clear")
     page.wait_for_function("document.querySelectorAll('#ichi-strip li').length")

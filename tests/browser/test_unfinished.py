@@ -59,7 +59,8 @@ def test_a_stop_is_shown_at_once_and_the_job_finished_with_one_click(clean: Scre
     clean.record()
     clean.stop()
     clean.wait_until_idle()
-    stopping = like("live.stopping_kept", kept=pattern("live.kept")), like("live.stopping_decoding")
+    done = {"kept": pattern("live.kept")}
+    stopping = like("live.stopping_kept", **done), like("live.stopping_decoding_kept", **done)
     assert any(each.fullmatch(now["status"]) for now in clean.recorded() for each in stopping)
     expect(clean.page.locator("#ichi-caption")).to_have_text(like("live.caption_kept"))
     expect(clean.page.locator("#ichi-failure-title")).to_have_text(like("live.ended_stopped"))
