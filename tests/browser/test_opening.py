@@ -138,6 +138,7 @@ def test_pictures_come_back_with_a_reload_and_no_other_tab_has_them(mine: App, o
     screen.put("end-image", pictures["green"])
     screen.open_panel()
     screen.put("section-0", pictures["blue"])
+    screen.settle()
     screen.page.fill("#section-0 textarea", "It turns.")
     screen.wait_until(lambda: "It turns." in screen.page.evaluate("ichi.kept()"), "the tab remembers it")
     screen.reload()

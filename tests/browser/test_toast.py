@@ -1,6 +1,7 @@
 """The toast by itself, without an app, with a clock that is wound by hand."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -19,9 +20,10 @@ PROBLEM = messages.problem(InputError("no_result"), WORDS)
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page()
-    page.clock.install()
+    page.clock.install(time=datetime(2026, 1, 1, 10))
     page.set_content(f'<div id="message"></div>{(STATIC / "toast.html").read_text("utf-8")}')
     page.add_script_tag(path=STATIC / "toast.js")
+    page.clock.pause_at(datetime(2026, 1, 1, 11))  # it goes on by itself until then
     yield page
     page.close()
 
