@@ -263,7 +263,7 @@ def test_a_flood_of_connections_leaves_a_job_its_files(tmp_path):
             assert running_app("127.0.0.1", app.port) == app.url
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    app.stop()
+        app.stop()
     assert most > MAX_CONNECTIONS, "there was a flood"
     assert "Too many open files" not in app.said() + "".join(
         path.read_text("utf-8") for path in (tmp_path / "logs").iterdir()
