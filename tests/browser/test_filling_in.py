@@ -13,6 +13,8 @@ from diffusers_helper.media.images import read_image
 from tests.browser.driver import GONE, WORDS, Screen, pattern
 from tests.support.app import App
 
+pytestmark = pytest.mark.slow
+
 PLACES = ("start-image", "end-image", "section-0")
 
 

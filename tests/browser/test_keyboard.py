@@ -1,8 +1,11 @@
 """The page without a mouse: an order that makes sense, a name for everything, a video from keys alone."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.driver import Screen
+
+pytestmark = pytest.mark.slow
 
 ORDER = [
     *("language", "start-image", "end-image", "prompt", "seconds-choice", "loop", "start", "inbox", "panel"),

@@ -9,6 +9,8 @@ from tests.browser.driver import Screen
 from tests.support.app import App
 from webui.eichi_utils.text.translations import Translator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def app(new_app: App) -> App:

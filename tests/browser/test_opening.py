@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Route, expect
 from tests.browser.conftest import Open
 from tests.support.app import App
 
+pytestmark = pytest.mark.slow
+
 MINE: dict[str, Any] = {
     "prompt": "It is mine.",
     "seconds": 1.5,

@@ -6,6 +6,8 @@ from playwright.sync_api import expect
 from tests.browser.driver import GONE, WORDS, Screen
 from webui.eichi_utils.uploads.files import VIEW
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rows(screen: Screen) -> Screen:

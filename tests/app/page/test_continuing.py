@@ -17,6 +17,8 @@ from tests.support.page_client import PageClient
 from tests.support.page_state import state, text
 from webui.eichi_utils.text.translations import Translator
 
+pytestmark = pytest.mark.slow
+
 WORDS = Translator("en")
 SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
 
