@@ -207,6 +207,7 @@
   /* They stand where nothing is below them that they could move; a new one is also told where one looks. */
   function renderNotices() {
     const notices = state.job ? state.job.notices : [], last = notices[notices.length - 1];
+    if (!byId("notices")) return;                        // not there yet
     const count = `${state.job && state.job.id} ${notices.length}`;
     setText(byId("notices"), notices.join("\n"));
     if (last && count !== told) ichiToast.tell(last);

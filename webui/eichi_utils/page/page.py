@@ -57,6 +57,7 @@ def build_page(app: AppState) -> gr.Blocks:
                     options.reset.render()
         parts = inputs, options, keyframes, presets, result
         gr.HTML(f"{words('live.page_title')} {VERSION}", elem_id="foot", padding=False)
+        gr.HTML('<p id="ichi-notices"></p>', padding=False)  # nothing is below it that it could move
         states = {"hidden_settings": gr.State({}), "seed_source": gr.State(None)}
         page = Page(app, labels.fields, *parts, **states, language=language)
         wire_inputs(page)
