@@ -41,7 +41,7 @@ class JobSpec:
     random_seed: bool = False
     """True where the seed was drawn when the job was queued."""
     eight_bit: bool | None = None
-    """Whether the job computes with the fast 8-bit weights; None for what the command line says."""
+    """The choice of the fast 8-bit weights for this job; None for what the command line says."""
 
     @property
     def private_texts(self) -> list[str]:

@@ -219,7 +219,7 @@ def _unfinished(job: Job, words: Translator) -> dict[str, Any]:
 
 
 def _left_of(job: Job, words: Translator) -> str:
-    """What is kept of a job that can go on, line by line."""
+    """Return the lines that tell what is kept of a job that can go on."""
     progress, lines = job.progress, []
     if progress.sections_done:
         lines.append(words("live.unfinished_kept", kept=_kept(job, words)))
