@@ -148,6 +148,10 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab,
     field.fill("A cat walks.\n" * 60)
     expect(page.locator("#unread p")).to_be_visible()
     look("a prompt that is too long")
+    for choice in ("1", "16", "other"):
+        screen.choose("seconds-choice", choice)
+        look(f"the length {choice}")
+    screen.set("seconds", 30)
     screen.put("start-image", pictures["yellow"])
     look("a picture")
     screen.start()

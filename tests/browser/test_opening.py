@@ -125,6 +125,36 @@ def test_a_number_beyond_a_slider_is_remembered_as_the_page_shows_it(mine: App, 
         screen.wait_until(lambda f=field, s=shown: str(kept(mine)[f]) == s, "it is as it is shown")
 
 
+def test_what_is_typed_right_before_a_reload_is_shown_and_remembered(mine: App, open_tab: Open):
+    screen = open_tab(mine)
+    screen.open_panel()
+    screen.page.fill("#seconds input[type=number]", "2.5")
+    row = screen.page.locator("#section-1 textarea")
+    expect(row).to_be_visible()
+    screen.page.uncheck("#loop input")
+    screen.page.fill("#steps input[type=number]", "8")
+    screen.page.fill("#prompt textarea", "A late one.")
+    row.fill("It turns.")
+    screen.reload()
+    screen.open_panel()
+    assert (screen.value("prompt"), screen.value("seconds")) == ("A late one.", "2.5")
+    assert (screen.is_ticked("loop"), screen.value("steps")) == (False, "8")
+    expect(row).to_have_value("It turns.")
+    changed = {"prompt": "A late one.", "seconds": 2.5, "loop": False, "steps": 8}
+    screen.wait_until(lambda: kept(mine) == MINE | changed, "it is remembered")
+    screen.wait_until(lambda: "It turns." in screen.page.evaluate("ichi.kept()"), "the tab remembers it")
+
+
+def test_a_reload_takes_what_another_tab_has_changed(mine: App, open_tab: Open):
+    first, second = open_tab(mine), open_tab(mine)
+    first.set("prompt", "The first tab's.")
+    first.page.wait_for_timeout(5000)  # else it could still be on its way
+    second.set("prompt", "The second tab's.")
+    first.reload()
+    assert first.value("prompt") == "The second tab's."
+    assert kept(mine) == MINE | {"prompt": "The second tab's."}
+
+
 def test_another_language_changes_the_language_alone(mine: App, open_tab: Open):
     screen = open_tab(mine)
     before = mine.kept_settings()
@@ -140,7 +170,6 @@ def test_pictures_come_back_with_a_reload_and_no_other_tab_has_them(mine: App, o
     screen.put("end-image", pictures["green"])
     screen.open_panel()
     screen.put("section-0", pictures["blue"])
-    screen.settle()
     screen.page.fill("#section-0 textarea", "It turns.")
     screen.wait_until(lambda: "It turns." in screen.page.evaluate("ichi.kept()"), "the tab remembers it")
     screen.reload()

@@ -1,9 +1,13 @@
 """Pictures and prompts of single sections: as many rows as the length has, red and blue copies in a loop."""
 
+from typing import Any
+
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.driver import GONE, WORDS, Screen
+from webui.eichi_utils.text.translations import Translator
 from webui.eichi_utils.uploads.files import VIEW
 
 pytestmark = pytest.mark.slow
@@ -59,6 +63,9 @@ def test_a_loop_copies_red_to_even_and_blue_to_odd_sections(rows: Screen, pictur
     rows.wait_until(
         lambda: pictured(rows) == ["red.png", "blue.png", "red.png", "blue.png"], "blue is copied"
     )
+    rows.page.click("#section-0 .icon-button")
+    rows.wait_until(lambda: pictured(rows) == ["", "blue.png", "", "blue.png"], "no red one any more")
+    rows.put("section-0", pictures["red"])
     rows.tick("copy-keyframes", False)
     rows.wait_until(lambda: pictured(rows) == ["red.png", "blue.png", "", ""], "no copies any more")
 
@@ -69,3 +76,51 @@ def test_a_picture_that_cannot_be_read_leaves_its_row_empty(rows: Screen, tmp_pa
     rows.put("section-0", tmp_path / "notes.png")
     expect(rows.message).to_have_text(WORDS("error.not_an_image", image="notes.png"))
     rows.wait_until(lambda: pictured(rows) == ["", ""], "the row is empty again")
+
+
+def test_what_is_written_while_the_rows_change_stays_in_its_field(rows: Screen):
+    text = "It turns in a circle."
+    field = rows.page.locator("#section-1 textarea")
+    field.focus()
+    for number, letter in enumerate(text):
+        if number in (3, 6, 9):  # not a click, which would take the focus away
+            seconds = {3: "4", 6: "6", 9: "2"}[number]
+            rows.page.evaluate(f"document.querySelector('#seconds-choice input[value=\"{seconds}\"]').click()")
+        rows.page.keyboard.type(letter)
+        rows.page.wait_for_timeout(50)
+    expect_rows(rows, 2)
+    rows.settle()
+    assert field.input_value() == text
+    assert remembered(rows)["prompts"] == {"1": text}
+
+
+def test_a_text_written_while_pictures_are_read_is_kept(rows: Screen, tmp_path):
+    """Each answer of the server tells of its own field alone."""
+    Image.new("RGB", (4000, 3000), "red").save(tmp_path / "large.png")
+    for section in (0, 1):
+        rows.page.set_input_files(f"#section-{section} input[type=file]", tmp_path / "large.png")
+    rows.page.fill("#section-0 textarea", "It turns.")
+    rows.page.fill("#section-1 textarea", "It stops.")
+    rows.wait_until(lambda: pictured(rows) == ["large.png", "large.png"], "the pictures are read")
+    rows.settle()
+    assert remembered(rows)["prompts"] == {"0": "It turns.", "1": "It stops."}
+    assert all(remembered(rows)["rows"][section] for section in ("0", "1"))
+    assert rows.page.locator("#section-0 textarea").input_value() == "It turns."
+
+
+def test_another_language_leaves_the_rows_as_they_are(rows: Screen, pictures):
+    rows.put("section-0", pictures["red"])
+    with rows.asking():
+        rows.page.fill("#section-0 textarea", "It turns.")
+    rows.choose_language("ja")
+    rows.settle()
+    label = Translator("ja")("page.row", section=0, begin="1.2", end="2.4")
+    expect(rows.page.locator("#section-0").get_by_text(label).first).to_be_visible()
+    assert pictured(rows) == ["red.png", ""]
+    assert rows.page.locator("#section-0 textarea").input_value() == "It turns."
+
+
+def remembered(screen: Screen) -> dict[str, Any]:
+    """What the tab remembers of its form."""
+    kept: dict[str, Any] = screen.page.evaluate("JSON.parse(ichi.kept())")
+    return kept

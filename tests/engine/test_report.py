@@ -4,6 +4,7 @@ import math
 import shutil
 import threading
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_all_parts_are_there_in_order_and_none_has_failed(whole):
 
 def test_the_machine_and_its_memory_are_described(whole):
     machine, memory = whole.figures()["machine"], whole.figures()["memory"]
-    assert machine["versions"]["torch"] == torch.__version__
+    assert machine["versions"]["torch"] == version("torch")
     assert machine["versions"]["CUDA of torch"] == str(torch.version.cuda)
     assert machine["device"].startswith("CPU")
     assert machine["transformer in"] == "float32"
@@ -267,7 +268,7 @@ def test_a_machine_that_the_engine_refuses_is_described_all_the_same(tmp_path, m
     monkeypatch.setattr(report, "Engine", refuse)
     made = Report(tmp_path)
     list(made.make())
-    assert made.figures()["machine"]["versions"]["torch"] == torch.__version__
+    assert made.figures()["machine"]["versions"]["torch"] == version("torch")
     assert made.figures()["machine"]["failed"] == "InputError: no_cuda"
     assert made.figures()["exact_steps"] == {"not measured": "the engine cannot use this machine"}
     assert made.figures()["memory"]["RAM GiB"] > 0

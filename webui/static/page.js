@@ -467,29 +467,43 @@
     else refuse(sentence ? `said:${sentence}` : "not_sent");
   }
 
-  /* What is typed while the app is away reaches no server, and Gradio loads the page anew when it is back. */
+  /* What is typed while the app is away, or right before the page goes, reaches no server: it is typed again. */
 
-  const FIELDS = ":is(#left, #more) :is(textarea, input:not([type=file]))";
+  const FIELDS = ":is(#left, #more) :is(textarea, input:not([type=file], #startup-preset *))";
+  const SENDING = 5000;    // milliseconds after which a busy server has heard what was typed, too
   const hasState = (field) => field.type === "radio" || field.type === "checkbox";
-  const nameOf = (field) => [field.closest("[id]:not([id^=range_id])").id, field.type, hasState(field) ? field.value : ""].join();
+  const nameOf = (field) => [field.closest("[id]:not([id=''], [id^=range_id])").id, field.type, hasState(field) ? field.value : ""].join();
   const valueOf = (field) => (hasState(field) ? field.checked : field.value);
+  const typedAt = new Map();
+  let typed = new Map();   // before the page was loaded
+  let typing = null;
+
+  document.addEventListener("input", ({ target }) => {
+    if (target.matches(FIELDS)) typedAt.set(nameOf(target), performance.now());
+  }, true);
 
   window.addEventListener("pagehide", () => {
-    if (!isAway) return;
-    const typed = [...document.querySelectorAll(FIELDS)].map((field) => [nameOf(field), valueOf(field)]);
-    sessionStorage.setItem("ichi-typed", JSON.stringify(typed));
+    const isUnsent = (field) => isAway || performance.now() - typedAt.get(nameOf(field)) < SENDING;
+    const unsent = [...document.querySelectorAll(FIELDS)].filter(isUnsent);
+    sessionStorage.setItem("ichi-typed", JSON.stringify(unsent.map((field) => [nameOf(field), valueOf(field)])));
   });
 
   function typeAgain() {
-    const typed = new Map(JSON.parse(sessionStorage.getItem("ichi-typed") || "[]"));
-    sessionStorage.removeItem("ichi-typed");
     for (const field of document.querySelectorAll(FIELDS)) {
-      const value = typed.get(nameOf(field));
-      if (value === undefined || value === valueOf(field)) continue;
+      const name = nameOf(field), value = typed.get(name);
+      if (!typed.delete(name) || value === valueOf(field)) continue;
       if (hasState(field)) { if (value || field.type === "checkbox") field.click(); continue; }
       field.value = value;
       field.dispatchEvent(new Event("input", { bubbles: true }));
     }
+  }
+
+  function loaded(code) {
+    connect(code);
+    typed = new Map(JSON.parse(sessionStorage.getItem("ichi-typed") || "[]"));
+    sessionStorage.removeItem("ichi-typed");
+    typeAgain();
+    setTimeout(() => typed.clear(), SENDING);
   }
 
   let isWaiting = false, isDead = false;
@@ -508,14 +522,13 @@
   /* ---- beginning ---------------------------------------------------------------------------------------------- */
 
   window.ichi = {
-    connect, answered, taken, choose, post, chimes: 0,
+    connect, answered, taken, loaded, choose, post, chimes: 0,
     play: (id) => { ichiStage.pin(id); render(); },
     refusal: () => refusal,
     shownJob: () => { const result = ichiStage.shownResult(); return result ? result.id : ""; },
     editedJob: () => edited,
     runningJob: () => (state && state.job ? state.job.id : ""),
     pageLanguage: () => language,
-    loaded: (code) => { connect(code); typeAgain(); },
     keep: (form) => sessionStorage.setItem("ichi-form", form),
     kept: () => sessionStorage.getItem("ichi-form") || "",
     word: (key) => (state && state.words[key]) || "",
@@ -534,5 +547,7 @@
       .filter((element) => element && !element.dataset.ichiSeen);
     for (const element of fresh) element.dataset.ichiSeen = "1";
     if (fresh.length) render();
+    clearTimeout(typing);                      // rows of sections come late, and Gradio fills them in several times
+    if (typed.size) typing = setTimeout(typeAgain, 200);
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -9,6 +9,7 @@ import hashlib
 import os
 import threading
 import weakref
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -192,7 +193,7 @@ def test_a_compiler_that_failed_is_not_tried_again_until_something_changed(tmp_p
 
 def test_a_failure_is_known_without_pytorch(tmp_path):
     versions = installed_versions(tmp_path)
-    assert versions["torch"] == torch.__version__
+    assert versions["torch"] == version("torch")
     assert versions["folder"] == str(tmp_path)
     assert read_failure(tmp_path, versions) is None
     write_failure(tmp_path, versions | {"driver": "12060"}, "no C runtime")

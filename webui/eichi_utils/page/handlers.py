@@ -15,7 +15,6 @@ from ..form import (
     OWN_CHOICES,
     SEED,
     UNKNOWN_PICTURE,
-    Row,
     copies_pictures,
     count_rows,
     from_request,
@@ -41,7 +40,7 @@ from ..uploads.files import (
 from . import messages
 from .estimate import estimate
 from .kept import kept_paths, write_kept
-from .parts.keyframe_rows import RowPlan, take_picture, view_of
+from .parts.keyframe_rows import RowPlan, change_row, fill_rows, take_picture, view_of
 from .preset_handlers import UNDO, UNDO_USE, undo_change, undo_use
 from .setting_handlers import UNDO_RESET, show_changes, show_eight_bit, undo_reset
 from .unread import show_unread
@@ -106,7 +105,7 @@ def plan_rows(page: Page, data: Data) -> RowPlan:
     values, old = page.values(data), data[page.keyframes.plan]
     count = count_rows(values) if values["use_keyframes"] else 0
     section_seconds = 0.5 if values["section_seconds"] == 0.5 else 1.0
-    return RowPlan(count, section_seconds, copies_pictures(values), page.words(data).language, old.drawn)
+    return RowPlan(count, section_seconds, copies_pictures(values), page.words(data).language, old.filled)
 
 
 def estimate_html(page: Page, data: Data) -> str:
@@ -163,9 +162,8 @@ def _take_in_part(page: Page, data: Data, place: str, cut: str = "") -> Updates:
     if place == page.inputs.end.elem_id:
         return updates | page.with_random_seed(data) | {page.inputs.end: make_view(path)}
     rows, section = data[page.keyframes.rows], int(place.removeprefix("section-"))
-    row = dataclasses.replace(rows.get(section, Row()), image=path)
-    plan = data[page.keyframes.plan].redrawn()
-    return updates | {page.keyframes.rows: rows | {section: row}, page.keyframes.plan: plan}
+    change_row(rows, section, image=path)
+    return updates | {page.keyframes.rows: rows, page.keyframes.plan: data[page.keyframes.plan].refilled()}
 
 
 def check_pictures(page: Page, data: Data) -> Updates:
@@ -273,8 +271,8 @@ def restore_request(
         **page.filled(values),
         **page.with_starts(pictures.start, pictures.position),
         page.inputs.end: view_of(pictures.end),
-        keyframes.rows: dict(pictures.rows),
-        keyframes.plan: data[keyframes.plan].redrawn(),
+        keyframes.rows: fill_rows(data[keyframes.rows], pictures.rows),
+        keyframes.plan: data[keyframes.plan].refilled(),
         **page.note(data, "page.restored"),
         **show_hidden(page, hidden, page.words(data)),
     }

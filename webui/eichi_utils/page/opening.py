@@ -7,7 +7,7 @@ from ..text.translations import Translator
 from . import messages
 from .handlers import estimate_html, plan_rows, seed_label, show_hidden
 from .kept import kept_paths, read_kept
-from .parts.keyframe_rows import view_of
+from .parts.keyframe_rows import fill_rows, view_of
 from .preset_handlers import show_preset
 from .setting_handlers import length_update, show_changes, show_eight_bit
 from .widgets import Data, Page, Updates
@@ -47,7 +47,8 @@ def _restore_kept(page: Page, data: Data) -> Updates:
     if ends:
         updates[page.inputs.end] = view_of(ends[0])
     if rows:
-        updates |= {page.keyframes.rows: rows, page.keyframes.plan: plan_rows(page, data).redrawn()}
+        rows = fill_rows(data[page.keyframes.rows], rows)
+        updates |= {page.keyframes.rows: rows, page.keyframes.plan: plan_rows(page, data).refilled()}
     if seed is not None:
         updates |= {page.fields["random_seed"]: False, page.fields["seed"]: seed}
         updates |= {page.seed_source: {"seed": seed, "pictures": list(kept["seed"]["pictures"])}}

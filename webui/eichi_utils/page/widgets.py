@@ -134,7 +134,7 @@ class Page:
         single = uploaded_path(data[self.inputs.start], uploads)
         start = tuple(several) if several else (single,) if single is not None else ()
         end = uploaded_path(data[self.inputs.end], uploads)
-        rows = data[self.keyframes.rows]
+        rows = dict(data[self.keyframes.rows])
         used = [path for path in (*start, end, *(row.image for row in rows.values())) if path is not None]
         touch([*used, *(path + ending for path in used for ending in (VIEW, NOTE))])
         position = data[self.inputs.position]
