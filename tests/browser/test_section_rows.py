@@ -85,7 +85,9 @@ def test_what_is_written_while_the_rows_change_stays_in_its_field(rows: Screen):
     for number, letter in enumerate(text):
         if number in (3, 6, 9):  # not a click, which would take the focus away
             seconds = {3: "4", 6: "6", 9: "2"}[number]
-            rows.page.evaluate(f"document.querySelector('#seconds-choice input[value=\"{seconds}\"]').click()")
+            rows.page.evaluate(
+                f"document.querySelector('#seconds-choice input[value=\"{seconds}\"]').click()"
+            )
         rows.page.keyboard.type(letter)
         rows.page.wait_for_timeout(50)
     expect_rows(rows, 2)

@@ -150,7 +150,9 @@ def test_settings_that_differ_are_marked_and_reset_with_one_click(open_with: Any
     assert screen.value("steps") == "7"
 
 
-@pytest.mark.parametrize(("asked", "language"), [("zh-TW", "zh-tw"), ("ja-JP", "ja"), ("en-GB", "en")])
+@pytest.mark.parametrize(
+    ("asked", "language"), [("zh-TW", "zh-tw"), ("ja-JP", "ja"), ("en-GB", "en"), ("fr-FR", "en")]
+)
 def test_the_first_visit_speaks_the_browsers_language(app: App, browser: Browser, asked, language):
     app.keep_settings(language=None)
     context = browser.new_context(locale=asked)

@@ -22,6 +22,11 @@ class BrowserLanguage:
 
 
 def browser_language() -> str | None:
-    """Return the first of our languages that the browser of this request asks for; None: it asks for none."""
-    names = (entry.partition(";")[0].strip() for entry in _asked_for.get().split(","))
-    return next(filter(None, map(language_of, names)), None)
+    """Return the first of our languages that the browser of this request asks for.
+
+    One that asks for others alone gets English, which its user knows more likely than Japanese; None where a
+    program asks for none.
+    """
+    names = [entry.partition(";")[0].strip() for entry in _asked_for.get().split(",")]
+    asks = any(name and name != "*" for name in names)
+    return next(filter(None, map(language_of, names)), "en" if asks else None)
