@@ -27,8 +27,9 @@ LEFT_BEHIND = (
 """Messages of Gradio's open requests when its page is left or the app has ended."""
 NO_ANSWER = (
     "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_NETWORK"
+    "|status of 503 .*/queue/join"
 )
-"""Messages about requests while the app is not there."""
+"""Messages about requests while the app is not there, or is just ending."""
 GONE = "status of 404 .*/temp/uploads/"
 """The message about a picture that is refused, and so deleted, while the page fetches it."""
 

@@ -1,5 +1,5 @@
 /* What the form does without the server: marks settings that differ from their defaults, offers English phrases to those who
-   write in another language, takes pasted pictures, and starts with Ctrl+Enter. Knows no job. */
+   write in another language, and starts with Ctrl+Enter. Knows no job. */
 (() => {
   "use strict";
   if (window.ichiForm) return;
@@ -58,17 +58,6 @@
     if (event.key !== "Enter" || event.isComposing) return;
     if (event.target === promptField() && (event.ctrlKey || event.metaKey)) { event.preventDefault(); byId("start").click(); }
     if (event.target.closest("#preset-name")) byId("save-preset").click();
-  });
-
-  /* ---- pasted pictures --------------------------------------------------------------------------------------------------- */
-
-  document.addEventListener("paste", (event) => {
-    const files = [...((event.clipboardData || {}).files || [])].filter((file) => /^image\//.test(file.type));
-    if (!files.length) return;
-    event.preventDefault();
-    const places = ["start-image", "end-image"].filter(byId);   // several start images stand elsewhere
-    const place = places.find((id) => !document.querySelector(`#${id} img`)) || places[0];
-    window.ichi.choose(document.querySelector(`#${place} input[type=file]`), files.slice(0, 1));
   });
 
   new MutationObserver(markChanged).observe(document.documentElement, { childList: true, subtree: true });

@@ -353,7 +353,9 @@
     if (!document.querySelector("#message .ichi-error")) click("start");
   }
 
-  let said = "";                                   // by the server, about an upload that it refused
+  let refusal = "", said = "";                     // the latter by the server, about an upload that it refused
+  function refuse(code) { refusal = code; click("refuse"); }
+
   const plainFetch = window.fetch;
   window.fetch = (...request) => {
     const isUpload = /\/upload(\?|$)/.test(String(request[0].url || request[0]));
@@ -369,95 +371,6 @@
     return answer;
   };
 
-  /* ---- files: chosen, or dropped anywhere ------------------------------------------------------------------------- */
-
-  let refusal = "";
-  function refuse(code) { refusal = code; click("refuse"); }
-
-  const isVideo = (file) => /^video\//.test(file.type) || /\.(mp4|m4v|mov)$/i.test(file.name);
-  const isTooMuch = (files) =>                     // Gradio would send nothing and show nothing
-    [...files].reduce((sum, file) => sum + file.size, 0) > Number(byId("live").dataset.maxUpload);
-  const hasFiles = (transfer) => [...transfer.types].includes("Files");
-  const isFromPage = (transfer) => [...transfer.types].some((type) => /^text\/(uri-list|html)$/.test(type));
-  const takesText = (element) => element.closest && element.closest("textarea, input:not([type=file])");
-
-  function setFiles(input, files) {                // Gradio sends only what a browser calls a picture; ours looks inside
-    const transfer = new DataTransfer(), isForPicture = input.closest(".ichi-picture, #several-images");
-    for (const file of files) {
-      const isKnown = !isForPicture || /^image\//.test(file.type);
-      transfer.items.add(isKnown ? file : new File([file], file.name, { type: "image/png" }));
-    }
-    input.files = transfer.files;
-  }
-
-  function choose(input, files) {
-    setFiles(input, files);
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-  }
-
-  document.addEventListener("click", (event) => {   // Gradio's way ends in English words, or in silence
-    const button = event.target.closest(".ichi-picture .source-selection button:last-of-type");
-    if (!button) return;
-    event.stopImmediatePropagation();
-    paste(button.closest(".ichi-picture"));
-  }, true);
-
-  async function paste(box) {
-    try {
-      for (const item of await navigator.clipboard.read()) {
-        const kind = item.types.find((type) => /^image\//.test(type));
-        if (!kind) continue;
-        const file = new File([await item.getType(kind)], `clipboard.${kind.slice(6)}`, { type: kind });
-        choose(box.querySelector("input[type=file]"), [file]);
-        return;
-      }
-    } catch { /* it may not be read, or there is none for pages that are not on localhost */ }
-    refuse("nothing_pasted");
-  }
-
-  const inbox = () => document.querySelector("#inbox-box input[type=file]");
-
-  document.addEventListener("change", (event) => {
-    const input = event.target, files = [...(input.files || [])], box = input.closest(".ichi-picture");
-    if (input.type !== "file" || !files.length) return;
-    const video = box && files.find(isVideo);
-    if (isTooMuch(files) || video) { event.stopImmediatePropagation(); input.value = ""; }
-    if (isTooMuch(files)) refuse("upload_too_large");
-    else if (video) choose(inbox(), [video]);      // it brings settings
-    else {
-      isTaking = isTaking || input === inbox();
-      setFiles(input, files);
-    }
-  }, true);
-
-  document.addEventListener("dragstart", (event) => {   // what stands in a place is only a view of the picture
-    if (event.target.tagName === "IMG") event.preventDefault();
-  }, true);
-  document.addEventListener("dragover", (event) => {
-    const transfer = event.dataTransfer;
-    if (!hasFiles(transfer) && (!isFromPage(transfer) || takesText(event.target))) return;
-    event.preventDefault();                        // else the browser would open what is dropped
-    document.body.classList.add("ichi-dragging");
-  }, true);
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) document.body.classList.remove("ichi-dragging");
-  }, true);
-  document.addEventListener("drop", (event) => {
-    document.body.classList.remove("ichi-dragging");
-    const transfer = event.dataTransfer, files = [...transfer.files];
-    if (!files.length && (!isFromPage(transfer) || takesText(event.target))) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const box = event.target.closest && event.target.closest(".ichi-picture, .ichi-row");
-    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
-    if (!files.length) refuse("address_dropped");
-    else if (entries.some((entry) => entry && entry.isDirectory)) refuse("folder_dropped");
-    else if (isTooMuch(files)) refuse("upload_too_large");
-    else if (box && files.length === 1 && !isVideo(files[0])) choose(box.querySelector("input[type=file]"), files);
-    else if (box && box.id !== "start-image" && files.length > 1) refuse("one_picture_here");
-    else choose(inbox(), files);
-  }, true);
-
   /* ---- Gradio's own words, in English, which nobody sees ---------------------------------------------------------- */
 
   async function hear(toast) {
@@ -465,45 +378,6 @@
     isDead = isDead || /Connection Lost/.test(text);   // Gradio sends nothing more until the page is loaded anew
     if (/Connection (Lost|errored)|fetch|NetworkError/i.test(text)) waitForApp();
     else refuse(sentence ? `said:${sentence}` : "not_sent");
-  }
-
-  /* What is typed while the app is away, or right before the page goes, reaches no server: it is typed again. */
-
-  const FIELDS = ":is(#left, #more) :is(textarea, input:not([type=file], #startup-preset *))";
-  const SENDING = 5000;    // milliseconds after which a busy server has heard what was typed, too
-  const hasState = (field) => field.type === "radio" || field.type === "checkbox";
-  const nameOf = (field) => [field.closest("[id]:not([id=''], [id^=range_id])").id, field.type, hasState(field) ? field.value : ""].join();
-  const valueOf = (field) => (hasState(field) ? field.checked : field.value);
-  const typedAt = new Map();
-  let typed = new Map();   // before the page was loaded
-  let typing = null;
-
-  document.addEventListener("input", ({ target }) => {
-    if (target.matches(FIELDS)) typedAt.set(nameOf(target), performance.now());
-  }, true);
-
-  window.addEventListener("pagehide", () => {
-    const isUnsent = (field) => isAway || performance.now() - typedAt.get(nameOf(field)) < SENDING;
-    const unsent = [...document.querySelectorAll(FIELDS)].filter(isUnsent);
-    sessionStorage.setItem("ichi-typed", JSON.stringify(unsent.map((field) => [nameOf(field), valueOf(field)])));
-  });
-
-  function typeAgain() {
-    for (const field of document.querySelectorAll(FIELDS)) {
-      const name = nameOf(field), value = typed.get(name);
-      if (!typed.delete(name) || value === valueOf(field)) continue;
-      if (hasState(field)) { if (value || field.type === "checkbox") field.click(); continue; }
-      field.value = value;
-      field.dispatchEvent(new Event("input", { bubbles: true }));
-    }
-  }
-
-  function loaded(code) {
-    connect(code);
-    typed = new Map(JSON.parse(sessionStorage.getItem("ichi-typed") || "[]"));
-    sessionStorage.removeItem("ichi-typed");
-    typeAgain();
-    setTimeout(() => typed.clear(), SENDING);
   }
 
   let isWaiting = false, isDead = false;
@@ -522,7 +396,10 @@
   /* ---- beginning ---------------------------------------------------------------------------------------------- */
 
   window.ichi = {
-    connect, answered, taken, loaded, choose, post, chimes: 0,
+    connect, answered, taken, post, refuse, chimes: 0,
+    isAway: () => isAway,
+    taking: () => { isTaking = true; },
+    loaded: (code) => { connect(code); ichiTyped.restore(); },
     play: (id) => { ichiStage.pin(id); render(); },
     refusal: () => refusal,
     shownJob: () => { const result = ichiStage.shownResult(); return result ? result.id : ""; },
@@ -547,7 +424,5 @@
       .filter((element) => element && !element.dataset.ichiSeen);
     for (const element of fresh) element.dataset.ichiSeen = "1";
     if (fresh.length) render();
-    clearTimeout(typing);                      // rows of sections come late, and Gradio fills them in several times
-    if (typed.size) typing = setTimeout(typeAgain, 200);
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

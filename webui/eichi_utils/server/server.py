@@ -36,7 +36,7 @@ from .security import make_guards
 logger = logging.getLogger(__name__)
 
 FONTS = ("system-ui", "Segoe UI", "Yu Gothic UI", "Hiragino Sans", "Noto Sans CJK JP", "Microsoft JhengHei")
-SCRIPTS = ("stream.js", "toast.js", "stage.js", "page.js", "form.js", "strip.js", "names.js")
+SCRIPTS = ("stream", "toast", "stage", "page", "files", "typed", "form", "strip", "names")
 MAX_TABS = 1000
 """Tabs whose section rows are kept, each in some 50 KB: no browser reports that one was closed."""
 CLOSE_SECONDS = 30
@@ -121,7 +121,7 @@ def _launch(page: Any, app: AppState) -> str:
     import gradio as gr
 
     options = app.options
-    scripts = [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
+    scripts = [(STATIC / f"{name}.js").read_text("utf-8") for name in SCRIPTS]
     style = (STATIC / "page.css").read_text("utf-8")
     fonts = {"font": (*FONTS, "sans-serif"), "font_mono": ("monospace",)}
     try:
