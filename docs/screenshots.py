@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
-        browser = launch(playwright)
+        browser = launch(playwright.chromium)
         assert browser is not None, "there is no browser"
         for language in options.languages:
             app = App(Path(home, language), models=ROOT / "demo_models")

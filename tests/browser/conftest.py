@@ -52,7 +52,7 @@ def new_app(tmp_path_factory: pytest.TempPathFactory, refusal: dict[str, str]) -
 def browser() -> Iterator[Browser]:
     """Ends with its module, because playwright's event loop would stop other tests from starting theirs."""
     with sync_playwright() as playwright:
-        browser = launch(playwright)
+        browser = launch(playwright.chromium)
         if browser is None:
             no_browser()
         yield browser

@@ -4,10 +4,10 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
-from playwright.sync_api import Browser, Error, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Error, sync_playwright
 
 NO_BROWSER = "There is no browser to test with: install Chromium, or name one in the variable CHROMIUM."
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "msedge")
@@ -15,25 +15,25 @@ CHANNELS = ("chrome", "msedge")
 """Browsers that playwright finds by itself though they are not on the PATH (Windows, macOS)."""
 
 
-def find_program(playwright: Playwright) -> str | None:
+def find_program(chromium: BrowserType) -> str | None:
     """The program that CHROMIUM names, else one on the PATH, else playwright's own; None: there is none."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, COMMANDS)), None)
-    own = playwright.chromium.executable_path
+    own = chromium.executable_path
     return found or (own if Path(own).exists() else None)
 
 
-def launch(playwright: Playwright) -> Browser | None:
-    """Start a browser; None where there is none.
+def launch(chromium: BrowserType, **options: Any) -> Browser | None:
+    """Start a browser with playwright's `options`; None where there is none.
 
     Raises:
         Error: there is one that does not start.
     """
-    program = find_program(playwright)
+    program = find_program(chromium)
     if program is not None:
-        return playwright.chromium.launch(executable_path=program)
+        return chromium.launch(executable_path=program, **options)
     for channel in CHANNELS:
         try:
-            return playwright.chromium.launch(channel=channel)
+            return chromium.launch(channel=channel, **options)
         except Error:
             continue
     return None
@@ -48,7 +48,7 @@ def main() -> int:
     """Start a browser and end it again; returns the exit status."""
     with sync_playwright() as playwright:
         try:
-            browser = launch(playwright)
+            browser = launch(playwright.chromium)
         except Error as error:
             sys.stderr.write(f"The browser does not start: {error.message}\n")
             return 1

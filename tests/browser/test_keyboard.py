@@ -90,3 +90,28 @@ def test_a_video_is_started_and_stopped_with_keys_alone(open_with, pictures):
     assert "panel" not in tab_to(screen, "stop"), "the stage comes before the settings"
     screen.page.keyboard.press("Space")
     screen.wait_until_idle()
+
+
+def test_arrows_move_between_the_choices_of_a_field(screen: Screen):
+    screen.choose("seconds-choice", "1")
+    screen.page.focus("#seconds-choice input[value='1']")
+    with screen.asking():
+        screen.page.keyboard.press("ArrowRight")
+    assert screen.chosen("seconds-choice") == "2"
+    screen.page.keyboard.press("Tab")
+    assert focused(screen) == "loop", "the choices are one stop"
+    screen.page.keyboard.press("Shift+Tab")
+    with screen.asking():
+        screen.page.keyboard.press("ArrowLeft")
+    assert screen.chosen("seconds-choice") == "1"
+    assert screen.outlook().seconds == 1.23
+
+
+def test_ctrl_and_enter_start_from_every_field(open_with, pictures):
+    screen = open_with(seconds=2)
+    screen.put("start-image", pictures["red"])
+    for field in ("#seconds-choice input[value='2']", "#loop input"):
+        screen.page.focus(field)
+        before = screen.text("ichi-caption")
+        screen.page.keyboard.press("Control+Enter")
+        screen.wait_for_result(before)

@@ -3,9 +3,11 @@
 import itertools
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from tests.browser.conftest import SIZE
 from tests.browser.driver import Screen
+from tests.browser.find_browser import launch
 from tests.support.app import App
 
 
@@ -162,3 +164,36 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab,
     look("a notice that comes with the job")
     screen.end_jobs()
     assert found == {}
+
+
+# -- scrollbars, which browsers that are driven hide -----------------------------------------------------------
+
+SCROLLING = """() => [...document.querySelectorAll("body *")].filter((element) => {
+    const { overflowX, overflowY } = getComputedStyle(element), scrolls = /auto|scroll/;
+    const width = element.offsetWidth - element.clientWidth, height = element.offsetHeight - element.clientHeight;
+    return scrolls.test(overflowX) && height > 8 || scrolls.test(overflowY) && width > 8;
+}).map((element) => element.id || element.className)"""
+
+
+def test_scrollbars_stand_nowhere_without_need_and_move_nothing(app: App, browser: Browser):
+    app.keep_settings()
+    showing = launch(browser.browser_type, ignore_default_args=["--hide-scrollbars"])
+    assert showing is not None
+    screen = Screen(showing.new_page(viewport=SIZE, locale="en-US"), app.url).open()
+    page, parts = screen.page, ("#header", "#left", "#stage", "#language")
+    places = [page.locator(part).bounding_box() for part in parts]
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    assert page.evaluate(SCROLLING) == []
+    screen.open_panel()
+    assert page.evaluate("document.documentElement.scrollHeight > innerHeight")
+    assert page.evaluate(SCROLLING) == []
+    assert [page.locator(part).bounding_box() for part in parts] == places
+    showing.close()
+
+
+def test_the_browsers_own_parts_are_dark_in_the_dark(app: App, browser: Browser):
+    context = browser.new_context(viewport=SIZE, locale="en-US", color_scheme="dark")
+    screen = Screen(context.new_page(), app.url).open()
+    field = screen.page.locator("#prompt textarea")
+    assert field.evaluate("field => getComputedStyle(field).colorScheme") == "dark"
+    context.close()

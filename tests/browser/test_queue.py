@@ -48,7 +48,8 @@ def test_the_queue_is_cleared_changed_and_brought_back(queued: Screen):
 
     page.locator(WAITING).nth(1).locator(".ichi-queue-edit").click()
     expect(queued.message).to_have_text(WORDS("live.editing", button=WORDS("page.start_queue")))
-    expect(page.locator(WAITING)).to_have_count(2)
+    held = page.locator(WAITING).nth(1)
+    expect(held.locator(".ichi-queue-state")).to_have_text(WORDS("live.state_held"))
     assert queued.value("prompt") == "Two."
     queued.settle()
     queued.reload()
@@ -57,14 +58,18 @@ def test_the_queue_is_cleared_changed_and_brought_back(queued: Screen):
     queued.set("prompt", "Two, changed.")
     queued.start()
     expect(page.locator(WAITING)).to_have_count(3)
-    assert prompts(queued) == ["One.", "Three.", "Two, changed."]
+    queued.wait_until(lambda: prompts(queued) == ["One.", "Two, changed.", "Three."], "it took its place")
+    page.locator(WAITING).nth(2).locator(".ichi-queue-edit").click()
+    expect(queued.message).to_have_text(WORDS("live.editing", button=WORDS("page.start_queue")))
+    page.locator(WAITING).nth(2).locator(".ichi-queue-release").click()
+    expect(page.locator(WAITING).nth(2).locator(".ichi-queue-state")).to_have_text(WORDS("live.state_waiting"))
 
     page.locator(WAITING).first.locator(".ichi-queue-remove").click()
     expect(queued.message).to_have_text(WORDS("live.removed"))
     page.keyboard.press("Escape")
     expect(toast).to_be_hidden()
     expect(page.locator(WAITING)).to_have_count(2)
-    assert prompts(queued) == ["Three.", "Two, changed."]
+    assert prompts(queued) == ["Two, changed.", "Three."]
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !event.isComposing) closeHint();
     if (event.key !== "Enter" || event.isComposing) return;
-    if (event.target === promptField() && (event.ctrlKey || event.metaKey)) { event.preventDefault(); byId("start").click(); }
+    if (event.ctrlKey || event.metaKey) { event.preventDefault(); byId("start").click(); return; }
     if (event.target.closest("#preset-name")) byId("save-preset").click();
   });
 

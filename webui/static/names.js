@@ -1,6 +1,6 @@
 /* The names, for screen readers, of the small parts that Gradio draws by itself: Gradio names them in English, or in the
    browser's language, and without the field that they belong to. Here they get a name in the page's language: a field is called
-   by its label, a button by its label and what it does. Knows no job. */
+   by its label, a button by its label and what it does. The choices of a field become one group for the keyboard. Knows no job. */
 (() => {
   "use strict";
   if (window.ichiNames) return;
@@ -25,6 +25,13 @@
     }
   }
 
+  function nameRadios() {                          // Gradio gives each a name of its own: no arrow key moves between them
+    for (const radio of document.querySelectorAll("fieldset[id] input[type=radio]")) {
+      const { id } = radio.closest("fieldset");
+      if (radio.name !== id) radio.name = id;
+    }
+  }
+
   function nameParts(block, label) {
     let number = 0;
     for (const part of block.querySelectorAll("button, input[type=number], input[type=range]")) {
@@ -39,7 +46,7 @@
   }
 
   let planned = null;
-  const plan = () => { planned = planned || setTimeout(() => { planned = null; nameAll(); }, 100); };
+  const plan = () => { planned = planned || setTimeout(() => { planned = null; nameAll(); nameRadios(); }, 100); };
   const watched = { childList: true, subtree: true, characterData: true, attributeFilter: ["aria-label", "title"] };
   new MutationObserver(plan).observe(document.documentElement, watched);
 })();

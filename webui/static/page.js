@@ -52,11 +52,14 @@
     serverId = next.server;
     isAway = false;
     state = next;
-    if (state.job && state.job.id !== newestShown) {
+    const isNew = Boolean(state.job) && state.job.id !== newestShown;
+    if (isNew) {
       newestShown = state.job.id;                       // a new job is what one wants to see
       ichiStage.pin(null);
     }
     render();
+    if (isNew && wantsStage) document.getElementById("stage").scrollIntoView({ block: "nearest" });   // on a phone it stands below
+    if (isNew) wantsStage = false;
     announceEnd();
   }
 
@@ -202,7 +205,7 @@
     const image = part("queue-thumbnail");
     if (item.thumbnail && image.getAttribute("src") !== item.thumbnail) image.src = item.thumbnail;
     show(image, Boolean(item.thumbnail));
-    for (const action of ["finish", "short", "show", "up", "edit", "remove", "discard"]) {
+    for (const action of ["finish", "short", "show", "up", "edit", "release", "remove", "discard"]) {
       const button = part(`queue-${action}`);
       show(button, item.actions.includes(action));
       const word = state.words[`live.${action}`];
@@ -316,6 +319,7 @@
   const DOUBLE_CLICK = 800;   // milliseconds: clicks that follow each other faster are one
   const STARTS = "#start, #again";
   let isAnswered = true, lastClick = 0, isTaking = false, waitsForFiles = false;
+  let wantsStage = false;     // its job is the next one that is shown
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest(STARTS);
@@ -326,6 +330,7 @@
     if (isHeld || waits) event.stopImmediatePropagation();
     if (isHeld) return;
     button.setAttribute("aria-disabled", "true");
+    wantsStage = !(state && state.job);
     if (waits) waitsForFiles = true;
     else isAnswered = false;
     release();

@@ -194,6 +194,7 @@
   function renderJob() {
     const job = state.job;
     show(byId("job"), Boolean(job));
+    document.body.classList.toggle("ichi-busy", Boolean(job));
     if (!job) return;
     setText(byId("job-name"), job.label);
     setText(byId("status"), job.status);

@@ -74,6 +74,39 @@ def test_only_a_waiting_job_can_be_removed_or_moved_up_and_none_stopped(start, r
     assert [job.id for job in wait_idle(queue)] == [running, c, b]
 
 
+def test_a_held_job_keeps_its_place_and_waits_until_it_is_released_or_superseded(start, request_, tmp_path):
+    queue = start(runner := Runner(held=True))
+    running, a, b, c = (queue.add(request_, tmp_path) for _ in range(4))
+    wait_until(queue, lambda view: view.running)
+    assert queue.hold(a)
+    assert queue.hold(b)
+    assert not any((queue.hold(running), queue.hold("none"), queue.release(c), queue.supersede(c, by=a)))
+    new = queue.add(replace(request_, prompt="Another one."), tmp_path)
+    assert queue.supersede(a, by=new)
+    assert [job.id for job in queue.view().waiting] == [new, b, c]
+    assert not queue.supersede(a, by=c)
+    runner.go_on.release(3)
+    wait_until(queue, lambda view: not view.running and [job.id for job in view.waiting] == [b])
+    assert queue.release(b)
+    assert not queue.release(b)
+    runner.go_on.release()
+    wait_idle(queue)
+    assert [spec.id for spec in runner.began] == [running, new, c, b]
+
+
+def test_a_held_job_waits_as_any_other_once_it_was_removed_and_brought_back_or_the_app_ended(
+    start, request_, tmp_path
+):
+    queue = start(Runner(held=True), None, True)
+    removed, left = queue.add(request_, tmp_path), queue.add(request_, tmp_path)
+    assert all(map(queue.hold, (removed, left)))
+    assert queue.remove(removed)
+    assert queue.restore([removed])
+    assert not queue.release(removed), "it is not held any more"
+    assert queue.close(SOON)
+    assert [job.held for job in start(Runner(), None, True).view().waiting] == [False, False]
+
+
 def test_what_was_removed_or_cleared_comes_back_in_order_until_its_time_is_over(
     start, request_, tmp_path, temp, monkeypatch
 ):

@@ -377,14 +377,34 @@ def test_a_waiting_job_comes_back_into_the_form_to_be_changed(app, page, cat):
     assert text(said) == WORDS("live.editing", button=WORDS("page.start_queue"))
     assert (page.shown["seconds"], page.shown["steps"], page.shown["prompt"]) == (2, 7, "A cat sleeps.")
     assert (page.shown["random-seed"], bool(page.shown["start-image"])) == (True, True)
-    assert waiting["id"] not in [job["id"] for job in jobs(app)]
-    assert text(page.click("edit-job", job=waiting["id"])) == WORDS("live.job_begun")
+    (held,) = (job for job in jobs(app) if job["id"] == waiting["id"])
+    assert (held["state_text"], held["actions"]) == (WORDS("live.state_held"), ["release", "remove"])
+    assert text(page.click("edit-job", job=NOBODYS)) == WORDS("live.job_begun")
     with PageClient(app.url) as other:
         assert other.open().shown["prompt"] == "A cat sleeps.", "it is kept, should the page be loaded anew"
+    page.set(prompt="A cat wakes.")
     page.click("start")
-    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["A cat sleeps."]
-    page.http.post(f"ichi/jobs/{waiting['id']}/restore", headers={"X-Endframe-Ichi": "1"})
-    assert [job["state"] for job in jobs(app)].count("waiting") == 2
+    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["A cat wakes."]
+    page.click("start")
+    assert len([job for job in jobs(app) if job["state"] == "waiting"]) == 2, "it edits no job any more"
+
+
+def test_a_job_waits_again_when_the_form_takes_another_one(app, page, cat):
+    page.choose("start-image", page.upload(cat))
+    page.set(steps=100, seconds=60)
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    for prompt in ("One.", "Two."):
+        page.set(prompt=prompt)
+        page.click("start")
+    first, second = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    page.click("edit-job", job=first)
+    page.click("edit-job", job=second)
+    actions = {job["id"]: job["actions"] for job in jobs(app)}
+    assert (actions[first], actions[second]) == (["edit", "remove"], ["up", "release", "remove"])
+    page.set(prompt="Two, changed.")
+    page.click("start")
+    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["One.", "Two, changed."]
 
 
 def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):

@@ -144,6 +144,7 @@ class Job:
         spec: the task, with the job's own copies of the pictures; they go when the video is there.
         thumbnail: a WebP picture, empty where there is none.
         position: in the queue; the smallest runs first.
+        held: it waits, and is not begun as long as somebody edits it; the next start knows nothing of that.
         stopping: it runs, and was asked to stop.
         preview: the newest latents of a running job, `(frames, height, width, 3)` uint8, the
             `preview_number`-th ones.
@@ -161,6 +162,7 @@ class Job:
     thumbnail: bytes = b""
     position: int = 0
     state: JobState = "waiting"
+    held: bool = False
     stopping: bool = False
     outcome: JobState | None = None
     progress: Progress = Progress()

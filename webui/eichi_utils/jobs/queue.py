@@ -137,8 +137,40 @@ class JobQueue:
         with self._changed:
             jobs = self._trash.take(job_ids)
             for job in jobs:
-                self._put(job, write=True)
+                self._put(replace(job, held=False), write=True)
             return bool(jobs)
+
+    def hold(self, job_id: str) -> bool:
+        """Begin a waiting job only after `release` or `supersede`; False where it is not waiting (any more).
+
+        One that has finished sections from an earlier run cannot be held.
+        """
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None or job.state != "waiting" or job.progress.sections_done:
+                return False
+            self._put(replace(job, held=True))
+            return True
+
+    def release(self, job_id: str) -> bool:
+        """Let a held job be begun again; False where it is not held (any more)."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+            if job is None or not job.held:
+                return False
+            self._put(replace(job, held=False))
+            return True
+
+    def supersede(self, job_id: str, by: str) -> bool:
+        """Put a waiting job in the place of a held one, which goes; False where that is not held (any more)."""
+        with self._changed:
+            held, job = self._jobs.get(job_id), self._jobs.get(by)
+            if held is None or not held.held:
+                return False
+            if job is not None and job.state == "waiting":
+                self._put(replace(job, position=held.position), write=True)
+            self._throw_away(held)
+            return True
 
     def move_up(self, job_id: str) -> bool:
         """Swap a waiting job with the one before it; False where it is not waiting (any more)."""
@@ -283,10 +315,10 @@ class JobQueue:
 
     def _begin_next(self) -> JobSpec | None:
         with self._changed:
-            self._changed.wait_for(lambda: (self.view().waiting and not self._paused) or self._closing)
+            self._changed.wait_for(lambda: (self._ready() and not self._paused) or self._closing)
             if self._closing:
                 return None
-            job = replace(self.view().waiting[0], state="running", started=time.monotonic())
+            job = replace(self._ready()[0], state="running", started=time.monotonic())
             self._stop = StopRequest()
             self._put(job, write=True)
             return job.spec
@@ -328,6 +360,9 @@ class JobQueue:
                 del self._jobs[old.id]
 
     # -- helpers, called under the lock ----------------------------------------------------------------
+
+    def _ready(self) -> list[Job]:
+        return [job for job in self.view().waiting if not job.held]
 
     def _note_change(self) -> None:
         self._version += 1

@@ -52,7 +52,7 @@ REFUSALS = ("upload_too_large", "one_picture_here", "folder_dropped", "address_d
 def wire_inputs(page: Page) -> None:
     inputs, options = page.inputs, page.options
     pictures = [inputs.start, inputs.start_images, inputs.end, inputs.position]
-    states = [page.keyframes.rows, page.hidden_settings, page.seed_source]
+    states = [page.keyframes.rows, page.hidden_settings, page.seed_source, page.edited]
     watched = [*page.form_widgets, *pictures, *states, page.language]
     changes = partial(gr.on, [widget.change for widget in watched])
     changed = page.on(changes, refresh_form, [*page.shown_widgets, inputs.kept], trigger_mode="always_last")
@@ -266,7 +266,9 @@ def restore_request(
         remembered = {name: value for name, value in values.items() if name not in SEED}
         source = None if request.seed is None else source_of_seed(values["seed"], pictures)
     page.app.remember(**remembered)
+    page.app.queue.release(data[page.edited])  # the form holds something else now
     return {
+        page.edited: "",
         page.seed_source: source,
         **page.filled(values),
         **page.with_starts(pictures.start, pictures.position),

@@ -31,7 +31,7 @@ def wire_jobs(page: Page) -> None:
         """The page's script names the job that a button acts on, then the handler acts."""
         return page.on(button.click(None, None, job, js=job_script).then, act, outputs, job)
 
-    told = [page.message, *(page.fields[name] for name in SEED)]
+    told = [page.message, page.edited, *(page.fields[name] for name in SEED)]
     started = page.on(page.inputs.start_button.click, start_jobs, told)
     sampled = page.on(result.sample.click, take_sample, page.restored_widgets)
     page.on(sampled.then, start_jobs, told)
@@ -44,15 +44,17 @@ def wire_jobs(page: Page) -> None:
 
 
 def start_jobs(page: Page, data: Data) -> Updates:
-    """Queue a job for each start image."""
+    """Queue a job for each start image; the first takes the place of the job that is being edited."""
     queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
     requests = to_requests(values, page.pictures(data), data[page.hidden_settings])
     waits = queue.view().running is not None
-    job = queue.find(_add_all(page, requests, folder, page.eight_bit(data))[-1])
+    ids = _add_all(page, requests, folder, page.eight_bit(data))
+    queue.supersede(data[page.edited], ids[0])
+    job = queue.find(ids[-1])
     waiting = len(queue.view().waiting)
-    updates: Updates = {page.message: messages.NOTHING}
+    updates: Updates = {page.message: messages.NOTHING, page.edited: ""}
     if waits and waiting:
-        updates = page.note(data, "page.queued", count=waiting)
+        updates |= page.note(data, "page.queued", count=waiting)
     if job and values["random_seed"]:
         updates |= {page.fields["random_seed"]: True, page.fields["seed"]: (seed := str(job.request.seed))}
         page.app.remember(seed=seed)
@@ -102,24 +104,21 @@ def take_settings(page: Page, data: Data) -> Updates:
 
 
 def edit_job(page: Page, data: Data) -> Updates:
-    """Take a waiting job out of the queue, and fill the form with its request and copies of its pictures."""
+    """Hold a waiting job, and fill the form with its request and copies of its pictures."""
     queue, words = page.app.queue, page.words(data)
     job = queue.find(str(data[page.result.shown] or ""))
-    if job is None or job.state != "waiting" or job.progress.sections_done:
+    if job is None or not queue.hold(job.id):
         return page.note(data, "live.job_begun")
-    copied = partial(_copy_picture, folder=page.app.uploads / "restored")
-    request = job.request.map_images(copied)
-    if not queue.remove(job.id):
-        return page.note(data, "live.job_begun")
-    seed = None if job.spec.random_seed else request.seed
-    undo = words("live.put_back"), f"jobs/{job.id}/restore"
+    undo = words("live.release"), f"jobs/{job.id}/release"
     said = messages.note(words("live.editing", button=words(start_key(queue.view()))), undo)
     try:
-        request = replace(request, seed=seed)
-        return restore_request(page, request, data, is_from_file=False) | {page.message: said}
+        request = job.request.map_images(partial(_copy_picture, folder=page.app.uploads / "restored"))
+        request = replace(request, seed=None if job.spec.random_seed else request.seed)
+        restored = restore_request(page, request, data, is_from_file=False)
     except BaseException:
-        queue.restore([job.id])
+        queue.release(job.id)
         raise
+    return restored | {page.edited: job.id, page.message: said}
 
 
 def _copy_picture(image: str, folder: Path) -> str:

@@ -21,6 +21,7 @@ def write_kept(page: Page, data: Data, pictures: Pictures) -> str:
         "rows": {section: [row.image] if row.image else [] for section, row in pictures.rows.items()},
         "prompts": {section: row.prompt for section, row in pictures.rows.items()},
         "hidden": data[page.hidden_settings],
+        "edited": data[page.edited],
         "seed": data[page.seed_source] if page.is_seed_from_file(data) else None,
     }
     return json.dumps(kept)

@@ -37,6 +37,7 @@ def _restore_kept(page: Page, data: Data) -> Updates:
             for section, prompt in kept["prompts"].items()
         }
         hidden = {name: kept["hidden"][name] for name in HIDDEN_SETTINGS if name in kept["hidden"]}
+        edited = str(kept.get("edited", ""))
         seed = None if kept.get("seed") is None else str(kept["seed"]["seed"])
         starts, ends = kept_paths(page, data, "start"), kept_paths(page, data, "end")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -44,6 +45,7 @@ def _restore_kept(page: Page, data: Data) -> Updates:
     position = kept.get("position")
     # nothing is taken from a quick hand
     updates: Updates = page.with_starts(starts, position) if starts else {}
+    updates[page.edited] = edited
     if ends:
         updates[page.inputs.end] = view_of(ends[0])
     if rows:

@@ -58,7 +58,7 @@ def build_page(app: AppState) -> gr.Blocks:
         parts = inputs, options, keyframes, presets, result
         gr.HTML(f"{words('live.page_title')} {VERSION}", elem_id="foot", padding=False)
         gr.HTML('<p id="ichi-notices"></p>', padding=False)  # nothing is below it that it could move
-        states = {"hidden_settings": gr.State({}), "seed_source": gr.State(None)}
+        states = {"hidden_settings": gr.State({}), "seed_source": gr.State(None), "edited": gr.State("")}
         page = Page(app, labels.fields, *parts, **states, language=language)
         wire_inputs(page)
         wire_settings(page)

@@ -28,7 +28,7 @@ WORDS = (
     *("live.copied", "live.close", "live.progress", "live.preview", "live.queue", "live.show", "live.up"),
     *("live.remove", "live.unfinished", "live.finish", "live.short", "live.short_info", "live.discard"),
     *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away", "live.sending"),
-    *("live.clear", "live.edit"),
+    *("live.clear", "live.edit", "live.release"),
     *("live.english", "live.phrase_in", "live.phrase_pan", "live.phrase_turn", "live.phrase_wind"),
     *("live.invitation", "live.sample", "live.crop", "live.frame", "live.so_far", "live.back"),
 )
@@ -259,13 +259,14 @@ def _item(job: Job, words: Translator, is_first: bool = True) -> dict[str, Any]:
     actions = []
     if job.state == "waiting":
         can_edit = not job.progress.sections_done  # else what is made would be lost
-        actions = [*([] if is_first else ["up"]), *(["edit"] if can_edit else []), "remove"]
+        change = ["release"] if job.held else ["edit"] if can_edit else []
+        actions = [*([] if is_first else ["up"]), *change, "remove"]
     elif job.state != "running" and job.video is not None:
         actions = ["show"]
     return {
         "id": job.id,
         "state": job.state,
-        "state_text": words(f"live.state_{job.state}"),
+        "state_text": words("live.state_held" if job.held else f"live.state_{job.state}"),
         "name": job.name,
         "prompt": _shortened(job.request.prompt) or words("live.no_prompt"),
         "thumbnail": f"ichi/jobs/{job.id}/thumbnail" if job.thumbnail else None,

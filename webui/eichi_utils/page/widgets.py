@@ -48,7 +48,8 @@ class Page:
 
     `fields` are the widgets of the form's plain values, by name; `hidden_settings` holds the settings of a
     request that no field shows; `seed_source` holds where the seed has come from, if that is a file (see
-    `source_of_seed`); `language` is the page's.
+    `source_of_seed`); `edited` holds the id of the queue's job that the form edits, if any; `language` is
+    the page's.
     """
 
     app: AppState
@@ -60,6 +61,7 @@ class Page:
     result: Result
     hidden_settings: Any
     seed_source: Any
+    edited: Any
     language: Any
 
     @property
@@ -80,7 +82,7 @@ class Page:
         """All else that makes a request."""
         inputs, rows = self.inputs, self.keyframes
         pictures = inputs.start, inputs.start_images, inputs.end, inputs.position
-        return [*pictures, rows.rows, rows.plan, self.hidden_settings, self.seed_source]
+        return [*pictures, rows.rows, rows.plan, self.hidden_settings, self.seed_source, self.edited]
 
     @property
     def shown_widgets(self) -> list[Any]:
