@@ -199,9 +199,7 @@ class Screen:
 
     def choose_language(self, language: str) -> None:
         with self.asking():
-            self.page.click("#language input")
-            name = Translator(language)("page.language_name")
-            self.page.get_by_role("option", name=name).click()
+            self.page.select_option("#ichi-language", language)
 
     def chosen(self, field: str) -> str:
         return self.page.locator(f"#{field} input:checked").get_attribute("value") or ""

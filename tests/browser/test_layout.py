@@ -166,11 +166,12 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab,
     assert found == {}
 
 
-# -- scrollbars, which browsers that are driven hide -----------------------------------------------------------
+# -- scrollbars, which browsers that are driven hide ---------------------------------------------------------
 
 SCROLLING = """() => [...document.querySelectorAll("body *")].filter((element) => {
     const { overflowX, overflowY } = getComputedStyle(element), scrolls = /auto|scroll/;
-    const width = element.offsetWidth - element.clientWidth, height = element.offsetHeight - element.clientHeight;
+    const width = element.offsetWidth - element.clientWidth;
+    const height = element.offsetHeight - element.clientHeight;
     return scrolls.test(overflowX) && height > 8 || scrolls.test(overflowY) && width > 8;
 }).map((element) => element.id || element.className)"""
 
@@ -179,8 +180,9 @@ def test_scrollbars_stand_nowhere_without_need_and_move_nothing(app: App, browse
     app.keep_settings()
     showing = launch(browser.browser_type, ignore_default_args=["--hide-scrollbars"])
     assert showing is not None
-    screen = Screen(showing.new_page(viewport=SIZE, locale="en-US"), app.url).open()
-    page, parts = screen.page, ("#header", "#left", "#stage", "#language")
+    page = showing.new_page(viewport={"width": 1280, "height": 1200}, locale="en-US")
+    screen = Screen(page, app.url).open()
+    parts = "#header", "#left", "#stage", "#ichi-language"
     places = [page.locator(part).bounding_box() for part in parts]
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
     assert page.evaluate(SCROLLING) == []

@@ -41,7 +41,9 @@ def watched(app: App, browser: Browser, pictures: dict[str, Path]) -> list[dict[
 def status_of(section: int) -> str:
     """An expression for what stands there while one of two sections is sampled."""
     number = pattern("live.section", number=str(section), sections="2")
-    return pattern("live.status", section=number, stage=pattern("live.step", step=r"\d+", steps="40"))
+    return "(?i)" + pattern(
+        "live.status", section=number, stage=pattern("live.step", step=r"\d+", steps="40")
+    )
 
 
 def played(screen: Screen) -> dict[str, float]:
@@ -108,7 +110,7 @@ def test_the_stage_shows_the_preview_until_there_is_a_video_so_far(watched):
 
 
 def test_the_video_so_far_plays_while_the_next_section_is_made(watched):
-    second = pattern("live.section", number="2", sections="2")
+    second = "(?i)" + pattern("live.section", number="2", sections="2")
     assert any(now["playing"] for now in watched if re.match(second, now["status"]))
     assert any(SO_FAR.fullmatch(now["caption"]) for now in watched)
 

@@ -62,7 +62,9 @@ def test_the_queue_is_cleared_changed_and_brought_back(queued: Screen):
     page.locator(WAITING).nth(2).locator(".ichi-queue-edit").click()
     expect(queued.message).to_have_text(WORDS("live.editing", button=WORDS("page.start_queue")))
     page.locator(WAITING).nth(2).locator(".ichi-queue-release").click()
-    expect(page.locator(WAITING).nth(2).locator(".ichi-queue-state")).to_have_text(WORDS("live.state_waiting"))
+    expect(page.locator(WAITING).nth(2).locator(".ichi-queue-state")).to_have_text(
+        WORDS("live.state_waiting")
+    )
 
     page.locator(WAITING).first.locator(".ichi-queue-remove").click()
     expect(queued.message).to_have_text(WORDS("live.removed"))

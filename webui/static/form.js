@@ -20,6 +20,21 @@
     for (const id of ids) if (byId(id)) byId(id).classList.add("ichi-changed");
   }
 
+  /* ---- "Other" opens a number, in which one types at once ------------------------------------------------------------- */
+
+  document.addEventListener("click", ({ target, detail }) => {
+    if (!detail || !target.matches(".ichi-choice input[value=other]")) return;   // not with the keys, which pass by
+    const choice = target.closest(".ichi-choice");
+    const watch = new MutationObserver(() => {
+      const number = choice.querySelector("input[type=number]");
+      if (!number) return;
+      watch.disconnect();
+      number.focus();
+      number.select();
+    });
+    watch.observe(choice, { childList: true, subtree: true });
+  });
+
   /* ---- the prompt ------------------------------------------------------------------------------------------------------ */
 
   const promptField = () => document.querySelector("#prompt textarea");

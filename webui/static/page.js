@@ -26,6 +26,7 @@
     if (source && wanted === language) return;
     if (source) source.close();
     language = wanted;
+    byId("language").value = language;
     document.documentElement.lang = { "zh-tw": "zh-Hant-TW" }[language] || language;
     source = listen(new URL(`events?lang=${encodeURIComponent(language)}`, base).href, {
       state: (text) => receive(JSON.parse(text)),
@@ -254,6 +255,13 @@
     if (action === "show") { ichiStage.pin(row.dataset.id); render(); byId("screen").scrollIntoView({ block: "nearest" }); }
     else if (action === "edit") { edited = row.dataset.id; click("edit-job"); }
     else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
+  });
+
+  document.addEventListener("change", ({ target }) => {
+    if (target.id !== "ichi-language") return;
+    const code = document.querySelector("#language :is(input, textarea)");
+    code.value = target.value;
+    code.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
   function showFolder() {

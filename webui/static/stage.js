@@ -34,7 +34,8 @@
   function view() {
     const result = shownResult(), isPinned = Boolean(result && result.id === pinned);
     if (state.job && !isPinned) return result && !wantsPreview ? "video" : "running";
-    if (wantsPicture && !isPinned && picture()) return "ready";
+    const isOlder = outcome() && result && result.id !== outcome().id;   // than what is told below
+    if ((wantsPicture || isOlder) && !isPinned && picture()) return "ready";
     return result ? "video" : picture() ? "ready" : "empty";
   }
 
@@ -215,7 +216,7 @@
     told = count;
   }
 
-  const outcome = () => (state.outcome && !dismissed.has(state.outcome.id) ? state.outcome : null);
+  const outcome = () => (state.outcome && !state.job && !dismissed.has(state.outcome.id) ? state.outcome : null);
 
   function renderOutcome() {
     const ended = outcome();

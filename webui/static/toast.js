@@ -8,13 +8,21 @@
   let timer = null, isPointedAt = false, heard = "";   // the number of the last message in #message
 
   function show(markup) {
-    const before = byId("ichi-toast"), toast = before.cloneNode(true);
+    const before = byId("ichi-toast"), toast = before.cloneNode(true), undone = before.hidden ? null : removed(before);
     before.replaceWith(toast);                      // a box of its own for each message: none changes its size
     const said = byId("ichi-toast-said");
     toast.hidden = false;
     said.setAttribute("role", markup.includes("ichi-error") ? "alert" : "status");
     said.innerHTML = markup;
+    const both = undone && removed(toast);          // one undo for all that was removed while it stands there
+    if (both) said.querySelector("[data-ichi-undo]").dataset.ichiUndo = `jobs/${undone},${both}/restore`;
     planEnd();
+  }
+
+  /* The ids of the jobs that the undo in a toast brings back. */
+  function removed(toast) {
+    const button = toast.querySelector("[data-ichi-undo]");
+    return ((button && button.dataset.ichiUndo.match(/^jobs\/(.+)\/restore$/)) || [])[1];
   }
 
   function tell(text) {

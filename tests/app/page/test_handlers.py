@@ -101,6 +101,7 @@ def test_a_wrong_value_is_named_and_not_remembered(app, page):
     for value in (None, {"a": 1}, 10**30):
         page.set(crf=value)
         assert text(page.shown["outlook"]).startswith(f'"{WORDS("field.crf")}" must be')
+    page.set(prompt="A cat.")
     page.set(steps=None, prompt=None)
     assert app.kept_settings()["steps"] == SMALLEST["steps"]
     assert app.kept_settings()["prompt"] == "", "an emptied text is one"
@@ -419,8 +420,9 @@ def test_a_result_can_be_repeated_continued_and_restored(app, page, cat):
     assert f"{frames} frames" in result["caption"]
     assert size in result["caption"]
 
-    page.set(prompt="Something else.", steps=7)
+    page.set(prompt="Something else.", steps=7, copy_keyframes=True)
     assert text(page.click("take-settings", job=job)) == WORDS("page.restored")
+    assert page.shown["copy-keyframes"], "a video without rows of sections tells nothing of them"
     assert (page.shown["prompt"], page.shown["steps"]) == ("A cat.", 1)
     assert (page.shown["random-seed"], page.shown["seed"]) == (False, str(load_request(video).seed))
 

@@ -154,6 +154,7 @@ def test_the_page_gets_the_words_of_its_files():
     asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
     asked |= {f"live.{action}" for action in ("show", "up", "edit", "release", "remove")}
     asked |= {f"live.{action}" for action in ("finish", "short", "discard")}
+    asked |= {"page.language"}  # of the menu, which Python writes
     assert asked == set(WORDS)
 
 
@@ -169,14 +170,14 @@ def running(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
-        ({"progress": Progress()}, {"status": "getting ready"}),
-        ({"progress": Progress("prompt")}, {"status": "reading the prompt"}),
-        ({"progress": Progress("sampling", 1, 3, 0, 16)}, {"status": "section 2 of 3, sampling"}),
-        ({"progress": Progress("sampling", 1, 3, 4, 16)}, {"status": "section 2 of 3, step 4 of 16"}),
-        ({"progress": Progress("decoding", 2, 3, 16, 16)}, {"status": "section 3 of 3, decoding"}),
+        ({"progress": Progress()}, {"status": "Getting ready"}),
+        ({"progress": Progress("prompt")}, {"status": "Reading the prompt"}),
+        ({"progress": Progress("sampling", 1, 3, 0, 16)}, {"status": "Section 2 of 3, sampling"}),
+        ({"progress": Progress("sampling", 1, 3, 4, 16)}, {"status": "Section 2 of 3, step 4 of 16"}),
+        ({"progress": Progress("decoding", 2, 3, 16, 16)}, {"status": "Section 3 of 3, decoding"}),
         (
             {"progress": Progress("decoding", 2, 3, 16, 16, stage_fraction=0.4)},
-            {"status": "section 3 of 3, decoding (40 %)"},
+            {"status": "Section 3 of 3, decoding (40 %)"},
         ),
         (
             {"stopping": True, "progress": Progress("decoding", 2, 3, 16, 16)},
@@ -192,7 +193,7 @@ def running(**values: Any) -> dict[str, Any]:
                 "and the steps of this section. Only its decoding will be repeated."
             },
         ),
-        ({"progress": Progress("saving", 2, 3, 16, 16)}, {"status": "writing the video"}),
+        ({"progress": Progress("saving", 2, 3, 16, 16)}, {"status": "Writing the video"}),
         (
             {"stopping": True, "progress": Progress("saving", 2, 3, 16, 16, sections_done=3)},
             {"status": "All sections are done, so the video is being saved instead of stopping."},

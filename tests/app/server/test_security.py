@@ -135,6 +135,10 @@ def test_web_sockets_are_refused(local, locked):
 # -- headers and blocked paths -----------------------------------------------------------------------
 
 
+def test_a_browser_keeps_no_page_that_going_back_would_show_with_old_settings(local):
+    assert local.get("/").headers["cache-control"] == "no-store"
+
+
 def test_every_answer_has_safe_headers_and_files_may_run_nothing(local):
     refused = {"Origin": "http://evil.example"}
     replies = [local.get("/"), local.get("/x"), local.get("/", headers=refused), local.get("/login")]

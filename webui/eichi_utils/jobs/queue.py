@@ -162,7 +162,7 @@ class JobQueue:
             return True
 
     def supersede(self, job_id: str, by: str) -> bool:
-        """Put a waiting job in the place of a held one, which goes; False where that is not held (any more)."""
+        """Put a waiting job in the place of a held one, which goes; False where none is held (any more)."""
         with self._changed:
             held, job = self._jobs.get(job_id), self._jobs.get(by)
             if held is None or not held.held:

@@ -255,6 +255,8 @@ def restore_request(
     keyframes = page.keyframes
     check_embedded_pictures(request)
     values, pictures, hidden = from_request(request, page.app.uploads / "restored")
+    if not request.keyframes:
+        values["copy_keyframes"] = page.values(data)["copy_keyframes"]
     if request.previous_video is None:
         values["join"] = page.values(data)["join"]
     else:

@@ -1,5 +1,6 @@
 """The page: its parts in their order, and the handlers that its widgets call."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -37,10 +38,9 @@ def build_page(app: AppState) -> gr.Blocks:
             labels.make(gr.HTML, "title", padding=False)
             if app.options.demo:
                 labels.make(gr.HTML, "demo", padding=False)
-            names = [(Translator(code)("page.language_name"), code) for code in LANGUAGES]
             gr.HTML(static_html("setup.html"), padding=False)  # takes no room where everything is well
-            small: dict[str, Any] = {"container": False, "filterable": False, "min_width": 0}
-            language = labels.make(gr.Dropdown, "language", choices=names, value=app.language, **small)
+            gr.HTML(_language_menu(), padding=False)
+            language = gr.Textbox(app.language, visible="hidden", elem_id="language")
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left"):
                 inputs = Inputs(labels)
@@ -68,6 +68,13 @@ def build_page(app: AppState) -> gr.Blocks:
         _wire_page(blocks, labels, page)
         add_api(app)
     return blocks
+
+
+def _language_menu() -> str:
+    """Return the browser's own menu: gradio's stays open when the keyboard leaves it."""
+    names = {code: html.escape(Translator(code)("page.language_name")) for code in LANGUAGES}
+    options = "".join(f'<option value="{code}" lang="{code}">{name}</option>' for code, name in names.items())
+    return f'<select id="ichi-language" data-ichi-label="page.language">{options}</select>'
 
 
 class _FilledPage(gr.Blocks):

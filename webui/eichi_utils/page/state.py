@@ -28,7 +28,7 @@ WORDS = (
     *("live.copied", "live.close", "live.progress", "live.preview", "live.queue", "live.show", "live.up"),
     *("live.remove", "live.unfinished", "live.finish", "live.short", "live.short_info", "live.discard"),
     *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away", "live.sending"),
-    *("live.clear", "live.edit", "live.release"),
+    *("live.clear", "live.edit", "live.release", "page.language"),
     *("live.english", "live.phrase_in", "live.phrase_pan", "live.phrase_turn", "live.phrase_wind"),
     *("live.invitation", "live.sample", "live.crop", "live.frame", "live.so_far", "live.back"),
 )
@@ -104,11 +104,11 @@ def start_key(view: QueueView) -> str:
 
 def _job(job: Job, words: Translator) -> dict[str, Any]:
     progress, prompt = job.progress, _shortened(job.request.prompt)
-    left = None if job.stopping else progress.seconds_left
+    left, status = None if job.stopping else progress.seconds_left, _status(job, words)
     return {
         "id": job.id,
         "label": words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name,
-        "status": _status(job, words),
+        "status": status[:1].upper() + status[1:],
         "left": "" if left is None else words("live.left", time=format_duration(left, words)),
         "fraction": round(progress.fraction, 4),
         "stopping": job.stopping,

@@ -93,6 +93,8 @@ class SafeHeaders:
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
                 safe = SAFE_HEADERS | {"Content-Security-Policy": policy}
+                if scope["path"] == "/":  # it is served as it was filled in: Back must not show an old one
+                    safe |= {"Cache-Control": "no-store"}
                 MutableHeaders(scope=message).update(safe)
             await send(message)
 

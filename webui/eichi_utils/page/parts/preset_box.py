@@ -18,4 +18,4 @@ class PresetBox:
             self.startup = make(gr.Checkbox, "startup-preset", min_width=160, scale=2)
         with gr.Row(equal_height=True):
             self.name = make(gr.Textbox, "preset-name", max_lines=1, scale=3)
-            self.save = make(gr.Button, "save-preset", min_width=100, scale=1)
+            self.save = make(gr.Button, "save-preset", size="sm", min_width=100, scale=1)

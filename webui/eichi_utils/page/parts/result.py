@@ -18,7 +18,7 @@ class Result:
         with gr.Column(elem_id="stage"):
             gr.HTML(static_html("stage.html").replace("{max_upload}", str(MAX_UPLOAD)), padding=False)
             with gr.Row(elem_id="result-buttons"):
-                self.stop = labels.make(gr.Button, "stop", size="sm", min_width=80)
+                self.stop = labels.make(gr.Button, "stop", size="sm", min_width=80, interactive=False)
                 self.again, self.proceed, self.take_settings = (
                     labels.make(gr.Button, name, size="sm", min_width=80)
                     for name in ("again", "continue", "take-settings")
