@@ -26,7 +26,7 @@
     if (source && wanted === language) return;
     if (source) source.close();
     language = wanted;
-    byId("language").value = language;
+    if (byId("language")) byId("language").value = language;
     document.documentElement.lang = { "zh-tw": "zh-Hant-TW" }[language] || language;
     source = listen(new URL(`events?lang=${encodeURIComponent(language)}`, base).href, {
       state: (text) => receive(JSON.parse(text)),
@@ -258,10 +258,7 @@
   });
 
   document.addEventListener("change", ({ target }) => {
-    if (target.id !== "ichi-language") return;
-    const code = document.querySelector("#language :is(input, textarea)");
-    code.value = target.value;
-    code.dispatchEvent(new Event("input", { bubbles: true }));
+    if (target.id === "ichi-language") document.querySelector(`#language input[value="${target.value}"]`).click();
   });
 
   function showFolder() {

@@ -40,7 +40,7 @@ def build_page(app: AppState) -> gr.Blocks:
                 labels.make(gr.HTML, "demo", padding=False)
             gr.HTML(static_html("setup.html"), padding=False)  # takes no room where everything is well
             gr.HTML(_language_menu(), padding=False)
-            language = gr.Textbox(app.language, visible="hidden", elem_id="language")
+            language = gr.Radio(list(LANGUAGES), value=app.language, visible="hidden", elem_id="language")
         with gr.Row(elem_id="halves"):
             with gr.Column(elem_id="left"):
                 inputs = Inputs(labels)
