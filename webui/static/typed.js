@@ -14,7 +14,9 @@
   let isPlanned = false;
 
   document.addEventListener("input", ({ target }) => {
-    if (target.matches(FIELDS)) typedAt.set(nameOf(target), performance.now());
+    if (!target.matches(FIELDS)) return;
+    typedAt.set(nameOf(target), performance.now());
+    typed.delete(nameOf(target));                  // a quick hand was here first
   }, true);
 
   window.addEventListener("pagehide", () => {
