@@ -125,3 +125,12 @@ def test_ctrl_and_enter_start_from_every_field(open_with, pictures):
         before = screen.text("ichi-caption")
         screen.page.keyboard.press("Control+Enter")
         screen.wait_for_result(before)
+
+
+def test_a_click_on_other_lets_one_type_the_number_at_once(open_with):
+    screen = open_with(seconds=1)
+    screen.page.locator("#seconds-choice label").last.click()
+    expect(screen.page.locator("#seconds input[type=number]")).to_be_focused()
+    with screen.asking():
+        screen.page.keyboard.type("2.5")
+    expect(screen.page.locator("#outlook p")).to_contain_text("2.43")

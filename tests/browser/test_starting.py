@@ -155,3 +155,14 @@ def test_a_double_click_on_again_makes_one_more_video(screen: Screen, app: App, 
     screen.page.wait_for_timeout(300)
     screen.wait_until_idle()
     assert len(app.videos()) == before + 1
+
+
+def test_on_a_phone_a_start_brings_what_is_made_into_sight(open_with, pictures):
+    screen = open_with(resolution=192, steps=100, seconds=10)
+    screen.page.set_viewport_size({"width": 420, "height": 860})
+    screen.put("start-image", pictures["red"])
+    expect(screen.page.locator("#ichi-screen")).not_to_be_in_viewport(ratio=0.9)
+    screen.start()
+    screen.wait_until_running()
+    for part in ("#ichi-screen", "#ichi-progress", "#stop"):
+        expect(screen.page.locator(part)).to_be_in_viewport(ratio=1)

@@ -55,6 +55,20 @@ def test_a_note_goes_by_itself_and_the_next_one_has_its_own_time(page, toast):
     expect(toast).to_be_hidden()
 
 
+def test_one_undo_brings_back_all_that_was_removed_while_it_stands_there(page, toast):
+    undo = toast.locator("[data-ichi-undo]")
+    for name in ("b", "c,d"):
+        show(page, NOTE)
+        show(page, messages.note("Removed.", ("Undo", f"jobs/{name}/restore")))
+        expect(undo).to_have_attribute("data-ichi-undo", f"jobs/a,{name}/restore")
+        page.evaluate("ichiToast.close()")
+    show(page, OTHER)
+    show(page, NOTE)
+    expect(undo).to_have_attribute("data-ichi-undo", "jobs/a/restore")
+    show(page, messages.note("Settings were reset.", ("Undo", "settings:{}")))
+    expect(undo).to_have_attribute("data-ichi-undo", "settings:{}")
+
+
 def test_an_error_stays_until_it_is_closed(page, toast):
     show(page, PROBLEM)
     expect(toast.get_by_role("alert")).to_contain_text(WORDS("error.no_result"))
