@@ -248,7 +248,7 @@
 
   window.ichiStage = {
     render,
-    shownResult: () => (state ? shownResult() : null),
+    shownResult: () => (state && view() === "video" ? shownResult() : null),
     outcome: () => (state ? outcome() : null),
     pin: (id) => { pinned = id; },
     dismiss: () => { if (outcome()) dismissed.add(outcome().id); },
