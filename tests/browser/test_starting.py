@@ -1,5 +1,6 @@
 """The Start button: as many jobs as somebody wanted, and with the pictures that were on their way."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,11 @@ def test_start_waits_for_a_picture_that_is_on_its_way(
     screen.page.route(UPLOAD, lambda route: held.append(route))
     screen.page.set_input_files(f"#{place} input[type=file]", pictures["green"])
     screen.wait_until(lambda: held, "it is on its way")
+    assert "Uploading" not in screen.page.locator("#left").inner_text()
+    if place == "start-image":
+        waiting = screen.page.locator("#start-image .wrap:has(> .uploading)")
+        shown = waiting.evaluate("box => getComputedStyle(box, '::before').content")
+        assert shown == json.dumps(WORDS("live.sending"), ensure_ascii=False)
     for _ in range(3):
         screen.page.locator("#start").evaluate("button => button.click()")
     screen.page.wait_for_timeout(300)

@@ -25,14 +25,13 @@
   document.addEventListener("click", ({ target, detail }) => {
     if (!detail || !target.matches(".ichi-choice input[value=other]")) return;   // not with the keys, which pass by
     const choice = target.closest(".ichi-choice");
-    const watch = new MutationObserver(() => {
+    const focus = () => {
       const number = choice.querySelector("input[type=number]");
-      if (!number) return;
-      watch.disconnect();
-      number.focus();
-      number.select();
-    });
+      if (number) { watch.disconnect(); number.focus(); number.select(); }
+    };
+    const watch = new MutationObserver(focus);
     watch.observe(choice, { childList: true, subtree: true });
+    focus();
   });
 
   /* ---- the prompt ------------------------------------------------------------------------------------------------------ */
