@@ -376,7 +376,7 @@
         const isOurs = /^text\/plain/.test(response.headers.get("content-type"));   // not a proxy's page
         said = !response.ok && isOurs ? response.clone().text() : "";
         if (!response.ok) giveUp();
-      }, () => { giveUp(); refuse("not_sent"); });   // Gradio says nothing then
+      }, () => { giveUp(); ichiToast.tell(state.words["page.not_sent"]); });   // Gradio says nothing then
     }
     return answer;
   };

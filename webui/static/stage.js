@@ -227,6 +227,7 @@
     setText(byId("failure-title"), ended.title);
     setText(byId("failure-text"), ended.text);
     show(byId("failure-finish"), ended.can_finish);
+    setText(byId("failure-finish"), ended.finish);
     show(byId("failure-copy"), ended.failed);
     byId("failure-copy").dataset.ichiCopy = ended.details;
   }

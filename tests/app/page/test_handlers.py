@@ -351,6 +351,14 @@ def test_a_folder_that_takes_no_files_is_refused_and_not_kept(app, page):
     assert app.kept_settings().get("output_folder", "outputs") == "outputs"
 
 
+def test_nothing_is_made_for_a_folder_that_takes_no_files(app, page, cat):
+    page.choose("start-image", page.upload(cat))
+    before = len(jobs(app))
+    page.shown["output-folder"] = "/proc/cats"  # a hand that is faster than the answer about it
+    assert "ichi-error" in page.click("start")
+    assert len(jobs(app)) == before
+
+
 def test_a_second_job_waits_and_stop_stops_the_shown_one(app, page, cat):
     page.choose("start-image", page.upload(cat))
     page.set(steps=100, seconds=60)

@@ -136,7 +136,19 @@ def test_every_state_has_words_in_every_language(name, language):
 
 
 def test_another_language_changes_words_and_nothing_else():
-    texts = {"title", "words", "text", "status", "left", "label", "caption", "state_text", "notices", "kept"}
+    texts = {
+        "title",
+        "words",
+        "text",
+        "status",
+        "left",
+        "label",
+        "caption",
+        "state_text",
+        "notices",
+        "kept",
+        "finish",
+    }
     texts |= {"start", "stop", "waiting"}
 
     def without_words(state: object) -> object:
@@ -154,7 +166,7 @@ def test_the_page_gets_the_words_of_its_files():
     asked = {key for text in named for key in re.findall(r"""["'`]((?:live|setup)\.\w+)["'`]""", text)}
     asked |= {f"live.{action}" for action in ("show", "up", "edit", "release", "remove")}
     asked |= {f"live.{action}" for action in ("finish", "short", "discard")}
-    asked |= {"page.language"}  # of the menu, which Python writes
+    asked |= {"page.language", "page.not_sent"}  # of the menu, which Python writes, and of a toast
     assert asked == set(WORDS)
 
 
@@ -312,6 +324,7 @@ def test_the_newest_failure_stays_when_later_jobs_end_well():
             "details": "Traceback <b>",
             "text": ENGLISH("error.out_of_memory") + nothing,
             "can_finish": can_finish,
+            "finish": ENGLISH("live.retry"),
         }
 
 
@@ -320,6 +333,7 @@ def test_a_stopped_job_says_what_is_kept_until_another_runs_or_ends():
     stopped = replace(stopped, progress=replace(stopped.progress, sections=3, sections_done=2))
     outcome = state_of(view(unfinished=[stopped]))["outcome"]
     assert (outcome["failed"], outcome["can_finish"]) == (False, True)
+    assert outcome["finish"] == ENGLISH("live.finish")
     assert outcome["title"] == "261124_000002 was stopped."
     assert "2 of 3" in outcome["text"]
     nothing = state_of(view(ended=[replace(stopped, can_finish=False)]))["outcome"]

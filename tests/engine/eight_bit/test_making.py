@@ -255,7 +255,7 @@ def test_the_page_shows_the_conversion_and_can_stop_it(models, tmp_path):
     job_id = queue.add(make_request(seconds=0.5), tmp_path / "out")
     is_half_made = lambda view: view.running and (view.running.progress.stage_fraction or 0) >= 0.5  # noqa: E731
     view = wait_until(queue, is_half_made, LONG)
-    assert status(view).startswith("making the 8-bit weights (")
+    assert status(view).startswith("Making the 8-bit weights (")
     assert queue.stop(job_id)
     assert status(queue.view()) == "Stopping. The finished part of the 8-bit weights is kept."
     wait_until(queue, lambda view: view.ended, LONG)

@@ -12,6 +12,7 @@ from diffusers_helper.public import load_request, new_file
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
 from ..form import OWN_CHOICES, SEED, to_requests
+from ..output import try_folder
 from ..uploads.continued import save_last_frame
 from . import messages
 from .handlers import restore_request
@@ -47,6 +48,7 @@ def start_jobs(page: Page, data: Data) -> Updates:
     """Queue a job for each start image; the first takes the place of the job that is being edited."""
     queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
     requests = to_requests(values, page.pictures(data), data[page.hidden_settings])
+    try_folder(folder)  # before anything is made for it
     waits = queue.view().running is not None
     ids = _add_all(page, requests, folder, page.eight_bit(data))
     queue.supersede(data[page.edited], ids[0])

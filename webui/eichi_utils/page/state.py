@@ -28,7 +28,7 @@ WORDS = (
     *("live.copied", "live.close", "live.progress", "live.preview", "live.queue", "live.show", "live.up"),
     *("live.remove", "live.unfinished", "live.finish", "live.short", "live.short_info", "live.discard"),
     *("live.discard_sure", "live.choose_file", "live.paste_picture", "live.take_away", "live.sending"),
-    *("live.clear", "live.edit", "live.release", "page.language"),
+    *("live.clear", "live.edit", "live.release", "page.language", "page.not_sent"),
     *("live.english", "live.phrase_in", "live.phrase_pan", "live.phrase_turn", "live.phrase_wind"),
     *("live.invitation", "live.sample", "live.crop", "live.frame", "live.so_far", "live.back"),
 )
@@ -190,6 +190,7 @@ def _outcome(
     if job is None:
         return None
     can_finish = any(job.id == other.id for other in view.unfinished)
+    is_kept = bool(job.progress.sections_done or job.progress.steps_kept)
     lines = [error_text(job.failure, words)] if job.failure else []
     if can_finish or not job.failure:
         lines.append(_left_of(job, words))
@@ -200,13 +201,14 @@ def _outcome(
         "text": "\n".join(lines),
         "details": job.failure.details if job.failure else "",
         "can_finish": can_finish,
+        "finish": words("live.finish" if is_kept else "live.retry"),
     }
 
 
 def _trouble(trouble: Failure, words: Translator) -> dict[str, Any]:
     text = error_text(trouble, words)
     named = {"id": trouble.code, "title": words("live.trouble"), "text": text, "details": trouble.details}
-    return named | {"failed": True, "can_finish": False}
+    return named | {"failed": True, "can_finish": False, "finish": ""}
 
 
 def _unfinished(job: Job, words: Translator) -> dict[str, Any]:

@@ -46,7 +46,6 @@ class Inputs:
             self.start = make(gr.Image, "start-image", keys=hint, **SIZE, **PICTURE)
             self.start_images = make(gr.Gallery, "several-images", visible=False, **SIZE, **GALLERY)
             self.end = make(gr.Image, "end-image", keys=hint, **SIZE, **PICTURE)
-        make(gr.Checkbox, "join", visible=False)
         self.position = gr.Number(0.5, visible="hidden", elem_id="position")
         hint = {"placeholder": "page.prompt_hint"}
         with gr.Column(elem_id="prompt-box"):
@@ -55,7 +54,9 @@ class Inputs:
             gr.HTML(static_html("prompt.html"), padding=False)
         lengths, choices = {str(n): float(n) for n in LENGTHS}, length_choices(labels.words, 1)
         self.seconds = Choice(labels, "seconds", lengths, choices=choices, minimum=0.5, step=0.5)
-        make(gr.Checkbox, "loop")
+        with gr.Row(elem_id="ends"):
+            make(gr.Checkbox, "loop", min_width=0)
+            make(gr.Checkbox, "join", visible=False, min_width=0)
         self.estimate = gr.HTML(elem_id="outlook")
         self.refresh_estimate = gr.Button(visible="hidden", elem_id="look-again")
         self.refuse = gr.Button(visible="hidden", elem_id="refuse")
