@@ -118,7 +118,8 @@ WATCH = """() => {
     new PerformanceObserver((list) => {
         for (const { value, sources } of list.getEntries())
             for (const { node, previousRect, currentRect } of sources)
-                window.shifts.push([value, name(node), say(previousRect), say(currentRect)].join(" "));
+                if (!node || node.id !== "foot")   // it goes down with the list of jobs, and nothing is below it
+                    window.shifts.push([value, name(node), say(previousRect), say(currentRect)].join(" "));
     }).observe({ type: "layout-shift", buffered: true });
 }"""
 
@@ -162,9 +163,7 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(app: App, open_tab,
     expect(page.locator("#ichi-notices")).not_to_be_empty()
     expect(screen.message).to_have_text(page.locator("#ichi-notices").text_content())
     look("a notice that comes with the job")
-    job = page.evaluate("ichi.runningJob()")
     screen.end_jobs()
-    page.evaluate("job => ichi.post(`jobs/${job}/discard`)", job)  # else the next page would list it
     assert found == {}
 
 
