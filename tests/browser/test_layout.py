@@ -118,7 +118,7 @@ WATCH = """() => {
     new PerformanceObserver((list) => {
         for (const { value, sources } of list.getEntries())
             for (const { node, previousRect, currentRect } of sources)
-                if (!node || node.id !== "foot")   // it goes down with the list of jobs, and nothing is below it
+                if (!node || node.id !== "foot")   // below which is nothing
                     window.shifts.push([value, name(node), say(previousRect), say(currentRect)].join(" "));
     }).observe({ type: "layout-shift", buffered: true });
 }"""
