@@ -91,9 +91,8 @@ def test_what_is_written_while_the_rows_change_stays_in_its_field(rows: Screen):
         rows.page.keyboard.type(letter)
         rows.page.wait_for_timeout(50)
     expect_rows(rows, 2)
-    rows.settle()
     assert field.input_value() == text
-    assert remembered(rows)["prompts"] == {"1": text}
+    rows.wait_until(lambda: remembered(rows)["prompts"] == {"1": text}, "it is remembered")
 
 
 def test_a_text_written_while_pictures_are_read_is_kept(rows: Screen, tmp_path):
@@ -104,9 +103,9 @@ def test_a_text_written_while_pictures_are_read_is_kept(rows: Screen, tmp_path):
     rows.page.fill("#section-0 textarea", "It turns.")
     rows.page.fill("#section-1 textarea", "It stops.")
     rows.wait_until(lambda: pictured(rows) == ["large.png", "large.png"], "the pictures are read")
-    rows.settle()
-    assert remembered(rows)["prompts"] == {"0": "It turns.", "1": "It stops."}
-    assert all(remembered(rows)["rows"][section] for section in ("0", "1"))
+    rows.wait_until(lambda: all(remembered(rows)["rows"].get(key) for key in "01"), "both are remembered")
+    texts = {"0": "It turns.", "1": "It stops."}
+    rows.wait_until(lambda: remembered(rows)["prompts"] == texts, "so are the texts")
     assert rows.page.locator("#section-0 textarea").input_value() == "It turns."
 
 

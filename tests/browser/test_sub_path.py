@@ -23,7 +23,8 @@ def test_a_video_is_made_below_a_path(tmp_path: Path, browser: Browser, pictures
             screen = Screen(browser.new_page(viewport=SIZE, locale="en-US"), url).open()
             screen.put("start-image", pictures["red"])
             assert screen.picture("start-image").startswith(url)
-            assert screen.page.locator("#start-image img").evaluate("image => image.naturalWidth") == 96
+            shown = screen.page.locator("#start-image img")
+            screen.wait_until(lambda: shown.evaluate("image => image.naturalWidth") == 96, "it is there")
             screen.make_video()
             source = screen.page.locator("#ichi-video").evaluate("video => video.src")
             assert source.startswith(url)
