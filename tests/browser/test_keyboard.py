@@ -8,17 +8,8 @@ from tests.browser.driver import Screen
 pytestmark = pytest.mark.slow
 
 ORDER = [
-    *(
-        "ichi-language",
-        "start-image",
-        "end-image",
-        "prompt",
-        "seconds-choice",
-        "loop",
-        "start",
-        "inbox",
-        "panel",
-    ),
+    "ichi-language",
+    *("start-image", "end-image", "prompt", "seconds-choice", "loop", "start", "inbox", "panel"),
 ]
 NEED_A_NAME = {
     "button", "textbox", "searchbox", "combobox", "listbox", "option", "checkbox", "radio", "slider",

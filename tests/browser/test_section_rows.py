@@ -122,6 +122,6 @@ def test_another_language_leaves_the_rows_as_they_are(rows: Screen, pictures):
 
 
 def remembered(screen: Screen) -> dict[str, Any]:
-    """What the tab remembers of its form."""
+    """Return what the tab remembers of its form."""
     kept: dict[str, Any] = screen.page.evaluate("JSON.parse(ichi.kept())")
     return kept
