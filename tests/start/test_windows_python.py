@@ -164,10 +164,19 @@ def reset_connection(port: int) -> None:
 PYTEST = "import os, pytest, sys; status = pytest.main(sys.argv[1:]); sys.stdout.flush(); os._exit(status)"
 """Pytest without Python's own end, at which PyTorch's libraries make Wine 8 fail and start its debugger."""
 
+WINES_FAULT = "wine: Unhandled page fault"
+"""Words of Wine's where a program has failed in native code: once in dozens of runs, in Wine 8's own heap.
+
+They are run a second time then; with all checks of that heap (`GlobalFlag` 0x70) none was ever reported.
+"""
+
 
 def test_the_tests_of_the_engine_and_of_the_files_pass(machine, app):
     options = ["-q", "-p", "no:cacheprovider", "-k", f"not ({' or '.join(EXCEPTIONS)})"]
     python, variables = app / "venv" / "Scripts" / "python.exe", {"PYTHONPATH": path_on_z(machine.tools)}
-    done = machine.run(python, "-c", PYTEST, *options, *TESTS, folder=app, **variables)
+    for _ in range(2):
+        done = machine.run(python, "-c", PYTEST, *options, *TESTS, folder=app, **variables)
+        if WINES_FAULT not in done.output:
+            break
     assert done.status == 0, done.output[-6000:]
     assert " passed" in done.output

@@ -10,8 +10,9 @@ TOOLS = "x86_64-w64-mingw32-"
 MARK = slice(0x40, 0x50)
 """The bytes in which a library says that it is Wine's own, and then may bear no other name."""
 VARIABLES = {
-    # Wine's own of these come second; the first is made here, the others are not needed.
-    "WINEDLLOVERRIDES": "ucrtbase=n,b;mscoree,mshtml=",
+    # Wine's own of these come second; the first is made here, the others are not needed: its debugger would
+    # keep a program that has failed for ever.
+    "WINEDLLOVERRIDES": "ucrtbase=n,b;mscoree,mshtml,winedbg.exe=",
     "WINEDEBUG": "-all",
     # Wine's kernel32 lacks GetNumaNodeProcessorMaskEx, with which Intel's OpenMP looks for the cores.
     "KMP_AFFINITY": "disabled",

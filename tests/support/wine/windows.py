@@ -99,6 +99,7 @@ class Program:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired as late:
             self._process.kill()
+            self._process.wait()
             raise AssertionError(f"no end after {seconds:.0f} s: {self.output[-4000:]}") from late
         self._reader.join(2)
 
