@@ -222,6 +222,10 @@ class Screen:
     def message(self) -> Locator:
         return self.page.locator("#ichi-toast .ichi-message p")
 
+    def click_undo(self, words: str = "live.undo") -> None:
+        """Press the button in the toast that takes something back."""
+        self.page.locator("#ichi-toast").get_by_role("button", name=WORDS(words)).click()
+
     def outlook(self) -> Outlook:
         """The page's estimate, which has a size as soon as there is a start image."""
         number, length, one = r"(\d+)", r"([\d.]+)", pattern("page.outlook_one_section")

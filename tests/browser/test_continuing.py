@@ -14,9 +14,9 @@ from tests.support.app import App
 
 SEEK = """async ([video, seconds]) => {
     video.pause();
-    const seeked = new Promise(done => video.addEventListener("seeked", done, { once: true }));
     video.currentTime = seconds;
-    await seeked;
+    while (video.seeking)   // a video that had just begun anew says "seeked" for that, too
+        await new Promise(done => video.addEventListener("seeked", done, { once: true }));
     const canvas = document.createElement("canvas");
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
@@ -56,7 +56,7 @@ def test_a_continued_video_is_there_alone_and_joined_and_plays(screen: Screen, a
     whole = list(read_frames(joined))
     assert len(whole) == len(frames)
     assert all(np.array_equal(frame, own) for frame, own in zip(frames, whole, strict=True))
-    assert caption.startswith(f"{joined.stem}: {len(frames)} frames")
+    assert caption.startswith(f"{len(frames)} frames")
     screen.page.wait_for_function("document.getElementById('ichi-video').currentTime > 0.1")
     seam, last = len(list(read_frames(first))), len(frames) - 1
     for frame in (last, 0, seam, seam - 1, seam + 3, 2, last):

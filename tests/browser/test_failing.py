@@ -41,6 +41,7 @@ def copied(screen: Screen, button: str) -> str:
 def test_start_without_a_picture_says_what_to_do(screen: Screen):
     screen.start()
     expect(screen.message).to_have_text(WORDS("error.choose_start_image"))
+    expect(screen.page.locator("#start-image")).to_have_css("outline-style", "solid")
     expect(screen.page.locator("#ichi-job")).to_be_hidden()
     assert "choose_start_image" in copied(screen, "#ichi-toast [data-ichi-copy]")
     screen.page.click("#ichi-toast-close")

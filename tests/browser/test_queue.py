@@ -41,10 +41,18 @@ def test_the_queue_is_cleared_changed_and_brought_back(queued: Screen):
     expect(toast).to_be_in_viewport(ratio=1)
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     expect(toast).to_be_in_viewport(ratio=1)
-    toast.get_by_role("button", name=WORDS("live.undo")).click()
+    queued.click_undo()
     expect(page.locator(WAITING)).to_have_count(3)
     assert prompts(queued) == ["One.", "Two.", "Three."]
     expect(toast).to_be_hidden()
+
+    page.locator(WAITING).first.locator(".ichi-queue-edit").click()
+    expect(toast).to_contain_text(WORDS("live.editing", button=WORDS("page.start_queue")))
+    queued.wait_until(lambda: queued.value("prompt") == "One.", "the job is in the form")
+    queued.click_undo("live.release")
+    queued.wait_until(lambda: queued.value("prompt") == "Three.", "the form holds what it held before")
+    first = page.locator(WAITING).first.locator(".ichi-queue-state")
+    expect(first).to_have_text(WORDS("live.state_waiting"))
 
     page.locator(WAITING).nth(1).locator(".ichi-queue-edit").click()
     expect(queued.message).to_have_text(WORDS("live.editing", button=WORDS("page.start_queue")))

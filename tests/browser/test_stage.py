@@ -31,9 +31,15 @@ def box(screen: Screen, name: str) -> FloatRect:
 
 def test_the_sample_becomes_a_video_with_one_click(app: App, screen: Screen):
     expect(screen.page.locator("#ichi-empty strong")).to_have_text(WORDS("live.invitation"))
+    screen.set("prompt", "My own words.")
     screen.page.click("#ichi-sample")
-    screen.wait_for_result()
+    expect(screen.page.locator("#ichi-toast")).to_contain_text(WORDS("page.sample_used"))
+    screen.wait_until_running()
     expect(screen.page.locator("#ichi-empty")).to_be_hidden()
+    assert screen.value("prompt") == SAMPLE_PROMPT
+    screen.click_undo()
+    screen.wait_until(lambda: screen.value("prompt") == "My own words.", "the prompt is back")
+    screen.wait_for_result()
     request = load_request(app.videos()[-1])
     assert request.prompt == SAMPLE_PROMPT
     assert "coffee" in screen.picture("start-image")
@@ -145,7 +151,7 @@ def test_settings_that_differ_are_marked_and_reset_with_one_click(open_with: Any
     screen.click("reset")
     expect(marked).to_have_count(0)
     assert screen.value("steps") == "16"
-    screen.page.locator("#ichi-toast").get_by_role("button", name=WORDS("live.undo")).click()
+    screen.click_undo()
     expect(marked).to_have_count(1)
     assert screen.value("steps") == "7"
 

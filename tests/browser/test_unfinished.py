@@ -89,7 +89,7 @@ def test_an_unfinished_job_that_was_deleted_comes_back(clean: Screen, app: App, 
     discard(clean)
     assert not list((app.home / "temp" / "jobs").glob("job_*"))
     expect(clean.message).to_have_text(WORDS("live.discarded"))
-    clean.page.locator("#ichi-toast").get_by_role("button", name=WORDS("live.undo")).click()
+    clean.click_undo()
     expect(rows(clean)).to_have_count(1)
     expect(rows(clean).locator(".ichi-queue-kept")).to_have_text(kept())
     assert left.exists()

@@ -44,6 +44,7 @@ SMALLEST: dict[str, Any] = SMALL | {"steps": 1, "section_seconds": 0.5}
 TRUE_LENGTHS = {1: "1.23", 2: "2.43", 4: "3.63", 6: "6.03", 8: "8.43", 16: "15.63"}
 """The seconds that videos have, as upstream computes them, by those that are asked for."""
 NOBODYS = "0123456789abcdef"
+FIELD_IDS = {name.replace("_", "-") for name in DEFAULTS} | {"guidance"}
 
 
 @pytest.fixture
@@ -72,6 +73,12 @@ def made(app: App, page: PageClient) -> Path:
     wait_until(lambda: state(app)["job"] is None, "the job has ended")
     (video,) = set(app.videos()) - before
     return video
+
+
+def undo(page: PageClient, message: str) -> None:
+    """Press the undo of a message, as the page's script does."""
+    page.shown["refusal"] = html.unescape(re.findall(r'data-ichi-undo="([^"]+)"', message)[0])
+    page.send("refuse", "click")
 
 
 def our_video(folder: Path, name: str = "ours.mp4", **values: Any) -> Path:
@@ -150,16 +157,18 @@ def test_what_differs_from_the_defaults_is_counted_and_reset_with_an_undo(app, p
     )
     assert page.properties["reset"]["visible"]
     page.shown["prompt"] = "It stays."
-    undo = re.search('data-ichi-undo="([^"]*)"', page.click("reset"))[1]
+    said = page.click("reset")
     assert (page.shown["steps"], page.shown["crf"], page.shown["prompt"]) == (16, 16, "It stays.")
     assert (app.kept_settings()["steps"], page.shown["crf-choice"]) == (16, "high")
     page.send("steps", "change")
     assert (page.shown["changes"], page.properties["reset"]["visible"]) == ('<p data-changed=""></p>', False)
-    page.shown["refusal"] = html.unescape(undo)
-    page.send("refuse", "click")
+    page.shown["prompt"] = "It is newer."
+    undo(page, said)
     assert (page.shown["steps"], page.shown["crf"], page.shown["crf-choice"]) == (9, 40, "other")
-    for damaged in ("settings:", "settings:[]", 'settings:{"steps": "x", "nothing": 1}'):
-        page.shown["refusal"] = damaged
+    assert (app.kept_settings()["steps"], page.shown["prompt"]) == (9, "It is newer.")
+    unknown = '{"fields": {"steps": "x", "nothing": 1}, "rest": "[]"}'
+    for damaged in ("", "[]", "[" * 10**5, '{"fields": [1]}', '{"fields": {}, "rest": 7}', unknown):
+        page.shown["refusal"] = f"form:{damaged}"
         page.send("refuse", "click")
         assert page.shown["steps"] == 9
 
@@ -264,6 +273,83 @@ def test_a_restored_seed_is_named_so_and_new_pictures_have_a_random_one(app, pag
     assert (before["random-seed"], page.shown["random-seed"]) == (False, False)
     assert load_request(made(app, page)).seed != REQUEST["seed"], "also of who starts before the page knows"
     assert page.shown["random-seed"] is True
+
+
+def test_whatever_is_put_into_the_form_can_be_taken_out_again(app, page, tmp_path, cat):
+    start, end = (page.upload(path) for path in (cat, Path(shutil.copy(cat, tmp_path / "end.png"))))
+    page.choose("start-image", start)
+    made(app, page)
+    video = state(app)["results"][0]["id"]
+    page.set(steps=100, seconds=60, prompt="It waits.")
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    page.click("start")
+    (waiting,) = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    rows = [{"section": 1, "prompt": "It sleeps.", "image": to_data_uri(PICTURE)}]
+    for with_more in (False, True):
+        if with_more:  # hidden settings, rows of sections, and a seed for its pictures
+            ours = our_video(tmp_path, keyframes=rows, seconds=3, end_image=to_data_uri(PICTURE))
+            page.choose("inbox", [page.upload(ours)])
+        else:
+            page.choose("start-image", start)
+            page.choose("end-image", end)
+        page.set(position=0.25)
+        page.set(prompt="Mine.", crf=33, all_padding=0.7)
+        for act, sent, is_edited in (
+            (page.click, ("take-settings", video), False),
+            (page.click, ("continue", video), False),
+            (page.click, ("edit-job", waiting), True),
+            (page.choose, ("inbox", [page.upload(our_video(tmp_path, "other.mp4", steps=7))]), False),
+        ):
+            page.send("prompt", "change")
+            before, remembered = form(page), memory(app)
+            message = act(*sent)
+            page.send("prompt", "change")
+            assert form(page) != before, act
+            assert is_held(app, waiting) == is_edited
+            undo(page, message)
+            page.send("prompt", "change")
+            assert form(page) == before, act
+            assert memory(app) == remembered
+            assert not is_held(app, waiting)
+
+
+def test_the_undo_of_what_takes_the_place_of_an_edited_job_edits_it_again(app, page, tmp_path, cat):
+    page.choose("start-image", page.upload(cat))
+    page.set(steps=100, seconds=60)
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    page.set(prompt="It waits.")
+    page.click("start")
+    (waiting,) = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    page.click("edit-job", job=waiting)
+    opened = page.choose("inbox", [page.upload(our_video(tmp_path))])
+    assert not is_held(app, waiting)
+    undo(page, opened)
+    assert is_held(app, waiting)
+    page.set(prompt="It waits still.")
+    page.click("start")
+    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["It waits still."]
+
+
+def form(page: PageClient) -> dict[str, Any]:
+    """All that the form of a page holds."""
+    return {
+        **{
+            name: value for name, value in page.shown.items() if name in FIELD_IDS or name.endswith("-choice")
+        },
+        "rest": json.loads(page.shown["kept"]),
+    }
+
+
+def memory(app: App) -> dict[str, Any]:
+    """The settings that are kept; a seed is none of them while it is random."""
+    kept = DEFAULTS | app.kept_settings()
+    return kept | ({"seed": None} if kept["random_seed"] else {})
+
+
+def is_held(app: App, job_id: str) -> bool:
+    return any(job["id"] == job_id and "release" in job["actions"] for job in jobs(app))
 
 
 def test_files_hold_nothing_where_they_are_not_to_also_after_one_that_does(app, page, tmp_path):
@@ -480,8 +566,7 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
     page.set(prompt="Something else.")
     used = page.click("apply-preset")
     assert page.shown["prompt"] == "A cat jumps."
-    page.shown["refusal"] = re.findall(r'data-ichi-undo="([^"]+)"', used)[0]
-    page.send("refuse", "click")
+    undo(page, used)
     assert (page.shown["prompt"], text(page.message)) == ("Something else.", "")
     page.click("apply-preset")
     assert page.shown["prompt"] == "A cat jumps."
@@ -498,8 +583,7 @@ def test_a_preset_can_be_saved_applied_marked_and_deleted(app, page):
     assert "jump" not in json.dumps(page.properties["preset"]["choices"])
     assert (page.shown["preset"], page.shown["preset-name"]) == (None, "")
     for told in ("", WORDS("live.undo_too_late")):
-        page.shown["refusal"] = re.findall(r'data-ichi-undo="([^"]+)"', deleted)[0]
-        page.send("refuse", "click")
+        undo(page, deleted)
         assert text(page.message) == told
         assert "jump" in json.dumps(page.properties["preset"]["choices"])
         assert (page.shown["preset"], page.shown["preset-name"]) == ("jump", "jump")

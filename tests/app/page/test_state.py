@@ -289,7 +289,7 @@ def test_a_longer_video_has_another_address_and_caption():
     assert [result["caption"] for result in shown] == [
         "261124_000001: the last 1.2 s so far",
         "261124_000001: the last 2.4 s so far",
-        "1: 109 frames, 3.63 s, 640 × 608, seed 1, made in 1 min",
+        "109 frames, 3.63 s, 640 × 608, seed 1, made in 1 min\n1",
         "261124_000001: unfinished, the last 1.2 s are kept",
     ]
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,25 +9,13 @@ import gradio as gr
 from diffusers_helper.errors import EngineError, InputError
 from diffusers_helper.request import GenerationRequest
 
-from ..form import (
-    HIDDEN_SETTINGS,
-    OWN_CHOICES,
-    SEED,
-    UNKNOWN_PICTURE,
-    copies_pictures,
-    count_rows,
-    from_request,
-    request_size,
-    to_requests,
-)
+from ..form import SEED, UNKNOWN_PICTURE, copies_pictures, count_rows, request_size, to_requests
 from ..jobs.imports import begin_import
 from ..text.translations import Translator
 from ..uploads.cleanup import delete_upload
-from ..uploads.continued import copy_last_frame
 from ..uploads.files import (
     MAX_UPLOAD,
     MB,
-    check_embedded_pictures,
     checked_picture,
     embedded_request,
     is_video,
@@ -40,11 +27,12 @@ from ..uploads.files import (
 from . import messages
 from .estimate import estimate
 from .kept import kept_paths, write_kept
-from .parts.keyframe_rows import RowPlan, change_row, fill_rows, take_picture, view_of
-from .preset_handlers import UNDO, UNDO_USE, undo_change, undo_use
-from .setting_handlers import UNDO_RESET, show_changes, show_eight_bit, undo_reset
+from .parts.keyframe_rows import RowPlan, change_row, take_picture, view_of
+from .preset_handlers import UNDO_CHANGE, undo_change
+from .restoring import UNDO, restore_request, show_hidden, take_back
+from .setting_handlers import show_changes, show_eight_bit
 from .unread import show_unread
-from .widgets import Data, Page, Updates, source_of_seed, text_of
+from .widgets import Data, Page, Updates, text_of
 
 REFUSALS = ("upload_too_large", "one_picture_here", "folder_dropped", "address_dropped", "nothing_pasted")
 
@@ -136,17 +124,15 @@ def _requests_so_far(page: Page, data: Data) -> list[GenerationRequest]:
 
 
 def hear_script(page: Page, data: Data) -> Updates:
-    """Report why the page's script has sent nothing, or what the server said to it; take a cut picture, or a
-    change of the presets back."""
+    """Report why the page's script has sent nothing, or what the server said to it; take a cut picture, or
+    something back."""
     code, _, rest = text_of(data, page.inputs.refusal).partition(":")
     if code == "take":
         return _take_in_part(page, data, *rest.split(":", 1))
-    if code == UNDO:
+    if code == UNDO_CHANGE:
         return undo_change(page, data, rest)
-    if code == UNDO_USE:
-        return undo_use(page, rest)
-    if code == UNDO_RESET:
-        return undo_reset(page, data, rest)
+    if code == UNDO:
+        return take_back(page, data, rest)
     if code == "said":
         return {page.message: messages.note(rest)}
     key = f"page.{code}" if code in REFUSALS else "page.not_sent"
@@ -233,9 +219,6 @@ def _has_request(path: str) -> bool:
     return True
 
 
-# -- a request that comes back -----------------------------------------------------------------------
-
-
 def _restore_file(page: Page, path: str, data: Data) -> Updates:
     """Restore the settings of a video or picture; one without any does not stay."""
     try:
@@ -243,55 +226,6 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
     except EngineError:
         delete_upload(path)
         raise
-
-
-def restore_request(
-    page: Page, request: GenerationRequest, data: Data, *, is_from_file: bool = True
-) -> Updates:
-    """Fill the form with a request, its pictures and its hidden settings.
-
-    One from a file brings a seed for its pictures alone, and no choice about the files to come.
-    """
-    keyframes = page.keyframes
-    check_embedded_pictures(request)
-    values, pictures, hidden = from_request(request, page.app.uploads / "restored")
-    if not request.keyframes:
-        values["copy_keyframes"] = page.values(data)["copy_keyframes"]
-    if request.previous_video is None:
-        values["join"] = page.values(data)["join"]
-    else:
-        start = copy_last_frame(pictures.start[0], Path(request.previous_video), page.app.uploads)
-        pictures = dataclasses.replace(pictures, start=(start,))
-    source, remembered = None, dict(values)
-    if is_from_file:
-        values |= {name: page.values(data)[name] for name in OWN_CHOICES}
-        remembered = {name: value for name, value in values.items() if name not in SEED}
-        source = None if request.seed is None else source_of_seed(values["seed"], pictures)
-    page.app.remember(**remembered)
-    page.app.queue.release(data[page.edited])  # the form holds something else now
-    return {
-        page.edited: "",
-        page.seed_source: source,
-        **page.filled(values),
-        **page.with_starts(pictures.start, pictures.position),
-        page.inputs.end: view_of(pictures.end),
-        keyframes.rows: fill_rows(data[keyframes.rows], pictures.rows),
-        keyframes.plan: data[keyframes.plan].refilled(),
-        **page.note(data, "page.restored"),
-        **show_hidden(page, hidden, page.words(data)),
-    }
-
-
-def show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Updates:
-    options = page.options
-    shown = [key for key in HIDDEN_SETTINGS if key in settings]
-    lines = [words("page.extra", name=words(f"field.{key}"), value=settings[key]) for key in shown]
-    text = messages.note(words("page.extras", list=" / ".join(lines))) if lines else ""
-    return {
-        page.hidden_settings: settings,
-        options.hidden_note: gr.update(value=text, visible=bool(lines)),
-        options.clear_hidden: gr.update(visible=bool(lines)),
-    }
 
 
 def clear_hidden_settings(page: Page, data: Data) -> Updates:

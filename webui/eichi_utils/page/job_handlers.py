@@ -15,7 +15,7 @@ from ..form import OWN_CHOICES, SEED, to_requests
 from ..output import try_folder
 from ..uploads.continued import save_last_frame
 from . import messages
-from .handlers import restore_request
+from .restoring import note_with_undo, restore_request, undo_of
 from .routes import SAMPLE
 from .state import start_key
 from .widgets import Data, Handler, Page, Updates
@@ -35,7 +35,7 @@ def wire_jobs(page: Page) -> None:
     told = [page.message, page.edited, *(page.fields[name] for name in SEED)]
     started = page.on(page.inputs.start_button.click, start_jobs, told)
     sampled = page.on(result.sample.click, take_sample, page.restored_widgets)
-    page.on(sampled.then, start_jobs, told)
+    page.on(sampled.then, start_sample, told)
     repeated = click(result.again, make_again, result.shown, message, SHOWN_JOB)
     for queued in (started, repeated):  # until then, further clicks belong to a double click
         queued.then(None, None, None, js="() => { ichi.answered(); return []; }")
@@ -46,9 +46,9 @@ def wire_jobs(page: Page) -> None:
 
 def start_jobs(page: Page, data: Data) -> Updates:
     """Queue a job for each start image; the first takes the place of the job that is being edited."""
-    queue, values, folder = page.app.queue, page.requested(data), page.output_folder(data)
+    queue, values = page.app.queue, page.requested(data)
     requests = to_requests(values, page.pictures(data), data[page.hidden_settings])
-    try_folder(folder)  # before anything is made for it
+    folder = _tried_folder(page, data)
     waits = queue.view().running is not None
     ids = _add_all(page, requests, folder, page.eight_bit(data))
     queue.supersede(data[page.edited], ids[0])
@@ -63,13 +63,23 @@ def start_jobs(page: Page, data: Data) -> Updates:
     return updates
 
 
-def take_sample(page: Page, _: Data) -> Updates:
-    """Fill the form with the sample of an empty stage."""
+def take_sample(page: Page, data: Data) -> Updates:
+    """Fill the form with the sample of an empty stage, with an undo where there was another prompt."""
     path = page.app.uploads / "sample" / SAMPLE.name
     _copy(SAMPLE, path)
+    note: Updates = {page.message: messages.NOTHING}
+    if page.values(data)["prompt"].strip() not in ("", SAMPLE_PROMPT):
+        note = note_with_undo(page, data, "page.sample_used", ["prompt"])
     page.app.remember(prompt=SAMPLE_PROMPT)
-    shown: Updates = {page.fields["prompt"]: SAMPLE_PROMPT, page.message: messages.NOTHING}
-    return page.with_starts([str(path)]) | shown
+    return page.with_starts([str(path)]) | {page.fields["prompt"]: SAMPLE_PROMPT} | note
+
+
+def start_sample(page: Page, data: Data) -> Updates:
+    """Queue a job for the sample; the undo of its prompt stands on."""
+    updates = start_jobs(page, data)
+    if updates[page.message] == messages.NOTHING:
+        del updates[page.message]
+    return updates
 
 
 def _add_all(page: Page, requests: list[GenerationRequest], folder: Path, eight_bit: bool) -> list[str]:
@@ -89,14 +99,14 @@ def make_again(page: Page, data: Data) -> Updates:
     """Queue the shown video once more, with another seed."""
     own = {name: page.values(data)[name] for name in OWN_CHOICES}
     request = replace(load_request(_shown_video(page, data)), seed=None, **own)
-    page.app.queue.add(request, page.output_folder(data), page.eight_bit(data))
+    page.app.queue.add(request, _tried_folder(page, data), page.eight_bit(data))
     return page.note(data, "page.again_queued")
 
 
 def continue_from_video(page: Page, data: Data) -> Updates:
     """Put the shown video's last frame in place of the start image."""
     path = save_last_frame(_shown_video(page, data), page.app.uploads)
-    note = page.note(data, "page.continued")
+    note = note_with_undo(page, data, "page.continued")
     return note | page.with_new_starts([path], data) | {page.inputs.end: None}
 
 
@@ -111,7 +121,7 @@ def edit_job(page: Page, data: Data) -> Updates:
     job = queue.find(str(data[page.result.shown] or ""))
     if job is None or not queue.hold(job.id):
         return page.note(data, "live.job_begun")
-    undo = words("live.release"), f"jobs/{job.id}/release"
+    undo = words("live.release"), undo_of(page, data)
     said = messages.note(words("live.editing", button=words(start_key(queue.view()))), undo)
     try:
         request = job.request.map_images(partial(_copy_picture, folder=page.app.uploads / "restored"))
@@ -121,6 +131,13 @@ def edit_job(page: Page, data: Data) -> Updates:
         queue.release(job.id)
         raise
     return restored | {page.edited: job.id, page.message: said}
+
+
+def _tried_folder(page: Page, data: Data) -> Path:
+    """The folder for videos, tried before anything is made for it."""
+    folder = page.output_folder(data)
+    try_folder(folder)
+    return folder
 
 
 def _copy_picture(image: str, folder: Path) -> str:

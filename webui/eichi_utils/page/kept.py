@@ -4,12 +4,23 @@ A program may send anything in its place.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..form import Pictures
+from ..form import HIDDEN_SETTINGS, Pictures, Row, Values
 from ..uploads.files import uploaded_paths
 from .widgets import Data, Page, text_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All that a form holds beside its plain values, as `Page` names it."""
+
+    pictures: Pictures
+    hidden: Values
+    seed_source: dict[str, Any] | None = None
+    edited: str = ""
 
 
 def write_kept(page: Page, data: Data, pictures: Pictures) -> str:
@@ -27,18 +38,35 @@ def write_kept(page: Page, data: Data, pictures: Pictures) -> str:
     return json.dumps(kept)
 
 
-def read_kept(page: Page, data: Data) -> Any:
-    """Return the JSON that a tab remembers of its form. Raises ValueError where it is none."""
-    return json.loads(text_of(data, page.inputs.kept) or "{}")
+def read_kept(page: Page, text: object) -> Kept | None:
+    """Return what JSON holds, as far as its pictures are still there.
+
+    None where it is empty, of another version of the app, or of a program.
+    """
+    try:
+        kept = json.loads(str(text))
+        rows = {
+            int(section): Row(next(iter(_paths(page, kept["rows"].get(section))), None), str(prompt))
+            for section, prompt in kept["prompts"].items()
+        }
+        ends, position = _paths(page, kept["end"]), kept.get("position")
+        pictures = Pictures(tuple(_paths(page, kept["start"])), next(iter(ends), None), rows, position)
+        hidden = {name: kept["hidden"][name] for name in HIDDEN_SETTINGS if name in kept["hidden"]}
+        seed = kept.get("seed")
+        source = seed and {"seed": str(seed["seed"]), "pictures": list(seed["pictures"])}
+        return Kept(pictures, hidden, source, str(kept.get("edited", "")))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
 
 
-def kept_paths(page: Page, data: Data, *keys: str) -> list[str]:
+def kept_paths(page: Page, data: Data, place: str) -> list[str]:
     """The pictures that a tab remembers at one place, as far as they are still there."""
     try:
-        kept = read_kept(page, data)
-        for key in keys:
-            kept = kept.get(key) or {}
-        paths = uploaded_paths([{"path": path} for path in kept], page.app.uploads)
-    except (ValueError, TypeError, AttributeError, RecursionError):  # a program's
+        return _paths(page, json.loads(text_of(data, page.inputs.kept) or "{}").get(place))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return []
+
+
+def _paths(page: Page, kept: Any) -> list[str]:
+    paths = uploaded_paths([{"path": path} for path in kept or []], page.app.uploads)
     return [path for path in paths if Path(path).is_file()]

@@ -44,7 +44,8 @@ def problem(
     text = html.escape(error_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
     return (
-        f'<div class="ichi-message ichi-error" data-number="{next(_numbers)}"><p>{text}</p>'
+        f'<div class="ichi-message ichi-error" data-number="{next(_numbers)}" data-code="{failure.code}">'
+        f"<p>{text}</p>"
         f'<div class="ichi-buttons">{_offer_button(offer, words)}'
         f'<button type="button" data-ichi-copy="{copied}">'
         f"{html.escape(words('live.copy_details'))}</button></div></div>"

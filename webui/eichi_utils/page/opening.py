@@ -2,15 +2,16 @@
 
 import gradio as gr
 
-from ..form import FIELDS, HIDDEN_SETTINGS, Row
+from ..form import FIELDS
 from ..text.translations import Translator
 from . import messages
-from .handlers import estimate_html, plan_rows, seed_label, show_hidden
-from .kept import kept_paths, read_kept
+from .handlers import estimate_html, plan_rows, seed_label
+from .kept import read_kept
 from .parts.keyframe_rows import fill_rows, view_of
 from .preset_handlers import show_preset
+from .restoring import show_hidden
 from .setting_handlers import length_update, show_changes, show_eight_bit
-from .widgets import Data, Page, Updates
+from .widgets import Data, Page, Updates, text_of
 
 
 def open_page(page: Page, data: Data) -> Updates:
@@ -26,35 +27,23 @@ def open_page(page: Page, data: Data) -> Updates:
 
 
 def _restore_kept(page: Page, data: Data) -> Updates:
-    """Put back what a tab remembers: its pictures, its rows, and the settings that no field shows.
-
-    Nothing where that is empty, of another version of the app, or of a program.
-    """
-    try:
-        kept = read_kept(page, data)
-        rows = {
-            int(section): Row(next(iter(kept_paths(page, data, "rows", section)), None), str(prompt))
-            for section, prompt in kept["prompts"].items()
-        }
-        hidden = {name: kept["hidden"][name] for name in HIDDEN_SETTINGS if name in kept["hidden"]}
-        edited = str(kept.get("edited", ""))
-        seed = None if kept.get("seed") is None else str(kept["seed"]["seed"])
-        starts, ends = kept_paths(page, data, "start"), kept_paths(page, data, "end")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    """Put back what a tab remembers: its pictures, its rows, and the settings that no field shows."""
+    kept = read_kept(page, text_of(data, page.inputs.kept))
+    if kept is None:
         return {}
-    position = kept.get("position")
+    pictures = kept.pictures
     # nothing is taken from a quick hand
-    updates: Updates = page.with_starts(starts, position) if starts else {}
-    updates[page.edited] = edited
-    if ends:
-        updates[page.inputs.end] = view_of(ends[0])
-    if rows:
-        rows = fill_rows(data[page.keyframes.rows], rows)
+    updates: Updates = page.with_starts(pictures.start, pictures.position) if pictures.start else {}
+    updates[page.edited] = kept.edited
+    if pictures.end:
+        updates[page.inputs.end] = view_of(pictures.end)
+    if pictures.rows:
+        rows = fill_rows(data[page.keyframes.rows], pictures.rows)
         updates |= {page.keyframes.rows: rows, page.keyframes.plan: plan_rows(page, data).refilled()}
-    if seed is not None:
-        updates |= {page.fields["random_seed"]: False, page.fields["seed"]: seed}
-        updates |= {page.seed_source: {"seed": seed, "pictures": list(kept["seed"]["pictures"])}}
-    return updates | (show_hidden(page, hidden, page.words(data)) if hidden else {})
+    if kept.seed_source is not None:
+        updates |= {page.fields["random_seed"]: False, page.fields["seed"]: kept.seed_source["seed"]}
+        updates[page.seed_source] = kept.seed_source
+    return updates | (show_hidden(page, kept.hidden, page.words(data)) if kept.hidden else {})
 
 
 def restore_settings(page: Page) -> Updates:

@@ -5,12 +5,11 @@ import gradio as gr
 from diffusers_helper.errors import InputError
 
 from . import messages
+from .restoring import note_with_undo
 from .widgets import Data, Page, Updates, text_of
 
-UNDO = "presets"
+UNDO_CHANGE = "presets"
 """The word by which the page's script asks for a change to be taken back."""
-UNDO_USE = "preset-use"
-"""The word by which it asks for the prompt before a preset."""
 
 
 def wire_presets(page: Page) -> None:
@@ -46,12 +45,10 @@ def apply_preset(page: Page, data: Data) -> Updates:
     name, before = _chosen(page, data), text_of(data, page.inputs.prompt)
     prompt = page.app.presets.prompt_of(name)
     page.app.remember(prompt=prompt)
-    note = messages.NOTHING
+    note: Updates = {page.message: messages.NOTHING}
     if before.strip() not in ("", prompt.strip()):
-        words = page.words(data)
-        undo = words("live.undo"), f"{UNDO_USE}:{before}"
-        note = messages.note(words("page.preset_used", name=name), undo)
-    return {page.inputs.prompt: prompt, page.message: note}
+        note = note_with_undo(page, data, "page.preset_used", ["prompt"], name=name)
+    return {page.inputs.prompt: prompt} | note
 
 
 def save_preset(page: Page, data: Data) -> Updates:
@@ -72,7 +69,7 @@ def delete_preset(page: Page, data: Data) -> Updates:
 
 def _note_with_undo(page: Page, data: Data, key: str, name: str) -> Updates:
     words = page.words(data)
-    undo = words("live.undo"), f"{UNDO}:{page.app.presets.changes}:{name}"
+    undo = words("live.undo"), f"{UNDO_CHANGE}:{page.app.presets.changes}:{name}"
     return {page.message: messages.note(words(key, name=name), undo)}
 
 
@@ -82,12 +79,6 @@ def undo_change(page: Page, data: Data, change: str) -> Updates:
     if not (number.isdecimal() and page.app.presets.undo(int(number[:9]))):
         return page.note(data, "live.undo_too_late")
     return {page.message: messages.NOTHING, page.presets.name: name} | show_preset(page, name)
-
-
-def undo_use(page: Page, before: str) -> Updates:
-    """Bring back the prompt in whose place a preset was put."""
-    page.app.remember(prompt=before)
-    return {page.inputs.prompt: before, page.message: messages.NOTHING}
 
 
 def mark_preset(page: Page, data: Data) -> Updates:

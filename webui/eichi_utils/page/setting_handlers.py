@@ -1,6 +1,5 @@
 """Handlers of settings: remember what a person changes, show what differs from the defaults, reset it."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,11 @@ from .estimate import needed_for_eight_bit
 from .labels import RAW
 from .parts.choice import Choice
 from .parts.inputs import length_choices
+from .restoring import note_with_undo
 from .widgets import Data, Page, Updates
 
 IN_FRONT = {"prompt", "seconds", "loop", "join"}
 """The fields outside of the closed panel."""
-UNDO_RESET = "settings"
-"""The word with which the page's script brings back settings that were reset."""
 
 
 def wire_settings(page: Page) -> None:
@@ -89,26 +87,11 @@ def show_changes(page: Page, data: Data) -> Updates:
 
 def reset_settings(page: Page, data: Data) -> Updates:
     """Put the panel's settings back to their defaults, with an undo."""
-    values, names = page.values(data), changed_settings(page, data)
-    words, before = page.words(data), json.dumps({name: values[name] for name in names})
-    note = messages.note(words("page.reset_done"), (words("live.undo"), f"{UNDO_RESET}:{before}"))
-    defaults = page.app.settings.defaults
-    return _fill(page, values | {name: defaults[name] for name in names}) | {page.message: note}
-
-
-def undo_reset(page: Page, data: Data, before: str) -> Updates:
-    """Bring back settings that were reset; what is none stays as it is."""
-    try:
-        known = json.loads(before).items()
-    except (ValueError, AttributeError, RecursionError):  # a program's
-        return {}
-    usable = {name: value for name, value in known if name in FIELDS and FIELDS[name].takes(value)}
-    return _fill(page, page.values(data) | usable) | {page.message: messages.NOTHING}
-
-
-def _fill(page: Page, values: dict[str, Any]) -> Updates:
-    page.app.remember(**values)
-    return page.filled(values)
+    names, defaults = changed_settings(page, data), page.app.settings.defaults
+    reset = {name: defaults[name] for name in names}
+    page.app.remember(**reset)
+    filled = page.filled(page.values(data) | reset, names)
+    return filled | note_with_undo(page, data, "page.reset_done", names)
 
 
 def relabel_lengths(page: Page, data: Data) -> Updates:

@@ -1,7 +1,7 @@
 """One page as its handlers see it: its fields read and filled, and each failure as a message."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,16 +161,15 @@ class Page:
         """The update that shows a message, in the page's language."""
         return {self.message: messages.note(self.words(data)(key, **values))}
 
-    def filled(self, values: Values) -> Updates:
-        """Updates that put plain values into their widgets and show what belongs to them."""
-        updates = {self.fields[name]: gr.update(value=values[name]) for name in FIELDS}
-        for name, top in SLIDER_TOPS.items():  # a slider reaches as far as what it has to show
-            updates[self.fields[name]]["maximum"] = max(top, values[name])
+    def filled(self, values: Values, names: Collection[str] = FIELDS) -> Updates:
+        """Updates that put the plain values of `names` into their widgets and show what belongs to them."""
+        updates = {self.fields[name]: gr.update(value=values[name]) for name in names}
+        for name in SLIDER_TOPS.keys() & names:  # a slider reaches as far as what it has to show
+            updates[self.fields[name]]["maximum"] = max(SLIDER_TOPS[name], values[name])
         for choice in self.choices:
-            updates |= choice.filled(values[choice.name])
-        for switch, update in self.switched(values).items():
-            updates[switch] |= update
-        return updates
+            if choice.name in names:
+                updates |= choice.filled(values[choice.name])
+        return merged(updates, self.switched(values))
 
     def switched(self, values: Values) -> Updates:
         """Updates that show, hide or lock fields by the switches beside them."""
