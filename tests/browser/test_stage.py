@@ -137,6 +137,9 @@ def test_a_pasted_picture_goes_to_the_first_empty_place(screen: Screen):
 def test_a_pasted_picture_beside_several_start_images_becomes_the_end_image(screen: Screen, pictures):
     screen.drop(pictures["red"], pictures["green"])
     expect(screen.page.locator("#several-images .thumbnail-item")).to_have_count(2)
+    expect(screen.page.locator("#ichi-picture")).to_be_visible()
+    assert "red" in str(screen.page.locator("#ichi-picture").get_attribute("src")), "the first of them"
+    expect(screen.page.locator("#ichi-crop")).to_be_visible()
     with screen.asking():
         screen.page.evaluate(PASTE)
     screen.wait_until(lambda: "pasted" in screen.picture("end-image"), "the end image")

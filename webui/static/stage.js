@@ -87,7 +87,8 @@
 
   const field = () => document.querySelector("#position input");
   const currentPosition = () => Number((field() && field().value) || 0.5);
-  const picture = () => document.querySelector('#start-image img[src*=".view.png"]');   // which the server has read
+  const PICTURES = "#start-image img, #several-images :is(.grid-container, .thumbnails) img";
+  const picture = () => [...document.querySelectorAll(PICTURES)].find(({ src }) => src.includes(".view.png"));   // which the server has read
 
   /* The picture's width and height, and the video's; the latter are 0 where they are unknown. */
   function frameSize() {
@@ -241,7 +242,7 @@
     if (event.target.id === "ichi-picture" && state) render(state);
   }, true);
   new MutationObserver((changes) => {
-    const concerns = (change) => change.target.closest && change.target.closest("#start-image, #outlook");
+    const concerns = (change) => change.target.closest && change.target.closest("#pictures, #outlook");
     if (!changes.some(concerns)) return;
     lookAtPicture();
     if (state && byId("frame") && !byId("frame").hidden) render(state);
