@@ -60,7 +60,8 @@ def test_a_continued_video_is_there_alone_and_joined_and_plays(screen: Screen, a
     screen.page.wait_for_function("document.getElementById('ichi-video').currentTime > 0.1")
     seam, last = len(list(read_frames(first))), len(frames) - 1
     for frame in (last, 0, seam, seam - 1, seam + 3, 2, last):
-        assert np.abs(shown_at(screen, frame) - whole[frame]).mean() < 4, f"frame {frame}"
+        # a busy browser still paints the frame before for a while
+        screen.wait_until(lambda n=frame: np.abs(shown_at(screen, n) - whole[n]).mean() < 4, f"frame {frame}")
     listed = screen.page.locator("#ichi-strip img")
     expect(listed.nth(0)).to_have_attribute("alt", f"Play: {joined.stem} (The camera moves in.)")
     expect(listed.nth(1)).to_have_attribute("alt", f"Play: {part.stem} (The camera moves in.)")
