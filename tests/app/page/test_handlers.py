@@ -300,6 +300,7 @@ def test_whatever_is_put_into_the_form_can_be_taken_out_again(app, page, tmp_pat
             (page.click, ("continue", video), False),
             (page.click, ("edit-job", waiting), True),
             (page.choose, ("inbox", [page.upload(our_video(tmp_path, "other.mp4", steps=7))]), False),
+            *([(page.click, ("forget-extras",), False)] if with_more else []),
         ):
             page.send("prompt", "change")
             before, remembered = form(page), memory(app)

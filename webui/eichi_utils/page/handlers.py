@@ -29,7 +29,7 @@ from .estimate import estimate
 from .kept import kept_paths, write_kept
 from .parts.keyframe_rows import RowPlan, change_row, take_picture, view_of
 from .preset_handlers import UNDO_CHANGE, undo_change
-from .restoring import UNDO, restore_request, show_hidden, take_back
+from .restoring import UNDO, note_with_undo, restore_request, show_hidden, take_back
 from .setting_handlers import show_changes, show_eight_bit
 from .unread import show_unread
 from .widgets import Data, Page, Updates, text_of
@@ -229,5 +229,5 @@ def _restore_file(page: Page, path: str, data: Data) -> Updates:
 
 
 def clear_hidden_settings(page: Page, data: Data) -> Updates:
-    """Drop the settings that no field shows."""
-    return show_hidden(page, {}, page.words(data))
+    """Drop the settings that no field shows, with an undo."""
+    return show_hidden(page, {}, page.words(data)) | note_with_undo(page, data, "page.extras_removed")
