@@ -241,8 +241,8 @@ def _decode(
 
     A stop ends it between two windows of the VAE. It costs no step: the latents are stored.
     """
-    job.check_stop()
     yield StageStarted("decoding", section.index)
+    job.check_stop()
     count = pixel_frames(latents.shape[2])
 
     def store(frames: Iterator[torch.Tensor]) -> Generator[Event, None, None]:

@@ -174,6 +174,17 @@ def test_a_stop_acts_before_the_next_step_and_keeps_sections(tmp_path, moment, s
         assert len(list(read_frames(kept))) == 17
 
 
+def test_a_stop_in_the_last_step_keeps_all_steps(tmp_path):
+    stop, seen, request = threading.Event(), [], small_request(seconds=1, steps=2)
+    for event in run(request, tmp_path / "out", stop=stop):
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == 2:
+            stop.set()
+    assert seen[-2:] == [StageStarted("decoding", 0), Stopped(None, 0, 2)]
+    again = [event.section for event in run(request, tmp_path / "out") if isinstance(event, StepDone)]
+    assert again == [1, 1]
+
+
 def test_a_stop_while_decoding_acts_after_the_window_and_keeps_the_steps(tmp_path, made, monkeypatch):
     original, windows, request = WindowDecoder.forward, [], make_request(seconds=2, steps=2, crf=1)
 

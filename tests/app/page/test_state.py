@@ -180,14 +180,17 @@ def running(**values: Any) -> dict[str, Any]:
             {"status": "Section 3 of 3, decoding (40 %)"},
         ),
         (
-            {"stopping": True, "progress": Progress("decoding", 2, 3, 16, 16)},
+            {"stopping": True, "progress": Progress("decoding", 2, 3, 16, 16, steps_kept=True)},
             {
                 "status": "Stopping soon. The steps of this section are kept. "
                 "Only its decoding will be repeated."
             },
         ),
         (
-            {"stopping": True, "progress": Progress("decoding", 1, 3, 16, 16, sections_done=1)},
+            {
+                "stopping": True,
+                "progress": Progress("decoding", 1, 3, 16, 16, sections_done=1, steps_kept=True),
+            },
             {
                 "status": "Stopping soon. Kept: 1 of 3 sections, the last 1.1 s of the video, "
                 "and the steps of this section. Only its decoding will be repeated."
@@ -385,6 +388,15 @@ def test_the_start_button_and_the_stop_button_say_what_they_do():
     assert not state_of(writing)["can_stop"], "the whole video is there in a moment"
     unnoticed = replace(view(job(1, "running", stopping=True)), can_keep_going=True)
     assert state_of(unnoticed)["can_stop"]
+
+
+def test_a_stop_in_the_last_step_tells_that_all_steps_are_kept_unless_it_came_before():
+    progress = Progress("sampling", 0, 3, 15, 16)
+    stopping = job(1, "running", stopping=True, progress=progress)
+    stopping = replace(stopping, spec=replace(stopping.spec, request=replace(stopping.request, steps=16)))
+    for can_keep_going, key in ((True, "live.stopping_decoding"), (False, "live.stopping")):
+        shown = state_of(replace(view(stopping), can_keep_going=can_keep_going))["job"]["status"]
+        assert shown == ENGLISH(key)
 
 
 # -- the preflight -----------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def page_state(
         "start": words(start_key(view)),
         "stop": words("live.keep_going" if running and running.stopping else "page.stop"),
         "can_stop": running is not None and _can_stop(running, view),
-        "job": running and _job(running, words),
+        "job": running and _job(running, words, not view.can_keep_going),
         "results": [_result(job, words) for job in with_video],  # the first one is shown
         "outcome": _trouble(trouble, words) if trouble else _outcome(failed, newest, view, words),
         "ended": newest and _ended(newest, words),
@@ -102,9 +102,9 @@ def start_key(view: QueueView) -> str:
     return "page.start_queue" if view.running or view.waiting else "page.start"
 
 
-def _job(job: Job, words: Translator) -> dict[str, Any]:
+def _job(job: Job, words: Translator, is_noticed: bool) -> dict[str, Any]:
     progress, prompt = job.progress, _shortened(job.request.prompt)
-    left, status = None if job.stopping else progress.seconds_left, _status(job, words)
+    left, status = None if job.stopping else progress.seconds_left, _status(job, words, is_noticed)
     return {
         "id": job.id,
         "label": words("live.job_with_prompt", name=job.name, prompt=prompt) if prompt else job.name,
@@ -124,12 +124,13 @@ def _can_stop(running: Job, view: QueueView) -> bool:
     return view.can_keep_going if running.stopping else not running.progress.is_finishing
 
 
-def _status(job: Job, words: Translator) -> str:
+def _status(job: Job, words: Translator, is_noticed: bool) -> str:
+    """Return what is going on, or what a stop will keep; one that was noticed acts before the next step."""
     progress = job.progress
     if job.stopping:
         if progress.stage == "eight_bit" and not progress.sections_done:
             return words("live.stopping_eight_bit")
-        if progress.stage == "decoding":
+        if progress.steps_kept or (_is_last_step(job) and not is_noticed):
             key = "live.stopping_decoding_kept" if progress.sections_done else "live.stopping_decoding"
             return words(key, kept=_kept(job, words))
         if progress.is_finishing:
@@ -146,6 +147,11 @@ def _status(job: Job, words: Translator) -> str:
         return words("live.status", section=section, stage=stage)
     step = words("live.step", step=progress.step, steps=progress.steps)
     return words("live.status", section=section, stage=step)
+
+
+def _is_last_step(job: Job) -> bool:
+    """Return whether a section's last step is under way: a stop comes after it, and all steps are kept."""
+    return job.progress.stage == "sampling" and job.progress.step >= job.request.steps - 1
 
 
 def _result(job: Job, words: Translator) -> dict[str, Any]:
