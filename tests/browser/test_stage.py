@@ -45,6 +45,16 @@ def test_the_sample_becomes_a_video_with_one_click(app: App, screen: Screen):
     assert "coffee" in screen.picture("start-image")
 
 
+def test_a_double_click_on_its_settings_takes_them_once_with_an_undo(screen: Screen):
+    screen.set("prompt", "Mine.")
+    expect(screen.page.locator("#take-settings")).to_be_visible()
+    screen.page.dblclick("#take-settings")
+    screen.wait_until(lambda: screen.value("prompt") == SAMPLE_PROMPT, "the settings of the sample")
+    screen.settle()
+    screen.click_undo()
+    screen.wait_until(lambda: screen.value("prompt") == "Mine.", "the prompt is back")
+
+
 @pytest.mark.parametrize("shape", ["wide", pytest.param("high", marks=pytest.mark.slow)])
 def test_the_part_that_becomes_the_video_is_moved_by_mouse_and_keys(app, screen: Screen, tmp_path, shape):
     picture = tmp_path / "picture.png"

@@ -13,10 +13,11 @@ from typing import Any
 
 from diffusers_helper.buckets import video_size
 from diffusers_helper.errors import InputError
-from diffusers_helper.public import new_file, open_data_uri, read_size, read_size_and_length
+from diffusers_helper.public import open_data_uri, read_size, read_size_and_length
 from diffusers_helper.request import REQUEST_FIELDS, GenerationRequest, is_data_uri
 
 from .settings.settings import Field
+from .support.once import write_once
 
 Values = dict[str, Any]
 MAX_SEED_DIGITS = 19
@@ -218,6 +219,5 @@ def _as_file(image: str, folder: Path) -> str:
     content, ending = opened.read(), kind.partition("/")[2]
     name = hashlib.sha256(content).hexdigest()[:24] + (f".{ending}" if ending.isalnum() else "")
     path = folder / name
-    with new_file(path, flush=False) as part:
-        part.write_bytes(content)
+    write_once(path, lambda part: part.write_bytes(content))
     return str(path)

@@ -254,6 +254,7 @@
     const action = button.className.replace("ichi-queue-", "");
     if (action === "show") { ichiStage.pin(row.dataset.id); render(); byId("screen").scrollIntoView({ block: "nearest" }); }
     else if (action === "edit") { edited = row.dataset.id; click("edit-job"); }
+    else if (action === "release") refuse(`release:${row.dataset.id}`);
     else post(`jobs/${encodeURIComponent(row.dataset.id)}/${action}`);
   });
 
@@ -339,6 +340,12 @@
     if (waits) waitsForFiles = true;
     else isAnswered = false;
     release();
+  }, true);
+
+  /* What fills the form is asked for once: the undo of a second time would bring back what the first one has put there. */
+  const FILLS = "#take-settings, #continue, .ichi-queue-edit, #ichi-sample, #ichi-strip [data-action]";
+  document.addEventListener("click", (event) => {
+    if (event.detail > 1 && event.target.closest(FILLS)) event.stopImmediatePropagation();
   }, true);
 
   function release() {

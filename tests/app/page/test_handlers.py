@@ -333,6 +333,35 @@ def test_the_undo_of_what_takes_the_place_of_an_edited_job_edits_it_again(app, p
     assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["It waits still."]
 
 
+def test_a_job_is_edited_again_and_its_own_button_brings_the_form_back(app, page, cat):
+    page.choose("start-image", page.upload(cat))
+    page.set(steps=100, seconds=60)
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    for prompt in ("One.", "Two."):
+        page.set(prompt=prompt)
+        page.click("start")
+    first, second = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    page.set(prompt="My draft.")
+    told = WORDS("page.outlook_edited", button=WORDS("page.start_queue"))
+    for job in (first, second, first, first):
+        page.click("edit-job", job=job)
+        page.send("prompt", "change")
+        assert (is_held(app, first), is_held(app, second)) == (job == first, job == second)
+        assert text(page.shown["outlook"]).endswith(told)
+        if page.shown["prompt"] == "One.":
+            page.set(prompt="One?")
+            page.shown["refusal"] = f"release:{first}"
+            page.send("refuse", "click")
+            page.send("prompt", "change")
+            assert (page.shown["prompt"], is_held(app, first)) == ("My draft.", False)
+            assert not text(page.shown["outlook"]).endswith(told)
+    page.click("edit-job", job=first)
+    page.set(prompt="One, changed.")
+    page.click("start")
+    assert [job["prompt"] for job in jobs(app) if job["state"] == "waiting"] == ["One, changed.", "Two."]
+
+
 def form(page: PageClient) -> dict[str, Any]:
     """All that the form of a page holds."""
     return {

@@ -26,11 +26,13 @@ from ..uploads.files import (
 )
 from . import messages
 from .estimate import estimate
+from .job_handlers import RELEASE, stop_editing
 from .kept import kept_paths, write_kept
 from .parts.keyframe_rows import RowPlan, change_row, take_picture, view_of
 from .preset_handlers import UNDO_CHANGE, undo_change
 from .restoring import UNDO, note_with_undo, restore_request, show_hidden, take_back
 from .setting_handlers import show_changes, show_eight_bit
+from .state import start_key
 from .unread import show_unread
 from .widgets import Data, Page, Updates, text_of
 
@@ -103,9 +105,20 @@ def estimate_html(page: Page, data: Data) -> str:
         requests = _requests_so_far(page, data)
         speed = page.app.speed.speeds.get(page.app.settings.load()["machine"])
         height, width = request_size(requests[0]) or (0, 0)
-        return messages.plain(estimate(requests, speed, words), width=width, height=height)
+        return messages.plain(
+            estimate(requests, speed, words) + _edited(page, data), width=width, height=height
+        )
     except EngineError as error:
         return messages.hint(error, words)
+
+
+def _edited(page: Page, data: Data) -> str:
+    """Return a line that says what Start does while one of the queue's jobs is in the form."""
+    queue, words = page.app.queue, page.words(data)
+    job = queue.find(data[page.edited].job)
+    if job is None or not job.held:
+        return ""
+    return "\n" + words("page.outlook_edited", button=words(start_key(queue.view())))
 
 
 def _requests_so_far(page: Page, data: Data) -> list[GenerationRequest]:
@@ -133,6 +146,8 @@ def hear_script(page: Page, data: Data) -> Updates:
         return undo_change(page, data, rest)
     if code == UNDO:
         return take_back(page, data, rest)
+    if code == RELEASE:
+        return stop_editing(page, data, rest)
     if code == "said":
         return {page.message: messages.note(rest)}
     key = f"page.{code}" if code in REFUSALS else "page.not_sent"

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.public import load_request, new_file
+from diffusers_helper.public import load_request
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
 from ..form import OWN_CHOICES, SEED, to_requests
 from ..output import try_folder
+from ..support.once import write_once
 from ..uploads.continued import save_last_frame
 from . import messages
-from .restoring import note_with_undo, restore_request, undo_of
+from .restoring import note_with_undo, restore_request, take_back, undo_of
 from .routes import SAMPLE
 from .state import start_key
-from .widgets import Data, Handler, Page, Updates
+from .widgets import NOT_EDITED, Data, Edited, Handler, Page, Updates
 
+RELEASE = "release"
+"""The word by which the page's script asks for a job that is being edited to wait again."""
 SAMPLE_PROMPT = "The camera pans left."
 SHOWN_JOB = "() => ichi.shownJob()"
 EDITED_JOB = "() => ichi.editedJob()"
@@ -51,10 +54,10 @@ def start_jobs(page: Page, data: Data) -> Updates:
     folder = _tried_folder(page, data)
     waits = queue.view().running is not None
     ids = _add_all(page, requests, folder, page.eight_bit(data))
-    queue.supersede(data[page.edited], ids[0])
+    queue.supersede(data[page.edited].job, ids[0])
     job = queue.find(ids[-1])
     waiting = len(queue.view().waiting)
-    updates: Updates = {page.message: messages.NOTHING, page.edited: ""}
+    updates: Updates = {page.message: messages.NOTHING, page.edited: NOT_EDITED}
     if waits and waiting:
         updates |= page.note(data, "page.queued", count=waiting)
     if job and values["random_seed"]:
@@ -121,16 +124,26 @@ def edit_job(page: Page, data: Data) -> Updates:
     job = queue.find(str(data[page.result.shown] or ""))
     if job is None or not queue.hold(job.id):
         return page.note(data, "live.job_begun")
-    undo = words("live.release"), undo_of(page, data)
+    edited = Edited(job.id, data[page.edited].before or undo_of(page, data))
+    undo = words("live.release"), edited.before
     said = messages.note(words("live.editing", button=words(start_key(queue.view()))), undo)
     try:
         request = job.request.map_images(partial(_copy_picture, folder=page.app.uploads / "restored"))
         request = replace(request, seed=None if job.spec.random_seed else request.seed)
-        restored = restore_request(page, request, data, is_from_file=False)
+        restored = restore_request(page, request, data, edited)
     except BaseException:
         queue.release(job.id)
         raise
-    return restored | {page.edited: job.id, page.message: said}
+    return restored | {page.message: said}
+
+
+def stop_editing(page: Page, data: Data, job_id: str) -> Updates:
+    """Let a held job wait again; the form that edits it holds what it held before."""
+    edited = data[page.edited]
+    if edited.job == job_id:
+        return take_back(page, data, edited.before.partition(":")[2])
+    page.app.queue.release(job_id)
+    return {page.message: messages.NOTHING}
 
 
 def _tried_folder(page: Page, data: Data) -> Path:
@@ -150,8 +163,7 @@ def _copy_picture(image: str, folder: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with new_file(target, flush=False) as part:
-        shutil.copyfile(source, part)
+    write_once(target, lambda part: shutil.copyfile(source, part))
 
 
 def _shown_video(page: Page, data: Data) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..form import HIDDEN_SETTINGS, Pictures, Row, Values
 from ..uploads.files import uploaded_paths
-from .widgets import Data, Page, text_of
+from .widgets import NOT_EDITED, Data, Edited, Page, text_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Kept:
     pictures: Pictures
     hidden: Values
     seed_source: dict[str, Any] | None = None
-    edited: str = ""
+    edited: Edited = NOT_EDITED
 
 
 def write_kept(page: Page, data: Data, pictures: Pictures) -> str:
@@ -32,7 +32,7 @@ def write_kept(page: Page, data: Data, pictures: Pictures) -> str:
         "rows": {section: [row.image] if row.image else [] for section, row in pictures.rows.items()},
         "prompts": {section: row.prompt for section, row in pictures.rows.items()},
         "hidden": data[page.hidden_settings],
-        "edited": data[page.edited],
+        "edited": vars(data[page.edited]),
         "seed": data[page.seed_source] if page.is_seed_from_file(data) else None,
     }
     return json.dumps(kept)
@@ -54,7 +54,8 @@ def read_kept(page: Page, text: object) -> Kept | None:
         hidden = {name: kept["hidden"][name] for name in HIDDEN_SETTINGS if name in kept["hidden"]}
         seed = kept.get("seed")
         source = seed and {"seed": str(seed["seed"]), "pictures": list(seed["pictures"])}
-        return Kept(pictures, hidden, source, str(kept.get("edited", "")))
+        edited = kept.get("edited") or vars(NOT_EDITED)
+        return Kept(pictures, hidden, source, Edited(str(edited["job"]), str(edited["before"])))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 

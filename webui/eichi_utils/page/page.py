@@ -26,7 +26,7 @@ from .routes import static_html
 from .setting_handlers import wire_settings
 from .state import start_key
 from .unread import show_unread
-from .widgets import Data, Page, Updates, merged
+from .widgets import NOT_EDITED, Data, Page, Updates, merged
 
 
 def build_page(app: AppState) -> gr.Blocks:
@@ -58,7 +58,11 @@ def build_page(app: AppState) -> gr.Blocks:
         parts = inputs, options, keyframes, presets, result
         gr.HTML(f"{words('live.page_title')} {VERSION}", elem_id="foot", padding=False)
         gr.HTML('<p id="ichi-notices"></p>', padding=False)  # nothing is below it that it could move
-        states = {"hidden_settings": gr.State({}), "seed_source": gr.State(None), "edited": gr.State("")}
+        states = {
+            "hidden_settings": gr.State({}),
+            "seed_source": gr.State(None),
+            "edited": gr.State(NOT_EDITED),
+        }
         page = Page(app, labels.fields, *parts, **states, language=language)
         wire_inputs(page)
         wire_settings(page)

@@ -17,18 +17,19 @@ from ..uploads.files import check_embedded_pictures
 from . import messages
 from .kept import Kept, read_kept, write_kept
 from .parts.keyframe_rows import fill_rows, view_of
-from .widgets import Data, Page, Updates, source_of_seed
+from .widgets import NOT_EDITED, Data, Edited, Page, Updates, source_of_seed
 
 UNDO = "form"
 """The word by which the page's script asks for what the form held before."""
 
 
 def restore_request(
-    page: Page, request: GenerationRequest, data: Data, *, is_from_file: bool = True
+    page: Page, request: GenerationRequest, data: Data, edited: Edited = NOT_EDITED
 ) -> Updates:
     """Fill the form with a request, its pictures and its hidden settings, and offer an undo.
 
-    One from a file brings a seed for its pictures alone, and no choice about the files to come.
+    One that is not of an `edited` job is from a file: it brings a seed for its pictures alone, and no choice
+    about the files to come.
     """
     note = note_with_undo(page, data, "page.restored")
     check_embedded_pictures(request)
@@ -41,20 +42,21 @@ def restore_request(
         start = copy_last_frame(pictures.start[0], Path(request.previous_video), page.app.uploads)
         pictures = dataclasses.replace(pictures, start=(start,))
     source, remembered = None, dict(values)
-    if is_from_file:
+    if not edited.job:
         values |= {name: page.values(data)[name] for name in OWN_CHOICES}
         remembered = {name: value for name, value in values.items() if name not in SEED}
         source = None if request.seed is None else source_of_seed(values["seed"], pictures)
     page.app.remember(**remembered)
-    return page.filled(values) | _fill_rest(page, data, Kept(pictures, hidden, source)) | note
+    return page.filled(values) | _fill_rest(page, data, Kept(pictures, hidden, source, edited)) | note
 
 
 def _fill_rest(page: Page, data: Data, kept: Kept) -> Updates:
-    """Fill in all that is no plain value; the queue's job that was being edited waits again."""
+    """Fill in all that is no plain value; another job of the queue that was being edited waits again."""
     pictures, queue, keyframes = kept.pictures, page.app.queue, page.keyframes
-    queue.release(data[page.edited])
+    if (before := data[page.edited].job) != kept.edited.job:
+        queue.release(before)
     return {
-        page.edited: kept.edited if queue.hold(kept.edited) else "",
+        page.edited: kept.edited if queue.hold(kept.edited.job) else NOT_EDITED,
         page.seed_source: kept.seed_source,
         **page.with_starts(pictures.start, pictures.position),
         page.inputs.end: view_of(pictures.end),

@@ -137,7 +137,6 @@ class _Routes:
         actions: dict[str, Callable[[], object]] = {
             "remove": lambda: queue.remove(job) and (queue.find(job) is not None or removed["removed"]),
             "up": lambda: queue.move_up(job),
-            "release": lambda: queue.release(job),
             "stop": lambda: queue.stop(job),
             "keep": lambda: queue.keep_going(job),
             "finish": lambda: queue.finish(job),

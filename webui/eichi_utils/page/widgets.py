@@ -43,13 +43,25 @@ def merged(first: Updates, second: Updates) -> Updates:
 
 
 @dataclass(frozen=True)
+class Edited:
+    """The id of a queue's job that a form edits, if any, and what brings back what the form held before it
+    (see `undo_of`)."""
+
+    job: str = ""
+    before: str = ""
+
+
+NOT_EDITED = Edited()
+
+
+@dataclass(frozen=True)
 class Page:
     """The widgets of a page and the app behind them: what a handler needs besides the raw values.
 
     `fields` are the widgets of the form's plain values, by name; `hidden_settings` holds the settings of a
     request that no field shows; `seed_source` holds where the seed has come from, if that is a file (see
-    `source_of_seed`); `edited` holds the id of the queue's job that the form edits, if any; `language` is
-    the page's.
+    `source_of_seed`); `edited` holds which of the queue's jobs the form edits (`Edited`); `language` is the
+    page's.
     """
 
     app: AppState

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from diffusers_helper.errors import EngineError, InputError
-from diffusers_helper.public import MAX_MISSING, atomic_write, disk_errors, load_request, read_image
+from diffusers_helper.public import MAX_MISSING, load_request, read_image
 from diffusers_helper.request import GenerationRequest, is_data_uri
 
+from ..support.once import write_once
 from .cleanup import delete_upload
 
 MB = 1_000_000
@@ -122,8 +123,7 @@ def read_in_part(path: str) -> str:
 
 
 def _write_png(image: Image.Image, path: Path) -> None:
-    with disk_errors(path.parent, path), atomic_write(path, flush=False) as part:
-        image.save(part, "PNG", compress_level=1)
+    write_once(path, lambda part: image.save(part, "PNG", compress_level=1))
 
 
 def is_video(path: str) -> bool:
