@@ -250,6 +250,24 @@ def test_uploads_stay_for_pages_that_wait_for_the_next_start(opened, tmp_path):
     assert not upload.exists()
 
 
+def test_uploads_that_the_form_held_are_there_at_the_next_start_however_late(opened, tmp_path):
+    app = opened(tmp_path)
+    names = ("0123/mine.png", "0123/mine.png.view.png", "continued/last.png", "continued/last.png.video")
+    mine = [write(app.uploads / name, "x") for name in names]
+    other = write(app.uploads / "4567" / "other.png", "x")
+    app.remember(form=json.dumps({"start": [str(mine[0])], "rows": {"1": [str(mine[2])]}, "end": ["/etc"]}))
+    opened.close()
+    assert ([path.exists() for path in mine], other.exists()) == ([True] * 4, False)
+    for path in mine:
+        os.utime(path, (0, 0))
+    app = opened(tmp_path)
+    assert all(path.exists() for path in mine)
+    for form in ("", "[" * 10**5, '"/"', "7"):
+        app.remember(form=form)
+    opened.close()
+    assert not app.uploads.exists()
+
+
 # -- settings and presets ----------------------------------------------------------------------------
 
 

@@ -48,6 +48,38 @@ def test_an_open_page_has_its_pictures_and_what_was_typed_meanwhile(screen: Scre
     expect(screen.page.locator("#ichi-lost")).to_be_hidden()
 
 
+def form(app: App) -> str:
+    """What is remembered of the form beside the settings."""
+    return str(app.kept_settings().get("form", ""))
+
+
+def test_a_tab_that_is_opened_after_a_restart_has_the_pictures_and_the_rows(
+    screen: Screen, app: App, pictures, open_tab
+):
+    screen.put("start-image", pictures["red"])
+    screen.put("end-image", pictures["green"])
+    screen.open_panel()
+    screen.tick("use-keyframes")
+    row = screen.page.locator("#section-0 textarea")
+    row.fill("It ends.")
+    screen.wait_until(
+        lambda: all(name in form(app) for name in ("red.png", "green.png", "It ends.")), "it is remembered"
+    )
+    held = form(app)
+    screen.page.context.close()
+    app.stop()
+    app.start()
+    tab = open_tab(app)
+    tab.wait_until(lambda: "red.png" in tab.picture("start-image"), "the start image is back")
+    tab.wait_until(lambda: "green.png" in tab.picture("end-image"), "the end image is back")
+    tab.open_panel()
+    expect(tab.page.locator("#section-0 textarea")).to_have_value("It ends.")
+    tab.settle()
+    assert form(app) == held, "to open a page changes nothing"
+    tab.page.click(f"#end-image [aria-label$='{WORDS('live.take_away')}']")
+    tab.wait_until(lambda: "green.png" not in form(app), "it is forgotten")
+
+
 def test_a_network_that_is_away_for_a_while_takes_nothing(screen: Screen, pictures):
     """The page notices at the first thing that it cannot send, and says when it can again."""
     screen.trouble.allow("ERR_INTERNET_DISCONNECTED|ERR_FAILED")

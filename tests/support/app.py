@@ -156,6 +156,7 @@ class App:
         language, sound = settings.pop("language"), settings.pop("sound")
         settings["guidance"] = settings.pop("distilled_guidance_scale")
         with PageClient(self.url) as page:
+            page.http.post("ichi/form", headers={"X-Endframe-Ichi": "1"})
             page.open().set(**settings).set(sound=sound).set(language=language)
 
     def kept_settings(self) -> dict[str, Any]:

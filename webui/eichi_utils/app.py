@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from .terminal import report
 from .text.browser_language import browser_language
 from .text.error_text import error_text
 from .text.translations import LANGUAGES, Translator, system_language
-from .uploads.cleanup import UploadCleaner, uploads_folder
+from .uploads.cleanup import UploadCleaner, delete_uploads, touch, uploads_folder, uploads_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +40,8 @@ WATCH_SECONDS = 2.0
 """Seconds between two looks at the app's folder."""
 STARTERS = ("dance", "turn", "wind", "camera")
 """The keys of the prompts to begin with."""
+MAX_FORM = 1_000_000
+"""Characters of a form that is remembered."""
 SETTINGS_FIELDS: dict[str, Field] = {
     **FIELDS,
     "language": Field(None, lambda value: value is None or value in LANGUAGES),
@@ -48,9 +49,11 @@ SETTINGS_FIELDS: dict[str, Field] = {
     "eight_bit": Field(False, lambda value: isinstance(value, bool)),
     "output_folder": Field(DEFAULT_OUTPUT, lambda value: isinstance(value, str)),
     "machine": Field(None, lambda value: value is None or isinstance(value, str)),
+    "form": Field("", lambda value: isinstance(value, str) and len(value) < MAX_FORM),
 }
-"""The settings that come back at the next start. `machine` is the GPU and the models of the last job, None
-before the first one ever; `eight_bit` is the choice of the fast weights."""
+"""The settings that come back at the next start. `form` is what the form held beside them (JSON); `machine`
+is the GPU and the models of the last job, None before the first one ever; `eight_bit` is the choice of the
+fast weights."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +192,11 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
     """
     home = options.home
     with only_app(home) as is_locked:
-        UploadCleaner(uploads_folder(home)).tidy()  # pages that waited for this start show the rest
+        settings, uploads = open_settings(options), uploads_folder(home)
+        touch(uploads_of(settings.load()["form"], uploads))
+        UploadCleaner(uploads).tidy()  # pages that waited for this start show the rest
         delete_stale(home / "temp")
         _delete_parts(home, options.engine.cache)
-        settings = open_settings(options)
         if not is_locked:
             settings.notices.append(Notice("no_file_locks", {"path": str(home)}))
         language = options.language or settings.load()["language"] or system_language()
@@ -236,7 +240,8 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
             yield app
         finally:
             if not app.has_open_pages.is_set():
-                _delete_uploads(home)
+                # jobs have copies of their pictures, and videos hold theirs
+                delete_uploads(app.uploads, uploads_of(settings.load()["form"], app.uploads))
 
 
 def _watch_home(app: AppState, known: tuple[int, int] | None) -> None:
@@ -273,11 +278,6 @@ def _start_eta(app: AppState, runner: JobRunner, request: GenerationRequest, pla
     typical = TYPICAL_DEMO if app.options.engine.uses_demo else TYPICAL
     known = app.speed.find(machine) or typical
     return Eta(parts, known, lambda speed: app.speed.learn(machine, speed))
-
-
-def _delete_uploads(home: Path) -> None:
-    """Delete the user's pictures: jobs have copies, and videos hold theirs."""
-    shutil.rmtree(uploads_folder(home), ignore_errors=True)
 
 
 def _delete_parts(home: Path, cache: Path) -> None:

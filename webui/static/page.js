@@ -7,6 +7,7 @@
 
   const byId = (id) => document.getElementById(`ichi-${id}`);
   const base = new URL("ichi/", document.baseURI || location.href);
+  const OWN = { "X-Endframe-Ichi": "1" };
   let state = null;        // the newest state that the server sent
   let source = null;       // the open EventSource
   let language = "";       // of the words in `state`
@@ -226,7 +227,7 @@
   async function post(path) {
     const address = new URL(`${path}?lang=${encodeURIComponent(language)}`, base);
     try {
-      const answer = await fetch(address, { method: "POST", headers: { "X-Endframe-Ichi": "1" } });
+      const answer = await fetch(address, { method: "POST", headers: OWN });
       const { said } = await answer.json();
       if (said) window.ichiToast.show(said);
     } catch { /* the app is away, which the page says by itself */ }
@@ -410,6 +411,24 @@
     show(byId("lost"), false);
   }
 
+  /* ---- the memory of the form: this tab's own, and the app's for tabs that are opened later ------------------------------- */
+
+  let isOpen = false, hasActed = false, remembered = "";   // what was there comes back first; only a person changes it
+  for (const kind of ["pointerdown", "keydown", "input", "change", "drop", "paste"])
+    document.addEventListener(kind, ({ isTrusted }) => { hasActed = hasActed || isTrusted; }, true);
+
+  function keep(form) {
+    sessionStorage.setItem("ichi-form", form);
+    remember();
+  }
+
+  function remember() {
+    const form = sessionStorage.getItem("ichi-form") || "";
+    if (!isOpen || !hasActed || form === remembered) return;
+    remembered = form;
+    plainFetch(new URL("form", base), { method: "POST", headers: OWN, body: form }).catch(() => { remembered = ""; });
+  }
+
   /* ---- beginning ---------------------------------------------------------------------------------------------- */
 
   window.ichi = {
@@ -423,7 +442,7 @@
     editedJob: () => edited,
     runningJob: () => (state && state.job ? state.job.id : ""),
     pageLanguage: () => language,
-    keep: (form) => sessionStorage.setItem("ichi-form", form),
+    keep, opened: () => { isOpen = true; remember(); },
     kept: () => sessionStorage.getItem("ichi-form") || "",
     word: (key) => (state && state.words[key]) || "",
   };

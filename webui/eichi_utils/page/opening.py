@@ -1,5 +1,7 @@
 """The opening of a page: it shows the settings, what its tab remembers, and notes in its language."""
 
+import dataclasses
+
 import gradio as gr
 
 from ..form import FIELDS
@@ -11,7 +13,7 @@ from .parts.keyframe_rows import fill_rows, view_of
 from .preset_handlers import show_preset
 from .restoring import show_hidden
 from .setting_handlers import length_update, show_changes, show_eight_bit
-from .widgets import Data, Page, Updates, text_of
+from .widgets import NOT_EDITED, Data, Page, Updates, text_of
 
 
 def open_page(page: Page, data: Data) -> Updates:
@@ -28,7 +30,10 @@ def open_page(page: Page, data: Data) -> Updates:
 
 def _restore_kept(page: Page, data: Data) -> Updates:
     """Put back what a tab remembers: its pictures, its rows, and the settings that no field shows."""
-    kept = read_kept(page, text_of(data, page.inputs.kept))
+    if own := text_of(data, page.inputs.kept):
+        kept = read_kept(page, own)
+    elif (kept := read_kept(page, page.app.settings.load()["form"])) is not None:
+        kept = dataclasses.replace(kept, edited=NOT_EDITED)  # which only one tab does
     if kept is None:
         return {}
     pictures = kept.pictures

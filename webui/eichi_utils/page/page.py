@@ -127,6 +127,7 @@ def _wire_page(blocks: _FilledPage, labels: Labels, page: Page) -> None:
     outputs = dict.fromkeys([*page.restored_widgets, *page.shown_widgets, options.eight_bit_note])
     kept = blocks.load(None, None, page.inputs.kept, js="() => ichi.kept()")
     opened = page.on(kept.then, open_page, [*outputs], page.inputs.kept)
+    opened.then(None, None, None, js="() => { ichi.opened(); return []; }")
     page.on(opened.then, show_unread, [page.inputs.unread])
     translated = [*labels.widgets, page.message, options.hidden_note, options.eight_bit_note]
     language.input(change_language, page.widgets, translated, **RAW)

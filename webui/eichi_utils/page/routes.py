@@ -60,6 +60,7 @@ def make_routes(app: AppState) -> list[BaseRoute]:
         Route("/ichi/jobs/{job}/video/{number:int}.mp4", routes.video),
         Route("/ichi/jobs/{job}/{action}", routes.act_on_job, methods=["POST"]),
         Route("/ichi/queue/{action}", routes.act_on_queue, methods=["POST"]),
+        Route("/ichi/form", routes.keep_form, methods=["POST"]),
         Route("/gradio_api/heartbeat/{session}", routes.no_heartbeat),
     ]
 
@@ -163,6 +164,14 @@ class _Routes:
             return cleared and messages.note(words("live.cleared", count=len(cleared)), undo)
 
         return await self._act(request, {"clear": clear})
+
+    async def keep_form(self, request: Request) -> Response:
+        """Remember what a form holds beside the settings, for tabs that are opened later."""
+        if OWN_HEADER not in request.headers:
+            return Response(status_code=403)
+        form = (await request.body()).decode("utf-8", "replace")
+        await asyncio.to_thread(self._app.remember, form=form)
+        return Response(status_code=204, headers=NO_STORE)
 
     async def act_on_download(self, request: Request) -> Response:
         download = self._app.preflight.download

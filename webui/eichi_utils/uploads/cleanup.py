@@ -2,20 +2,22 @@
 
 Gradio keeps there what pages upload, what comes back with a request, what is continued from, and a second
 name of each video that a program asked for. Jobs have copies of their own, so all of it is of use only to
-pages that show it. At the end of the app the whole folder is deleted (`app`), unless pages are open that will
-show it at the next start. Gradio's own `delete_cache` has no limit of bytes, keeps partial uploads and empty
-folders, and stops for good at a file that Windows does not let it delete.
+pages that show it. At the end of the app all is deleted (`app`) but what the form held, which the next start
+shows again, and where pages are open, which will do so themselves. Gradio's own `delete_cache` has no limit
+of bytes, keeps partial uploads and empty folders, and stops for good at a file that Windows does not let it
+delete.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,32 @@ def delete_upload(path: str) -> None:
         Path(path).parent.rmdir()  # fails where something else is in it
 
 
-def touch(paths: Iterable[str | None]) -> None:
+def uploads_of(form: str, folder: Path) -> set[Path]:
+    """Return the uploads that JSON names, and what lies beside them: views, and notes."""
+    try:
+        named = tuple(path for path in _texts(json.loads(form)) if Path(path).is_relative_to(folder))
+    except (ValueError, RecursionError):
+        return set()
+    return {path for _, _, path in _files(folder) if str(path).startswith(named)}
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def delete_uploads(folder: Path, kept: Collection[Path]) -> None:
+    """Delete all uploads but those that are kept."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        _delete(path for path in (Path(parent, name) for name in names) if path not in kept)
+        with contextlib.suppress(OSError):
+            Path(parent).rmdir()  # fails where something is left in it
+
+
+def touch(paths: Iterable[str | Path | None]) -> None:
     """Keep what a page uses now as if it had come now."""
     for path in paths:
         if path is not None:
