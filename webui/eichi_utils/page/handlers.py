@@ -30,7 +30,7 @@ from .job_handlers import RELEASE, stop_editing
 from .kept import kept_paths, write_kept
 from .parts.keyframe_rows import RowPlan, change_row, take_picture, view_of
 from .preset_handlers import UNDO_CHANGE, undo_change
-from .restoring import UNDO, note_with_undo, restore_request, show_hidden, take_back
+from .restoring import UNDO, note_of_replaced, note_with_undo, restore_request, show_hidden, take_back
 from .setting_handlers import show_changes, show_eight_bit
 from .state import start_key
 from .unread import show_unread
@@ -157,7 +157,7 @@ def hear_script(page: Page, data: Data) -> Updates:
 def _take_in_part(page: Page, data: Data, place: str, cut: str = "") -> Updates:
     """Put what there is of a picture that is cut where somebody wanted it."""
     path = read_in_part(uploaded_path({"path": cut}, page.app.uploads) or "")
-    updates: Updates = {page.message: messages.NOTHING}
+    updates: Updates = note_with_undo(page, data, "page.picture_taken")
     if place == page.inputs.start.elem_id:
         return updates | page.with_new_starts([path], data)
     if place == page.inputs.end.elem_id:
@@ -170,13 +170,15 @@ def _take_in_part(page: Page, data: Data, place: str, cut: str = "") -> Updates:
 def check_pictures(page: Page, data: Data) -> Updates:
     """Put back what was there before an unusable picture, and report that a start image holds settings."""
     updates: Updates = {page.message: messages.NOTHING}
-    for widget in (page.inputs.start, page.inputs.end):
+    for place, widget in (("start", page.inputs.start), ("end", page.inputs.end)):
         path, problem = take_picture(page.app, data[widget], page.words(data), widget.elem_id)
+        before = kept_paths(page, data, place)
         if problem:
-            before = kept_paths(page, data, "start" if widget is page.inputs.start else "end")
             return {widget: view_of(before[0]) if len(before) == 1 else None, page.message: problem}
         if path is not None:
             updates[widget] = make_view(path)
+            if before not in ([], [path]):
+                updates |= note_of_replaced(page, data)
     if page.is_seed_of_other_pictures(data):
         updates |= page.with_random_seed(data)
     start = uploaded_path(data[page.inputs.start], page.app.uploads)
@@ -219,11 +221,15 @@ def open_files(page: Page, data: Data) -> Updates:
     if len(paths) == 1:
         words, start = page.words(data), page.inputs.start.elem_id
         single, problem = take_picture(page.app, {"path": paths[0]}, words, start)
-        return {page.message: problem} | ({} if single is None else page.with_new_starts([single], data))
+        if single is None:
+            return {page.message: problem}
+        said = note_with_undo(page, data, "page.picture_replaced") if page.pictures(data).start else {}
+        return {page.message: messages.NOTHING} | said | page.with_new_starts([single], data)
     pictures = [checked_picture(path) for path in paths]
     if not pictures:
         return {}
-    return page.note(data, "page.several_chosen", count=len(pictures)) | page.with_new_starts(pictures, data)
+    said = note_with_undo(page, data, "page.several_chosen", count=len(pictures))
+    return said | page.with_new_starts(pictures, data)
 
 
 def _has_request(path: str) -> bool:

@@ -17,7 +17,7 @@ from ..uploads.files import check_embedded_pictures
 from . import messages
 from .kept import Kept, read_kept, write_kept
 from .parts.keyframe_rows import fill_rows, view_of
-from .widgets import NOT_EDITED, Data, Edited, Page, Updates, source_of_seed
+from .widgets import NOT_EDITED, Data, Edited, Page, Updates, source_of_seed, text_of
 
 UNDO = "form"
 """The word by which the page's script asks for what the form held before."""
@@ -101,6 +101,14 @@ def undo_of(page: Page, data: Data, names: Iterable[str] | None = None) -> str:
     if names is None:
         before["rest"] = write_kept(page, data, page.pictures(data))
     return f"{UNDO}:{json.dumps(before)}"
+
+
+def note_of_replaced(page: Page, data: Data) -> Updates:
+    """The message about a picture in whose place another one was put, with an undo: the tab remembers it."""
+    words, held = page.words(data), page.values(data)
+    before = {"fields": {name: held[name] for name in SEED}, "rest": text_of(data, page.inputs.kept)}
+    undo = words("live.undo"), f"{UNDO}:{json.dumps(before)}"
+    return {page.message: messages.note(words("page.picture_replaced"), undo)}
 
 
 def take_back(page: Page, data: Data, before: str) -> Updates:
