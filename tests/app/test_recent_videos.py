@@ -128,6 +128,18 @@ def test_a_folder_that_is_away_has_no_videos_until_it_is_back(tmp_path, folder, 
     assert names(recent) == ["a.mp4"]
 
 
+def test_others_that_are_gone_are_known_until_they_are_back(tmp_path, folder, ours):
+    there, elsewhere = put(folder, "a.mp4", ours), put(tmp_path, "b.mp4", ours)
+    recent = RecentVideos(lambda: folder, tmp_path / "recent", lambda: [there, elsewhere])
+    assert names(recent) == ["a.mp4"]
+    assert recent.gone == set()
+    renamed = elsewhere.rename(tmp_path / "c.mp4")
+    there.unlink()
+    assert (names(recent), recent.gone) == ([], {there, elsewhere})
+    renamed.rename(elsewhere)
+    assert (names(recent), recent.gone) == ([], {there})
+
+
 def test_thumbnails_are_made_once_and_go_with_their_videos(recent, folder, tmp_path, ours, monkeypatch):
     made = Mock(wraps=recent_videos.read_first_frame)
     monkeypatch.setattr(recent_videos, "read_first_frame", made)

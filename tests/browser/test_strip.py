@@ -162,6 +162,37 @@ def test_a_video_that_is_made_comes_first_and_stays_after_a_restart(tab: Screen,
     expect(items(tab)).to_have_count(len(NAMES))
 
 
+@pytest.mark.slow
+def test_a_job_whose_video_is_deleted_leaves_the_stage_and_the_list(tab: Screen, full: App, pictures):
+    made, captions, shown = [], [], tab.page.locator("#ichi-video")
+    rows, caption = tab.page.locator("#ichi-queue > li"), tab.page.locator("#ichi-caption")
+    tab.trouble.allow("status of 404 .*/video/")  # the browser may still be reading it
+    for name in ("red", "blue"):
+        before = rows.count()
+        tab.put("start-image", pictures[name])
+        captions.append(tab.make_video())
+        made.append(max(full.videos(), key=lambda path: path.stat().st_mtime))
+        expect(rows).to_have_count(before + 1)
+    away = made[1].rename(full.home / "away.mp4")
+    expect(rows).to_have_count(before)
+    expect(caption).to_have_text(captions[0])
+    expect(shown).to_have_js_property("error", None)
+    tab.put("start-image", pictures["green"])
+    expect(shown).to_be_hidden()
+    away.rename(made[1])
+    expect(rows).to_have_count(before + 1)
+    made[0].unlink()
+    expect(rows).to_have_count(before)
+    expect(shown).to_be_hidden()
+    expect(tab.page.locator("#ichi-picture")).to_be_visible()
+    button(tab, 0, "play").click()
+    expect(caption).to_contain_text(made[1].stem)
+    made[1].unlink()
+    expect(rows).to_have_count(before - 1)
+    expect(tab.page.locator("#ichi-picture")).to_be_visible()
+    expect(tab.page.locator("#continue")).to_be_hidden()
+
+
 @pytest.mark.parametrize("size", [(1280, 800), (420, 860)])
 def test_a_tall_video_is_whole_and_in_sight_when_it_is_played(tab: Screen, size):
     tab.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))

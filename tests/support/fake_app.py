@@ -34,7 +34,9 @@ def fake_app(home: Path, run: Run, *, demo: bool = False, **values: Any) -> Iter
         "presets": PresetStore(home / "presets" / "prompt_presets.json"),
         "speed": SpeedHistory(home / "settings" / "speed.json"),
         "preflight": Preflight(lambda: engine, lambda: home / "outputs"),
-        "recent": RecentVideos(lambda: home / "outputs", home / "temp" / "recent"),
+        "recent": RecentVideos(
+            lambda: home / "outputs", home / "temp" / "recent", lambda: queue.view().videos
+        ),
         "language": "en",
     }
     app = AppState(**plain | values)

@@ -224,7 +224,9 @@ def open_app(options: PageOptions) -> Iterator[AppState]:
             presets=PresetStore(home / "presets" / "prompt_presets.json", starters),
             speed=SpeedHistory(home / "settings" / "speed.json"),
             preflight=Preflight(chosen_engine, lambda: app.checked_output),
-            recent=RecentVideos(lambda: app.chosen_output, home / "temp" / "recent"),
+            recent=RecentVideos(
+                lambda: app.chosen_output, home / "temp" / "recent", lambda: app.queue.view().videos
+            ),
             language=language,
         )
         threading.Thread(target=_watch_home, args=(app, place_of(home)), name="home", daemon=True).start()

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -61,11 +61,17 @@ class RecentVideos:
     Args:
         folder: returns the output folder; raises EngineError where there is none.
         cache: the folder for thumbnails, which holds those of the listed videos alone.
+        others: returns videos, in whatever folders, that are looked for, too.
     """
 
-    def __init__(self, folder: Callable[[], Path], cache: Path) -> None:
+    def __init__(
+        self, folder: Callable[[], Path], cache: Path, others: Callable[[], Iterable[Path]] = tuple
+    ) -> None:
         self._folder = folder
         self._cache = cache
+        self._others = others
+        self.gone: frozenset[Path] = frozenset()
+        """Those of the others that were not there at the last look."""
         self._known: dict[str, RecentVideo | None] = {}
         self._videos: tuple[RecentVideo, ...] = ()
         self._asked = time.monotonic()
@@ -99,7 +105,8 @@ class RecentVideos:
         return None
 
     def look(self) -> None:
-        """Look into the folder; one that is away has no videos."""
+        """Look into the folder, and for the others; a folder that is away has no videos."""
+        self.gone = frozenset(path for path in self._others() if not os.path.isfile(path))  # noqa: PTH113  (is_file may raise)
         videos: list[RecentVideo] = []
         try:
             folder = self._folder()

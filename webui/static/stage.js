@@ -15,7 +15,8 @@
   let pinned = null;       // the id of a job whose video is shown on request
   let wantsPicture = false;   // a picture was chosen after the newest video came
   let wantsPreview = false;   // of a running job that has a video so far
-  let newest = "";         // what was newest when the picture was chosen
+  let ran;                 // the id of the job that ran at the last look
+  const known = new Set();   // the ids of all results there were
   let told = "";           // the job and the number of its notices
   let pictureShown = null, hasActed = false;
   const dismissed = new Set();
@@ -41,8 +42,10 @@
 
   function render(next) {
     state = next;
-    const latest = [state.job && state.job.id, state.results.length && state.results[0].id].join();
-    if (latest !== newest) { newest = latest; wantsPicture = false; }
+    const running = state.job && state.job.id;
+    if (running !== ran || state.results.some(({ id }) => !known.has(id))) wantsPicture = false;   // not for one that went
+    ran = running;
+    for (const { id } of state.results) known.add(id);
     const now = view();
     byId("screen").dataset.view = now;
     document.body.dataset.ichiView = now;

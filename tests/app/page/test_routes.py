@@ -428,6 +428,24 @@ def test_a_page_is_sent_the_videos_of_the_output_folder_as_they_come_and_go(app,
     asyncio.run(listen())
 
 
+def test_a_page_is_told_that_the_video_of_a_job_is_gone_or_back(app, done):
+    video = app.queue.find(done).video
+
+    async def listen() -> None:
+        page = await stream(app)
+        assert [result["id"] for result in (await until(page, anything))["results"]] == [done]
+        away = video.rename(video.with_name("renamed"))
+        app.recent.look()
+        state = await until(page, anything)
+        assert state["results"] == state["queue"] == []
+        away.rename(video)
+        app.recent.look()
+        state = await until(page, anything)
+        assert [each["id"] for each in (*state["results"], *state["queue"])] == [done] * 2
+
+    asyncio.run(listen())
+
+
 def test_fifty_pages_see_the_same_until_the_app_closes(app, client):
     async def listen() -> None:
         pages = [await stream(app) for _ in range(50)]

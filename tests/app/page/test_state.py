@@ -365,6 +365,17 @@ def test_the_list_is_the_running_the_waiting_and_the_ended_jobs():
     assert (state["queue"][1]["prompt"], state["queue"][1]["thumbnail"]) == ("(no prompt)", None)
 
 
+def test_a_job_whose_video_is_gone_is_no_result_and_one_that_is_done_is_not_listed():
+    kept = replace(unfinished(5, "stopped", 2, video=KEPT, frames=69), ended=1.0)
+    ended = [replace(done(4), ended=3.0), replace(done(3), ended=2.0)]
+    jobs = view(ended=ended, unfinished=[kept])
+    state = state_of(jobs.without({ended[0].video, KEPT}))
+    assert [item["id"] for item in (*state["results"], *state["queue"])] == [ended[1].id] * 2
+    assert "show" not in state["unfinished"][0]["actions"]
+    assert state["ended"] == state_of(jobs)["ended"], "that it is done was told, and no other end is news"
+    assert jobs.without(()) == jobs
+
+
 def test_a_waiting_job_with_finished_sections_cannot_be_changed():
     resumed = job(6, progress=Progress(sections=4, sections_done=2))
     assert state_of(view(None, [resumed]))["queue"][0]["actions"] == ["remove"]

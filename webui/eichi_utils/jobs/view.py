@@ -1,6 +1,8 @@
 """All jobs of the app at one moment."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .job import Job
 
@@ -27,3 +29,16 @@ class QueueView:
         """All jobs, the running one first."""
         running = () if self.running is None else (self.running,)
         return (*running, *self.waiting, *self.unfinished, *self.ended)
+
+    @property
+    def videos(self) -> list[Path]:
+        """The videos of the jobs that are over."""
+        return [job.video for job in (*self.unfinished, *self.ended) if job.video is not None]
+
+    def without(self, gone: Collection[Path]) -> "QueueView":
+        """Return the view in which no job that is over has one of these videos."""
+
+        def left(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+            return tuple(replace(job, video=None) if job.video in gone else job for job in jobs)
+
+        return replace(self, ended=left(self.ended), unfinished=left(self.unfinished))

@@ -218,10 +218,10 @@ async def _states(app: AppState, words: Translator) -> AsyncIterator[str]:
         preflight, sound = app.preflight.view(), app.settings.load()["sound"]
         trouble = app.trouble
         seconds = int(time.monotonic()) if is_running else 0
-        recent = app.recent.view()
-        now = (app.queue.version, preflight, sound, trouble and trouble.code, recent, seconds)
+        recent, gone = app.recent.view(), app.recent.gone
+        now = (app.queue.version, preflight, sound, trouble and trouble.code, recent, gone, seconds)
         if now != seen:
-            view = app.queue.view()
+            view = app.queue.view().without(gone)
             is_running = view.running is not None
             seen, quiet = now, 0.0
             speed = app.speed.speeds.get(app.settings.load()["machine"])

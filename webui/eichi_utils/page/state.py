@@ -249,10 +249,14 @@ def _ended(job: Job, words: Translator) -> dict[str, Any]:
 
 
 def _queue(view: QueueView, words: Translator) -> list[dict[str, Any]]:
-    """The running job, those that wait in their order, then those that ended, newest first."""
+    """The running job, those that wait in their order, then those that ended, newest first.
+
+    A job that is done is listed as long as its video is there.
+    """
     running = [_item(view.running, words)] if view.running else []
     waiting = [_item(job, words, is_first=index == 0) for index, job in enumerate(view.waiting)]
-    return [*running, *waiting, *(_item(job, words) for job in view.ended)]
+    ended = (job for job in view.ended if job.state != "done" or job.video is not None)
+    return [*running, *waiting, *(_item(job, words) for job in ended)]
 
 
 def _waiting(view: QueueView, speed: Speed | None, words: Translator) -> str:
