@@ -87,6 +87,20 @@ def test_a_failed_job_gives_its_reason_without_the_prompt(screen: Screen, pictur
     expect(screen.page.locator("#ichi-failure")).to_be_hidden()
 
 
+@pytest.mark.slow
+def test_an_earlier_failure_does_not_keep_a_new_video_from_the_stage(screen: Screen, pictures, app: App):
+    told, config = screen.page.locator("#ichi-failure"), app.models / CONFIG
+    screen.put("start-image", pictures["red"])
+    screen.start()
+    expect(told).to_be_visible()
+    screen.put("start-image", pictures["green"])
+    expect(told).to_be_hidden()
+    shutil.copy(MODELS / CONFIG, config)
+    screen.make_video()
+    expect(screen.page.locator("#ichi-video")).to_be_visible()
+    config.unlink()
+
+
 NO_JOBS = """
 import threading
 run = threading.Thread.run

@@ -79,6 +79,42 @@ def test_a_stop_is_shown_at_once_and_the_job_finished_with_one_click(clean: Scre
     assert not video.with_name(f"{video.stem}_unfinished.mp4").exists(), "the whole video took its place"
 
 
+def test_what_was_told_of_a_stopped_job_is_closed_for_good(clean: Screen, pictures):
+    told = clean.page.locator("#ichi-failure")
+    begin(clean, pictures["red"])
+    clean.stop()
+    expect(told).to_be_visible()
+    clean.page.locator("#ichi-failure-close").click()
+    expect(rows(clean)).to_have_count(1)
+    clean.reload()
+    expect(rows(clean)).to_have_count(1)
+    expect(told).to_be_hidden()
+    rows(clean).locator(".ichi-queue-finish").click()
+    clean.wait_until_running()
+    clean.stop()
+    expect(told).to_be_visible()
+    clean.page.locator("#ichi-failure-close").click()
+    discard(clean)
+
+
+def test_a_picture_that_is_chosen_after_a_stop_has_the_stage_for_itself(clean: Screen, pictures):
+    told, picture = clean.page.locator("#ichi-failure"), clean.page.locator("#ichi-picture")
+    begin(clean, pictures["red"])
+    clean.stop()
+    expect(told).to_be_visible()
+    clean.put("start-image", pictures["green"])
+    expect(picture).to_be_visible()
+    expect(told).to_be_hidden()
+    expect(rows(clean)).to_have_count(1)
+    rows(clean).locator(".ichi-queue-show").click()
+    expect(picture).to_be_hidden()
+    clean.drop(pictures["blue"], pictures["yellow"])
+    expect(picture).to_be_visible()
+    assert "blue" in str(picture.get_attribute("src")), "the first of several"
+    expect(told).to_be_hidden()
+    discard(clean)
+
+
 @pytest.mark.slow
 def test_an_unfinished_job_that_was_deleted_comes_back(clean: Screen, app: App, pictures):
     begin(clean, pictures["blue"])

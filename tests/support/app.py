@@ -62,7 +62,7 @@ class App:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.settle_in(home)
         self._options = options
-        self._models = models
+        self.models = models
         self._environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # starts would take three times as long
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,7 +84,7 @@ class App:
 
     def command(self, *options: str | Path, home: Path | None = None, port: int | None = None) -> list[str]:
         """The command line, as this app's or as another's."""
-        places = ["--home", home or self.home, "--models", self._models, "--device", "cpu"]
+        places = ["--home", home or self.home, "--models", self.models, "--device", "cpu"]
         line = [sys.executable, SCRIPT, *places, "--port", port or self.port, *self._options, *options]
         return list(map(str, line))
 

@@ -432,7 +432,7 @@
   /* ---- beginning ---------------------------------------------------------------------------------------------- */
 
   window.ichi = {
-    connect, answered, taken, post, refuse, chimes: 0,
+    connect, render, answered, taken, post, refuse, chimes: 0,
     isAway: () => isAway,
     taking: () => { isTaking = true; },
     loaded: (code) => { connect(code); ichiTyped.restore(); },

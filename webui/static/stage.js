@@ -19,7 +19,7 @@
   const known = new Set();   // the ids of all results there were
   let told = "";           // the job and the number of its notices
   let pictureShown = null, hasActed = false;
-  const dismissed = new Set();
+  const dismissed = new Set(JSON.parse(sessionStorage.getItem("ichi-dismissed") || "[]"));   // ends that were closed in this tab
 
   /* ---- which of its views ------------------------------------------------------------------------------------------ */
 
@@ -35,7 +35,7 @@
   function view() {
     const result = shownResult(), isPinned = Boolean(result && result.id === pinned);
     if (state.job && !isPinned) return result && !wantsPreview ? "video" : "running";
-    const isOlder = outcome() && result && result.id !== outcome().id;   // than what is told below
+    const ended = outcome(), isOlder = ended && result && ended.id !== result.id && ended.id === state.ended?.id;   // than what is told below
     if ((wantsPicture || isOlder) && !isPinned && picture()) return "ready";
     return result ? "video" : picture() ? "ready" : "empty";
   }
@@ -43,6 +43,7 @@
   function render(next) {
     state = next;
     const running = state.job && state.job.id;
+    if (state.job && dismissed.delete(nameOf(state.job))) keepDismissed();   // its next end is another one
     if (running !== ran || state.results.some(({ id }) => !known.has(id))) wantsPicture = false;   // not for one that went
     ran = running;
     for (const { id } of state.results) known.add(id);
@@ -160,7 +161,7 @@
     wantsPicture = address !== "" && (hasActed || pictureShown !== null);   // not one that came back with a reload
     pictureShown = address;
     if (wantsPicture) pinned = null;
-    if (state) render(state);
+    if (state) window.ichi.render();                     // a job that was told of stands in its list now
   }
 
   /* ---- the video, the preview, what is going on -------------------------------------------------------------------------- */
@@ -220,7 +221,21 @@
     told = count;
   }
 
-  const outcome = () => (state.outcome && !state.job && !dismissed.has(state.outcome.id) ? state.outcome : null);
+  /* What an earlier job came to is not told below a picture that was chosen since; what stops the whole app is. */
+  function outcome() {
+    const ended = state.outcome;
+    const isTold = ended && !state.job && !dismissed.has(nameOf(ended)) && (ended.stays || !wantsPicture);
+    return isTold ? ended : null;
+  }
+
+  const nameOf = ({ id }) => `${state.server} ${id}`;   // what stops the whole app has the same id in each of its runs
+
+  function keepDismissed() { sessionStorage.setItem("ichi-dismissed", JSON.stringify([...dismissed])); }
+
+  function dismiss() {
+    if (outcome()) dismissed.add(nameOf(outcome()));
+    keepDismissed();
+  }
 
   function renderOutcome() {
     const ended = outcome();
@@ -256,6 +271,6 @@
     shownResult: () => (state && view() === "video" ? shownResult() : null),
     outcome: () => (state ? outcome() : null),
     pin: (id) => { pinned = id; },
-    dismiss: () => { if (outcome()) dismissed.add(outcome().id); },
+    dismiss,
   };
 })();

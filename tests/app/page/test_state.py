@@ -61,6 +61,7 @@ def test_what_stops_the_whole_app_is_shown_in_place_of_a_failure():
             words = Translator(language)
             failure = page_state(view, EMPTY_PREFLIGHT, words, **shown, trouble=trouble)["outcome"]
             assert (failure["id"], failure["title"]) == (trouble.code, words("live.trouble"))
+            assert failure["stays"], "whatever is chosen"
             assert failure["text"] == words(f"error.{trouble.code}", **trouble.values)
     assert page_state(view, EMPTY_PREFLIGHT, ENGLISH, **shown)["outcome"]["title"] != ENGLISH("live.trouble")
 

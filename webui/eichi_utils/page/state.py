@@ -214,7 +214,7 @@ def _outcome(
 def _trouble(trouble: Failure, words: Translator) -> dict[str, Any]:
     text = error_text(trouble, words)
     named = {"id": trouble.code, "title": words("live.trouble"), "text": text, "details": trouble.details}
-    return named | {"failed": True, "can_finish": False, "finish": ""}
+    return named | {"failed": True, "stays": True, "can_finish": False, "finish": ""}
 
 
 def _unfinished(job: Job, words: Translator) -> dict[str, Any]:
