@@ -172,7 +172,8 @@
     document.body.classList.toggle("ichi-no-settings", Boolean(result && !result.has_settings));
     show(video, isShown);
     show(byId("caption-line"), Boolean(result && result.complete));   // else it stands on the picture
-    setText(byId("caption"), result ? result.caption : "");
+    const ours = result && state.results.find(({ complete, file }) => complete && file === result.file);   // its job is known
+    setText(byId("caption"), result ? (ours || result).caption : "");
     const link = byId("download");
     show(link, Boolean(result && result.complete));
     if (!result) {
