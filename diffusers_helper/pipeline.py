@@ -95,7 +95,8 @@ def generate(
     Sections are stored in the target's working folder as soon as they are made. However the work ends, the
     next run with the same request and target goes on behind them, to the same video. Setting `stop` ends it
     before the next step; the sections finished by then, or before a failure, are also written as
-    `NAME_unfinished.mp4`. The last event is Finished or Stopped.
+    `NAME_unfinished.mp4`. A stop before there is anything to keep leaves nothing. The last event is Finished
+    or Stopped.
 
     Raises:
         InputError: a picture, the models or the output folder cannot be used; the working folder holds
@@ -146,7 +147,12 @@ def _make_video(job: _Job, cache: EmbeddingCache) -> Generator[Event, None, Fini
         conditioning = yield from _encode(job, cache)
         with machine_errors(output.target.folder):
             output.write_start(job.pictures[job.plan.start])
-        yield from _make_sections(job, conditioning)
+        try:
+            yield from _make_sections(job, conditioning)
+        except StopRequested:
+            if not holds_sections(folder.path):
+                output.delete_start()
+            raise
     yield StageStarted("saving")
     return (yield from _finish(job))
 

@@ -110,6 +110,12 @@ class Output:
         self.target.folder.mkdir(parents=True, exist_ok=True)
         write_png(self.target.file(".png"), picture, self._comment(picture))
 
+    def delete_start(self) -> None:
+        """Delete the start picture of a video that is not made; beside one of that name it stays."""
+        with contextlib.suppress(OSError):
+            if not self.target.file(".mp4").exists():
+                self.target.file(".png").unlink(missing_ok=True)
+
     def write_sections(self) -> None:
         """Write the section videos and stills that the request asks for, numbered as in the video."""
         frames = self._frames()

@@ -153,7 +153,7 @@ def test_files_hold_the_request_only_if_they_are_to(tmp_path, is_embedded):
     ("moment", "steps", "sections", "left"),
     [
         (None, 0, 0, []),
-        (StepDone, 1, 0, ["a.png"]),
+        (StepDone, 1, 0, []),
         (SectionDone, 2, 1, ["a.png", "a_unfinished.mp4"]),
     ],
 )
@@ -183,6 +183,16 @@ def test_a_stop_in_the_last_step_keeps_all_steps(tmp_path):
     assert seen[-2:] == [StageStarted("decoding", 0), Stopped(None, 0, 2)]
     again = [event.section for event in run(request, tmp_path / "out") if isinstance(event, StepDone)]
     assert again == [1, 1]
+
+
+def test_a_stop_that_keeps_nothing_leaves_the_picture_of_a_finished_video(tmp_path):
+    (video := tmp_path / "out" / "a.mp4").parent.mkdir()
+    video.touch()
+    stop = threading.Event()
+    for event in run(small_request(seconds=1), video.parent, stop=stop):
+        if isinstance(event, StepDone):
+            stop.set()
+    assert files(video.parent) == ["a.mp4", "a.png"]
 
 
 def test_a_stop_while_decoding_acts_after_the_window_and_keeps_the_steps(tmp_path, made, monkeypatch):

@@ -103,15 +103,15 @@ def test_a_discarded_job_leaves_nothing(start, long, tmp_path, temp, monkeypatch
         ".png.part",
     ]
     left = [tmp_path / f"{job.name}{ending}" for ending in endings]
-    others = [tmp_path / f"{job.name}{ending}" for ending in (".mp4", "2.png", "_section_1.txt", ".txt")]
+    others = [tmp_path / f"{job.name}{ending}" for ending in ("2.mp4", "2.png", "_section_1.txt", ".txt")]
     for path in left + others:
         path.touch()
     assert queue.discard(job_id)
     assert not queue.discard(job_id)
     assert queue.find(job_id) is None
-    app.wait_until(lambda: not any(path.exists() for path in left), "what it has left is deleted", SOON)
+    app.wait_until(lambda: not any(temp.iterdir()), "the job is deleted", SOON)
+    assert [path for path in left if path.exists()] == []
     assert all(path.exists() for path in others)
-    assert list(temp.iterdir()) == []
     assert not queue.restore([job_id])
 
 
@@ -134,6 +134,14 @@ def test_a_discarded_job_can_be_brought_back_until_the_next_start(start, long, t
     assert queue.discard(job_id)
     assert start(Runner()).view().jobs == (), "the next start brings nothing back"
     assert (list(temp.iterdir()), left.exists()) == ([], False)
+
+
+def test_a_discarded_jobs_video_that_somebody_named_as_a_finished_one_keeps_its_picture(begun):
+    video, picture, part = (begun.spec.folder / f"{begun.name}{end}" for end in (".mp4", ".png", ".mp4.part"))
+    for path in (video, picture, part):
+        path.touch()
+    begun.spec.delete_left_files()
+    assert [path.exists() for path in (video, picture, part)] == [True, True, False]
 
 
 # -- the next start ----------------------------------------------------------------------------------

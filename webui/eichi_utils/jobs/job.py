@@ -63,10 +63,12 @@ class JobSpec:
             return []
 
     def delete_left_files(self) -> None:
-        """Delete the files of an unfinished job in the output folder."""
+        """Delete the files of an unfinished job in the output folder, but for the picture of a video."""
+        kept = f"{self.name}.png" if (self.folder / f"{self.name}.mp4").exists() else None
         for path in self.left_files():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            if path.name != kept:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 Run = Callable[[JobSpec, threading.Event], Generator[events.Event, None, None]]

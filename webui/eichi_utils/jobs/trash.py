@@ -55,5 +55,5 @@ class Trash:
             if self._jobs:
                 self._plan(max(min(thrown for _, thrown in self._jobs.values()) + SECONDS - now, 0))
         for job in old:
+            job.spec.delete_left_files()  # first: who is killed in between finds the job again
             self._store.delete(job.id)
-            job.spec.delete_left_files()
