@@ -50,6 +50,17 @@ def test_the_estimate_is_what_the_engine_plans(tmp_path, shape, values, size):
     assert estimate([request], None, WORDS) == length + loop + long
 
 
+@pytest.mark.parametrize("section_seconds", [0.5, 1])
+def test_a_video_as_long_as_that_of_8_seconds_is_told_to_be_long(section_seconds):
+    def told(seconds: float) -> str:
+        request = request_of(UNKNOWN_PICTURE, seconds=seconds, section_seconds=section_seconds)
+        return estimate([request], None, WORDS)
+
+    assert told(7.9) == told(8)
+    assert WORDS("page.outlook_long") in told(7.9)
+    assert WORDS("page.outlook_long") not in told(7)
+
+
 def test_a_size_is_shown_as_far_as_it_is_known(tmp_path):
     unknown = estimate([request_of(UNKNOWN_PICTURE, seconds=2)], Speed(10, 1, 1, 1), WORDS)
     assert unknown == "73 frames, 2.43 s, 2 sections"

@@ -7,7 +7,7 @@ from diffusers_helper.errors import EngineError
 from diffusers_helper.plan import make_plan
 from diffusers_helper.public import read_size_and_length
 from diffusers_helper.request import GenerationRequest
-from diffusers_helper.sections import FPS
+from diffusers_helper.sections import FPS, count_sections
 
 from ..app import AppState
 from ..download.model_folders import free_bytes, gigabytes
@@ -19,7 +19,7 @@ from ..text.translations import Translator
 NO_GPU = ("no_card", "card_unused")
 """The codes of the check's lines about computers that compute on their processor."""
 LONG_SECONDS = 8
-"""Seconds from which on videos drift away from their start image."""
+"""Seconds of a request from which on videos drift away from their start image."""
 LEAST_SHOWN = 100_000_000
 """Bytes that are 0.1 GB in words."""
 
@@ -50,7 +50,7 @@ def estimate(requests: list[GenerationRequest], speed: Speed | None, words: Tran
         text += words("page.outlook_loop" if request.end_image is None else "page.outlook_loop_own_end")
     if request.previous_video is not None:
         text += _joined(request, plan.pixel_frames, words)
-    if request.seconds >= LONG_SECONDS:
+    if sections >= count_sections(LONG_SECONDS, request.section_size):
         text += "\n" + words("page.outlook_long")
     return text
 
