@@ -8,7 +8,8 @@ from typing import Literal
 ErrorCode = (
     Literal["request_missing", "request_not_a_file", "request_too_large", "request_not_utf8"]
     | Literal["request_not_json", "request_too_deep", "request_too_full", "request_not_an_object"]
-    | Literal["unknown_key", "not_a_number", "not_a_whole_number", "out_of_range", "out_of_range_above"]
+    | Literal["unknown_key", "number_missing", "not_a_number", "not_a_number_above", "not_a_whole_number"]
+    | Literal["out_of_range", "out_of_range_above"]
     | Literal["not_true_or_false", "not_a_text", "broken_text", "text_too_long"]
     | Literal["no_picture_name", "section_seconds"]
     | Literal["keyframes_not_a_list", "keyframe_not_an_object", "keyframe_without_section"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .buckets import SIZE_MULTIPLE
-from .errors import InputError
+from .errors import ErrorCode, InputError
 from .sections import SectionSize, count_sections
 
 MAX_SEED = 2**63 - 1
@@ -47,8 +47,11 @@ class _Number:
 
     def __call__(self, value: object, key: str) -> float:
         named: dict[str, Any] = {"field": key, "value": _shown(value), "low": self.low, "high": self.high}
+        if value == "":
+            raise InputError("number_missing", field=key)
         if isinstance(value, bool) or not isinstance(value, int | float) or (self.is_whole and value % 1):
-            raise InputError("not_a_whole_number" if self.is_whole else "not_a_number", **named)
+            code: ErrorCode = "not_a_number_above" if self.open_low else "not_a_number"
+            raise InputError("not_a_whole_number" if self.is_whole else code, **named)
         if not self.low <= value <= self.high or (self.open_low and value == self.low):  # NaN fails this too
             raise InputError("out_of_range_above" if self.open_low else "out_of_range", **named)
         return int(value) if self.is_whole else float(value)
@@ -252,6 +255,15 @@ def field_limits(name: str) -> tuple[float, float]:
     """Return the lowest and the highest value of a number in a request."""
     check = REQUEST_FIELDS[name].metadata["check"]
     return check.low, check.high
+
+
+def is_field_value(name: str, value: object) -> bool:
+    """Return whether a request takes a value for a field."""
+    try:
+        _check_fields({name: value}, GenerationRequest, "")
+    except InputError:
+        return False
+    return True
 
 
 def is_data_uri(image: str) -> bool:

@@ -105,13 +105,24 @@ def test_a_page_opens_as_the_last_one_was_left(app, page):
 
 
 def test_a_wrong_value_is_named_and_not_remembered(app, page):
-    for value in (None, {"a": 1}, 10**30):
+    for value in ({"a": 1}, 10**30):
         page.set(crf=value)
         assert text(page.shown["outlook"]).startswith(f'"{WORDS("field.crf")}" must be')
+    page.set(crf=None)
+    assert text(page.shown["outlook"]) == WORDS("error.number_missing", field=WORDS("field.crf"))
     page.set(prompt="A cat.")
     page.set(steps=None, prompt=None)
     assert app.kept_settings()["steps"] == SMALLEST["steps"]
     assert app.kept_settings()["prompt"] == "", "an emptied text is one"
+
+
+def test_a_length_is_kept_as_it_was_typed_where_the_form_takes_it(app, page):
+    for typed, kept in ((3.3, 3.3), (0.1, 0.1), (0, 0.1), (-1, 0.1), (None, 0.1), (121, 0.1), (120, 120)):
+        page.set(seconds=typed)
+        assert app.kept_settings()["seconds"] == kept, typed
+    page.set(seconds=0.1)
+    with PageClient(app.url) as other:
+        assert other.open().shown["seconds"] == 0.1
 
 
 def test_switches_show_what_belongs_to_them(page):

@@ -116,7 +116,7 @@ def test_the_oldest_private_texts_are_forgotten(home):
     ("request_", "logged"),
     [
         ({"prompts": "SECRETWORDS", "SECRETWORDS": 1}, "unknown_key (prompt)"),
-        ({"seconds": "SECRETWORDS"}, "not_a_number (seconds)"),
+        ({"seconds": "SECRETWORDS"}, "not_a_number_above (seconds)"),
         (b'{"prompt": "SECRETWORDS" x', "request_not_json"),
         (Path("none.json"), "request_missing"),
     ],

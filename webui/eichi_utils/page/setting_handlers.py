@@ -5,6 +5,8 @@ from typing import Any
 
 import gradio as gr
 
+from diffusers_helper.request import is_field_value
+
 from ..form import FIELDS
 from ..text.translations import Translator
 from . import messages
@@ -50,17 +52,17 @@ def _remember_field(page: Page, name: str, widget: Any) -> Callable[[Any], None]
 def _remember_choice(page: Page, choice: Choice) -> Callable[[Data], None]:
     def remember(data: Data) -> None:
         value = choice.value(data)
-        page.app.remember(**{choice.name: value if value is None else _inside(value, choice.number, value)})
+        if is_field_value(choice.name, value):  # else the form says what is wrong, and the last one stays
+            page.app.remember(**{choice.name: value})
 
     return remember
 
 
-def _inside(value: Any, widget: Any, largest: Any) -> Any:
-    """A number inside the widget's limits, of which the upper one is at least `largest`."""
+def _inside(value: Any, slider: gr.Slider, largest: Any) -> Any:
+    """A number inside the slider's limits, of which the upper one is at least `largest`."""
     if not isinstance(value, int | float):
-        return widget.minimum
-    top = max(widget.maximum, largest) if isinstance(widget, gr.Slider) else widget.maximum
-    return min(max(value, widget.minimum), top)
+        return slider.minimum
+    return min(max(value, slider.minimum), max(slider.maximum, largest))
 
 
 # -- what differs from the defaults --------------------------------------------------------------------
