@@ -66,8 +66,8 @@ def places(screen: Screen) -> Any:
 def test_the_videos_of_the_folder_stand_there_with_their_pictures_and_names(tab: Screen):
     for number, name in enumerate(NAMES):
         image = items(tab).nth(number).locator("img")
-        prompt = WORDS("live.no_prompt") if name == "secret.mp4" else f"A {name[0]}."
-        expect(image).to_have_attribute("alt", WORDS("strip.play", name=Path(name).stem, prompt=prompt))
+        key = "strip.play_name" if name == "secret.mp4" else "strip.play"
+        expect(image).to_have_attribute("alt", WORDS(key, name=Path(name).stem, prompt=f"A {name[0]}."))
         tab.wait_until(lambda image=image: image.evaluate("image => image.naturalWidth") > 0, "it is there")
     expect(button(tab, 2, "settings")).to_be_hidden()
     expect(tab.page.get_by_role("button", name="Play: boat (A b.)")).to_be_visible()
@@ -147,7 +147,7 @@ def test_a_video_that_is_made_comes_first_and_stays_after_a_restart(tab: Screen,
     tab.make_video()
     expect(items(tab)).to_have_count(len(NAMES) + 1)
     newest = max(full.videos(), key=lambda path: path.stat().st_mtime).stem
-    name = WORDS("strip.play", name=newest, prompt=WORDS("live.no_prompt"))
+    name = WORDS("strip.play_name", name=newest)
     expect(items(tab).first.locator("img")).to_have_attribute("alt", name)
     expect(items(tab).first).to_have_class("ichi-shown")
     tab.trouble.allow(NO_ANSWER)

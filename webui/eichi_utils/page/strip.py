@@ -20,7 +20,7 @@ def strip_state(videos: tuple[RecentVideo, ...], words: Translator) -> dict[str,
 def _item(video: RecentVideo, words: Translator) -> dict[str, Any]:
     name = video.path.stem.encode("utf-8", "backslashreplace").decode()  # of bytes that are no UTF-8
     size = {"width": video.width, "height": video.height, "seconds": f"{video.frames / FPS:.2f}"}
-    about = " ".join(video.prompt.split())[:SHOWN_PROMPT] or words("live.no_prompt")
+    about = " ".join(video.prompt.split())[:SHOWN_PROMPT]
     actions = [action for action in ACTIONS if video.has_settings or action != "settings"]
     return {
         "id": video.id,
@@ -30,6 +30,6 @@ def _item(video: RecentVideo, words: Translator) -> dict[str, Any]:
         "video": f"ichi/recent/{video.id}/video.mp4",
         "thumbnail": f"ichi/recent/{video.id}/thumbnail",
         "caption": words("strip.caption", name=name, frames=video.frames, **size),
-        "play": words("strip.play", name=name, prompt=about),
+        "play": words("strip.play" if about else "strip.play_name", name=name, prompt=about),
         "actions": {action: words(ACTIONS[action]) for action in actions},
     }
