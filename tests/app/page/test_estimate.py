@@ -94,3 +94,6 @@ def test_several_videos_have_a_time_each_and_a_time_for_all(tmp_path):
     speed = Speed(11, computed_step=0, decoding=0, saving=0)
     assert estimate(requests, speed, Translator("ja")).endswith("、1 本約 11 秒、30 本で約 6 分")
     assert estimate(requests, speed, WORDS).endswith(", about 11 s each, 6 min for all 30")
+    speed = Speed(96, computed_step=0, decoding=0, saving=0)
+    told = estimate(requests[:3], speed, Translator("ja"))
+    assert told.endswith("、1 本約 1 分 40 秒、3 本で約 5 分"), "what a reader reckons"

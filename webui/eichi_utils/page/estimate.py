@@ -13,7 +13,7 @@ from ..app import AppState
 from ..download.model_folders import free_bytes, gigabytes
 from ..form import request_size
 from ..jobs.eta import Speed, job_parts
-from ..text.durations import format_duration
+from ..text.durations import format_duration, shown_seconds
 from ..text.translations import Translator
 
 NO_GPU = ("no_card", "card_unused")
@@ -41,9 +41,9 @@ def estimate(requests: list[GenerationRequest], speed: Speed | None, words: Tran
     text += words("page.outlook_sections" if sections > 1 else "page.outlook_one_section", sections=sections)
     if size is not None and speed is not None:
         seconds, count = sum(speed.seconds(job_parts(request, plan, *size))), len(requests)
-        time, total = (format_duration(duration, words) for duration in (seconds, count * seconds))
+        total = format_duration(count * shown_seconds(seconds), words)  # what a reader reckons, too
         key = "page.outlook_durations" if count > 1 else "page.outlook_duration"
-        text += words(key, time=time, total=total, count=count)
+        text += words(key, time=format_duration(seconds, words), total=total, count=count)
     elif len(requests) > 1:
         text += words("page.outlook_videos", count=len(requests))
     if request.loop:
