@@ -92,8 +92,8 @@ def test_a_stop_is_taken_back_before_the_job_has_noticed_it(new_app: App, open_t
     screen.wait_until_running()  # the engine is being imported, which takes seconds
     stop.click()
     expect(stop).to_have_text(WORDS("live.keep_going"))
-    expect(status).to_have_text(WORDS("live.stopping"))
+    expect(status).to_have_text(WORDS("live.stopping_preparing"))
     stop.click()
     expect(stop).to_have_text(WORDS("page.stop"))
-    expect(status).not_to_have_text(WORDS("live.stopping"))
+    expect(status).not_to_have_text(WORDS("live.stopping_preparing"))
     screen.wait_for_result()

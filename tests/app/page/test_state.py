@@ -202,6 +202,21 @@ def running(**values: Any) -> dict[str, Any]:
             {"stopping": True, "progress": Progress("saving", 2, 3, 16, 16, sections_done=3)},
             {"status": "All sections are done, so the video is being saved instead of stopping."},
         ),
+        *(
+            (
+                {"stopping": True, "progress": Progress(stage)},
+                {"status": ENGLISH("live.stopping_preparing")},
+            )
+            for stage in (None, "prompt", "vision", "images", "transformer", "compiling")
+        ),
+        ({"stopping": True, "progress": Progress("sampling")}, {"status": ENGLISH("live.stopping")}),
+        (
+            {"stopping": True, "progress": Progress("transformer", sections=3, sections_done=2)},
+            {
+                "status": "Stopping as soon as the preparation is done. "
+                "Keeping 2 of 3 sections, the last 2.3 s of the video."
+            },
+        ),
         (
             {"stopping": True, "progress": Progress("saving", 1, 3, 16, 16, sections_done=1)},
             {"status": "Stopping after this step. Keeping 1 of 3 sections, the last 1.1 s of the video."},

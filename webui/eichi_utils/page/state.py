@@ -135,7 +135,8 @@ def _status(job: Job, words: Translator, is_noticed: bool) -> str:
             return words(key, kept=_kept(job, words))
         if progress.is_finishing:
             return words("live.stopping_saving")
-        key = "live.stopping_kept" if progress.sections_done else "live.stopping"
+        key = "live.stopping" if progress.stage in ("sampling", "saving") else "live.stopping_preparing"
+        key += "_kept" if progress.sections_done else ""
         return words(key, kept=_kept(job, words))
     if progress.stage is None:
         return words("live.starting")
