@@ -175,6 +175,17 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(own_app: App, open_
     assert found == {}
 
 
+def test_the_ring_around_a_checkbox_is_whole(app: App, open_tab):
+    page = open_tab(app).page
+    clipped = """box => {
+        const found = [];
+        for (let one = box; one.id !== "left"; one = one.parentElement)
+            if (getComputedStyle(one).overflowX !== "visible") found.push(one.className);
+        return found;
+    }"""
+    assert page.locator("#loop input").evaluate(clipped) == []
+
+
 # -- scrollbars, which browsers that are driven hide ---------------------------------------------------------
 
 SCROLLING = """() => [...document.querySelectorAll("body *")].filter((element) => {
