@@ -175,6 +175,18 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(own_app: App, open_
     assert found == {}
 
 
+def test_the_lists_of_jobs_are_told_apart(app: App, open_tab):
+    page = open_tab(app).page
+    for width in (360, 420, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        first, second = page.evaluate("""() => ["unfinished", "queue"].map((name) => {
+            const box = document.getElementById(`ichi-${name}-box`);
+            box.hidden = false;
+            return box;
+        }).map((box) => box.getBoundingClientRect().toJSON())""")
+        assert second["top"] - first["bottom"] >= 14, width
+
+
 def test_the_ring_around_a_checkbox_is_whole(app: App, open_tab):
     page = open_tab(app).page
     clipped = """box => {
