@@ -175,6 +175,28 @@ def test_nothing_jumps_while_somebody_types_starts_and_reads(own_app: App, open_
     assert found == {}
 
 
+STOPPED = """lines => {
+    const ids = ["stage", "ichi-screen", "ichi-failure"];
+    const [stage, screen, failure] = ids.map((id) => document.getElementById(id));
+    const before = stage.offsetHeight;
+    document.getElementById("ichi-failure-title").textContent = "It was stopped.";
+    document.getElementById("ichi-failure-text").textContent = "It is kept.\\n".repeat(lines);
+    failure.hidden = false;
+    const after = stage.offsetHeight - before, left = screen.offsetHeight;
+    failure.hidden = true;
+    return [after, left];
+}"""
+
+
+@pytest.mark.parametrize("size", [(360, 800), (420, 800), (1067, 600), (1280, 800), (1920, 1080)])
+def test_the_stage_is_as_high_while_it_says_what_is_kept(app: App, open_tab, size):
+    page = open_tab(app).page
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    for lines in (1, 2, 3):
+        grown, left = page.evaluate(STOPPED, lines)
+        assert (grown, left >= 170) == (0, True), (lines, left)
+
+
 def test_the_lists_of_jobs_are_told_apart(app: App, open_tab):
     page = open_tab(app).page
     for width in (360, 420, 1920):
