@@ -166,7 +166,7 @@ def test_a_video_that_is_made_comes_first_and_stays_after_a_restart(tab: Screen,
 def test_a_job_whose_video_is_deleted_leaves_the_stage_and_the_list(tab: Screen, full: App, pictures):
     made, captions, shown = [], [], tab.page.locator("#ichi-video")
     rows, caption = tab.page.locator("#ichi-queue > li"), tab.page.locator("#ichi-caption")
-    tab.trouble.allow("status of 404 .*/video/")  # the browser may still be reading it
+    tab.trouble.allow("status of 404 .*/video")  # the browser may still be reading it
     for name in ("red", "blue"):
         before = rows.count()
         tab.put("start-image", pictures[name])
