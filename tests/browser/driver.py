@@ -35,15 +35,11 @@ GONE = "status of 404 .*/temp/uploads/"
 
 
 def pattern(key: str, **values: str) -> str:
-    """A regular expression for a sentence of the page; its values are expressions themselves, or anything.
-
-    Spaces of any kind fit: after a number the page's lines do not end.
-    """
+    """A regular expression for a sentence of the page; its values are expressions themselves, or anything."""
     template = json.loads((LOCALES / "en.json").read_text("utf-8"))[key]
     parts = Formatter().parse(template)
     return "".join(
-        re.escape(text).replace(r"\ ", r"\s") + (values.get(name, ".*") if name is not None else "")
-        for text, name, _, _ in parts
+        re.escape(text) + (values.get(name, ".*") if name is not None else "") for text, name, _, _ in parts
     )
 
 

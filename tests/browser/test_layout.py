@@ -220,22 +220,6 @@ def test_the_ring_around_a_checkbox_is_whole(app: App, open_tab):
     assert page.locator("#loop input").evaluate(clipped) == []
 
 
-def test_a_number_and_its_unit_stand_in_one_line(app: App, open_tab, pictures):
-    app.keep_settings(language="ja", seconds=5, resolution=96)
-    screen = open_tab(app)
-    screen.page.set_viewport_size({"width": 360, "height": 800})
-    screen.put("start-image", pictures["red"])
-    places = screen.page.locator("#outlook p").evaluate("""line => {
-        const range = document.createRange(), text = line.firstChild, at = text.data.indexOf("セクション");
-        return [at - 2, at].map((place) => {
-            range.setStart(text, place);
-            range.setEnd(text, place + 1);
-            return range.getBoundingClientRect().top;
-        });
-    }""")
-    assert places[0] == places[1]
-
-
 # -- scrollbars, which browsers that are driven hide ---------------------------------------------------------
 
 SCROLLING = """() => [...document.querySelectorAll("body *")].filter((element) => {

@@ -75,7 +75,7 @@ def test_one_picture_and_one_click_make_a_video_offline(screen: Screen, app: App
     known = played(screen)
     assert (known["width"], known["height"]) == size
     assert round(known["seconds"] * 30) == 37
-    expect(screen.page.locator("#outlook p")).to_have_text(like("page.outlook_duration", time=r"\d+\s.*"))
+    expect(screen.page.locator("#outlook p")).to_have_text(like("page.outlook_duration", time=r"\d+ .*"))
     asked = Path(refusal["ASKED_OF_THE_NETWORK"])
     assert not asked.exists(), asked.read_text("utf-8")
 

@@ -26,4 +26,4 @@ def state(app: App) -> dict[str, Any]:
 def text(markup: str) -> str:
     """The first paragraph of a message, as it is read."""
     found = re.search(r"<p[^>]*>(.*?)</p>", markup, re.DOTALL)
-    return html.unescape(found.group(1)).replace("\xa0", " ") if found else ""
+    return html.unescape(found.group(1)) if found else ""

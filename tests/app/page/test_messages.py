@@ -46,12 +46,6 @@ def test_markup_in_a_text_stays_text(make):
     assert parsed.attributes.keys() <= {"class", "role", "data-number"}
 
 
-def test_a_number_stays_with_its_unit():
-    assert messages.plain("24 クリップ <b>、3.5 s, 7 (8)") == (
-        "<p>24&nbsp;クリップ &lt;b&gt;、3.5&nbsp;s, 7 (8)</p>"
-    )
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_error_is_a_sentence_in_the_language_of_the_page(language):
     words = Translator(language)

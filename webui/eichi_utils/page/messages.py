@@ -2,7 +2,6 @@
 
 import html
 import itertools
-import re
 from collections.abc import Iterable
 
 from diffusers_helper.errors import EngineError
@@ -12,8 +11,6 @@ from ..text.error_text import error_text
 from ..text.translations import Translator
 
 NOTHING = ""
-_UNIT = re.compile(r"(?<=\d) (?=[^\W\d_])")
-"""The space between a number and its unit."""
 _numbers = itertools.count(1)
 """The numbers of messages: gradio draws a closed one again only where it differs."""
 
@@ -32,7 +29,7 @@ def note(text: str, undo: tuple[str, str] | None = None) -> str:
         button = f'<div class="ichi-buttons">{button}</div>'
     return (
         f'<div class="ichi-message ichi-note" data-number="{next(_numbers)}">'
-        f"<p>{_markup(text)}</p>{button}</div>"
+        f"<p>{html.escape(text)}</p>{button}</div>"
     )
 
 
@@ -44,7 +41,7 @@ def problem(
     Another one says `offer` to the page's script, which takes a picture as it is.
     """
     failure = describe_failure(error, hide)
-    text = _markup(error_text(failure, words))
+    text = html.escape(error_text(failure, words))
     copied = html.escape(failure.details).replace("\n", "&#10;")
     return (
         f'<div class="ichi-message ichi-error" data-number="{next(_numbers)}" data-code="{failure.code}">'
@@ -64,15 +61,10 @@ def _offer_button(offer: str | None, words: Translator) -> str:
 
 def hint(error: EngineError, words: Translator) -> str:
     """An error's sentence in place of the estimate, before anything was started."""
-    return f'<p class="ichi-hint" role="status">{_markup(error_text(error, words))}</p>'
+    return f'<p class="ichi-hint" role="status">{html.escape(error_text(error, words))}</p>'
 
 
 def plain(text: str, **data: object) -> str:
     """A line of text, with values for the page's script."""
     values = "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in data.items())
-    return f"<p{values}>{_markup(text)}</p>"
-
-
-def _markup(text: str) -> str:
-    """Escape a text; no line of it ends between a number and its unit."""
-    return _UNIT.sub("&nbsp;", html.escape(text))
+    return f"<p{values}>{html.escape(text)}</p>"
