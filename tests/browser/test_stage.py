@@ -89,6 +89,7 @@ def test_the_part_that_becomes_the_video_is_moved_by_mouse_and_keys(app, screen:
 
 def test_another_picture_begins_in_the_middle(screen: Screen, pictures: dict[str, Path]):
     screen.put("start-image", pictures["yellow"])
+    expect(screen.page.locator("#ichi-crop[data-axis=x]")).to_be_visible()
     screen.page.focus("#ichi-crop")
     with screen.asking():
         screen.page.keyboard.press("Home")

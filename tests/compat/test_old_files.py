@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 def test_old_settings_are_read_and_stay(home):
     path = home / "settings" / "app_settings.json"
     old = json.loads(path.read_text("utf-8"))
-    new = {"eight_bit": False, "embed_request": True, "join": True}
+    new = {"eight_bit": False, "embed_request": True, "join": True, "form": ""}
     kept = {key: value for key, value in old.items() if key not in ("mode", "use_all_padding")}
     kept |= {"loop": True}
     assert set(kept | new) == set(SETTINGS_FIELDS), "each of them is tried"
