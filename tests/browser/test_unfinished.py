@@ -133,6 +133,8 @@ def test_an_unfinished_job_that_was_deleted_comes_back(clean: Screen, app: App, 
 
 @pytest.mark.slow
 def test_after_a_crash_the_job_is_back_and_the_queue_goes_on(clean: Screen, app: App, pictures):
+    clean.open_panel()
+    clean.set("steps", 16)  # a busy computer, too, ends the app before the job's end
     begin(clean, pictures["red"])
     clean.put("start-image", pictures["green"])
     clean.set("seconds", 1)

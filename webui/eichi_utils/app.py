@@ -1,6 +1,7 @@
 """The things that all parts of the app share while it runs: queue, stores, folders."""
 
 import contextlib
+import json
 import logging
 import secrets
 import threading
@@ -94,6 +95,8 @@ class AppState:
     """Set while the app's folder is not where it was."""
     has_open_pages: threading.Event = field(default_factory=threading.Event)
     """Set at the end where pages wait for the next start, and will show their pictures then."""
+    has_new_form: threading.Event = field(default_factory=threading.Event)
+    """Set once somebody has changed a form in this run."""
     _reported: list[Notice] = field(default_factory=list)
 
     @property
@@ -141,6 +144,20 @@ class AppState:
             self.settings.update(**settings)
         except EngineError:
             logger.warning("the settings cannot be written", exc_info=True)
+
+    @property
+    def form_before(self) -> str:
+        """The form of the run before (see SETTINGS_FIELDS), until somebody changes one in this run."""
+        return "" if self.has_new_form.is_set() else str(self.settings.load()["form"])
+
+    def keep_form(self, form: str) -> None:
+        """Remember what a form holds beside the settings (JSON), for the next start."""
+        is_empty = True
+        self.has_new_form.set()
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):  # a program's
+            held = json.loads(form)
+            is_empty = not any(held.get(key) for key in ("start", "end", "prompts", "hidden"))
+        self.remember(form="" if is_empty else form)
 
     def page_translator(self) -> Translator:
         """Return the texts of a page that is opened: as somebody chose, else as its browser asks."""

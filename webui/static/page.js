@@ -411,7 +411,7 @@
     show(byId("lost"), false);
   }
 
-  /* ---- the memory of the form: this tab's own, and the app's for tabs that are opened later ------------------------------- */
+  /* ---- the memory of the form: this tab's own, and the app's for the next start ------------------------------------------- */
 
   let isOpen = false, hasActed = false, remembered = "";   // what was there comes back first; only a person changes it
   for (const kind of ["pointerdown", "keydown", "input", "change", "drop", "paste"])

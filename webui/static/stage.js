@@ -15,7 +15,7 @@
   let pinned = null;       // the id of a job whose video is shown on request
   let wantsPicture = false;   // a picture was chosen after the newest video came
   let wantsPreview = false;   // of a running job that has a video so far
-  let ran;                 // the id of the job that ran at the last look
+  let ran, endShown;       // the ids of the job that ran at the last look, and of the end that was told
   const known = new Set();   // the ids of all results there were
   let told = "";           // the job and the number of its notices
   let pictureShown = null, hasActed = false;
@@ -44,8 +44,10 @@
     state = next;
     const running = state.job && state.job.id;
     if (state.job && dismissed.delete(nameOf(state.job))) keepDismissed();   // its next end is another one
-    if (running !== ran || state.results.some(({ id }) => !known.has(id))) wantsPicture = false;   // not for one that went
+    const ends = state.outcome && state.outcome.id !== endShown;   // also one so quick that nobody saw it run
+    if (running !== ran || ends || state.results.some(({ id }) => !known.has(id))) wantsPicture = false;   // not for one that went
     ran = running;
+    endShown = state.outcome && state.outcome.id;
     for (const { id } of state.results) known.add(id);
     const now = view();
     byId("screen").dataset.view = now;

@@ -32,7 +32,7 @@ def _restore_kept(page: Page, data: Data) -> Updates:
     """Put back what a tab remembers: its pictures, its rows, and the settings that no field shows."""
     if own := text_of(data, page.inputs.kept):
         kept = read_kept(page, own)
-    elif (kept := read_kept(page, page.app.settings.load()["form"])) is not None:
+    elif (kept := read_kept(page, page.app.form_before)) is not None:
         kept = dataclasses.replace(kept, edited=NOT_EDITED)  # which only one tab does
     if kept is None:
         return {}

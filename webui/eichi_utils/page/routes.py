@@ -166,11 +166,11 @@ class _Routes:
         return await self._act(request, {"clear": clear})
 
     async def keep_form(self, request: Request) -> Response:
-        """Remember what a form holds beside the settings, for tabs that are opened later."""
+        """Remember what a form holds beside the settings."""
         if OWN_HEADER not in request.headers:
             return Response(status_code=403)
         form = (await request.body()).decode("utf-8", "replace")
-        await asyncio.to_thread(self._app.remember, form=form)
+        await asyncio.to_thread(self._app.keep_form, form)
         return Response(status_code=204, headers=NO_STORE)
 
     async def act_on_download(self, request: Request) -> Response:
