@@ -49,7 +49,7 @@ def test_an_open_page_has_its_pictures_and_what_was_typed_meanwhile(screen: Scre
 
 
 def form(app: App) -> str:
-    """What is remembered of the form beside the settings."""
+    """Return what is remembered of the form beside the settings."""
     return str(app.kept_settings().get("form", ""))
 
 

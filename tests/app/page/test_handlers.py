@@ -75,6 +75,18 @@ def made(app: App, page: PageClient) -> Path:
     return video
 
 
+def two_waiting(app: App, page: PageClient, cat: Path) -> list[str]:
+    """Start a long job, and return the ids of two that wait behind it: "One." and "Two."."""
+    page.choose("start-image", page.upload(cat))
+    page.set(steps=100, seconds=60)
+    page.click("start")
+    wait_until(lambda: state(app)["job"], "the job runs")
+    for prompt in ("One.", "Two."):
+        page.set(prompt=prompt)
+        page.click("start")
+    return [job["id"] for job in jobs(app) if job["state"] == "waiting"]
+
+
 def undo(page: PageClient, message: str) -> None:
     """Press the undo of a message, as the page's script does."""
     page.shown["refusal"] = html.unescape(re.findall(r'data-ichi-undo="([^"]+)"', message)[0])
@@ -361,14 +373,7 @@ def test_the_undo_of_what_takes_the_place_of_an_edited_job_edits_it_again(app, p
 
 
 def test_a_job_is_edited_again_and_its_own_button_brings_the_form_back(app, page, cat):
-    page.choose("start-image", page.upload(cat))
-    page.set(steps=100, seconds=60)
-    page.click("start")
-    wait_until(lambda: state(app)["job"], "the job runs")
-    for prompt in ("One.", "Two."):
-        page.set(prompt=prompt)
-        page.click("start")
-    first, second = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    first, second = two_waiting(app, page, cat)
     page.set(prompt="My draft.")
     told = WORDS("page.outlook_edited", button=WORDS("page.start_queue"))
     for job in (first, second, first, first):
@@ -542,14 +547,7 @@ def test_a_waiting_job_comes_back_into_the_form_to_be_changed(app, page, cat):
 
 
 def test_a_job_waits_again_when_the_form_takes_another_one(app, page, cat):
-    page.choose("start-image", page.upload(cat))
-    page.set(steps=100, seconds=60)
-    page.click("start")
-    wait_until(lambda: state(app)["job"], "the job runs")
-    for prompt in ("One.", "Two."):
-        page.set(prompt=prompt)
-        page.click("start")
-    first, second = (job["id"] for job in jobs(app) if job["state"] == "waiting")
+    first, second = two_waiting(app, page, cat)
     page.click("edit-job", job=first)
     page.click("edit-job", job=second)
     actions = {job["id"]: job["actions"] for job in jobs(app)}

@@ -30,7 +30,7 @@ from .job_handlers import RELEASE, stop_editing
 from .kept import kept_paths, write_kept
 from .parts.keyframe_rows import RowPlan, change_row, take_picture, view_of
 from .preset_handlers import UNDO_CHANGE, undo_change
-from .restoring import UNDO, note_of_replaced, note_with_undo, restore_request, show_hidden, take_back
+from .restoring import UNDO, note_with_undo, restore_request, show_hidden, take_back
 from .setting_handlers import show_changes, show_eight_bit
 from .state import start_key
 from .unread import show_unread
@@ -178,7 +178,8 @@ def check_pictures(page: Page, data: Data) -> Updates:
         if path is not None:
             updates[widget] = make_view(path)
             if before not in ([], [path]):
-                updates |= note_of_replaced(page, data)
+                held = text_of(data, page.inputs.kept)  # the picture is not in its place any more
+                updates |= note_with_undo(page, data, "page.picture_replaced", SEED, held)
     if page.is_seed_of_other_pictures(data):
         updates |= page.with_random_seed(data)
     start = uploaded_path(data[page.inputs.start], page.app.uploads)

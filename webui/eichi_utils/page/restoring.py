@@ -17,7 +17,7 @@ from ..uploads.files import check_embedded_pictures
 from . import messages
 from .kept import Kept, read_kept, write_kept
 from .parts.keyframe_rows import fill_rows, view_of
-from .widgets import NOT_EDITED, Data, Edited, Page, Updates, source_of_seed, text_of
+from .widgets import NOT_EDITED, Data, Edited, Page, Updates, source_of_seed
 
 UNDO = "form"
 """The word by which the page's script asks for what the form held before."""
@@ -82,33 +82,25 @@ def show_hidden(page: Page, settings: dict[str, Any], words: Translator) -> Upda
 
 
 def note_with_undo(
-    page: Page, data: Data, key: str, names: Iterable[str] | None = None, **values: object
+    page: Page, data: Data, key: str, names: Iterable[str] | None = None, rest: str = "", **values: object
 ) -> Updates:
     """The update that shows a message about what is put into the form, with an undo.
 
     Args:
         names: the fields that change; None where all of them do, and the pictures and hidden settings.
+        rest: what the tab remembers of the latter, where some fields alone are named and these change, too.
     """
     words = page.words(data)
-    undo = words("live.undo"), undo_of(page, data, names)
+    undo = words("live.undo"), undo_of(page, data, names, rest)
     return {page.message: messages.note(words(key, **values), undo)}
 
 
-def undo_of(page: Page, data: Data, names: Iterable[str] | None = None) -> str:
-    """Return what the page's script says to bring back what the form holds now."""
+def undo_of(page: Page, data: Data, names: Iterable[str] | None = None, rest: str = "") -> str:
+    """Return what the page's script says to bring back what the form holds now, see `note_with_undo`."""
     held = page.values(data)
-    before: dict[str, Any] = {"fields": {name: held[name] for name in (FIELDS if names is None else names)}}
     if names is None:
-        before["rest"] = write_kept(page, data, page.pictures(data))
-    return f"{UNDO}:{json.dumps(before)}"
-
-
-def note_of_replaced(page: Page, data: Data) -> Updates:
-    """The message about a picture in whose place another one was put, with an undo: the tab remembers it."""
-    words, held = page.words(data), page.values(data)
-    before = {"fields": {name: held[name] for name in SEED}, "rest": text_of(data, page.inputs.kept)}
-    undo = words("live.undo"), f"{UNDO}:{json.dumps(before)}"
-    return {page.message: messages.note(words("page.picture_replaced"), undo)}
+        names, rest = FIELDS, write_kept(page, data, page.pictures(data))
+    return f"{UNDO}:{json.dumps({'fields': {name: held[name] for name in names}, 'rest': rest})}"
 
 
 def take_back(page: Page, data: Data, before: str) -> Updates:
